@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+)
+
+// A refusal is an error which the caller can mend: wrong flags, an address or
+// a folder that cannot be had. Everything else is unforeseen.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+func refuse(format string, args ...any) error {
+	return refusal(fmt.Sprintf(format, args...))
+}
+
+// cause strips the operation and the path which errors of package os and net
+// carry: our sentences name them already.
+func cause(err error) error {
+	var path *os.PathError
+	var call *os.SyscallError
+	switch {
+	case errors.As(err, &path):
+		return path.Err
+	case errors.As(err, &call):
+		return call.Err
+	}
+	return err
+}
+
+type settings struct {
+	addr             *net.TCPAddr
+	data             string
+	scratch          bool
+	untilStdinCloses bool
+}
+
+// parse reads the command line. Help goes to stdout and is flag.ErrHelp.
+func parse(args []string, stdout io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("mongod", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	addr := flags.String("addr", "127.0.0.1:27017", "loopback `host:port` to listen on; port 0 takes a free one")
+	flags.StringVar(&s.data, "data", ".data/mongod", "`folder` of the data, made if it is missing")
+	flags.BoolVar(&s.scratch, "scratch", false, "keep the data in a temporary folder, deleted at the end, instead of -data")
+	flags.BoolVar(&s.untilStdinCloses, "until-stdin-closes", false,
+		"run as a child process: stop when standard input ends, and ignore Ctrl-C")
+
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(stdout, "A MongoDB-wire server for development and tests.")
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
+		return s, err
+	case err != nil:
+		return s, refuse("%v", err)
+	case flags.NArg() > 0:
+		return s, refuse("unexpected argument %q", flags.Arg(0))
+	}
+	var dataGiven bool
+	flags.Visit(func(f *flag.Flag) { dataGiven = dataGiven || f.Name == "data" })
+	if s.scratch && dataGiven {
+		return s, refuse("-scratch deletes its data at the end, so it takes no -data")
+	}
+	var err error
+	s.addr, err = loopback(*addr)
+	return s, err
+}
+
+// loopback resolves an address and refuses any that another machine could
+// reach: there is no authentication behind it.
+func loopback(addr string) (*net.TCPAddr, error) {
+	resolved, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, refuse("-addr %q is not a host:port: %v", addr, err)
+	}
+	if !resolved.IP.IsLoopback() {
+		return nil, refuse("-addr %q is not a loopback address: there is no authentication, so it must stay on this machine", addr)
+	}
+	return resolved, nil
+}
