@@ -1,0 +1,56 @@
+package fault_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/shared/fault"
+)
+
+func TestAFaultIsRenderedForTheCallerAndKeepsItsCauseForTheLog(t *testing.T) {
+	cause := errors.New("dial tcp 10.0.0.7:27017: refused")
+	for _, c := range []struct {
+		name        string
+		err         error
+		status      int
+		header      string
+		value, body string
+	}{
+		{"an unforeseen error is a 500 with a fixed text", cause, 500, "", "", `{"errors":[{"message":"Something went wrong."}]}`},
+		{"a fault wrapped on its way stays what it is", fmt.Errorf("sign up: %w", fault.Field("email", "Taken.")), 400, "", "", `{"errors":[{"message":"Taken.","field":"email"}]}`},
+		{"a token that does not count", fault.InvalidToken(cause), 401, "WWW-Authenticate", `Bearer error="invalid_token"`, `{"errors":[{"message":"The token is not valid."}]}`},
+		{"no token", fault.NoToken(), 401, "WWW-Authenticate", "Bearer", `{"errors":[{"message":"A bearer token is needed."}]}`},
+		{"wrong credentials", fault.Credentials(nil), 401, "WWW-Authenticate", "Bearer", `{"errors":[{"message":"Email or password is wrong."}]}`},
+		{"another method", fault.Method("GET, HEAD"), 405, "Allow", "GET, HEAD", `{"errors":[{"message":"This method is not allowed here."}]}`},
+		{"busy for less than a second says one second", fault.Busy(time.Millisecond, cause), 503, "Retry-After", "1", `{"errors":[{"message":"The service is busy. Try again shortly."}]}`},
+		{"a wait is rounded up", fault.Retry(fault.TooMany, 1500*time.Millisecond, "Wait.", nil), 429, "Retry-After", "2", `{"errors":[{"message":"Wait."}]}`},
+		{"away", fault.Away(cause), 503, "Retry-After", "1", `{"errors":[{"message":"The service is unavailable. Try again shortly."}]}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := fault.From(c.err)
+			name, value := e.Header()
+			if e.Status() != c.status || name != c.header || value != c.value || string(e.Body()) != c.body {
+				t.Errorf("got %d %s: %q %s", e.Status(), name, value, e.Body())
+			}
+		})
+	}
+	if !errors.Is(fault.From(cause), cause) || !errors.Is(fault.Away(cause), cause) {
+		t.Error("the cause is lost for the log")
+	}
+}
+
+func TestFieldsListEveryFaultyFieldOnce(t *testing.T) {
+	var f fault.Fields
+	if f.Err() != nil {
+		t.Fatal("an empty list is an error")
+	}
+	f.Add("email", "Bad.")
+	f.Add("email", "Worse.")
+	f.Add("password", "Short.")
+	want := `{"errors":[{"message":"Bad.","field":"email"},{"message":"Short.","field":"password"}]}`
+	if got := string(fault.From(f.Err()).Body()); got != want {
+		t.Errorf("got %s", got)
+	}
+}

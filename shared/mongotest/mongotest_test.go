@@ -1,0 +1,185 @@
+package mongotest
+
+import (
+	"context"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+)
+
+// connect answers the collection "c" in the database a URI names.
+func connect(t *testing.T, uri string) *mongo.Collection {
+	t.Helper()
+	parsed, err := connstring.ParseAndValidate(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		client.Disconnect(ctx)
+	})
+	return client.Database(parsed.Database).Collection("c")
+}
+
+func count(t *testing.T, c *mongo.Collection) int64 {
+	t.Helper()
+	n, err := c.CountDocuments(t.Context(), bson.M{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func insert(t *testing.T, c *mongo.Collection) {
+	t.Helper()
+	if _, err := c.InsertOne(t.Context(), bson.M{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEachCallGivesADatabaseOfItsOwn(t *testing.T) {
+	t.Parallel()
+	one, other := connect(t, URI(t)), connect(t, URI(t))
+	insert(t, one)
+	if count(t, one) != 1 || count(t, other) != 0 {
+		t.Errorf("counted %d and %d, want 1 and 0", count(t, one), count(t, other))
+	}
+}
+
+func TestADatabaseIsDroppedWhenItsTestEnds(t *testing.T) {
+	t.Parallel()
+	server, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var name string
+	t.Run("a test", func(t *testing.T) {
+		c := connect(t, URI(t))
+		insert(t, c)
+		name = c.Database().Name()
+	})
+	left, err := connect(t, server+"/admin").Database().Client().
+		ListDatabaseNames(t.Context(), bson.M{"name": name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
+func TestTheServerNamedInTheEnvironmentIsUsed(t *testing.T) {
+	if os.Getenv("MONGODB_URI") != "" {
+		t.Skip("the environment names one already")
+	}
+	t.Parallel()
+	private := Server(t)
+	uri, err := withDatabase(private.URI()+"?appName=kept", "chosen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := database(t, uri)
+	if !strings.HasSuffix(got, "?appName=kept") || strings.Contains(got, "chosen") {
+		t.Errorf("%s becomes %s", uri, got)
+	}
+	insert(t, connect(t, got))
+}
+
+func TestAServerComesBackWithItsDataAtItsAddress(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*Instance){
+		"after a stop": (*Instance).Stop,
+		"after a kill": (*Instance).Kill,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := Server(t)
+			uri := server.URI()
+			c := connect(t, uri+"?serverSelectionTimeoutMS=10000")
+			insert(t, c)
+
+			end(server)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if _, err := c.InsertOne(ctx, bson.M{}); err == nil {
+				t.Error("a server that is down took a write")
+			}
+
+			server.Start()
+			if server.URI() != uri {
+				t.Errorf("it came back at %s, was at %s", server.URI(), uri)
+			}
+			if n := count(t, c); n != 1 { // the client of before, reconnected
+				t.Errorf("%d documents, want 1", n)
+			}
+		})
+	}
+}
+
+func TestStoppingAndStartingTwiceIsHarmless(t *testing.T) {
+	t.Parallel()
+	server := Server(t)
+	server.Start()
+	server.Kill()
+	server.Kill()
+	server.Stop()
+	server.Start()
+	insert(t, connect(t, server.URI()))
+}
+
+func TestDatabaseNames(t *testing.T) {
+	allowed := regexp.MustCompile(`^[a-z0-9_]{1,62}$`)
+	for test, begins := range map[string]string{
+		"TestSignup/refuses_a_used_email":   "t_signup_refuses_a_used_email_",
+		"TestÜmläut/$quoted \"name\"#01":    "t__ml_ut__quoted__name__01_",
+		"Test":                              "t__",
+		"Test" + strings.Repeat("Long", 99): "t_longlong",
+	} {
+		name, again := databaseName(test), databaseName(test)
+		if !allowed.MatchString(name) || !strings.HasPrefix(name, begins) {
+			t.Errorf("%s gives %q, want it to begin with %q", test, name, begins)
+		}
+		if name == again {
+			t.Errorf("%s gives %q twice", test, name)
+		}
+	}
+}
+
+func TestWithDatabase(t *testing.T) {
+	for given, want := range map[string]string{
+		"mongodb://localhost":                                  "mongodb://localhost/db",
+		"mongodb://localhost/":                                 "mongodb://localhost/db",
+		"mongodb://localhost/other":                            "mongodb://localhost/db",
+		"mongodb://localhost?w=majority":                       "mongodb://localhost/db?w=majority",
+		"mongodb://a:1,b:2,[::1]:3/?replicaSet=rs0&w=majority": "mongodb://a:1,b:2,[::1]:3/db?replicaSet=rs0&w=majority",
+		"mongodb+srv://cluster.example.com/other?tls=true":     "mongodb+srv://cluster.example.com/db?tls=true",
+		"mongodb://me:pw@host":                                 "mongodb://me:pw@host/db?authSource=admin",
+		"mongodb://me:p%2Fw@host/other":                        "mongodb://me:p%2Fw@host/db?authSource=other",
+		"mongodb://me:pw@host/other?authSource=a":              "mongodb://me:pw@host/db?authSource=a",
+		"mongodb://me:pw@host/?tls=true":                       "mongodb://me:pw@host/db?tls=true&authSource=admin",
+		"mongodb://me:pw@host/?authMechanism=SCRAM-SHA-256":    "mongodb://me:pw@host/db?authMechanism=SCRAM-SHA-256&authSource=admin",
+		"mongodb://me@host/?authMechanism=MONGODB-X509":        "mongodb://me@host/db?authMechanism=MONGODB-X509",
+	} {
+		got, err := withDatabase(given, "db")
+		if err != nil || got != want {
+			t.Errorf("%s\n becomes %s (%v)\n want    %s", given, got, err, want)
+		}
+	}
+	for _, given := range []string{"", "localhost:27017", "http://localhost"} {
+		if got, err := withDatabase(given, "db"); err == nil {
+			t.Errorf("%q becomes %s, want an error", given, got)
+		}
+	}
+}

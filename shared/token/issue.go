@@ -1,0 +1,60 @@
+package token
+
+import (
+	"errors"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// An Issuer signs tokens with the first key of a private set. It has no clock:
+// Ed25519 is deterministic, so the same claims always give the same token, which
+// lets a repeated request have the answer it had before.
+type Issuer struct {
+	keys             *SigningKeys
+	issuer, audience string
+	life             time.Duration
+}
+
+// NewIssuer returns an issuer of tokens that live for life after their IssuedAt.
+func NewIssuer(keys *SigningKeys, issuer, audience string, life time.Duration) *Issuer {
+	return &Issuer{keys, issuer, audience, life}
+}
+
+// Life returns how long a token lives.
+func (i *Issuer) Life() time.Duration { return i.life }
+
+// Issue returns the signed token. It fails on claims that no Verifier would
+// accept: an empty one, or so long that the token passes MaxLength.
+func (i *Issuer) Issue(c Claims) (string, error) {
+	all := claims{
+		Issuer:    i.issuer,
+		Audience:  audience{i.audience},
+		Subject:   c.Subject,
+		Session:   c.Session,
+		ID:        c.ID,
+		IssuedAt:  float64(c.IssuedAt.Unix()),
+		ExpiresAt: float64(c.IssuedAt.Add(i.life).Unix()),
+		Email:     c.Email,
+	}
+	if !all.complete() {
+		return "", errors.New("issue token: a claim is missing")
+	}
+	body, err := json.Marshal(all)
+	if err != nil {
+		return "", errors.New("issue token: a claim is not valid UTF-8")
+	}
+	signed, err := (&jwt.Token{
+		Header: map[string]any{"alg": algorithm, "typ": mediaType, "kid": i.keys.id},
+		Claims: &payload{json: body},
+		Method: jwt.SigningMethodEdDSA,
+	}).SignedString(i.keys.key)
+	if err != nil {
+		return "", err
+	}
+	if len(signed) > MaxLength {
+		return "", errors.New("issue token: the claims are too long")
+	}
+	return signed, nil
+}

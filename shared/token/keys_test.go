@@ -1,0 +1,193 @@
+package token_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+
+	"ticketing.com/auth/shared/token"
+)
+
+// The key of RFC 8037 appendix A and its thumbprint.
+const (
+	rfcD   = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"
+	rfcX   = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+	rfcKid = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+)
+
+func TestTheKeyOfRFC8037HasItsThumbprint(t *testing.T) {
+	set, err := token.ParsePrivate([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","d":"` + rfcD + `","x":"` + rfcX + `"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"` + rfcX + `","kid":"` + rfcKid + `","alg":"EdDSA","use":"sig"}]}`
+	if got := string(set.Public().JWKS()); got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestAPublicSetIsPublishedInItsOrderAndWithNothingElse(t *testing.T) {
+	in := `{"note":"x","keys":[
+		{"kty":"OKP","crv":"Ed25519","x":"` + rfcX + `","ext":true,"key_ops":["verify"],"secret":"s"},
+		` + strings.TrimSuffix(strings.TrimPrefix(string(document(t, false, key(1))), `{"keys":[`), `]}`) + `]}`
+	set, err := token.ParsePublic([]byte(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"` + rfcX + `","kid":"` + rfcKid + `","alg":"EdDSA","use":"sig"},` +
+		strings.TrimPrefix(string(document(t, false, key(1))), `{"keys":[`)
+	got := set.JWKS()
+	if string(got) != want {
+		t.Errorf("got %s", got)
+	}
+	got[0] = 'x'
+	if string(set.JWKS()) != want {
+		t.Error("a caller can change the document")
+	}
+	if again, err := token.ParsePublic(set.JWKS()); err != nil || !bytes.Equal(again.JWKS(), set.JWKS()) {
+		t.Errorf("the document is not read as it is written: %v", err)
+	}
+}
+
+func TestADoubtfulKeySetIsRefused(t *testing.T) {
+	d, x, id := token.NewJWK(key(1)).D, token.NewJWK(key(1)).X, kid(key(1))
+	second := object{"kty": "OKP", "crv": "Ed25519", "d": token.NewJWK(key(2)).D, "x": token.NewJWK(key(2)).X}
+	otherX := token.NewJWK(key(2)).X
+	private := object{"kty": "OKP", "crv": "Ed25519", "d": d, "x": x, "kid": id, "alg": "EdDSA", "use": "sig"}
+	public := private.with(object{"d": nil})
+	x25519 := public.with(object{"crv": "X25519"})
+	rsa := object{"kty": "RSA", "n": "AQAB", "e": "AQAB"}
+	oct := object{"kty": "oct", "k": d}
+	keys := func(keys ...object) string {
+		b, err := json.Marshal(object{"keys": keys}, json.Deterministic(true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	const both, privately, publicly = "both", "private", "public"
+	for _, c := range []struct{ name, kind, set, want string }{
+		{"nothing", both, ``, "not well-formed JSON (byte 0)"},
+		{"no JSON", both, "-----BEGIN PRIVATE KEY-----", "not well-formed JSON (byte 1)"},
+		{"a cut document", both, `{"keys":[`, "not well-formed JSON (byte 9)"},
+		{"two documents", both, `{"keys":[]}{}`, "not well-formed JSON (byte 11)"},
+		{"a name twice", both, `{"keys":[],"keys":[]}`, "not well-formed JSON (byte 11)"},
+		{"a member twice", both, `{"keys":[{"x":"a","x":"b"}]}`, "not well-formed JSON (byte 18)"},
+		{"an array", both, `[]`, "not a JWK Set (byte 0)"},
+		{"a string", both, `"` + d + `"`, "not a JWK Set (byte 0)"},
+		{"a number for x", both, `{"keys":[{"x":12345}]}`, "not a JWK Set (byte 14)"},
+		{"a number for d", both, `{"keys":[{"d":12345}]}`, "not a JWK Set (byte 14)"},
+		{"null", both, `null`, "there is no key in the set"},
+		{"no keys", both, `{}`, "there is no key in the set"},
+		{"keys in another case", both, `{"Keys":[{}]}`, "there is no key in the set"},
+		{"an empty set", both, `{"keys":[]}`, "there is no key in the set"},
+		{"a key alone, without a set", both, strings.TrimSuffix(strings.TrimPrefix(keys(public), `{"keys":[`), `]}`), "there is no key in the set"},
+		{"a null key", both, `{"keys":[null]}`, "key 1: kty is not OKP"},
+		{"an RSA key", both, keys(rsa), "key 1: kty is not OKP"},
+		{"a secret", both, keys(oct), "key 1: kty is not OKP"},
+		{"kty missing", both, keys(public.with(object{"kty": nil})), "key 1: kty is not OKP"},
+		{"kty in another case", both, keys(public.with(object{"kty": "okp"})), "key 1: kty is not OKP"},
+		{"crv missing", both, keys(public.with(object{"crv": nil})), "key 1: crv is not Ed25519"},
+		{"a key for key agreement", both, keys(x25519), "key 1: crv is not Ed25519"},
+		{"alg of another algorithm", both, keys(public.with(object{"alg": "ES256"})), "key 1: alg is not EdDSA"},
+		{"use of another kind", both, keys(public.with(object{"use": "enc"})), "key 1: use is not sig"},
+		{"x missing", both, keys(public.with(object{"x": nil})), "key 1: x is not 32 bytes in base64url"},
+		{"x too short", both, keys(public.with(object{"x": x[:40]})), "key 1: x is not 32 bytes in base64url"},
+		{"x too long", both, keys(public.with(object{"x": x + "AAAA"})), "key 1: x is not 32 bytes in base64url"},
+		{"x padded", both, keys(public.with(object{"x": x + "="})), "key 1: x is not 32 bytes in base64url"},
+		{"x with a line end", both, keys(public.with(object{"x": x + "\n"})), "key 1: x is not 32 bytes in base64url"},
+		{"x with spare bits", both, keys(public.with(object{"x": spare(t, x)})), "key 1: x is not 32 bytes in base64url"},
+		{"kid of its own", both, keys(public.with(object{"kid": "2026-03"})), "key 1: kid is not the thumbprint of the key"},
+		{"kid of another key", both, keys(public.with(object{"kid": kid(key(2))})), "key 1: kid is not the thumbprint of the key"},
+
+		{"a public key", privately, keys(public), "key 1: it is public (it has no d) and the set is private"},
+		{"x of another key", privately, keys(private.with(object{"x": otherX, "kid": nil})), "key 1: x is not the public key of d"},
+		{"d too short", privately, keys(private.with(object{"d": d[:40]})), "key 1: d is not 32 bytes in base64url"},
+		{"d padded", privately, keys(private.with(object{"d": d + "="})), "key 1: d is not 32 bytes in base64url"},
+		{"d with spare bits", privately, keys(private.with(object{"d": spare(t, d)})), "key 1: d is not 32 bytes in base64url"},
+		{"a key twice", privately, keys(private, private), "key 2: it is in the set twice"},
+		{"a second key that is bad", privately, keys(private, rsa), "key 2: kty is not OKP"},
+
+		{"a private key", publicly, keys(private), "key 1: it is private (it has d) and the set is public"},
+		{"a private key among others", publicly, keys(public, second), "key 2: it is private (it has d) and the set is public"},
+		{"a private RSA key", publicly, keys(rsa.with(object{"d": "AQAB"})), "key 1: it is private (it has d) and the set is public"},
+		{"a public key twice", publicly, keys(public, public.with(object{"kid": nil})), "key 2: it is in the set twice"},
+		{"a second public key that is bad", publicly, keys(public, x25519), "key 2: crv is not Ed25519"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.kind != publicly {
+				set, err := token.ParsePrivate([]byte(c.set))
+				if set != nil || err == nil || err.Error() != c.want {
+					t.Errorf("as a private set: %v", err)
+				}
+			}
+			if c.kind != privately {
+				set, err := token.ParsePublic([]byte(c.set))
+				if set != nil || err == nil || err.Error() != c.want {
+					t.Errorf("as a public set: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestTheFirstKeyOfThePrivateSetSigns(t *testing.T) {
+	raw := issue(t, issuer(t, key(2), key(1)), ann)
+	if _, err := verifier(t, noon, key(2)).Verify(raw); err != nil {
+		t.Error(err)
+	}
+	refuse(t, verifier(t, noon, key(1)), raw)
+}
+
+func TestAPrivateKeyIsNotPrinted(t *testing.T) {
+	jwk := token.NewJWK(key(1))
+	set, err := token.ParsePrivate(document(t, true, key(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	for _, log := range []*slog.Logger{slog.New(slog.NewTextHandler(&out, nil)), slog.New(slog.NewJSONHandler(&out, nil))} {
+		log.Info("keys", "set", set, "jwk", jwk)
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		fmt.Fprintf(&out, verb+" "+verb+" "+verb+"\n", set, jwk, token.Set{Keys: []token.JWK{jwk}})
+	}
+	seed := key(1).Seed()
+	for _, secret := range []string{jwk.D, fmt.Sprintf("%x", seed), fmt.Sprint(seed), strings.Trim(fmt.Sprint(seed), "[]"), fmt.Sprintf("%x", jwk.D)} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("printed %s", out.String())
+		}
+	}
+}
+
+func TestNewJWKIsReadAsItIsWritten(t *testing.T) {
+	jwk := token.NewJWK(key(1))
+	if jwk.ID != token.Thumbprint(key(1).Public().(ed25519.PublicKey)) || jwk.Public().D != "" || jwk.D == "" {
+		t.Errorf("got %v", jwk)
+	}
+	if _, err := token.ParsePrivate(document(t, true, key(1), key(2))); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(document(f, true, key(1)))
+	f.Add(document(f, false, key(1), key(2)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if set, err := token.ParsePublic(data); err == nil {
+			if again, err := token.ParsePublic(set.JWKS()); err != nil || !bytes.Equal(again.JWKS(), set.JWKS()) {
+				t.Errorf("%s is not read as it is written: %v", set.JWKS(), err)
+			}
+		}
+		if set, err := token.ParsePrivate(data); err == nil {
+			if _, err := token.ParsePublic(set.Public().JWKS()); err != nil {
+				t.Errorf("%s: %v", set.Public().JWKS(), err)
+			}
+		}
+	})
+}

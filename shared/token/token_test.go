@@ -1,0 +1,325 @@
+package token_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"ticketing.com/auth/shared/token"
+)
+
+// The clock stands still: tokens are issued and verified at noon.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+var ann = token.Claims{
+	Subject:  "65f1c0ffee",
+	Session:  "s-1",
+	ID:       "t-1",
+	Email:    "ann@example.com",
+	IssuedAt: noon,
+}
+
+const life = 15 * time.Minute
+
+var b64 = base64.RawURLEncoding
+
+// key returns the nth test key, the same one each time.
+func key(n byte) ed25519.PrivateKey {
+	seed := sha256.Sum256([]byte{n})
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+func kid(k ed25519.PrivateKey) string { return token.Thumbprint(k.Public().(ed25519.PublicKey)) }
+
+// document returns a JWK Set of test keys.
+func document(t testing.TB, private bool, keys ...ed25519.PrivateKey) []byte {
+	t.Helper()
+	var set token.Set
+	for _, k := range keys {
+		jwk := token.NewJWK(k)
+		if !private {
+			jwk = jwk.Public()
+		}
+		set.Keys = append(set.Keys, jwk)
+	}
+	b, err := json.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func issuer(t testing.TB, keys ...ed25519.PrivateKey) *token.Issuer {
+	t.Helper()
+	set, err := token.ParsePrivate(document(t, true, keys...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.NewIssuer(set, "ticketing", "shop", life)
+}
+
+func verifier(t testing.TB, now time.Time, keys ...ed25519.PrivateKey) *token.Verifier {
+	t.Helper()
+	set, err := token.ParsePublic(document(t, false, keys...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.NewVerifier(set, "ticketing", "shop", func() time.Time { return now })
+}
+
+func issue(t testing.TB, i *token.Issuer, c token.Claims) string {
+	t.Helper()
+	raw, err := i.Issue(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// refuse wants ErrInvalid with a reason that quotes nothing of the token.
+func refuse(t *testing.T, v *token.Verifier, raw string) {
+	t.Helper()
+	c, err := v.Verify(raw)
+	if !errors.Is(err, token.ErrInvalid) {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	if c != (token.Claims{}) {
+		t.Errorf("refused, but returned %+v", c)
+	}
+	if !strings.HasPrefix(err.Error(), "the token is not valid: ") || len(err.Error()) > 80 || strings.ContainsAny(err.Error(), "\"{\\/") {
+		t.Errorf("the reason is %q", err)
+	}
+}
+
+type object map[string]any
+
+// with returns a copy with other members; a nil one is removed.
+func (o object) with(changes object) object {
+	o = maps.Clone(o)
+	for k, v := range changes {
+		if o[k] = v; v == nil {
+			delete(o, k)
+		}
+	}
+	return o
+}
+
+func (o object) segment(t testing.TB) string {
+	t.Helper()
+	b, err := json.Marshal(o, json.Deterministic(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b64.EncodeToString(b)
+}
+
+func ourHeader() object { return object{"alg": "EdDSA", "typ": "at+jwt", "kid": kid(key(1))} }
+
+func ourClaims() object {
+	return object{
+		"iss": "ticketing", "aud": "shop", "sub": "65f1c0ffee", "sid": "s-1", "jti": "t-1",
+		"iat": noon.Unix(), "exp": noon.Add(life).Unix(), "email": "ann@example.com",
+	}
+}
+
+// sign signs two segments with Ed25519, whatever they say.
+func sign(k ed25519.PrivateKey, head, body string) string {
+	in := head + "." + body
+	return in + "." + b64.EncodeToString(ed25519.Sign(k, []byte(in)))
+}
+
+func TestATokenSaysWhatItWasIssuedWith(t *testing.T) {
+	raw := issue(t, issuer(t, key(1)), ann)
+	got, err := verifier(t, noon, key(1)).Verify(raw)
+	if err != nil || got != ann {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestATokenIsWhatTheContractSays(t *testing.T) {
+	parts := strings.Split(issue(t, issuer(t, key(1)), ann), ".")
+	if len(parts) != 3 {
+		t.Fatalf("%d parts", len(parts))
+	}
+	for i, want := range []object{ourHeader(), ourClaims()} {
+		got, err := b64.DecodeString(parts[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o object
+		if err := json.Unmarshal(got, &o); err != nil {
+			t.Fatal(err)
+		}
+		if o.segment(t) != want.segment(t) {
+			t.Errorf("part %d is %s", i, got)
+		}
+	}
+	signature, err := b64.DecodeString(parts[2])
+	if err != nil || !ed25519.Verify(key(1).Public().(ed25519.PublicKey), []byte(parts[0]+"."+parts[1]), signature) {
+		t.Errorf("the signature is not Ed25519 over the first two parts: %v", err)
+	}
+}
+
+func TestTheSameClaimsGiveTheSameToken(t *testing.T) {
+	i := issuer(t, key(1))
+	odd := ann
+	odd.Email = "ann&<lee>@example.com"
+	odd.IssuedAt = noon.Add(999 * time.Millisecond)
+	first := issue(t, i, odd)
+	if second := issue(t, issuer(t, key(1)), odd); first != second {
+		t.Errorf("%s\n%s", first, second)
+	}
+	got, err := verifier(t, noon, key(1)).Verify(first)
+	if err != nil || got.Email != odd.Email || !got.IssuedAt.Equal(noon) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestClaimsThatNoVerifierWouldAcceptAreNotIssued(t *testing.T) {
+	for name, change := range map[string]func(*token.Claims){
+		"no subject":         func(c *token.Claims) { c.Subject = "" },
+		"no session":         func(c *token.Claims) { c.Session = "" },
+		"no id":              func(c *token.Claims) { c.ID = "" },
+		"no email":           func(c *token.Claims) { c.Email = "" },
+		"no time":            func(c *token.Claims) { c.IssuedAt = time.Time{} },
+		"a time beyond 9999": func(c *token.Claims) { c.IssuedAt = time.Unix(1<<40, 0) },
+		"invalid UTF-8":      func(c *token.Claims) { c.Subject = "a\xff" },
+		"a subject of 8 KiB": func(c *token.Claims) { c.Subject = strings.Repeat("a", token.MaxLength) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := ann
+			change(&c)
+			if raw, err := issuer(t, key(1)).Issue(c); err == nil {
+				t.Errorf("issued %s", raw)
+			}
+		})
+	}
+}
+
+func TestATokenLivesFromItsIssueToItsExpiry(t *testing.T) {
+	raw := issue(t, issuer(t, key(1)), ann)
+	for _, c := range []struct {
+		name string
+		now  time.Time
+		ok   bool
+	}{
+		{"31 seconds before its issue it is from the future", noon.Add(-31 * time.Second), false},
+		{"30 seconds before its issue the clocks may differ", noon.Add(-30 * time.Second), true},
+		{"at once", noon, true},
+		{"a millisecond before its expiry", noon.Add(life - time.Millisecond), true},
+		{"at its expiry", noon.Add(life), false},
+		{"a year later", noon.AddDate(1, 0, 0), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := verifier(t, c.now, key(1))
+			if !c.ok {
+				refuse(t, v, raw)
+			} else if _, err := v.Verify(raw); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestOnlyTheKeysOfThePublicSetVerify(t *testing.T) {
+	old, new := issue(t, issuer(t, key(1), key(2)), ann), issue(t, issuer(t, key(2)), ann)
+	for _, c := range []struct {
+		name    string
+		set     []ed25519.PrivateKey
+		old, ok bool
+	}{
+		{"before the new key is published", []ed25519.PrivateKey{key(1)}, true, false},
+		{"while both are published", []ed25519.PrivateKey{key(1), key(2)}, true, true},
+		{"in the other order", []ed25519.PrivateKey{key(2), key(1)}, true, true},
+		{"after the old key is withdrawn", []ed25519.PrivateKey{key(2)}, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := verifier(t, noon, c.set...)
+			if _, err := v.Verify(old); (err == nil) != c.old {
+				t.Errorf("the old key's token: %v", err)
+			}
+			if _, err := v.Verify(new); (err == nil) != c.ok {
+				t.Errorf("the new key's token: %v", err)
+			}
+		})
+	}
+}
+
+func TestATokenForAnotherIssuerOrAudienceIsRefused(t *testing.T) {
+	raw := issue(t, issuer(t, key(1)), ann)
+	keys, err := token.ParsePublic(document(t, false, key(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := func() time.Time { return noon }
+	refuse(t, token.NewVerifier(keys, "other", "shop", now), raw)
+	refuse(t, token.NewVerifier(keys, "ticketing", "other", now), raw)
+	refuse(t, token.NewVerifier(keys, "", "shop", now), raw)
+	refuse(t, token.NewVerifier(keys, "ticketing", "", now), raw)
+}
+
+// A mutation of a token is accepted only if it is no mutation.
+func FuzzVerify(f *testing.F) {
+	i, v := issuer(f, key(1)), verifier(f, noon, key(1), key(2))
+	raw := issue(f, i, ann)
+	f.Add(raw)
+	f.Add(strings.ToLower(raw))
+	f.Add(raw + "=")
+	f.Add(raw + "\n")
+	f.Add(raw[:len(raw)-1] + "A")
+	f.Add(sign(key(3), ourHeader().segment(f), ourClaims().segment(f)))
+	f.Add(sign(key(1), ourHeader().with(object{"alg": "none"}).segment(f), ourClaims().segment(f)))
+	f.Add(sign(key(1), ourHeader().with(object{"crit": []string{"exp"}}).segment(f), ourClaims().segment(f)))
+	f.Add(sign(key(1), ourHeader().segment(f), ourClaims().with(object{"exp": "x"}).segment(f)))
+	f.Add("..")
+	f.Add(strings.Repeat(".", 9000))
+	f.Fuzz(func(t *testing.T, s string) {
+		c, err := v.Verify(s)
+		if err != nil {
+			if !errors.Is(err, token.ErrInvalid) || c != (token.Claims{}) {
+				t.Errorf("refused with %+v, %v", c, err)
+			}
+			return
+		}
+		if s != issue(t, i, c) {
+			t.Errorf("accepted a token that was never issued: %q", s)
+		}
+	})
+}
+
+func BenchmarkIssue(b *testing.B) {
+	i := issuer(b, key(1))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := i.Issue(ann); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	i, v := issuer(b, key(1)), verifier(b, noon, key(1), key(2))
+	raw := issue(b, i, ann)
+	for _, c := range []struct{ name, raw string }{
+		{"authentic", raw},
+		{"forged", raw[:len(raw)-4] + "AAAA"},
+		{"dots", strings.Repeat(".", 100_000)},
+		{"8 KiB of dots", strings.Repeat(".", token.MaxLength)},
+		{"8 KiB of brackets", b64.EncodeToString(bytes.Repeat([]byte("["), 6000)) + ".e30.e30"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = v.Verify(c.raw)
+			}
+		})
+	}
+}

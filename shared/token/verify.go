@@ -1,0 +1,112 @@
+package token
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// A Verifier accepts the tokens of one issuer for one audience. It is safe for
+// concurrent use.
+type Verifier struct {
+	keys             *VerifyingKeys
+	issuer, audience string
+	now              func() time.Time
+	parser           *jwt.Parser
+}
+
+// NewVerifier returns a verifier that trusts the keys and reads the time from now.
+func NewVerifier(keys *VerifyingKeys, issuer, audience string, now func() time.Time) *Verifier {
+	return &Verifier{keys, issuer, audience, now, jwt.NewParser(
+		jwt.WithValidMethods([]string{algorithm}), // RFC 8725 §3.1
+		jwt.WithStrictDecoding(),
+		jwt.WithoutClaimsValidation(), // see Verifier.claims
+	)}
+}
+
+// Verify returns the claims of a token that is authentic and in its time. Every
+// error is ErrInvalid.
+func (v *Verifier) Verify(raw string) (Claims, error) {
+	if len(raw) > MaxLength {
+		return Claims{}, refusal("it is longer than 8 KiB")
+	}
+	// Package base64 skips line ends, in strict mode too: they would be a second
+	// spelling of the same token.
+	if strings.ContainsAny(raw, "\r\n") {
+		return Claims{}, refusal("it has a line end")
+	}
+	var p payload
+	if _, err := v.parser.ParseWithClaims(raw, &p, v.key); err != nil {
+		return Claims{}, reason(err)
+	}
+	return v.claims(p.json)
+}
+
+// key chooses the key by the header, of which it allows exactly the members that
+// an Issuer writes. So crit, b64, jku, jwk, x5c and x5u (RFC 8725 §3.10) are
+// refused with every other member that would ask the verifier for something, and
+// the kid is looked up in the set and nowhere else.
+func (v *Verifier) key(t *jwt.Token) (any, error) {
+	segment, _, _ := strings.Cut(t.Raw, ".")
+	b, err := v.parser.DecodeSegment(segment)
+	if err != nil {
+		return nil, err
+	}
+	var h header
+	if json.Unmarshal(b, &h, json.RejectUnknownMembers(true)) != nil {
+		return nil, refusal("its header is not one of ours")
+	}
+	if h.Type != mediaType { // RFC 8725 §3.11
+		return nil, refusal("its type is not " + mediaType)
+	}
+	key, ok := v.keys.byID[h.KeyID]
+	if !ok {
+		return nil, refusal("its key is not known")
+	}
+	return key, nil
+}
+
+// claims reads and judges a payload whose signature holds (RFC 8725 §3.8, §3.9).
+// Members it does not know are ignored (RFC 7519 §4).
+func (v *Verifier) claims(b []byte) (Claims, error) {
+	var c claims
+	if json.Unmarshal(b, &c) != nil {
+		return Claims{}, refusal("its claims are not well formed")
+	}
+	now := float64(v.now().UnixMilli()) / 1e3
+	switch {
+	case !c.complete():
+		return Claims{}, refusal("a claim is missing")
+	case c.Issuer != v.issuer:
+		return Claims{}, refusal("it is of another issuer")
+	case !slices.Contains(c.Audience, v.audience):
+		return Claims{}, refusal("it is for another audience")
+	case now >= c.ExpiresAt:
+		return Claims{}, refusal("it has expired")
+	case c.IssuedAt > now+Leeway.Seconds():
+		return Claims{}, refusal("it is from the future")
+	}
+	return Claims{
+		Subject:  c.Subject,
+		Session:  c.Session,
+		ID:       c.ID,
+		Email:    c.Email,
+		IssuedAt: time.Unix(int64(c.IssuedAt), 0).UTC(),
+	}, nil
+}
+
+// reason translates an error of golang-jwt, whose text may hold parts of the
+// token.
+func reason(err error) error {
+	if r, ok := errors.AsType[refusal](err); ok {
+		return r
+	}
+	if errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+		return refusal("its algorithm or its signature is wrong")
+	}
+	return refusal("it is no signed token")
+}
