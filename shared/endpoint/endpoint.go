@@ -1,0 +1,88 @@
+// Package endpoint is the typed contract between the wire and the business: a
+// function declares an Endpoint, and the doors of package serve invoke it.
+//
+//	wire → serve (a door) → Endpoint.Invoke → the function's handle
+//
+// Everything that is the same for all functions happens here, once: limits,
+// decoding, validation, the bearer header, panics, deadlines, rendering, the log
+// line. A handle takes a typed input and returns a typed output or an error; it
+// sees no HTTP and writes nothing.
+//
+// It is no router and no server: which function a path belongs to is package
+// serve's business.
+package endpoint
+
+import (
+	"context"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"ticketing.com/auth/shared/app"
+)
+
+// A Spec is what is known of a function before it runs: the catalog, the
+// manifests and the reference are made from it.
+type Spec struct {
+	Name    string        // the function, its folder, service and image: a DNS label
+	Method  string        // GET answers HEAD as well
+	Path    string        // matched exactly
+	Success int           // the status of an answer that is no error
+	Summary string        // one sentence for the reference
+	MaxAge  time.Duration // how long a success may be cached by anybody; 0: never stored
+
+	// Anonymous lets a request without a token through to a handle that takes a
+	// Bearer; its Token is then empty.
+	Anonymous bool
+}
+
+// A Handler is the business of a function. It must be safe for concurrent use,
+// and it leaves nothing running: after the answer a function may be frozen or
+// gone.
+type Handler[In, Out any] func(context.Context, In) (Out, error)
+
+// An Endpoint is a function that is not yet wired to its environment.
+type Endpoint struct {
+	Spec
+	In, Out reflect.Type
+	bind    func(Spec, *app.Wiring) call
+}
+
+type call func(context.Context, *Request) (any, error)
+
+// Define declares a function. wire asks the environment for what the handle
+// needs, which is also the only statement of what the function needs; it must do
+// no work.
+//
+// In is None, Bearer, or a struct of JSON members, which may have a method
+// Validate(*fault.Fields).
+func Define[In, Out any](spec Spec, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
+	return Endpoint{
+		Spec: spec,
+		In:   reflect.TypeFor[In](),
+		Out:  reflect.TypeFor[Out](),
+		bind: func(spec Spec, w *app.Wiring) call {
+			handle := wire(w)
+			return func(ctx context.Context, r *Request) (any, error) {
+				in, err := read[In](spec, r)
+				if err != nil {
+					return nil, err
+				}
+				return handle(ctx, in)
+			}
+		},
+	}
+}
+
+// Bind wires the function. What is missing or wrong in the environment is
+// collected by the wiring; the result must not be invoked while it has faults.
+func (e Endpoint) Bind(w *app.Wiring) *Function {
+	return &Function{Spec: e.Spec, call: e.bind(e.Spec, w), log: w.Log()}
+}
+
+// A Function is a wired endpoint.
+type Function struct {
+	Spec
+	call call
+	log  *slog.Logger
+}

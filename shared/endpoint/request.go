@@ -1,0 +1,209 @@
+package endpoint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"reflect"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ticketing.com/auth/shared/fault"
+)
+
+const (
+	// MaxBody is the most a body may have, in bytes. Beyond it nothing is read.
+	MaxBody = 16 << 10
+	// MaxToken is the longest bearer token that is looked at, in bytes.
+	MaxToken = 8 << 10
+)
+
+// A Request is what a door makes of its wire: everything an endpoint may see.
+type Request struct {
+	Method        string
+	ContentType   []string // the Content-Type headers; more than one is refused
+	Length        int64    // of the body, in bytes; negative where unknown
+	Body          io.Reader
+	Authorization []string // the Authorization headers; more than one is refused
+}
+
+// None is the input of a function that takes nothing.
+type None struct{}
+
+// Bearer is the input of a function that takes a bearer token and nothing else.
+// The token counts only in the Authorization header (RFC 6750 §2.1): in a query
+// it would end up in logs, in a cookie it would travel unasked.
+type Bearer struct{ Token string }
+
+// read makes the input of a handle from a request.
+func read[In any](spec Spec, r *Request) (in In, err error) {
+	switch in := any(&in).(type) {
+	case *None:
+	case *Bearer:
+		in.Token, err = bearer(r.Authorization)
+		if err == nil && in.Token == "" && !spec.Anonymous {
+			err = fault.NoToken()
+		}
+	default:
+		err = decode(r, in)
+	}
+	return in, err
+}
+
+// bearer returns the token of the one Authorization header, or "" where there is
+// none.
+func bearer(headers []string) (string, error) {
+	switch len(headers) {
+	case 0:
+		return "", nil
+	case 1:
+	default:
+		return "", fault.InvalidToken(errors.New("two Authorization headers"))
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	token = strings.Trim(token, " ")
+	switch {
+	case !strings.EqualFold(scheme, "Bearer"):
+		return "", fault.InvalidToken(errors.New("another authorization scheme"))
+	case token == "":
+		return "", fault.InvalidToken(errors.New("an empty token"))
+	case len(token) > MaxToken:
+		return "", fault.InvalidToken(errors.New("a token over the limit"))
+	}
+	return token, nil
+}
+
+// decode reads the body into the struct that in points to, and validates it.
+func decode(r *Request, in any) error {
+	if !isJSON(r.ContentType) {
+		return fault.New(fault.UnsupportedMedia, "The body must be application/json.")
+	}
+	tooLarge := fault.New(fault.TooLarge, "The body is larger than 16 KiB.")
+	if r.Length > MaxBody {
+		return tooLarge
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
+	if err != nil {
+		return fault.New(fault.Invalid, "The body could not be read whole.")
+	}
+	if len(body) > MaxBody {
+		return tooLarge
+	}
+	return Decode(body, in)
+}
+
+// Decode reads one JSON object into the struct that in points to and validates
+// it. Every member of the struct is required, names are case-sensitive, unknown
+// members are ignored. The document must be valid UTF-8 without NUL, with no
+// name twice and nothing after it (RFC 7493, I-JSON).
+//
+// The faults are Invalid and list every faulty member at once. They carry no
+// cause: what a parser says of its input may hold a part of a password.
+func Decode(body []byte, in any) error {
+	if err := wellFormed(body); err != nil {
+		return err
+	}
+	members := map[string]jsontext.Value{}
+	if err := json.Unmarshal(body, &members); err != nil {
+		return notAnObject()
+	}
+	var bad fault.Fields
+	v := reflect.ValueOf(in).Elem()
+	for _, f := range fieldsOf(v.Type()) {
+		member, given := members[f.name]
+		if !given {
+			bad.Add(f.name, fmt.Sprintf("%s is missing.", f.name))
+			continue
+		}
+		// null would pass as the zero value
+		if member.Kind() == 'n' || json.Unmarshal(member, v.Field(f.index).Addr().Interface()) != nil {
+			bad.Add(f.name, fmt.Sprintf("%s must be %s.", f.name, f.kind))
+		}
+	}
+	if v, ok := in.(interface{ Validate(*fault.Fields) }); ok {
+		v.Validate(&bad)
+	}
+	return bad.Err()
+}
+
+// wellFormed checks the syntax token by token, so that what follows meets only
+// I-JSON.
+func wellFormed(body []byte) error {
+	d := jsontext.NewDecoder(bytes.NewReader(body))
+	if d.PeekKind() != '{' {
+		return notAnObject()
+	}
+	for {
+		t, err := d.ReadToken()
+		switch {
+		case errors.Is(err, jsontext.ErrDuplicateName):
+			return fault.New(fault.Invalid, "The body has a member twice.")
+		case err != nil:
+			return notAnObject()
+		case t.Kind() == '"' && strings.ContainsRune(t.String(), 0):
+			return fault.New(fault.Invalid, "The body has a NUL character.")
+		}
+		if d.StackDepth() == 0 {
+			break
+		}
+	}
+	if _, err := d.ReadToken(); err != io.EOF {
+		return notAnObject()
+	}
+	return nil
+}
+
+func notAnObject() error {
+	return fault.New(fault.Invalid, "The body must be one JSON object.")
+}
+
+func isJSON(contentTypes []string) bool {
+	if len(contentTypes) != 1 {
+		return false
+	}
+	mediaType, _, err := mime.ParseMediaType(contentTypes[0])
+	return err == nil && mediaType == "application/json"
+}
+
+// A field is a member of an input struct.
+type field struct {
+	name  string
+	index int
+	kind  string // the word a caller knows its type by
+}
+
+var fields sync.Map // reflect.Type → []field
+
+func fieldsOf(t reflect.Type) []field {
+	if f, ok := fields.Load(t); ok {
+		return f.([]field)
+	}
+	var all []field
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" || name == "-" {
+			continue
+		}
+		all = append(all, field{name: name, index: f.Index[0], kind: kindOf(f.Type)})
+	}
+	fields.Store(t, all)
+	return all
+}
+
+// kindOf names a type as a caller knows it.
+func kindOf(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Int:
+		return "a whole number"
+	case reflect.Bool:
+		return "true or false"
+	}
+	panic("endpoint: an input member of type " + t.String()) // its author sees it in the first test
+}

@@ -1,0 +1,299 @@
+// Package endpointtest is the bench that functions are tested on: a function with
+// everything around it real (the door on a socket, the store on a database of its
+// own, keys, hashes) except the clock.
+//
+// A behaviour is a Case: a request, and the whole answer it must get. Every case
+// is played through every door, so that a function cannot behave differently on
+// one of them.
+package endpointtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/user"
+)
+
+// A Bench is one function with its surroundings.
+type Bench struct {
+	Clock *Clock
+	Users *user.Store // the function's own, if it has one
+	Keys  ed25519.PrivateKey
+
+	endpoint endpoint.Endpoint
+	wiring   *app.Wiring
+	url, uri string
+	logs     *logs
+}
+
+// New puts a function on a bench. Settings change the environment: "NAME=value";
+// a database that is named there may be away, and is not prepared.
+func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Bench{Clock: NewClock(), Keys: private, endpoint: e, logs: &logs{}}
+	environment := b.environment(t, settings)
+	b.wiring = app.New(func(name string) (string, bool) {
+		v, ok := environment[name]
+		return v, ok
+	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(b.logs, o) }, b.Clock.Now)
+	if environment["MONGODB_URI"] != "" {
+		b.Users = b.wiring.Users()
+	}
+	handler := serve.Handler(b.wiring, e)
+	if err := b.wiring.Err(); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(handler)
+	b.url, b.uri = server.URL, environment["MONGODB_URI"]
+	t.Cleanup(func() {
+		server.Close()
+		b.wiring.Close(context.Background())
+	})
+	if !slices.ContainsFunc(settings, isDatabase) {
+		if err := b.Users.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func isDatabase(setting string) bool { return strings.HasPrefix(setting, "MONGODB_URI=") }
+
+func (b *Bench) environment(t testing.TB, settings []string) map[string]string {
+	environment := map[string]string{
+		"SIGNING_KEYS":    keySet(t, token.NewJWK(b.Keys)),
+		"VERIFYING_KEYS":  keySet(t, token.NewJWK(b.Keys).Public()),
+		"HASH_MEMORY_KIB": "64", // the least: tests are about what is done, not how hard it is
+		"HASH_TIME":       "1",
+		"LOG_LEVEL":       "debug",
+	}
+	for _, s := range settings {
+		name, value, _ := strings.Cut(s, "=")
+		environment[name] = value
+	}
+	if _, given := environment["MONGODB_URI"]; !given {
+		environment["MONGODB_URI"] = mongotest.URI(t)
+	}
+	return environment
+}
+
+func keySet(t testing.TB, key token.JWK) string {
+	document, err := json.Marshal(token.Set{Keys: []token.JWK{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(document)
+}
+
+// Given adds a user with one session, as a sign-up would, and returns the grant.
+func (b *Bench) Given(t testing.TB, email, password string) session.Grant {
+	t.Helper()
+	hash, err := b.wiring.Passwords().Hash(t.Context(), password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.GivenHash(t, email, hash)
+}
+
+// GivenHash is Given with a stored hash.
+func (b *Bench) GivenHash(t testing.TB, email, hash string) session.Grant {
+	t.Helper()
+	u := user.User{ID: session.NewID(), Email: email}
+	first, refresh := session.Open(u.ID, b.Clock.Now(), b.wiring.SessionLife())
+	if err := b.Users.Create(t.Context(), u, hash, first); err != nil {
+		t.Fatal(err)
+	}
+	grant, err := b.wiring.Grants().Grant(u, first, refresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return grant
+}
+
+// Collection returns the users as the database has them, past the store.
+func (b *Bench) Collection(t testing.TB) *mongo.Collection {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(b.uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Disconnect(context.Background()) })
+	where, err := url.Parse(b.uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.Database(strings.Trim(where.Path, "/")).Collection("users")
+}
+
+// Claims returns what an access token says, or fails the test if it does not
+// count.
+func (b *Bench) Claims(t testing.TB, access string) token.Claims {
+	t.Helper()
+	claims, err := b.wiring.Verifier().Verify(access)
+	if err != nil {
+		t.Fatalf("the access token does not verify: %v", err)
+	}
+	return claims
+}
+
+// Logs returns everything that was logged so far.
+func (b *Bench) Logs() string { return b.logs.String() }
+
+// An Answer is what came back.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Grant reads the answer as one, or fails the test.
+func (a Answer) Grant(t testing.TB) session.Grant {
+	t.Helper()
+	var g session.Grant
+	if err := json.Unmarshal([]byte(a.Body), &g); err != nil || g.Token == "" {
+		t.Fatalf("%d %s is no grant: %v", a.Status, a.Body, err)
+	}
+	return g
+}
+
+// A Call is a request. Method and Path are the function's own where empty, and a
+// body is JSON where nothing else is said.
+type Call struct {
+	Method, Path string
+	Header       http.Header
+	Body         string
+}
+
+// Do sends a call through the HTTP door.
+func (b *Bench) Do(t testing.TB, c Call) Answer {
+	t.Helper()
+	answer, err := b.send(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+func (b *Bench) send(ctx context.Context, c Call) (Answer, error) {
+	if c.Method == "" {
+		c.Method = b.endpoint.Method
+	}
+	if c.Path == "" {
+		c.Path = b.endpoint.Path
+	}
+	var body io.Reader
+	if c.Body != "" {
+		body = strings.NewReader(c.Body)
+	}
+	r, err := http.NewRequestWithContext(ctx, c.Method, b.url+c.Path, body)
+	if err != nil {
+		return Answer{}, err
+	}
+	if c.Body != "" && c.Header.Get("Content-Type") == "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for name, values := range c.Header {
+		r.Header[name] = values
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer response.Body.Close()
+	read, err := io.ReadAll(response.Body)
+	return Answer{response.StatusCode, response.Header, string(read)}, err
+}
+
+// client keeps as many connections as the races in the tests use.
+var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
+
+// Bearer is the header that carries an access token.
+func Bearer(access string) http.Header { return http.Header{"Authorization": {"Bearer " + access}} }
+
+// Race sends a call n times at once and returns the answers.
+func (b *Bench) Race(t testing.TB, n int, call func(i int) Call) []Answer {
+	t.Helper()
+	answers, errs := make([]Answer, n), make([]error, n)
+	var start, done sync.WaitGroup
+	start.Add(1)
+	for i := range n {
+		done.Go(func() {
+			start.Wait()
+			answers[i], errs[i] = b.send(t.Context(), call(i))
+		})
+	}
+	start.Done()
+	done.Wait()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return answers
+}
+
+// A Clock is a clock that moves when told to.
+type Clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+// NewClock returns a clock that stands at an arbitrary moment.
+func NewClock() *Clock { return &Clock{now: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)} }
+
+// Now returns the time.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// Advance moves the clock.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

@@ -1,0 +1,98 @@
+package endpointtest
+
+import (
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+)
+
+// A Case is one behaviour: its name is a sentence, its answer the whole one.
+type Case struct {
+	Name string
+	Call
+
+	Status int
+	Want   http.Header // beside the headers every answer has; these override them
+	JSON   string      // "*" in it stands for any string that is not empty
+}
+
+// Play plays cases through every door, in parallel, and returns when all are
+// done.
+func (b *Bench) Play(t *testing.T, cases ...Case) {
+	t.Helper()
+	t.Run("over HTTP", func(t *testing.T) {
+		for _, c := range cases {
+			t.Run(c.Name, func(t *testing.T) {
+				t.Parallel()
+				Check(t, c, b.Do(t, c.Call))
+			})
+		}
+	})
+}
+
+// Check compares a whole answer.
+func Check(t testing.TB, c Case, got Answer) {
+	t.Helper()
+	if got.Status != c.Status {
+		t.Errorf("status %d, want %d", got.Status, c.Status)
+	}
+	checkHeader(t, c.Want, got.Header)
+	if c.Method == http.MethodHead {
+		if got.Body != "" {
+			t.Errorf("HEAD has a body: %s", got.Body)
+		}
+		return
+	}
+	var have, want any
+	if err := json.Unmarshal([]byte(c.JSON), &want); err != nil {
+		t.Fatalf("the case is no JSON: %v", err)
+	}
+	if err := json.Unmarshal([]byte(got.Body), &have); err != nil || !matches(want, have) {
+		t.Errorf("body %s\nwant %s", got.Body, c.JSON)
+	}
+}
+
+// checkHeader compares all headers: one too many is a fault as well.
+func checkHeader(t testing.TB, more, got http.Header) {
+	t.Helper()
+	want := http.Header{
+		"Content-Type":           {"application/json"},
+		"X-Content-Type-Options": {"nosniff"},
+		"Cache-Control":          {"no-store"},
+	}
+	maps.Copy(want, more)
+	got = got.Clone()
+	for _, ofTheWire := range []string{"Content-Length", "Date", "Connection"} {
+		delete(got, ofTheWire)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("headers %v\nwant    %v", got, want)
+	}
+}
+
+func matches(want, got any) bool {
+	switch want := want.(type) {
+	case string:
+		s, ok := got.(string)
+		return ok && (s == want || want == "*" && s != "")
+	case map[string]any:
+		m, ok := got.(map[string]any)
+		if !ok || len(m) != len(want) {
+			return false
+		}
+		for k, v := range want {
+			if w, there := m[k]; !there || !matches(v, w) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		l, ok := got.([]any)
+		return ok && slices.EqualFunc(want, l, matches)
+	}
+	return reflect.DeepEqual(want, got)
+}

@@ -1,0 +1,112 @@
+// Package serve opens the doors of a process: it wires the functions it is
+// given, listens, and stops gracefully. The HTTP door is here; a door turns its
+// wire into an endpoint.Request and writes the endpoint.Response, and knows
+// nothing of any function.
+//
+// The mains of the functions call Main; the local runner and the tests use the
+// parts.
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+)
+
+// The ways a process ends.
+const (
+	exitFine     = 0
+	exitFailed   = 1 // nobody foresaw it
+	exitSettings = 2 // the environment is missing something or wrong
+)
+
+// grace is how long a stop waits for requests that have begun. The longest of
+// them has the request's budget of 4.5 s; Knative and Kubernetes grant 30 s.
+const grace = 15 * time.Second
+
+// Main runs a process that serves the given endpoints, from the environment
+// alone, until SIGTERM or an interrupt. It does not return.
+func Main(endpoints ...endpoint.Endpoint) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	code := Run(ctx, os.LookupEnv, os.Stderr, endpoints...)
+	stop()
+	os.Exit(code)
+}
+
+// Run is Main with its surroundings passed in; it returns the exit code.
+func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, endpoints ...endpoint.Endpoint) int {
+	w := app.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(stderr, o) }, time.Now)
+	handler := Handler(w, endpoints...)
+	port := w.Port()
+	if err := w.Err(); err != nil {
+		fmt.Fprintf(stderr, "%s cannot start:\n  %s\n", names(endpoints), strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		return exitSettings
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))
+	if err != nil {
+		fmt.Fprintf(stderr, "%s cannot start: %v\n", names(endpoints), err)
+		return exitFailed
+	}
+	w.Log().Info("listening", "function", names(endpoints), "port", listener.Addr().(*net.TCPAddr).Port)
+	err = errors.Join(Serve(ctx, listener, handler, w.Log()), closed(w))
+	if err != nil {
+		w.Log().Error("stopped", "error", err)
+		return exitFailed
+	}
+	return exitFine
+}
+
+// Serve answers on a listener until the context ends, and then finishes what has
+// begun: whoever was told that something is done, or still waits to be told, is
+// not cut off.
+func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler: handler,
+		// a caller that sends slowly holds a connection and a few kilobytes, not
+		// for long and nobody up
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute, // above the 90 s of Go clients, Knative's proxies among them
+		MaxHeaderBytes:    32 << 10,        // holds the longest token and its neighbours
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		stopped <- server.Shutdown(ctx)
+	}()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return <-stopped
+}
+
+func closed(w *app.Wiring) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return w.Close(ctx)
+}
+
+func names(endpoints []endpoint.Endpoint) string {
+	var all []string
+	for _, e := range endpoints {
+		all = append(all, e.Name)
+	}
+	return strings.Join(all, ", ")
+}

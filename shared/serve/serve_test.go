@@ -1,0 +1,192 @@
+package serve_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/serve"
+)
+
+type named struct {
+	Name string `json:"name"`
+}
+
+// echo answers with its input, after the gate if there is one.
+func echo(gate chan struct{}) endpoint.Endpoint {
+	return endpoint.Define(endpoint.Spec{Name: "echo", Method: http.MethodPost, Path: "/echo", Success: http.StatusOK},
+		func(*app.Wiring) endpoint.Handler[named, named] {
+			return func(_ context.Context, in named) (named, error) {
+				if gate != nil {
+					gate <- struct{}{} // begun
+					<-gate             // go on
+				}
+				return in, nil
+			}
+		})
+}
+
+// needy is a function that asks for all there is.
+var needy = endpoint.Define(endpoint.Spec{Name: "needy", Method: http.MethodGet, Path: "/needy", Success: http.StatusOK},
+	func(w *app.Wiring) endpoint.Handler[endpoint.None, string] {
+		w.Users()
+		w.Grants()
+		w.Verifier()
+		return func(context.Context, endpoint.None) (string, error) { return "", nil }
+	})
+
+func wiring(log io.Writer, settings map[string]string) *app.Wiring {
+	return app.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(log, o) }, time.Now)
+}
+
+func TestAStartWithAWrongEnvironmentSaysAllThatIsWrongAndExits2(t *testing.T) {
+	var stderr bytes.Buffer
+	code := serve.Run(t.Context(), func(name string) (string, bool) {
+		s, ok := map[string]string{"PORT": "http", "LOG_LEVEL": "loud"}[name]
+		return s, ok
+	}, &stderr, needy)
+	want := `needy cannot start:
+  LOG_LEVEL must be debug, info, warn or error
+  MONGODB_URI is not set
+  SIGNING_KEYS (or SIGNING_KEYS_FILE) is not set
+  VERIFYING_KEYS (or VERIFYING_KEYS_FILE) is not set
+  PORT must be a whole number from 0 to 65535
+`
+	if code != 2 || stderr.String() != want {
+		t.Errorf("exit code %d:\n%s", code, &stderr)
+	}
+}
+
+func TestAStopFinishesWhatHasBegun(t *testing.T) {
+	gate := make(chan struct{})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := wiring(io.Discard, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- serve.Serve(ctx, listener, serve.Handler(w, echo(gate)), w.Log()) }()
+	answered := make(chan string, 1)
+	go func() {
+		r, err := http.Post("http://"+listener.Addr().String()+"/echo", "application/json", strings.NewReader(`{"name":"ann"}`))
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		defer r.Body.Close()
+		b, _ := io.ReadAll(r.Body)
+		answered <- r.Status + string(b)
+	}()
+	<-gate
+	stop()
+	for { // until the stop is under way
+		c, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("stopped before the answer: %v", err)
+	case gate <- struct{}{}:
+	}
+	if got := <-answered; got != `200 OK{"name":"ann"}` {
+		t.Errorf("answer %s", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHealthAsksNobodyAndIsNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	server := httptest.NewServer(serve.Handler(wiring(&log, nil), echo(nil)))
+	defer server.Close()
+	for _, path := range []string{"/health/liveness", "/health/readiness"} {
+		r, err := http.Get(server.URL + path)
+		if err != nil || r.StatusCode != http.StatusOK {
+			t.Errorf("%s: %v %v", path, r, err)
+		}
+		r.Body.Close()
+	}
+	if log.Len() > 0 {
+		t.Errorf("log: %s", &log)
+	}
+}
+
+func TestTheTraceOfTheCallerIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	handler := serve.Handler(wiring(&log, nil), echo(nil))
+	r := httptest.NewRequest(http.MethodGet, "/elsewhere", nil)
+	r.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	handler.ServeHTTP(httptest.NewRecorder(), r)
+	if !strings.Contains(log.String(), `"trace":"4bf92f3577b34da6a3ce929d0e0e4736"`) || strings.Contains(log.String(), "elsewhere") {
+		t.Errorf("log: %s", &log)
+	}
+}
+
+func TestOriginsThatAreNotAllowedGetNoCORSHeader(t *testing.T) {
+	for _, c := range []struct{ name, allowed, origin, want string }{
+		{"none is allowed where none is named", "", "https://tickets.example", ""},
+		{"one that is named is allowed", "https://a.example, https://tickets.example", "https://tickets.example", "https://tickets.example"},
+		{"another is not", "https://tickets.example", "https://evil.example", ""},
+		{"another scheme is another origin", "https://tickets.example", "http://tickets.example", ""},
+		{"a longer name is another origin", "https://tickets.example", "https://tickets.example.evil", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := wiring(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": c.allowed})
+			handler := serve.Handler(w, echo(nil))
+			if err := w.Err(); err != nil {
+				t.Fatal(err)
+			}
+			preflight := httptest.NewRequest(http.MethodOptions, "/echo", nil)
+			preflight.Header.Set("Access-Control-Request-Method", "POST")
+			preflight.Header.Set("Access-Control-Request-Headers", "authorization,content-type")
+			post := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
+			post.Header.Set("Content-Type", "application/json")
+			for _, r := range []*http.Request{preflight, post} {
+				r.Header.Set("Origin", c.origin)
+				answer := httptest.NewRecorder()
+				handler.ServeHTTP(answer, r)
+				h := answer.Result().Header
+				if got := h.Get("Access-Control-Allow-Origin"); got != c.want || h.Get("Access-Control-Allow-Credentials") != "" {
+					t.Errorf("%s: %v", r.Method, h)
+				}
+				if r == preflight && (h.Get("Access-Control-Allow-Headers") != "") != (c.want != "") {
+					t.Errorf("preflight: %v", h)
+				}
+			}
+		})
+	}
+}
+
+// Behind a proxy two requests may share a connection, and what one leaves unread
+// must not become the start of the next.
+func TestABodyOverTheLimitClosesTheConnection(t *testing.T) {
+	server := httptest.NewServer(serve.Handler(wiring(io.Discard, nil), echo(nil)))
+	defer server.Close()
+	c, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n{")
+	answer, err := io.ReadAll(bufio.NewReader(c)) // to the end, though nothing more is sent
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 413 ") || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
+		t.Errorf("%v %s", err, answer)
+	}
+}

@@ -1,0 +1,132 @@
+package user
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+
+	"ticketing.com/auth/shared/fault"
+)
+
+// wait is how long a database that does not answer is waited for. It lies below
+// the budget of a request, so that the caller gets an honest 503.
+const wait = 3 * time.Second
+
+// A database is a connection that is made when first asked for.
+type database struct {
+	uri string
+
+	mu     sync.Mutex
+	client *mongo.Client
+}
+
+// users returns the collection.
+func (d *database) users() (*mongo.Collection, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.client == nil {
+		client, err := mongo.Connect(clientOptions(d.uri))
+		if err != nil { // of a mongodb+srv:// string the name did not resolve; the next call tries again
+			return nil, fault.Away(fmt.Errorf("connect: %w", err))
+		}
+		d.client = client
+	}
+	return d.client.Database(databaseName(d.uri)).Collection("users"), nil
+}
+
+func (d *database) close(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.client == nil {
+		return nil
+	}
+	return d.client.Disconnect(ctx)
+}
+
+// clientOptions are the project's defaults; what the connection string says
+// stands above them.
+func clientOptions(uri string) *options.ClientOptions {
+	return options.Client().
+		// the pool dials while the driver still looks for the primary: a cold
+		// call pays three round trips instead of five
+		SetMinPoolSize(1).
+		SetServerSelectionTimeout(wait).
+		SetConnectTimeout(wait).
+		// an acknowledged write must survive a fail-over
+		SetWriteConcern(writeconcern.Majority()).
+		ApplyURI(uri)
+}
+
+// checkURI finds what can be known to be wrong before anything is dialled. Its
+// errors never quote the string: it may hold a password.
+func checkURI(uri string) error {
+	cs, err := parse(uri)
+	switch {
+	case err != nil:
+		return errors.New("is not a connection string (mongodb://host[:port]/database)")
+	case strings.ContainsAny(cs.Database, `/\. "$*<>:|?`):
+		return errors.New("names a database that MongoDB does not allow")
+	case !isSRV(uri) && clientOptions(uri).Validate() != nil: // of the other kind this would ask the DNS
+		return errors.New("has an option or a host that the driver does not accept")
+	}
+	return nil
+}
+
+// databaseName is the path of a connection string that was checked.
+func databaseName(uri string) string {
+	cs, err := parse(uri)
+	if err != nil {
+		return ""
+	}
+	return cmp.Or(cs.Database, "users")
+}
+
+// parse reads a connection string without asking the DNS, as the driver would of
+// a mongodb+srv:// one.
+func parse(uri string) (*connstring.ConnString, error) {
+	if isSRV(uri) {
+		uri = strings.Replace(uri, connstring.SchemeMongoDBSRV, connstring.SchemeMongoDB, 1)
+	}
+	return connstring.Parse(uri)
+}
+
+func isSRV(uri string) bool { return strings.HasPrefix(uri, connstring.SchemeMongoDBSRV+"://") }
+
+// translate makes a fault.Away of an error that another try may not meet, and
+// names the step in all others.
+func translate(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", step, err)
+	var server mongo.ServerError
+	if errors.As(err, &server) && !passing(server) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fault.Away(err)
+}
+
+// passing tells whether a server's error is of its moment and not of the
+// command: it steps down, shuts down, or waited too long for the others. The
+// codes are those of the driver specification "Retryable Reads", and of a write
+// concern that timed out.
+func passing(err mongo.ServerError) bool {
+	if err.HasErrorLabel("RetryableWriteError") || mongo.IsTimeout(err) || mongo.IsNetworkError(err) {
+		return true
+	}
+	for _, code := range []int{6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436} {
+		if err.HasErrorCode(code) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,104 @@
+// Package user is the user store over MongoDB: one user, one document.
+//
+//	users: { _id, email, password, createdAt, disabledAt?, opened,
+//	         sessions: { <sid>: { family, token, used?, salt?, generation,
+//	                              createdAt, rotatedAt, expiresAt } } }
+//
+// A user and all its sessions are ONE document, so every change of state is ONE
+// atomic write with no transaction, on any MongoDB: "a write operation is atomic
+// on the level of a single document" (MongoDB manual, Atomicity and
+// Transactions). Whatever must hold at the moment of a write stands in that
+// write's filter; nothing is looked up first and written later on trust. Of two
+// writers whose filters exclude each other one matches and the other does not,
+// and the loser is told so by the matched count.
+//
+// Expiry is checked in every read. Expired sessions are swept out when the
+// document is written for a sign-in anyway; nothing depends on the sweep.
+//
+// The store uses only operations that MongoDB and the embedded server answer
+// alike. It translates the driver's errors: what callers see is one of the
+// errors below, or a fault.Away where the database does not answer.
+//
+// It hashes no password, makes no token and has no clock.
+package user
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+)
+
+var (
+	// ErrEmailUsed: another user has this email.
+	ErrEmailUsed = errors.New("the email is in use")
+	// ErrUnknown: no user has this email.
+	ErrUnknown = errors.New("no such user")
+	// ErrChanged: the password or the state of the account is no longer the one
+	// that was checked.
+	ErrChanged = errors.New("the account has changed since it was read")
+	// ErrEnded: the session is over: signed out, expired, given way to a newer
+	// one, or its user is gone or disabled.
+	ErrEnded = errors.New("the session has ended")
+	// ErrReused: a refresh token came a second time, too late to be a lost
+	// answer. It is taken for stolen and the session has ended (RFC 9700 §4.14.2).
+	ErrReused = errors.New("the refresh token was used before: session ended")
+)
+
+// A User is what the world may know of a user.
+type User struct {
+	ID    string `json:"id"    bson:"_id"` // opaque
+	Email string `json:"email" bson:"email"`
+}
+
+// A Session is the record of one sign-in. It holds hashes only: whoever reads
+// the database cannot refresh with what is found there.
+type Session struct {
+	ID string `bson:"-"` // the key in the document's map
+
+	Family     []byte    `bson:"family"`         // SHA-256 of the secret that all refresh tokens of the session share
+	Token      []byte    `bson:"token"`          // SHA-256 of the secret of the newest refresh token
+	Used       []byte    `bson:"used,omitempty"` // SHA-256 of the secret before it
+	Salt       []byte    `bson:"salt,omitempty"` // made the newest secret of the one before
+	Generation int       `bson:"generation"`     // how often the session was refreshed
+	CreatedAt  time.Time `bson:"createdAt"`
+	RotatedAt  time.Time `bson:"rotatedAt"` // when the newest refresh token was made
+	ExpiresAt  time.Time `bson:"expiresAt"`
+}
+
+// An Account is a user as a sign-in must see it.
+type Account struct {
+	User     `bson:",inline"`
+	Password string `bson:"password"` // the hash, never the password
+
+	DisabledAt *time.Time         `bson:"disabledAt,omitempty"`
+	Sessions   map[string]Session `bson:"sessions"`
+	Opened     int                `bson:"opened"` // sessions ever opened: the compare-and-set of Open
+}
+
+// surplus names the sessions that must go so that one more fits: the expired,
+// and then those longest without a refresh.
+func (a Account) surplus(now time.Time, limit int) []string {
+	var gone, live []string
+	for id, s := range a.Sessions {
+		if s.ExpiresAt.After(now) {
+			live = append(live, id)
+		} else {
+			gone = append(gone, id)
+		}
+	}
+	slices.SortFunc(live, func(x, y string) int {
+		return cmp.Or(a.Sessions[x].RotatedAt.Compare(a.Sessions[y].RotatedAt), cmp.Compare(x, y))
+	})
+	return append(gone, live[:max(0, len(live)-limit+1)]...)
+}
+
+// A Rotation asks to exchange the newest refresh token of a session for another.
+type Rotation struct {
+	User, Session string
+	Family        []byte // SHA-256, as in Session
+	Used          []byte // SHA-256 of the secret presented
+	Token         []byte // SHA-256 of the secret that is to replace it
+	Salt          []byte // made the one of the other
+	ExpiresAt     time.Time
+}
