@@ -1,0 +1,32 @@
+// Package jwks is the function that publishes the public keys, with which every
+// other service verifies access tokens by itself. It holds no secret and opens no
+// database.
+package jwks
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+)
+
+// Endpoint is GET /.well-known/jwks.json.
+var Endpoint = endpoint.Define(endpoint.Spec{
+	Name:    "jwks",
+	Method:  http.MethodGet,
+	Path:    "/.well-known/jwks.json",
+	Success: http.StatusOK,
+	Summary: "Publish the keys that verify access tokens (RFC 7517).",
+	MaxAge:  5 * time.Minute, // a new key is published at least so long before it signs
+}, wire)
+
+func wire(w *app.Wiring) endpoint.Handler[endpoint.None, jsontext.Value] {
+	keys := w.VerifyingKeys()
+	return func(context.Context, endpoint.None) (jsontext.Value, error) {
+		return keys.JWKS(), nil
+	}
+}

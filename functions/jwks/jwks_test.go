@@ -1,0 +1,27 @@
+package jwks_test
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"net/http"
+	"testing"
+
+	"ticketing.com/auth/functions/jwks"
+	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/token"
+)
+
+func TestJWKS(t *testing.T) {
+	// no database, no private key: the function must not ask for either
+	b := endpointtest.New(t, jwks.Endpoint, "SIGNING_KEYS=", "MONGODB_URI=")
+	public := b.Keys.Public().(ed25519.PublicKey)
+	set := `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"` + base64.RawURLEncoding.EncodeToString(public) +
+		`","kid":"` + token.Thumbprint(public) + `","alg":"EdDSA","use":"sig"}]}`
+	cached := http.Header{"Cache-Control": {"public, max-age=300"}}
+	b.Play(t,
+		endpointtest.Case{Name: "the public keys are published, and nothing of the private ones", Status: http.StatusOK, JSON: set, Want: cached},
+		endpointtest.Case{Name: "HEAD has the headers and no body", Call: endpointtest.Call{Method: http.MethodHead}, Status: http.StatusOK, Want: cached},
+		endpointtest.Case{Name: "a token is not looked at", Call: endpointtest.Call{Header: http.Header{"Authorization": {"Bearer x", "Basic y"}}}, Status: http.StatusOK, JSON: set, Want: cached},
+	)
+	b.Play(t, endpointtest.HostileRoutes(http.MethodGet, jwks.Endpoint.Path)...)
+}

@@ -1,0 +1,62 @@
+// Package refresh is the function that exchanges a refresh token for a new access
+// token and a new refresh token. It is one of the three that hold the signing
+// key.
+package refresh
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/user"
+)
+
+// Endpoint is POST /api/users/refresh.
+var Endpoint = endpoint.Define(endpoint.Spec{
+	Name:    "refresh",
+	Method:  http.MethodPost,
+	Path:    "/api/users/refresh",
+	Success: http.StatusOK,
+	Summary: "Exchange a refresh token for a new access token and a new refresh token.",
+}, wire)
+
+// Input is a refresh token.
+type Input struct {
+	RefreshToken string `json:"refreshToken"`
+}
+
+type refresh struct {
+	users  *user.Store
+	grants *session.Granter
+	life   time.Duration
+	now    func() time.Time
+}
+
+func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
+	r := refresh{w.Users(), w.Grants(), w.SessionLife(), w.Now()}
+	return r.handle
+}
+
+// handle makes the next token of whatever salt the store returns: its own where
+// it was the first, and that of the first where the answer got lost on its way
+// and the same token comes again. So both get the same answer.
+func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
+	presented, err := session.Parse(in.RefreshToken)
+	if err != nil {
+		return session.Grant{}, fault.InvalidToken(err)
+	}
+	now := r.now().Truncate(time.Millisecond)
+	u, rotated, err := r.users.Rotate(ctx, presented.Rotation(now, r.life), now)
+	if errors.Is(err, user.ErrEnded) || errors.Is(err, user.ErrReused) {
+		return session.Grant{}, fault.InvalidToken(err)
+	}
+	if err != nil {
+		return session.Grant{}, err
+	}
+	return r.grants.Grant(u, rotated, presented.Next(rotated.Salt))
+}

@@ -1,0 +1,185 @@
+package refresh_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/functions/refresh"
+	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/user"
+)
+
+func exchange(token string) endpointtest.Call {
+	return endpointtest.Call{Body: `{"refreshToken":"` + token + `"}`}
+}
+
+func dead(name, token string) endpointtest.Case {
+	return endpointtest.InvalidToken(endpointtest.Case{Name: name, Call: exchange(token)})
+}
+
+func TestRefresh(t *testing.T) {
+	b := endpointtest.New(t, refresh.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	target := b.Given(t, "target@example.com", "a password").RefreshToken
+	bad := func(name, body, want string) endpointtest.Case {
+		return endpointtest.Case{Name: name, Call: endpointtest.Call{Body: body}, Status: http.StatusBadRequest, JSON: want}
+	}
+	b.Play(t,
+		endpointtest.Case{Name: "a refresh token is exchanged", Call: exchange(g.RefreshToken), Status: http.StatusOK,
+			JSON: `{"user":{"id":"` + g.User.ID + `","email":"ann@example.com"},"token":"*","refreshToken":"*","expiresIn":900}`},
+		dead("an access token is none", g.Token),
+		dead("an empty one is none", ""),
+		dead("one that was cut is none", target[:len(target)-4]),
+		dead("one with padding is none", target+"="),
+		dead("one with a line break is none", target[:20]+`\n`+target[20:]),
+		dead("one with another alphabet is none", "+/"+target[2:]),
+		dead("one with a family of its own is none", flip(target, 0)),
+		dead("one of another session is none", flip(target, 70)),
+		dead("one of another user is none", flip(target, 100)),
+		dead("one of 10 KB is none", strings.Repeat("A", 10<<10)),
+		bad("a database operator is none", `{"refreshToken":{"$gt":""}}`, endpointtest.FieldError("refreshToken", "refreshToken must be a string.")),
+		bad("null is none", `{"refreshToken":null}`, endpointtest.FieldError("refreshToken", "refreshToken must be a string.")),
+		bad("it must be there", `{"refresh_token":"x"}`, endpointtest.FieldError("refreshToken", "refreshToken is missing.")),
+	)
+	b.Play(t, endpointtest.HostileBodies(`{"refreshToken":"`+target+`"}`)...)
+	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, refresh.Endpoint.Path)...)
+	b.Do(t, exchange(target)).Grant(t) // all that left the target alone
+}
+
+func TestARefreshedSessionLivesOnWithNewTokens(t *testing.T) {
+	b := endpointtest.New(t, refresh.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	seen := map[string]bool{g.Token: true, g.RefreshToken: true, b.Claims(t, g.Token).ID: true}
+	for range 5 {
+		b.Clock.Advance(29 * 24 * time.Hour)
+		next := b.Do(t, exchange(g.RefreshToken)).Grant(t)
+		claims := b.Claims(t, next.Token)
+		for _, s := range []string{next.Token, next.RefreshToken, claims.ID} {
+			if seen[s] {
+				t.Fatalf("%q came before", s)
+			}
+			seen[s] = true
+		}
+		if _, err := b.Users.Session(t.Context(), claims.Subject, claims.Session, b.Clock.Now()); err != nil {
+			t.Fatal(err)
+		}
+		g = next
+	}
+	b.Clock.Advance(31 * 24 * time.Hour)
+	b.Play(t, dead("a session not refreshed for its life is over", g.RefreshToken))
+}
+
+func TestALostAnswerIsGivenAgainForTenSeconds(t *testing.T) {
+	b := endpointtest.New(t, refresh.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	b.Clock.Advance(time.Hour)
+	first := b.Do(t, exchange(g.RefreshToken))
+	for range 3 {
+		b.Clock.Advance(3 * time.Second)
+		if again := b.Do(t, exchange(g.RefreshToken)); again.Status != first.Status || again.Body != first.Body {
+			t.Fatalf("another answer:\n%s\n%s", first.Body, again.Body)
+		}
+	}
+	b.Do(t, exchange(first.Grant(t).RefreshToken)).Grant(t)
+}
+
+func TestAUsedTokenThatComesLateEndsTheSession(t *testing.T) {
+	for name, c := range map[string]struct {
+		refreshes int
+		wait      time.Duration
+	}{
+		"the one before, after ten seconds":     {1, 10*time.Second + time.Millisecond},
+		"one before the one before, at once":    {2, 0},
+		"one of long ago":                       {4, time.Hour},
+		"the one before, on the session's last": {1, 29 * 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := endpointtest.New(t, refresh.Endpoint)
+			stolen := b.Given(t, "ann@example.com", "a password")
+			other := b.Given(t, "bob@example.com", "a password")
+			g := stolen
+			for range c.refreshes {
+				g = b.Do(t, exchange(g.RefreshToken)).Grant(t)
+			}
+			b.Clock.Advance(c.wait)
+			endpointtest.Check(t, dead("", ""), b.Do(t, exchange(stolen.RefreshToken)))
+			endpointtest.Check(t, dead("", ""), b.Do(t, exchange(g.RefreshToken)))
+			r, err := session.Parse(g.RefreshToken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.Users.Session(t.Context(), r.User, r.Session, b.Clock.Now()); err != user.ErrEnded {
+				t.Errorf("the session: %v", err)
+			}
+			if !strings.Contains(b.Logs(), "used before") {
+				t.Error("the theft is not logged")
+			}
+			b.Do(t, exchange(other.RefreshToken)).Grant(t)
+		})
+	}
+}
+
+func TestATokenThatWasNeverIssuedEndsNothing(t *testing.T) {
+	b := endpointtest.New(t, refresh.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	for _, at := range []int{0, 30, 70, 100} { // family, secret, session, user
+		if at == 30 {
+			continue // the right family with another secret is proof of theft, see above
+		}
+		endpointtest.Check(t, dead("", ""), b.Do(t, exchange(flip(g.RefreshToken, at))))
+	}
+	b.Do(t, exchange(g.RefreshToken)).Grant(t)
+}
+
+func TestExchangesAtOnceGetOneAnswer(t *testing.T) {
+	b := endpointtest.New(t, refresh.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	answers := b.Race(t, 50, func(int) endpointtest.Call { return exchange(g.RefreshToken) })
+	for _, a := range answers {
+		if a.Status != http.StatusOK || a.Body != answers[0].Body {
+			t.Fatalf("%d %s\nand %d %s", a.Status, a.Body, answers[0].Status, answers[0].Body)
+		}
+	}
+	b.Do(t, exchange(answers[0].Grant(t).RefreshToken)).Grant(t)
+}
+
+func TestASignOutBesideARefreshWins(t *testing.T) {
+	b := endpointtest.New(t, refresh.Endpoint)
+	for range 10 {
+		g := b.Given(t, session.NewID()+"@example.com", "a password")
+		sid := b.Claims(t, g.Token).Session
+		ended := make(chan error, 1)
+		go func() { ended <- b.Users.End(t.Context(), g.User.ID, sid) }()
+		b.Do(t, exchange(g.RefreshToken))
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		// whichever came first: a refresh must not bring the session back
+		if _, err := b.Users.Session(t.Context(), g.User.ID, sid, b.Clock.Now()); err != user.ErrEnded {
+			t.Fatalf("the session: %v", err)
+		}
+	}
+}
+
+func TestADisabledUserCannotRefresh(t *testing.T) {
+	b := endpointtest.New(t, refresh.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID},
+		map[string]any{"$set": map[string]any{"disabledAt": b.Clock.Now()}}); err != nil {
+		t.Fatal(err)
+	}
+	b.Play(t, dead("a disabled user", g.RefreshToken))
+}
+
+// flip changes one character of a token.
+func flip(token string, at int) string {
+	c := byte('A')
+	if token[at] == c {
+		c = 'B'
+	}
+	return token[:at] + string(c) + token[at+1:]
+}

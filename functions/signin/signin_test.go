@@ -1,0 +1,221 @@
+package signin_test
+
+import (
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"ticketing.com/auth/functions/signin"
+	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/user"
+)
+
+const (
+	secret = "correct horse battery staple"
+	good   = `{"email":"ann@example.com","password":"` + secret + `"}`
+	// legacy hashes of the same secret, made by other software
+	bcrypt   = "$2a$05$Uji/OPCsFEfh528p4PqlauTFpUCG0ryxxS97AfLeL2HjoPD28oPZe"
+	ancestor = "e5e36d9a4863e4878d5adae40292e81790217b9076533d8c013c4d47b0159b0e65e163c8429d19935c6c772563eceec3d10120857419c53adad49aecf77a77f4.0f1e2d3c4b5a6978"
+)
+
+func granted(address string) string {
+	return `{"user":{"id":"*","email":"` + address + `"},"token":"*","refreshToken":"*","expiresIn":900}`
+}
+
+func wrong(name, body string) endpointtest.Case {
+	return endpointtest.Case{Name: name, Call: endpointtest.Call{Body: body}, Status: http.StatusUnauthorized,
+		JSON: endpointtest.Errors("Email or password is wrong."), Want: http.Header{"Www-Authenticate": {"Bearer"}}}
+}
+
+func TestSignin(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint)
+	b.Given(t, "ann@example.com", secret)
+	long := strings.Repeat("x", 72)
+	b.Given(t, "long@example.com", long+"1")
+	ok := func(name, request, address string) endpointtest.Case {
+		return endpointtest.Case{Name: name, Call: endpointtest.Call{Body: request}, Status: http.StatusOK, JSON: granted(address)}
+	}
+	bad := func(name, request, want string) endpointtest.Case {
+		return endpointtest.Case{Name: name, Call: endpointtest.Call{Body: request}, Status: http.StatusBadRequest, JSON: want}
+	}
+	body := func(address, password string) string {
+		return `{"email":"` + address + `","password":"` + password + `"}`
+	}
+	b.Play(t,
+		ok("the right password opens a session", good, "ann@example.com"),
+		ok("the email may be spelt otherwise", body(" ANN@Example.COM", secret), "ann@example.com"),
+		ok("the password may be written with escapes", body("ann@example.com", strings.ReplaceAll(secret, "c", `\u0063`)), "ann@example.com"),
+		ok("bytes beyond the 72nd count, the right ones", body("long@example.com", long+"1"), "long@example.com"),
+		wrong("bytes beyond the 72nd count, the wrong ones", body("long@example.com", long+"2")),
+		wrong("a wrong password is refused", body("ann@example.com", secret+"x")),
+		wrong("a password in another case is refused", body("ann@example.com", strings.ToUpper(secret))),
+		wrong("a password with a space added is refused", body("ann@example.com", secret+" ")),
+		wrong("an empty password is refused", body("ann@example.com", "")),
+		wrong("an unknown email is refused alike", body("nobody@example.com", secret)),
+		wrong("a password too weak to be chosen is merely wrong", body("ann@example.com", "12345678")),
+		bad("a database operator is no password", `{"email":"ann@example.com","password":{"$ne":""}}`, endpointtest.FieldError("password", "password must be a string.")),
+		bad("a database operator is no email", `{"email":{"$ne":""},"password":"`+secret+`"}`, endpointtest.FieldError("email", "email must be a string.")),
+		bad("a password over 1 KiB is refused unhashed", body("ann@example.com", strings.Repeat("x", 1025)), endpointtest.FieldError("password", "Password is too long.")),
+		bad("all faulty fields are listed at once", `{"email":7}`, `{"errors":[{"message":"email must be a string.","field":"email"},{"message":"password is missing.","field":"password"}]}`),
+	)
+	b.Play(t, endpointtest.HostileBodies(good)...)
+	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signin.Endpoint.Path)...)
+}
+
+func TestUnknownEmailWrongPasswordAndDisabledAccountAreAlike(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint)
+	b.Given(t, "ann@example.com", secret)
+	b.Given(t, "locked@example.com", secret)
+	b.Given(t, "broken@example.com", secret)
+	set(t, b, "locked@example.com", bson.D{{Key: "disabledAt", Value: b.Clock.Now()}})
+	set(t, b, "broken@example.com", bson.D{{Key: "password", Value: "$argon2id$v=19$m=99999999,t=1,p=1$AAAA$AAAA"}})
+	var bodies []string
+	for _, email := range []string{"nobody", "ann", "locked", "broken"} {
+		password := secret
+		if email == "ann" {
+			password = "wrong"
+		}
+		c := wrong(email, `{"email":"`+email+`@example.com","password":"`+password+`"}`)
+		a := b.Do(t, c.Call)
+		endpointtest.Check(t, c, a)
+		bodies = append(bodies, a.Body)
+	}
+	if len(slices.Compact(bodies)) != 1 {
+		t.Errorf("bodies differ: %q", bodies)
+	}
+	if !strings.Contains(b.Logs(), "the stored password hash") {
+		t.Error("a hash that cannot be verified is not logged")
+	}
+}
+
+// The work of a sign-in is its hash, and a hash of so much memory leaves its
+// trace in what was allocated. (Time would tell as well, but not reliably.)
+func TestARefusedSignInCostsOneHashWhateverTheReason(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint, "HASH_MEMORY_KIB=8192")
+	b.Given(t, "ann@example.com", secret)
+	b.Given(t, "locked@example.com", secret)
+	set(t, b, "locked@example.com", bson.D{{Key: "disabledAt", Value: b.Clock.Now()}})
+	for name, body := range map[string]string{
+		"a wrong password":   `{"email":"ann@example.com","password":"wrong"}`,
+		"an unknown email":   `{"email":"nobody@example.com","password":"wrong"}`,
+		"a disabled account": `{"email":"locked@example.com","password":"` + secret + `"}`,
+	} {
+		if n := hashes(8<<20, func() { b.Do(t, endpointtest.Call{Body: body}) }); n != 1 {
+			t.Errorf("%s costs %d hashes", name, n)
+		}
+	}
+}
+
+// hashes counts the hashes of so many bytes that were made meanwhile.
+func hashes(size uint64, meanwhile func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	meanwhile()
+	runtime.ReadMemStats(&after)
+	return (after.TotalAlloc - before.TotalAlloc) / size
+}
+
+func TestAnImportedHashIsReplacedAtTheFirstSignIn(t *testing.T) {
+	for name, stored := range map[string]string{"bcrypt": bcrypt, "the Node ancestor's": ancestor} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := endpointtest.New(t, signin.Endpoint)
+			insert(t, b, bson.D{{Key: "_id", Value: "5f7c1c1c1c1c1c1c1c1c1c1c"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: stored}})
+			b.Play(t, wrong("a wrong password is refused", `{"email":"ann@example.com","password":"wrong"}`))
+			if got := account(t, b).Password; got != stored {
+				t.Fatalf("a wrong password replaced the hash by %s", got)
+			}
+			first := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
+			if first.User.ID != "5f7c1c1c1c1c1c1c1c1c1c1c" {
+				t.Errorf("the id changed to %s", first.User.ID)
+			}
+			replaced := account(t, b).Password
+			if !strings.HasPrefix(replaced, "$argon2id$") {
+				t.Fatalf("the hash is still %s", replaced)
+			}
+			b.Do(t, endpointtest.Call{Body: good}).Grant(t)
+			if account(t, b).Password != replaced {
+				t.Error("a hash of today was replaced")
+			}
+		})
+	}
+}
+
+func TestSignInsAtOnceWithAnImportedHashAllSucceed(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=8")
+	insert(t, b, bson.D{{Key: "_id", Value: "1"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}})
+	for _, a := range b.Race(t, 8, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
+		a.Grant(t)
+	}
+	if n := len(account(t, b).Sessions); n != 8 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
+func TestTheOldestSessionGivesWay(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=3")
+	b.Given(t, "ann@example.com", secret)
+	var sids []string
+	for range 5 {
+		b.Clock.Advance(time.Second)
+		g := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
+		sids = append(sids, b.Claims(t, g.Token).Session)
+	}
+	sessions := account(t, b).Sessions
+	for i, sid := range sids {
+		if _, live := sessions[sid]; live != (i >= 2) {
+			t.Errorf("session %d of 5 live: %v", i+1, live)
+		}
+	}
+}
+
+func TestTheBoundHoldsForSignInsAtOnce(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=5", "HASH_CONCURRENCY=12")
+	b.Given(t, "ann@example.com", secret)
+	for _, a := range b.Race(t, 12, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
+		a.Grant(t)
+	}
+	a := account(t, b)
+	if len(a.Sessions) != 5 || a.Opened != 13 {
+		t.Errorf("%d sessions of %d opened", len(a.Sessions), a.Opened)
+	}
+}
+
+func TestExpiredSessionsAreSweptOut(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint)
+	b.Given(t, "ann@example.com", secret)
+	b.Clock.Advance(721 * time.Hour)
+	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
+	if n := len(account(t, b).Sessions); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
+func account(t *testing.T, b *endpointtest.Bench) user.Account {
+	t.Helper()
+	a, err := b.Users.Account(t.Context(), "ann@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func insert(t *testing.T, b *endpointtest.Bench, document bson.D) {
+	t.Helper()
+	if _, err := b.Collection(t).InsertOne(t.Context(), document); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func set(t *testing.T, b *endpointtest.Bench, email string, members bson.D) {
+	t.Helper()
+	result, err := b.Collection(t).UpdateOne(t.Context(), bson.D{{Key: "email", Value: email}}, bson.D{{Key: "$set", Value: members}})
+	if err != nil || result.MatchedCount != 1 {
+		t.Fatal(result, err)
+	}
+}

@@ -1,0 +1,98 @@
+package signout_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/functions/signout"
+	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/user"
+)
+
+const done = `{"message":"Signed out."}`
+
+func TestSignout(t *testing.T) {
+	b := endpointtest.New(t, signout.Endpoint)
+	given := func(email string) http.Header {
+		return endpointtest.Bearer(b.Given(t, email, "a password").Token)
+	}
+	again := given("again@example.com")
+	b.Do(t, endpointtest.Call{Header: again})
+	deleted := given("deleted@example.com")
+	if _, err := b.Collection(t).DeleteMany(t.Context(), map[string]string{"email": "deleted@example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	withBody := given("body@example.com")
+	withBody.Set("Content-Type", "text/plain")
+	ok := func(name string, c endpointtest.Call) endpointtest.Case {
+		return endpointtest.Case{Name: name, Call: c, Status: http.StatusOK, JSON: done}
+	}
+	b.Play(t,
+		ok("a live session ends", endpointtest.Call{Header: given("ann@example.com")}),
+		ok("one that has ended may be ended again", endpointtest.Call{Header: again}),
+		ok("one whose user is gone counts as ended", endpointtest.Call{Header: deleted}),
+		ok("a body is not looked at", endpointtest.Call{Header: withBody, Body: "bye"}),
+		endpointtest.Case{Name: "without a token nothing ends", Status: http.StatusUnauthorized,
+			JSON: endpointtest.Errors("A bearer token is needed."), Want: http.Header{"Www-Authenticate": {"Bearer"}}},
+	)
+	b.Play(t, endpointtest.HostileTokens(b, given("target@example.com"))...)
+	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signout.Endpoint.Path)...)
+}
+
+func TestAnExpiredTokenEndsNothing(t *testing.T) {
+	b := endpointtest.New(t, signout.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	b.Clock.Advance(16 * time.Minute)
+	b.Play(t, endpointtest.InvalidToken(endpointtest.Case{Name: "an expired token", Call: endpointtest.Call{Header: endpointtest.Bearer(g.Token)}}))
+	if err := live(b, t, g); err != nil {
+		t.Errorf("the session: %v", err)
+	}
+}
+
+func TestOneSessionEndsAndTheOthersLive(t *testing.T) {
+	b := endpointtest.New(t, signout.Endpoint)
+	phone := b.Given(t, "ann@example.com", "a password")
+	a, err := b.Users.Account(t.Context(), "ann@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	laptop, _ := session.Open(phone.User.ID, b.Clock.Now(), time.Hour)
+	if err := b.Users.Open(t.Context(), a, laptop, ""); err != nil {
+		t.Fatal(err)
+	}
+	b.Do(t, endpointtest.Call{Header: endpointtest.Bearer(phone.Token)})
+	if err := live(b, t, phone); err != user.ErrEnded {
+		t.Errorf("the session that was signed out: %v", err)
+	}
+	if _, err := b.Users.Session(t.Context(), phone.User.ID, laptop.ID, b.Clock.Now()); err != nil {
+		t.Errorf("the other session: %v", err)
+	}
+}
+
+func TestSignOutsAtOnceAllSucceed(t *testing.T) {
+	b := endpointtest.New(t, signout.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	for _, a := range b.Race(t, 20, func(int) endpointtest.Call { return endpointtest.Call{Header: endpointtest.Bearer(g.Token)} }) {
+		endpointtest.Check(t, endpointtest.Case{Status: 200, JSON: done}, a)
+	}
+	if err := live(b, t, g); err != user.ErrEnded {
+		t.Errorf("the session: %v", err)
+	}
+}
+
+func live(b *endpointtest.Bench, t *testing.T, g session.Grant) error {
+	t.Helper()
+	_, err := b.Users.Session(t.Context(), g.User.ID, sid(t, g), b.Clock.Now())
+	return err
+}
+
+func sid(t *testing.T, g session.Grant) string {
+	t.Helper()
+	r, err := session.Parse(g.RefreshToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Session
+}

@@ -1,0 +1,129 @@
+package signup_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"ticketing.com/auth/functions/signup"
+	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/fault"
+)
+
+const (
+	good   = `{"email":"ann@example.com","password":"correct horse battery staple"}`
+	secret = "correct horse battery staple"
+)
+
+func created(address string) string {
+	return `{"user":{"id":"*","email":"` + address + `"},"token":"*","refreshToken":"*","expiresIn":900}`
+}
+
+func TestSignup(t *testing.T) {
+	b := endpointtest.New(t, signup.Endpoint)
+	b.Given(t, "taken@example.com", secret)
+	body := func(address string) string {
+		return `{"email":"` + address + `","password":"` + secret + `"}`
+	}
+	ok := func(name, request, address string) endpointtest.Case {
+		return endpointtest.Case{Name: name, Call: endpointtest.Call{Body: request}, Status: http.StatusCreated, JSON: created(address)}
+	}
+	bad := func(name, request, want string) endpointtest.Case {
+		return endpointtest.Case{Name: name, Call: endpointtest.Call{Body: request}, Status: http.StatusBadRequest, JSON: want}
+	}
+	field := endpointtest.FieldError
+	b.Play(t,
+		ok("a new email gets an account and a session", good, "ann@example.com"),
+		ok("the email is lower-cased and trimmed", body(" Bob.B@Example.COM "), "bob.b@example.com"),
+		ok("an international domain becomes its A-label", body("c@bücher.example"), "c@xn--bcher-kva.example"),
+		ok("unknown members are ignored", `{"$where":"1","isAdmin":true,"Email":5,"PASSWORD":[],`+body("d@example.com")[1:], "d@example.com"),
+		ok("a password of 256 characters is taken", `{"email":"e@example.com","password":"`+strings.Repeat("aZ9ü-Q", 42)+`k2ßx"}`, "e@example.com"),
+		ok("white space belongs to the password", `{"email":"f@example.com","password":"  \tcorrect horse\n "}`, "f@example.com"),
+		endpointtest.Case{Name: "parameters of the content type are allowed", Status: http.StatusCreated, JSON: created("g@example.com"),
+			Call: endpointtest.Call{Body: body("g@example.com"), Header: http.Header{"Content-Type": {"Application/JSON; charset=utf-8"}}}},
+		endpointtest.Case{Name: "a body of exactly 16 KiB is taken", Status: http.StatusCreated, JSON: created("h@example.com"),
+			Call: endpointtest.Call{Body: body("h@example.com") + strings.Repeat(" ", 16<<10-len(body("h@example.com")))}},
+		endpointtest.Case{Name: "other identity headers and the query carry nothing", Status: http.StatusCreated, JSON: created("i@example.com"),
+			Call: endpointtest.Call{Path: "/api/users/signup?email=x@y.z", Body: body("i@example.com"), Header: http.Header{"X-User-Id": {"1"}, "Cookie": {"token=x"}}}},
+
+		bad("a used email is refused", body("taken@example.com"), field("email", "This email is in use.")),
+		bad("a used email in another spelling is refused", body(" TAKEN@Example.com"), field("email", "This email is in use.")),
+		bad("all faulty fields are listed at once", `{"email":"x","password":"x"}`, `{"errors":[{"message":"*","field":"email"},{"message":"*","field":"password"}]}`),
+		bad("all missing fields are listed at once", `{}`, `{"errors":[{"message":"email is missing.","field":"email"},{"message":"password is missing.","field":"password"}]}`),
+		bad("names are case-sensitive", `{"Email":"a@b.co","Password":"`+secret+`"}`, `{"errors":[{"message":"email is missing.","field":"email"},{"message":"password is missing.","field":"password"}]}`),
+		bad("a wrong type and a weak password are listed together", `{"email":1,"password":"12345678"}`, `{"errors":[{"message":"email must be a string.","field":"email"},{"message":"*","field":"password"}]}`),
+		bad("a database operator is no email", `{"email":{"$gt":""},"password":"`+secret+`"}`, field("email", "email must be a string.")),
+		bad("a database operator is no password", `{"email":"a@b.co","password":{"$ne":null}}`, field("password", "password must be a string.")),
+		bad("an array is no email", `{"email":["a@b.co"],"password":"`+secret+`"}`, field("email", "email must be a string.")),
+		bad("a number is no password", `{"email":"a@b.co","password":1234567890123}`, field("password", "password must be a string.")),
+		bad("null is no email", `{"email":null,"password":"`+secret+`"}`, field("email", "email must be a string.")),
+		bad("true is no password", `{"email":"a@b.co","password":true}`, field("password", "password must be a string.")),
+		bad("an empty email is refused", body(""), field("email", "*")),
+		bad("a line break within the email is refused", body(`a@b.co\nBcc: c@d.co`), field("email", "*")),
+		bad("a common password is refused", `{"email":"a@b.co","password":"iloveyou1"}`, field("password", "*")),
+		bad("a password made of the email is refused", `{"email":"zebrafinch@plumage.example","password":"zebrafinch2026"}`, field("password", "*")),
+		bad("a password of seven characters is refused", `{"email":"a@b.co","password":"xK9ßvQz"}`, field("password", "*")),
+		bad("a password of 257 characters is refused", `{"email":"a@b.co","password":"`+strings.Repeat("aZ9-Q", 51)+`ab"}`, field("password", "*")),
+		bad("a password over 1 KiB is refused", `{"email":"a@b.co","password":"`+strings.Repeat("𝔞𝔟", 129)+`"}`, field("password", "*")),
+	)
+	b.Play(t, endpointtest.HostileBodies(good)...)
+	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signup.Endpoint.Path)...)
+}
+
+func TestTheGrantIsWhatItSays(t *testing.T) {
+	b := endpointtest.New(t, signup.Endpoint, "ACCESS_TOKEN_TTL=10m")
+	g := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
+	claims := b.Claims(t, g.Token)
+	if claims.Subject != g.User.ID || claims.Email != "ann@example.com" || claims.Session == "" || claims.ID == "" || g.ExpiresIn != 600 {
+		t.Errorf("claims %+v of grant %+v", claims, g)
+	}
+	u, err := b.Users.Session(t.Context(), claims.Subject, claims.Session, b.Clock.Now())
+	if err != nil || u != g.User {
+		t.Errorf("the session belongs to %v, %v", u, err)
+	}
+}
+
+func TestOfAHundredSignUpsWithOneEmailOneWins(t *testing.T) {
+	b := endpointtest.New(t, signup.Endpoint, "HASH_CONCURRENCY=100")
+	won := 0
+	for _, a := range b.Race(t, 100, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
+		switch a.Status {
+		case http.StatusCreated:
+			won++
+		case http.StatusBadRequest:
+			endpointtest.Check(t, endpointtest.Case{Status: 400, JSON: endpointtest.FieldError("email", "This email is in use.")}, a)
+		default:
+			t.Errorf("%d %s", a.Status, a.Body)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d sign-ups won", won)
+	}
+}
+
+func TestNothingSecretIsLogged(t *testing.T) {
+	b := endpointtest.New(t, signup.Endpoint)
+	g := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
+	b.Do(t, endpointtest.Call{Body: good})                                                       // used
+	b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + secret + `"x}`}) // malformed around the secret
+	b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":["` + secret + `"]}`})
+	b.Do(t, endpointtest.Call{Path: "/api/users/signup/" + g.Token, Body: good})
+	logs := b.Logs()
+	for _, s := range []string{secret, g.Token, g.RefreshToken, "ann@example.com", "argon2id", "E11000"} {
+		if strings.Contains(logs, s) {
+			t.Errorf("the log holds %q:\n%s", s, logs)
+		}
+	}
+	if n := strings.Count(logs, `"msg":"request"`); n != 5 {
+		t.Errorf("%d log lines for 5 requests:\n%s", n, logs)
+	}
+}
+
+func TestTheInputIsValidatedWithoutADatabase(t *testing.T) {
+	in := signup.Input{Email: "not an email", Password: secret}
+	var bad fault.Fields
+	in.Validate(&bad)
+	if !bad.Has("email") || bad.Has("password") {
+		t.Errorf("faults %v", bad.Err())
+	}
+}

@@ -1,0 +1,270 @@
+// Package bench measures the system against its floors: what the same answer
+// would cost with nothing of ours around it.
+//
+//	go test -run=^$ -bench=. ./infra/bench
+//
+// Absolute figures are the machine's; compare the lines of one run.
+package bench_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"golang.org/x/crypto/argon2"
+
+	"ticketing.com/auth/functions/currentuser"
+	"ticketing.com/auth/functions/signin"
+	"ticketing.com/auth/functions/signup"
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/user"
+)
+
+const credentials = `{"email":"ann@example.com","password":"correct horse battery staple"}`
+
+// system is three functions on one socket, with one user, and what the floors
+// need of their parts.
+type system struct {
+	url    string
+	grant  session.Grant
+	tokens *token.Verifier
+	users  *mongo.Collection
+}
+
+func start(b *testing.B) system {
+	b.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	signing, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private)}})
+	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
+	settings := map[string]string{"MONGODB_URI": mongotest.URI(b), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying)}
+	w := app.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
+	server := httptest.NewServer(serve.Handler(w, signup.Endpoint, signin.Endpoint, currentuser.Endpoint))
+	store := w.Users()
+	if err := w.Err(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { server.Close(); w.Close(context.Background()) })
+	if err := store.Prepare(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	s := system{url: server.URL, tokens: w.Verifier()}
+	if err := json.Unmarshal(post(b, server.URL+"/api/users/signup"), &s.grant); err != nil {
+		b.Fatal(err)
+	}
+	client, err := mongo.Connect(options.Client().ApplyURI(settings["MONGODB_URI"]))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { client.Disconnect(context.Background()) })
+	name := settings["MONGODB_URI"]
+	name, _, _ = strings.Cut(name[strings.LastIndex(name, "/")+1:], "?")
+	s.users = client.Database(name).Collection("users")
+	return s
+}
+
+// BenchmarkCurrentuser compares the function with handlers that do as much of its
+// work, and no more, over the same loopback.
+func BenchmarkCurrentuser(b *testing.B) {
+	s := start(b)
+	claims, err := s.tokens.Verify(s.grant.Token)
+	if err != nil {
+		b.Fatal(err)
+	}
+	find := func(ctx context.Context) (u user.User, err error) {
+		err = s.users.FindOne(ctx, bson.D{{Key: "_id", Value: claims.Subject}},
+			options.FindOne().SetProjection(bson.D{{Key: "email", Value: 1}})).Decode(&u)
+		return u, err
+	}
+	floor := func(work func(context.Context, string) error) string {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := work(r.Context(), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")); err != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+			fmt.Fprintf(w, `{"currentUser":{"id":%q,"email":%q}}`, claims.Subject, claims.Email)
+		}))
+		b.Cleanup(server.Close)
+		return server.URL
+	}
+	for _, c := range []struct{ name, url string }{
+		{"bare", floor(func(context.Context, string) error { return nil })},
+		{"bare+find", floor(func(ctx context.Context, _ string) error { _, err := find(ctx); return err })},
+		{"bare+verify+find", floor(func(ctx context.Context, access string) error {
+			if _, err := s.tokens.Verify(access); err != nil {
+				return err
+			}
+			_, err := find(ctx)
+			return err
+		})},
+		{"currentuser", s.url + "/api/users/currentuser"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, c.url, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				r.Header.Set("Authorization", "Bearer "+s.grant.Token)
+				read(b, r)
+			}
+		})
+	}
+}
+
+// BenchmarkSignin compares a sign-in with the one thing it cannot do without.
+func BenchmarkSignin(b *testing.B) {
+	s := start(b)
+	b.Run("hash", func(b *testing.B) {
+		for b.Loop() {
+			argon2.IDKey([]byte("correct horse battery staple"), make([]byte, 16), 2, 19456, 1, 32)
+		}
+	})
+	b.Run("signin", func(b *testing.B) {
+		for b.Loop() {
+			post(b, s.url+"/api/users/signin")
+		}
+	})
+}
+
+// BenchmarkValidate decodes and validates a sign-up.
+func BenchmarkValidate(b *testing.B) {
+	decode := func() {
+		if err := endpoint.Decode([]byte(credentials), new(signup.Input)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	decode() // the word lists are read once
+	b.ReportAllocs()
+	for b.Loop() {
+		decode()
+	}
+}
+
+// BenchmarkStart measures from exec to the first answer, and what the process
+// holds after it.
+func BenchmarkStart(b *testing.B) {
+	dir := b.TempDir()
+	commands := map[string]string{"bare": "ticketing.com/auth/infra/bench/bare"}
+	names := []string{"bare"}
+	for _, f := range catalog.Functions() {
+		commands[f.Name] = fmt.Sprintf("ticketing.com/auth/functions/%s/cmd/%s", f.Name, f.Name)
+		names = append(names, f.Name)
+	}
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}
+	for _, n := range names {
+		args = append(args, commands[n])
+	}
+	build := exec.Command("go", args...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	files, err := keyring.Ensure(b.TempDir(), time.Now())
+	if err != nil {
+		b.Fatal(err)
+	}
+	env := []string{"PORT=0", "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying}
+	for _, name := range names {
+		b.Run(name, func(b *testing.B) {
+			binary := filepath.Join(dir, name)
+			info, err := os.Stat(binary)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var resident int
+			for b.Loop() {
+				resident = firstAnswer(b, binary, env)
+			}
+			b.ReportMetric(float64(info.Size())/1e6, "MB-binary")
+			b.ReportMetric(float64(resident)/1e3, "MB-resident")
+		})
+	}
+}
+
+var port = regexp.MustCompile(`"port":(\d+)`)
+
+// firstAnswer starts a process, waits for its first answer and returns its
+// resident memory in kB.
+func firstAnswer(b *testing.B, binary string, env []string) (kB int) {
+	cmd := exec.Command(binary)
+	cmd.Env = env
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	line, err := bufio.NewReader(stderr).ReadString('\n')
+	m := port.FindStringSubmatch(line)
+	if m == nil {
+		b.Fatalf("%s: %v %s", binary, err, line)
+	}
+	r, err := http.NewRequest(http.MethodGet, "http://127.0.0.1:"+m[1]+"/health/readiness", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Close = true
+	read(b, r)
+	b.StopTimer()
+	defer b.StartTimer()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	if err == nil { // Linux tells
+		_, after, _ := strings.Cut(string(status), "VmRSS:")
+		kB, _ = strconv.Atoi(strings.Fields(after)[0])
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	return kB
+}
+
+func post(b *testing.B, url string) []byte {
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, url, strings.NewReader(credentials))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	return read(b, r)
+}
+
+func read(b *testing.B, r *http.Request) []byte {
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode >= 300 {
+		b.Fatalf("%d %s %v", response.StatusCode, body, err)
+	}
+	return body
+}

@@ -1,0 +1,26 @@
+// Package catalog is THE list: every function of the system, one line each.
+// Whatever must agree on which functions there are and where they are reached is
+// made from it.
+package catalog
+
+import (
+	"ticketing.com/auth/functions/currentuser"
+	"ticketing.com/auth/functions/jwks"
+	"ticketing.com/auth/functions/refresh"
+	"ticketing.com/auth/functions/signin"
+	"ticketing.com/auth/functions/signout"
+	"ticketing.com/auth/functions/signup"
+	"ticketing.com/auth/shared/endpoint"
+)
+
+// Functions returns all functions, in the order in which a person meets them.
+func Functions() []endpoint.Endpoint {
+	return []endpoint.Endpoint{
+		signup.Endpoint,
+		signin.Endpoint,
+		signout.Endpoint,
+		currentuser.Endpoint,
+		refresh.Endpoint,
+		jwks.Endpoint,
+	}
+}

@@ -1,0 +1,182 @@
+// Package e2e proves the system from outside: its binaries as processes, started
+// from the environment alone, stopped and killed by signals, called over HTTP.
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/infra/catalog"
+)
+
+// binaries builds every function, and the local runner, once for all tests, as a
+// deployment would: static.
+var binaries = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "ticketing-e2e-")
+	if err != nil {
+		return "", err
+	}
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator), "ticketing.com/auth/infra/local"}
+	for _, f := range catalog.Functions() {
+		args = append(args, fmt.Sprintf("ticketing.com/auth/functions/%s/cmd/%s", f.Name, f.Name))
+	}
+	build := exec.Command("go", args...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
+
+// Main runs the tests of a package and removes what was built for them.
+func Main(m *testing.M) {
+	code := m.Run()
+	if dir, err := binaries(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// Binary returns the path of a built command.
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	dir, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
+// A Process is a running function.
+type Process struct {
+	URL string
+
+	cmd    *exec.Cmd
+	stderr *transcript
+	done   chan struct{}
+}
+
+var listening = regexp.MustCompile(`"msg":"listening".*"port":(\d+)`)
+
+// Start starts a function with the settings given and no others, and waits until
+// it listens.
+func Start(t testing.TB, name string, settings ...string) *Process {
+	t.Helper()
+	p := &Process{cmd: exec.Command(Binary(t, name)), stderr: &transcript{}, done: make(chan struct{})}
+	p.cmd.Env = append(settings, "PORT=0")
+	pipe, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	port := make(chan string, 1)
+	go func() {
+		lines := bufio.NewScanner(pipe)
+		for lines.Scan() {
+			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
+				port <- m[1]
+			}
+			fmt.Fprintln(p.stderr, lines.Text())
+		}
+		p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() { p.Signal(os.Kill) })
+	select {
+	case n := <-port:
+		p.URL = "http://127.0.0.1:" + n
+	case <-p.done:
+		t.Fatalf("%s ended: %s", name, p.stderr)
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s does not listen: %s", name, p.stderr)
+	}
+	return p
+}
+
+// Signal sends a signal and waits for the end; it returns the exit code.
+func (p *Process) Signal(s os.Signal) int {
+	p.cmd.Process.Signal(s)
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Logs returns what the process wrote to standard error.
+func (p *Process) Logs() string { return p.stderr.String() }
+
+// Call sends a request and returns status, headers and body. An answer that
+// takes over five seconds is an error: that is what callers are promised.
+func Call(ctx context.Context, method, url, bearer, body string) (int, http.Header, string, error) {
+	var sent io.Reader
+	if body != "" {
+		sent = strings.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, url, sent)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if bearer != "" {
+		r.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(r)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	defer response.Body.Close()
+	read, err := io.ReadAll(response.Body)
+	return response.StatusCode, response.Header, string(read), err
+}
+
+// Refused runs a command that must not start, and returns its exit code and what
+// it wrote to standard error.
+func Refused(t testing.TB, settings []string, name string, args ...string) (int, string) {
+	t.Helper()
+	binary := Binary(t, name)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = settings
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		t.Fatalf("%s %v: %v", name, args, err)
+	}
+	return exit.ExitCode(), stderr.String()
+}
+
+type transcript struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (t *transcript) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.Write(p)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
+}

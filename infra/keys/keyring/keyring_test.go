@@ -1,0 +1,560 @@
+package keyring_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/shared/token"
+)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+const life = 15 * time.Minute
+
+func create(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data", "keys")
+	if err := keyring.Create(dir, noon); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func rotate(t *testing.T, dir string, now time.Time) keyring.Step {
+	t.Helper()
+	s, err := keyring.Rotate(dir, keyring.Options{Now: now, Life: life})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func force(t *testing.T, dir string, now time.Time) keyring.Step {
+	t.Helper()
+	s, err := keyring.Rotate(dir, keyring.Options{Now: now, Life: life, Force: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func read(t *testing.T, dir, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// deployed is what a function has that was started with the files as they were.
+type deployed struct {
+	issuer    *token.Issuer
+	verifying *token.VerifyingKeys
+}
+
+func deploy(t *testing.T, dir string) deployed {
+	t.Helper()
+	private, err := token.ParsePrivate(read(t, dir, keyring.SigningFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := token.ParsePublic(read(t, dir, keyring.VerifyingFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return deployed{token.NewIssuer(private, "ticketing", "ticketing", life), public}
+}
+
+func (d deployed) issue(t *testing.T, now time.Time) string {
+	t.Helper()
+	raw, err := d.issuer.Issue(token.Claims{Subject: "u", Session: "s", ID: "t", Email: "ann@example.com", IssuedAt: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func (d deployed) verify(raw string, now time.Time) error {
+	_, err := token.NewVerifier(d.verifying, "ticketing", "ticketing", func() time.Time { return now }).Verify(raw)
+	return err
+}
+
+// keys returns the ids in a file in their order.
+func keys(t *testing.T, dir, name string) []string {
+	t.Helper()
+	var set token.Set
+	if err := json.Unmarshal(read(t, dir, name), &set); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, k := range set.Keys {
+		ids = append(ids, k.ID)
+	}
+	return ids
+}
+
+// whole checks what must hold at every moment: both files can be read as the
+// functions read them, and every key that signs verifies.
+func whole(t *testing.T, dir string) {
+	t.Helper()
+	d := deploy(t, dir)
+	if err := d.verify(d.issue(t, noon), noon); err != nil {
+		t.Fatalf("what the signing set signs does not verify: %v", err)
+	}
+	if strings.Contains(string(read(t, dir, keyring.VerifyingFile)), `"d"`) {
+		t.Fatal("a private key is public")
+	}
+}
+
+// The whole of a rotation, each step at the first moment it is allowed. Around
+// each step, old and new instances run beside each other for as long as a
+// deployment and a cache may last: whatever one of them issues, all must accept.
+func TestARotationLogsNobodyOut(t *testing.T) {
+	dir := create(t)
+	first := keys(t, dir, keyring.SigningFile)[0]
+	now := noon.Add(24 * time.Hour)
+	before := deploy(t, dir)
+	var oldest deployed // the instances of two steps ago
+
+	for i, kind := range []keyring.Kind{keyring.Published, keyring.Promoted, keyring.Withdrawn, keyring.Published} {
+		step := rotate(t, dir, now)
+		if step.Kind != kind || step.Risk || len(step.Keys) != 1 {
+			t.Fatalf("step %d is %+v", i, step)
+		}
+		whole(t, dir)
+		after := deploy(t, dir)
+		overlap := keyring.Rollout + keyring.CacheLife
+		for _, since := range []time.Duration{0, time.Minute, keyring.Rollout, overlap - time.Second} {
+			at := now.Add(since)
+			for from, issuer := range map[string]deployed{"old": before, "new": after} {
+				raw := issuer.issue(t, at)
+				for to, verifier := range map[string]deployed{"old": before, "new": after} {
+					for _, age := range []time.Duration{0, life - time.Second} {
+						if kind == keyring.Promoted && from == "old" && since > keyring.Rollout {
+							continue // the last old signer has gone
+						}
+						if err := verifier.verify(raw, at.Add(age)); err != nil {
+							t.Errorf("step %d, %v after it: the %s verifier refuses a token of the %s issuer, %v old: %v", i, since, to, from, age, err)
+						}
+					}
+				}
+			}
+		}
+		if kind == keyring.Withdrawn {
+			// What the first key signed last has expired before its key goes.
+			if err := oldest.verify(oldest.issue(t, now.Add(-life-token.Leeway)), now); !errors.Is(err, token.ErrInvalid) {
+				t.Errorf("a token of the withdrawn key is still good: %v", err)
+			}
+		}
+		oldest, before = before, after
+		now = step.Next
+		if kind == keyring.Withdrawn {
+			if !step.Next.IsZero() || step.Keys[0] != first {
+				t.Errorf("the last step is %+v", step)
+			}
+			now = noon.Add(48 * time.Hour)
+		}
+	}
+}
+
+func TestEachStepChangesWhatItSays(t *testing.T) {
+	dir := create(t)
+	a := keys(t, dir, keyring.SigningFile)[0]
+	want := func(when string, signing, verifying []string) {
+		t.Helper()
+		if got := keys(t, dir, keyring.SigningFile); !slices.Equal(got, signing) {
+			t.Errorf("%s, signing is %v, not %v", when, got, signing)
+		}
+		if got := keys(t, dir, keyring.VerifyingFile); !slices.Equal(got, verifying) {
+			t.Errorf("%s, verifying is %v, not %v", when, got, verifying)
+		}
+		public, err := keyring.Public(dir)
+		if err != nil || string(public) != string(read(t, dir, keyring.VerifyingFile)) {
+			t.Errorf("%s, public is %s, %v", when, public, err)
+		}
+	}
+	want("at first", []string{a}, []string{a})
+
+	now := noon
+	published := rotate(t, dir, now)
+	b := published.Keys[0]
+	want("after publish", []string{a, b}, []string{a, b})
+	if wait := published.Next.Sub(now); wait != 10*time.Minute {
+		t.Errorf("promote waits %v", wait)
+	}
+	early(t, dir, keyring.Promoted, published.Next)
+
+	now = published.Next
+	promoted := rotate(t, dir, now)
+	want("after promote", []string{b}, []string{a, b})
+	if wait := promoted.Next.Sub(now); wait != 20*time.Minute+30*time.Second {
+		t.Errorf("withdraw waits %v", wait)
+	}
+	early(t, dir, keyring.Withdrawn, promoted.Next)
+
+	withdrawn := rotate(t, dir, promoted.Next)
+	want("after withdraw", []string{b}, []string{b})
+	if withdrawn.Keys[0] != a {
+		t.Errorf("withdrew %v", withdrawn.Keys)
+	}
+}
+
+// early wants a refusal up to the last moment before until, and no change.
+func early(t *testing.T, dir string, kind keyring.Kind, until time.Time) {
+	t.Helper()
+	signing, verifying := string(read(t, dir, keyring.SigningFile)), string(read(t, dir, keyring.VerifyingFile))
+	for _, now := range []time.Time{until.Add(-time.Millisecond), until.Add(-time.Hour), noon.AddDate(-1, 0, 0)} {
+		_, err := keyring.Rotate(dir, keyring.Options{Now: now, Life: life})
+		e, ok := errors.AsType[*keyring.TooEarly](err)
+		if !ok || e.Kind != kind || !e.Until.Equal(until) || !strings.Contains(err.Error(), until.Format(time.RFC3339)) {
+			t.Errorf("at %v: %v", now, err)
+		}
+	}
+	if signing != string(read(t, dir, keyring.SigningFile)) || verifying != string(read(t, dir, keyring.VerifyingFile)) {
+		t.Error("a refused step has changed something")
+	}
+}
+
+func TestALongerLifeOfTokensKeepsTheOldKeyLonger(t *testing.T) {
+	dir := create(t)
+	rotate(t, dir, noon)
+	o := keyring.Options{Now: noon.Add(time.Hour), Life: 2 * time.Hour}
+	step, err := keyring.Rotate(dir, o)
+	if err != nil || step.Next.Sub(o.Now) != 2*time.Hour+5*time.Minute+30*time.Second {
+		t.Errorf("got %+v, %v", step, err)
+	}
+}
+
+func TestForceReplacesAStolenKeyAtOnce(t *testing.T) {
+	dir := create(t)
+	stolen := deploy(t, dir)
+	for i, want := range []struct {
+		kind keyring.Kind
+		risk bool
+	}{{keyring.Published, false}, {keyring.Promoted, true}, {keyring.Withdrawn, true}} {
+		if s := force(t, dir, noon); s.Kind != want.kind || s.Risk != want.risk {
+			t.Errorf("step %d is %+v", i, s)
+		}
+		whole(t, dir)
+	}
+	if err := deploy(t, dir).verify(stolen.issue(t, noon), noon); !errors.Is(err, token.ErrInvalid) {
+		t.Errorf("the stolen key still counts: %v", err)
+	}
+}
+
+func TestForceIsNoRiskWhenTheTimeHasCome(t *testing.T) {
+	dir := create(t)
+	rotate(t, dir, noon)
+	if s := force(t, dir, noon.Add(10*time.Minute)); s.Kind != keyring.Promoted || s.Risk {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestCreateNeverOverwritesKeys(t *testing.T) {
+	for _, name := range []string{keyring.SigningFile, keyring.VerifyingFile} {
+		t.Run(name+" alone", func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, name)
+			if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := keyring.Create(dir, noon); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got %v", err)
+			}
+			if got := string(read(t, dir, name)); got != "mine" {
+				t.Errorf("the file is now %s", got)
+			}
+			if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+				t.Errorf("there are %v", entries)
+			}
+		})
+	}
+}
+
+func TestEnsureMakesKeysOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data", "keys")
+	var before string
+	for range 2 {
+		files, err := keyring.Ensure(dir, noon)
+		if err != nil || files.Signing != filepath.Join(dir, "signing.jwks") || files.Verifying != filepath.Join(dir, "verifying.jwks") {
+			t.Fatalf("got %+v, %v", files, err)
+		}
+		whole(t, dir)
+		after := string(read(t, dir, keyring.SigningFile))
+		if before != "" && before != after {
+			t.Error("the keys were made again")
+		}
+		before = after
+	}
+	if _, err := keyring.Ensure(filepath.Join(dir, "signing.jwks", "x"), noon); err == nil {
+		t.Error("a directory in a file")
+	}
+}
+
+func TestOnlyTheOwnerCanReadThePrivateKeys(t *testing.T) {
+	dir := create(t)
+	check := func() {
+		t.Helper()
+		for name, want := range map[string]fs.FileMode{"": 0o700 | fs.ModeDir, keyring.SigningFile: 0o600, keyring.VerifyingFile: 0o644} {
+			info, err := os.Stat(filepath.Join(dir, name))
+			if err != nil || info.Mode() != want {
+				t.Errorf("%s has mode %v, %v", name, info.Mode(), err)
+			}
+		}
+		if entries, _ := os.ReadDir(dir); len(entries) != 2 {
+			t.Errorf("there are %v", entries)
+		}
+	}
+	check()
+	// A file that was made readable, and a readable leftover of a crash.
+	if err := os.Chmod(filepath.Join(dir, keyring.SigningFile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "."+keyring.SigningFile+".new"), []byte("cut sh"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		force(t, dir, noon)
+		check()
+		whole(t, dir)
+	}
+}
+
+func TestABadFileIsNamedAndNotQuoted(t *testing.T) {
+	dir := create(t)
+	good := map[string]string{}
+	for _, name := range []string{keyring.SigningFile, keyring.VerifyingFile} {
+		good[name] = string(read(t, dir, name))
+	}
+	other := string(read(t, create(t), keyring.VerifyingFile))
+	for _, c := range []struct{ name, file, content, want string }{
+		{"an empty signing file", keyring.SigningFile, "", ": not well-formed JSON (byte 0)"},
+		{"a PEM file", keyring.SigningFile, "-----BEGIN PRIVATE KEY-----\n", ": not well-formed JSON (byte 1)"},
+		{"a public signing file", keyring.SigningFile, good[keyring.VerifyingFile], ": key 1: it is public (it has no d) and the set is private"},
+		{"a broken time", keyring.SigningFile, strings.Replace(good[keyring.SigningFile], "2026-", "tomorrow-", 1), ": changed is not a time (RFC 3339)"},
+		{"an empty verifying file", keyring.VerifyingFile, "", ": not well-formed JSON (byte 0)"},
+		{"a private verifying file", keyring.VerifyingFile, good[keyring.SigningFile], ": key 1: it is private (it has d) and the set is public"},
+		{"a verifying file of another keyring", keyring.VerifyingFile, other, ": the key " + keys(t, dir, keyring.SigningFile)[0] + " of signing.jwks is missing"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(dir, c.file)
+			if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			defer os.WriteFile(path, []byte(good[c.file]), 0o600)
+			_, err := keyring.Rotate(dir, keyring.Options{Now: noon, Life: life, Force: true})
+			if err == nil || err.Error() != path+c.want {
+				t.Errorf("rotate says %v", err)
+			}
+			if _, err := keyring.Public(dir); err == nil || err.Error() != path+c.want {
+				t.Errorf("public says %v", err)
+			}
+			if got := string(read(t, dir, c.file)); got != c.content {
+				t.Error("the file was changed")
+			}
+		})
+	}
+	for _, name := range []string{keyring.SigningFile, keyring.VerifyingFile} {
+		t.Run("no "+name, func(t *testing.T) {
+			dir := create(t)
+			path := filepath.Join(dir, name)
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := keyring.Rotate(dir, keyring.Options{Now: noon, Life: life}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	t.Run("no directory", func(t *testing.T) {
+		if _, err := keyring.Rotate(filepath.Join(dir, "none"), keyring.Options{Now: noon, Life: life}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// Keys made elsewhere need no kid, and tell nothing of their time.
+func TestASetThatDoesNotSayWhenItWasChangedIsRotatedByForce(t *testing.T) {
+	dir := create(t)
+	rotate(t, dir, noon)
+	path := filepath.Join(dir, keyring.SigningFile)
+	var set struct {
+		Keys []map[string]any `json:"keys"`
+	}
+	if err := json.Unmarshal(read(t, dir, keyring.SigningFile), &set); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range set.Keys {
+		delete(k, "kid")
+	}
+	bare, err := json.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bare, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = keyring.Rotate(dir, keyring.Options{Now: noon.AddDate(1, 0, 0), Life: life})
+	e, ok := errors.AsType[*keyring.TooEarly](err)
+	if !ok || !e.Until.IsZero() || err.Error() != "signing.jwks does not say when it was changed, so the new key may sign only by force" {
+		t.Errorf("got %v", err)
+	}
+	if s := force(t, dir, noon); s.Kind != keyring.Promoted || !s.Risk {
+		t.Errorf("got %+v", s)
+	}
+	whole(t, dir)
+	if got := keys(t, dir, keyring.SigningFile); len(got) != 1 || got[0] == "" {
+		t.Errorf("signing is %v", got)
+	}
+	early(t, dir, keyring.Withdrawn, noon.Add(20*time.Minute+30*time.Second))
+}
+
+// The second of two writes fails: what the first one left is safe, and the next
+// steps clear it away.
+func TestAPublicationThatIsCutShortLeavesNothingThatSigns(t *testing.T) {
+	dir := create(t)
+	a := keys(t, dir, keyring.SigningFile)
+	obstacle := filepath.Join(dir, "."+keyring.SigningFile+".new", "x")
+	if err := os.MkdirAll(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	now := noon.Add(24 * time.Hour)
+	if _, err := keyring.Rotate(dir, keyring.Options{Now: now, Life: life}); err == nil {
+		t.Fatal("the obstacle is none")
+	}
+	whole(t, dir)
+	if got := keys(t, dir, keyring.SigningFile); !slices.Equal(got, a) {
+		t.Errorf("signing is %v", got)
+	}
+	lost := keys(t, dir, keyring.VerifyingFile)[1:]
+	if err := os.RemoveAll(filepath.Dir(obstacle)); err != nil {
+		t.Fatal(err)
+	}
+	if s := rotate(t, dir, now); s.Kind != keyring.Withdrawn || !slices.Equal(s.Keys, lost) {
+		t.Errorf("the next step is %+v", s)
+	}
+	if s := rotate(t, dir, now); s.Kind != keyring.Published {
+		t.Errorf("the step after it is %+v", s)
+	}
+	whole(t, dir)
+}
+
+// A child rotates as fast as it can until it is killed, at a moment of its own
+// each time. Meanwhile somebody reads the files, as a starting function does.
+func TestAKillAtAnyMomentLeavesAWholeKeyring(t *testing.T) {
+	if dir := os.Getenv("KEYRING_DIR"); dir != "" {
+		for {
+			if _, err := keyring.Rotate(dir, keyring.Options{Now: noon, Life: life, Force: true}); err != nil {
+				fmt.Println(err)
+				os.Exit(3)
+			}
+			fmt.Println("rotated")
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := create(t)
+	first := keys(t, dir, keyring.SigningFile)[0]
+	for i := range 20 {
+		child := exec.Command(self, "-test.run=^"+t.Name()+"$")
+		child.Env = append(os.Environ(), "KEYRING_DIR="+dir)
+		said, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := said.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 370 * time.Microsecond)
+		if _, err := token.ParsePrivate(read(t, dir, keyring.SigningFile)); err != nil {
+			t.Error(err)
+		}
+		if _, err := token.ParsePublic(read(t, dir, keyring.VerifyingFile)); err != nil {
+			t.Error(err)
+		}
+		child.Process.Kill()
+		if err := child.Wait(); child.ProcessState.Exited() {
+			t.Fatalf("the child was not killed: %v", err)
+		}
+		whole(t, dir)
+	}
+	if keys(t, dir, keyring.SigningFile)[0] == first {
+		t.Error("twenty children have rotated nothing")
+	}
+	force(t, dir, noon)
+	whole(t, dir)
+}
+
+func TestManyAtOnceTakeTurns(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	var created atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			switch err := keyring.Create(dir, noon); {
+			case err == nil:
+				created.Add(1)
+			case !errors.Is(err, fs.ErrExist):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := created.Load(); n != 1 {
+		t.Fatalf("%d keyrings were made", n)
+	}
+	whole(t, dir)
+
+	// Without force the clock allows one step, so one of them publishes.
+	var published atomic.Int32
+	for range 8 {
+		wg.Go(func() {
+			_, err := keyring.Rotate(dir, keyring.Options{Now: noon, Life: life})
+			if err == nil {
+				published.Add(1)
+			} else if _, ok := errors.AsType[*keyring.TooEarly](err); !ok {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := published.Load(); n != 1 {
+		t.Errorf("%d keys were published", n)
+	}
+
+	// By force each takes a step: seven more end a third rotation with its promotion.
+	var kinds [4]atomic.Int32
+	for range 7 {
+		wg.Go(func() {
+			s, err := keyring.Rotate(dir, keyring.Options{Now: noon, Life: life, Force: true})
+			if err != nil {
+				t.Error(err)
+			}
+			kinds[s.Kind].Add(1)
+		})
+	}
+	wg.Wait()
+	if p, q, w := kinds[keyring.Published].Load(), kinds[keyring.Promoted].Load(), kinds[keyring.Withdrawn].Load(); p != 2 || q != 3 || w != 2 {
+		t.Errorf("%d published, %d promoted, %d withdrawn", p, q, w)
+	}
+	whole(t, dir)
+}

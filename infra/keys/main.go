@@ -1,0 +1,129 @@
+// Command keys makes and rotates the keys that sign access tokens.
+//
+//	go run ./infra/keys new|rotate|public [flags]
+//
+// It writes the two files that SIGNING_KEYS_FILE and VERIFYING_KEYS_FILE name, and
+// tells the operator what to deploy and when to come back. It deploys nothing
+// itself. Package keyring explains the rotation and keeps its rules.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ticketing.com/auth/infra/keys/keyring"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, time.Now)) }
+
+const usage = `usage: keys new|rotate|public [-dir DIR]
+
+  new      make the first key; existing keys are never overwritten
+  rotate   take the next step of a rotation: publish a new key, let it sign,
+           withdraw the old one. A step that comes too early is refused
+             -ttl 15m   the longest ACCESS_TOKEN_TTL in use
+             -force     take the step now; after a theft, three times in a row
+  public   print the public keys
+
+  -dir DIR   where the keys are (.data/keys)
+`
+
+// run is the command. It returns the exit code: 0, or 2 after one line that says
+// what is wrong.
+func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
+	command := ""
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	flags := flag.NewFlagSet("keys", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	dir := flags.String("dir", filepath.FromSlash(".data/keys"), "")
+	o := keyring.Options{Now: now().UTC(), Life: 15 * time.Minute}
+	var do func() (string, error)
+	switch command {
+	case "new":
+		do = func() (string, error) {
+			err := keyring.Create(*dir, o.Now)
+			return created(*dir), err
+		}
+	case "rotate":
+		flags.DurationVar(&o.Life, "ttl", o.Life, "")
+		flags.BoolVar(&o.Force, "force", false, "")
+		do = func() (string, error) {
+			step, err := keyring.Rotate(*dir, o)
+			return rotated(step), err
+		}
+	case "public":
+		do = func() (string, error) {
+			set, err := keyring.Public(*dir)
+			return string(set), err
+		}
+	case "help", "-h", "-help", "--help":
+		io.WriteString(stdout, usage)
+		return 0
+	default:
+		io.WriteString(stderr, usage)
+		return 2
+	}
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		io.WriteString(stdout, usage)
+		return 0
+	case err == nil && flags.NArg() > 0:
+		err = errors.New("too many arguments")
+	case err == nil && o.Life <= 0:
+		err = errors.New("-ttl must be positive")
+	}
+	var said string
+	if err == nil {
+		said, err = do()
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "keys %s: %v\n", command, err)
+		return 2
+	}
+	io.WriteString(stdout, said)
+	return 0
+}
+
+func created(dir string) string {
+	return fmt.Sprintf("Wrote %s (private: for signup, signin and refresh alone).\nWrote %s (public: for all others).\n",
+		filepath.Join(dir, keyring.SigningFile), filepath.Join(dir, keyring.VerifyingFile))
+}
+
+// rotated tells the operator what was done, what to do now, and when to come back.
+func rotated(s keyring.Step) string {
+	keys := strings.Join(s.Keys, ", ")
+	next := s.Next.Format(time.RFC3339)
+	switch s.Kind {
+	case keyring.Published:
+		return fmt.Sprintf(`Published the new key %s. It does not sign yet.
+Deploy %s now, to jwks and to every function that verifies tokens.
+Run rotate again from %s on, to let the new key sign. That leaves %v minutes for the deployment and %v for caches of the old set: if the deployment takes longer, wait longer.
+`, keys, keyring.VerifyingFile, next, keyring.Rollout.Minutes(), keyring.CacheLife.Minutes())
+	case keyring.Promoted:
+		return risk(s, "it was too early: whoever has not fetched the new key yet refuses its tokens until then") + fmt.Sprintf(`Promoted the key %s: it signs from now on. The old private key is destroyed; its tokens still count.
+Deploy %s now, to signup, signin and refresh.
+Run rotate again from %s on, to withdraw the old key. That leaves %v minutes for the deployment and the rest for the last tokens of the old key: if the deployment takes longer, wait longer.
+`, keys, keyring.SigningFile, next, keyring.Rollout.Minutes())
+	default:
+		return risk(s, "it was too early: tokens that were still good are refused from now on, and their bearers must refresh") + fmt.Sprintf(`Withdrew %s: tokens it has signed count no more.
+Deploy %s now, to jwks and to every function that verifies tokens.
+The rotation is done.
+`, keys, keyring.VerifyingFile)
+	}
+}
+
+func risk(s keyring.Step, sentence string) string {
+	if !s.Risk {
+		return ""
+	}
+	return "Warning: " + sentence + ".\n"
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// One operator's session, line by line. DIR stands for the directory, KEY for a
+// key's id.
+func TestASessionOfTheCommand(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	ids := regexp.MustCompile(`[A-Za-z0-9_-]{43}`)
+	for _, c := range []struct {
+		after          time.Duration
+		args           string
+		code           int
+		stdout, stderr string
+	}{
+		{0, "rotate", 2, "", "keys rotate: open DIR: no such file or directory\n"},
+		{0, "new", 0, "Wrote DIR/signing.jwks (private: for signup, signin and refresh alone).\nWrote DIR/verifying.jwks (public: for all others).\n", ""},
+		{0, "new", 2, "", "keys new: create keys DIR/signing.jwks: file already exists\n"},
+		{0, "rotate", 0, "Published the new key KEY. It does not sign yet.\n" +
+			"Deploy verifying.jwks now, to jwks and to every function that verifies tokens.\n" +
+			"Run rotate again from 2026-03-01T12:10:00Z on, to let the new key sign. That leaves 5 minutes for the deployment and 5 for caches of the old set: if the deployment takes longer, wait longer.\n", ""},
+		{9 * time.Minute, "rotate", 2, "", "keys rotate: too early: the new key may sign from 2026-03-01T12:10:00Z on\n"},
+		{9 * time.Minute, "rotate -force", 0, "Warning: it was too early: whoever has not fetched the new key yet refuses its tokens until then.\n" +
+			"Promoted the key KEY: it signs from now on. The old private key is destroyed; its tokens still count.\n" +
+			"Deploy signing.jwks now, to signup, signin and refresh.\n" +
+			"Run rotate again from 2026-03-01T12:29:30Z on, to withdraw the old key. That leaves 5 minutes for the deployment and the rest for the last tokens of the old key: if the deployment takes longer, wait longer.\n", ""},
+		{29 * time.Minute, "rotate", 2, "", "keys rotate: too early: the old key may be withdrawn from 2026-03-01T12:29:30Z on\n"},
+		{30 * time.Minute, "rotate -ttl 1h", 2, "", "keys rotate: too early: the old key may be withdrawn from 2026-03-01T13:14:30Z on\n"},
+		{30 * time.Minute, "rotate", 0, "Withdrew KEY: tokens it has signed count no more.\n" +
+			"Deploy verifying.jwks now, to jwks and to every function that verifies tokens.\nThe rotation is done.\n", ""},
+		{0, "rotate -ttl 0s", 2, "", "keys rotate: -ttl must be positive\n"},
+		{0, "rotate now", 2, "", "keys rotate: too many arguments\n"},
+		{0, "new -force", 2, "", "keys new: flag provided but not defined: -force\n"},
+		{0, "", 2, "", usage},
+		{0, "revoke", 2, "", usage},
+		{0, "help", 0, usage, ""},
+		{0, "rotate -h", 0, usage, ""},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			args := strings.Fields(c.args)
+			if len(args) > 0 && c.stderr != usage && c.stdout != usage {
+				args = append([]string{args[0], "-dir", dir}, args[1:]...)
+			}
+			var stdout, stderr bytes.Buffer
+			code := run(args, &stdout, &stderr, func() time.Time { return noon.Add(c.after) })
+			plain := func(b bytes.Buffer) string {
+				return ids.ReplaceAllString(strings.ReplaceAll(b.String(), dir, "DIR"), "KEY")
+			}
+			if code != c.code || plain(stdout) != c.stdout || plain(stderr) != c.stderr {
+				t.Errorf("exit %d\n%s%s", code, plain(stdout), plain(stderr))
+			}
+		})
+	}
+
+	var stdout, stderr bytes.Buffer
+	want, err := os.ReadFile(filepath.Join(dir, "verifying.jwks"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := run([]string{"public", "-dir", dir}, &stdout, &stderr, time.Now); code != 0 || stdout.String() != string(want) || stderr.Len() > 0 {
+		t.Errorf("exit %d\n%s%s", code, stdout.String(), stderr.String())
+	}
+}

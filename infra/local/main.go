@@ -1,0 +1,170 @@
+// Command local runs the whole system on one port, for development: every
+// function of the catalog on its own route, an embedded database, and keys made
+// on first start.
+//
+//	go run ./infra/local [-addr 127.0.0.1:8080] [-data .data]
+//
+// The environment is that of the functions, and what it sets is used: with
+// MONGODB_URI no embedded database is started, with SIGNING_KEYS and
+// VERIFYING_KEYS none are made. It is not for production: the embedded database
+// has no passwords and is slow on many users.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/embedded"
+	"ticketing.com/auth/shared/serve"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8080", "`address` to listen on")
+	data := flag.String("data", ".data", "`folder` of the embedded database and the keys")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "local: unexpected argument %q\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, *addr, *data, os.Stdout)
+	interrupted := ctx.Err() != nil
+	stop()
+	if err != nil && !(interrupted && errors.Is(err, context.Canceled)) {
+		fmt.Fprintln(os.Stderr, "local:", err)
+		os.Exit(1)
+	}
+}
+
+// run starts everything in the order of what depends on what, and stops it in
+// the reverse one.
+func run(ctx context.Context, addr, data string, out io.Writer) error {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	files, err := keys(filepath.Join(data, "keys"))
+	if err != nil {
+		return err
+	}
+	ctx, uri, stop, err := database(ctx, filepath.Join(data, "mongod"))
+	if err != nil {
+		return err
+	}
+	defer stop()
+
+	w := app.New(environment(files, uri), logs, time.Now)
+	users, handler := w.Users(), serve.Handler(w, catalog.Functions()...)
+	if err := w.Err(); err != nil {
+		return err
+	}
+	defer w.Close(context.Background())
+	if err := users.Prepare(ctx); err != nil {
+		return err
+	}
+	greet(out, listener.Addr(), data)
+	if err := serve.Serve(ctx, listener, handler, w.Log()); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// environment is the process's own, completed by what it lacks.
+func environment(added ...map[string]string) app.Lookup {
+	return func(name string) (string, bool) {
+		for _, m := range added {
+			if s, ok := m[name]; ok {
+				return s, true
+			}
+		}
+		return os.LookupEnv(name)
+	}
+}
+
+// keys returns the settings of a folder of keys, made on first start, or nothing
+// where the environment has keys.
+func keys(dir string) (map[string]string, error) {
+	for _, name := range []string{"SIGNING_KEYS", "SIGNING_KEYS_FILE", "VERIFYING_KEYS", "VERIFYING_KEYS_FILE"} {
+		if os.Getenv(name) != "" {
+			return nil, nil
+		}
+	}
+	files, err := keyring.Ensure(dir, time.Now())
+	return map[string]string{"SIGNING_KEYS_FILE": files.Signing, "VERIFYING_KEYS_FILE": files.Verifying}, err
+}
+
+// database starts the embedded server on a folder, unless the environment names
+// another, and returns the setting of its address. The context it returns ends
+// when the server does.
+func database(ctx context.Context, dir string) (while context.Context, uri map[string]string, stop func(), err error) {
+	if os.Getenv("MONGODB_URI") != "" {
+		return ctx, nil, func() {}, nil
+	}
+	server, err := embedded.Start(ctx, embedded.Options{
+		Data:     dir,
+		Progress: func(s string) { fmt.Fprintln(os.Stderr, s) },
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	while, end := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case err := <-server.Died():
+			end(err)
+		case <-while.Done():
+		}
+	}()
+	stop = func() {
+		end(nil)
+		if err := server.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "local:", err)
+		}
+	}
+	return while, map[string]string{"MONGODB_URI": server.URI()}, stop, nil
+}
+
+// logs are lines to read on a terminal, and JSON elsewhere.
+func logs(o *slog.HandlerOptions) slog.Handler {
+	if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return slog.NewJSONHandler(os.Stderr, o)
+	}
+	o.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
+		switch {
+		case a.Key == slog.TimeKey:
+			return slog.String(a.Key, a.Value.Time().Format(time.TimeOnly))
+		case a.Key == slog.LevelKey && a.Value.String() == "INFO", a.Key == slog.MessageKey && a.Value.String() == "request":
+			return slog.Attr{}
+		}
+		return a
+	}
+	return slog.NewTextHandler(os.Stderr, o)
+}
+
+func greet(out io.Writer, addr net.Addr, data string) {
+	fmt.Fprintf(out, "The auth system is at http://%s\n\n", addr)
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, f := range catalog.Functions() {
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Method, f.Path, f.Summary)
+	}
+	t.Flush()
+	fmt.Fprintf(out, "\nUsers and keys are kept in %s. Ctrl-C stops.\n", data)
+}

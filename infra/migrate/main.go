@@ -1,0 +1,42 @@
+// Command migrate creates the indexes that the user store relies on. It may be
+// run again, and by several at once.
+//
+//	MONGODB_URI=mongodb://… migrate
+//
+// The functions never do this themselves: it would cost every cold start a round
+// trip for something that is needed once a deployment. The local runner does it
+// at its start; on Kubernetes it is a Job that runs before the functions.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"ticketing.com/auth/shared/app"
+)
+
+// wait bounds the whole run: a Job that cannot reach its database should fail,
+// and be tried again by Kubernetes.
+const wait = time.Minute
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	w := app.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
+	users := w.Users()
+	if err := w.Err(); err != nil {
+		fmt.Fprintf(os.Stderr, "migrate cannot start: %v\n", err)
+		return 2
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	if err := users.Prepare(ctx); err != nil {
+		w.Log().Error("migrate", "error", err)
+		return 1
+	}
+	w.Log().Info("indexes are in place")
+	return 0
+}
