@@ -69,7 +69,8 @@ func TestWhatIsNotAskedForIsNotRequired(t *testing.T) {
 
 func TestPartsAreMadeOnceAndShared(t *testing.T) {
 	w := wiring(map[string]string{"MONGODB_URI": "mongodb://db"})
-	if w.Users() != w.Users() || w.Passwords() != w.Passwords() {
+	users, passwords := w.Users(), w.Passwords()
+	if w.Users() != users || w.Passwords() != passwords {
 		t.Error("a part was made twice")
 	}
 }

@@ -19,7 +19,6 @@
 package email
 
 import (
-	"errors"
 	"strings"
 	"unicode"
 
@@ -41,13 +40,18 @@ const (
 	maxWritten = 4 * maxAddress
 )
 
-// The reasons for a refusal, written for the person who typed the address. None
-// of them carries any part of it.
-var (
-	ErrMalformed = errors.New("Email must be an address like name@example.com.")
-	ErrTooLong   = errors.New("Email is too long.")
-	ErrInvisible = errors.New("Email must not contain control or invisible characters.")
+// A Refusal says why an address cannot be taken, to the person who typed it. It
+// never carries any part of it.
+type Refusal string
+
+// The reasons.
+const (
+	ErrMalformed Refusal = "Email must be an address like name@example.com."
+	ErrTooLong   Refusal = "Email is too long."
+	ErrInvisible Refusal = "Email must not contain control or invisible characters."
 )
+
+func (r Refusal) Error() string { return string(r) }
 
 // domains converts the domain by UTS 46, non-transitional (ß stays ß, as the
 // registries hold it), with all its checks: STD3 characters, hyphens, bidi,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -117,16 +118,15 @@ func translate(step string, err error) error {
 
 // passing tells whether a server's error is of its moment and not of the
 // command: it steps down, shuts down, or waited too long for the others. The
-// codes are those of the driver specification "Retryable Reads", and of a write
-// concern that timed out.
+// driver gives its own errors, of a lost connection for one, this type as well,
+// with no code.
 func passing(err mongo.ServerError) bool {
-	if err.HasErrorLabel("RetryableWriteError") || mongo.IsTimeout(err) || mongo.IsNetworkError(err) {
-		return true
-	}
-	for _, code := range []int{6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436} {
-		if err.HasErrorCode(code) {
-			return true
-		}
-	}
-	return false
+	codes := err.ErrorCodes()
+	return err.HasErrorLabel("RetryableWriteError") ||
+		!slices.ContainsFunc(codes, func(c int) bool { return c != 0 }) ||
+		slices.ContainsFunc(codes, func(c int) bool { return slices.Contains(passingCodes, c) })
 }
+
+// passingCodes are those of the driver specification "Retryable Reads", of a time
+// limit that ran out, and of a write concern that did.
+var passingCodes = []int{6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
