@@ -10,8 +10,9 @@ import (
 	"ticketing.com/auth/shared/session"
 )
 
-func TestCurrentuser(t *testing.T) {
-	b := endpointtest.New(t, currentuser.Endpoint)
+func TestCurrentuser(t *testing.T) { endpointtest.EveryDoor(t, currentuser.Endpoint, play) }
+
+func play(t *testing.T, b *endpointtest.Bench) {
 	g := b.Given(t, "ann@example.com", "a password")
 	ann := `{"currentUser":{"id":"` + g.User.ID + `","email":"ann@example.com"}}`
 	bearer := endpointtest.Bearer(g.Token)

@@ -32,8 +32,9 @@ func wrong(name, body string) endpointtest.Case {
 		JSON: endpointtest.Errors("Email or password is wrong."), Want: http.Header{"Www-Authenticate": {"Bearer"}}}
 }
 
-func TestSignin(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
+func TestSignin(t *testing.T) { endpointtest.EveryDoor(t, signin.Endpoint, play) }
+
+func play(t *testing.T, b *endpointtest.Bench) {
 	b.Given(t, "ann@example.com", secret)
 	long := strings.Repeat("x", 72)
 	b.Given(t, "long@example.com", long+"1")

@@ -5,6 +5,7 @@ package signout
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
@@ -13,28 +14,61 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is POST /api/users/signout.
-var Endpoint = endpoint.Define(endpoint.Spec{
+// Endpoint is POST /api/users/signout, and the event by which another service ends
+// a user's sessions.
+var Endpoint = endpoint.On(endpoint.Define(endpoint.Spec{
 	Name:    "signout",
 	Method:  http.MethodPost,
 	Path:    "/api/users/signout",
 	Success: http.StatusOK,
 	Summary: "End the session of the bearer token.",
-}, wire)
+}, wire), endpoint.Trigger{
+	Types: []string{"com.ticketing.user.signout.requested.v1"},
+	Reply: "com.ticketing.user.signout.done.v1",
+}, wireEvent)
 
 // Output tells a person that it is done.
 type Output struct {
 	Message string `json:"message"`
 }
 
+// Request names one session of a user, or all of them where it names none.
+type Request struct {
+	endpoint.Keyed
+	UserID    string  `json:"userId"`
+	SessionID *string `json:"sessionId"`
+}
+
+// Validate implements the second half of decoding.
+func (r *Request) Validate(bad *fault.Fields) {
+	if r.UserID == "" {
+		bad.Add("userId", "userId must not be empty.")
+	}
+	if r.SessionID != nil && *r.SessionID == "" { // must not come to mean all
+		bad.Add("sessionId", "sessionId must not be empty.")
+	}
+}
+
+// Done says how many sessions were ended.
+type Done struct {
+	UserID string `json:"userId"`
+	Ended  int    `json:"ended"`
+}
+
 type signout struct {
 	tokens *token.Verifier
 	users  *user.Store
+	now    func() time.Time
 }
 
 func wire(w *app.Wiring) endpoint.Handler[endpoint.Bearer, Output] {
-	s := signout{w.Verifier(), w.Users()}
+	s := signout{tokens: w.Verifier(), users: w.Users()}
 	return s.handle
+}
+
+func wireEvent(w *app.Wiring) endpoint.Handler[Request, Done] {
+	s := signout{users: w.Users(), now: w.Now()}
+	return s.handleEvent
 }
 
 // handle asks of the token that it is authentic and not expired. Whether the
@@ -49,4 +83,14 @@ func (s signout) handle(ctx context.Context, in endpoint.Bearer) (Output, error)
 		return Output{}, err
 	}
 	return Output{Message: "Signed out."}, nil
+}
+
+// handleEvent believes the door: who may send events may end sessions.
+func (s signout) handleEvent(ctx context.Context, in Request) (Done, error) {
+	sid := ""
+	if in.SessionID != nil {
+		sid = *in.SessionID
+	}
+	ended, err := s.users.EndOnRequest(ctx, in.UserID, sid, in.Key, s.now())
+	return Done{UserID: in.UserID, Ended: ended}, err
 }

@@ -13,8 +13,9 @@ import (
 
 const done = `{"message":"Signed out."}`
 
-func TestSignout(t *testing.T) {
-	b := endpointtest.New(t, signout.Endpoint)
+func TestSignout(t *testing.T) { endpointtest.EveryDoor(t, signout.Endpoint, play) }
+
+func play(t *testing.T, b *endpointtest.Bench) {
 	given := func(email string) http.Header {
 		return endpointtest.Bearer(b.Given(t, email, "a password").Token)
 	}

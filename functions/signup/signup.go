@@ -1,5 +1,6 @@
-// Package signup is the function that creates an account and starts its first
-// session. It is one of the three that hold the signing key.
+// Package signup is the function that creates an account, and starts its first
+// session where a person asks for it. It is one of the three that hold the signing
+// key.
 package signup
 
 import (
@@ -18,17 +19,22 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is POST /api/users/signup.
-var Endpoint = endpoint.Define(endpoint.Spec{
+// Endpoint is POST /api/users/signup, and the event that asks for the same.
+var Endpoint = endpoint.On(endpoint.Define(endpoint.Spec{
 	Name:    "signup",
 	Method:  http.MethodPost,
 	Path:    "/api/users/signup",
 	Success: http.StatusCreated,
 	Summary: "Create an account and start its first session.",
-}, wire)
+}, wire), endpoint.Trigger{
+	Types:   []string{"com.ticketing.user.signup.requested.v1"},
+	Reply:   "com.ticketing.user.signup.accepted.v1",
+	Refusal: "com.ticketing.user.signup.refused.v1",
+}, wireEvent)
 
 // Input is an email and the password chosen for it.
 type Input struct {
+	endpoint.Keyed
 	Email    string `json:"email"`
 	Password string `json:"password"`
 
@@ -47,6 +53,11 @@ func (in *Input) Validate(bad *fault.Fields) {
 	}
 }
 
+// Accepted is the answer to an event. A broker passes it on, so it holds no token.
+type Accepted struct {
+	User user.User `json:"user"`
+}
+
 type signup struct {
 	users     *user.Store
 	passwords *password.Hasher
@@ -60,6 +71,11 @@ func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
 	return s.handle
 }
 
+func wireEvent(w *app.Wiring) endpoint.Handler[Input, Accepted] {
+	s := signup{users: w.Users(), passwords: w.Passwords()}
+	return s.handleEvent
+}
+
 // handle hashes before it knows whether the email is free: looking first would
 // decide nothing, since another may take it in between, and would answer faster
 // for an email that is in use.
@@ -68,14 +84,85 @@ func (s signup) handle(ctx context.Context, in Input) (session.Grant, error) {
 	if err != nil {
 		return session.Grant{}, err
 	}
-	u := user.User{ID: session.NewID(), Email: string(in.address)}
+	u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
 	first, refresh := session.Open(u.ID, s.now(), s.life)
-	err = s.users.Create(ctx, u, hash, first)
-	if errors.Is(err, user.ErrEmailUsed) {
-		return session.Grant{}, fault.Field("email", "This email is in use.")
+	err = s.users.Create(ctx, u, hash, &first)
+	if errors.Is(err, user.ErrUsed) {
+		return s.again(ctx, in, u)
 	}
 	if err != nil {
 		return session.Grant{}, err
 	}
 	return s.grants.Grant(u, first, refresh)
+}
+
+// handleEvent creates an account for another service. There is nobody to hand a
+// session to, so none is opened. A second delivery finds what the first did.
+func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
+	hash, err := s.passwords.Hash(ctx, in.Password)
+	if err != nil {
+		return Accepted{}, err
+	}
+	u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
+	err = s.users.Create(ctx, u, hash, nil)
+	if errors.Is(err, user.ErrUsed) {
+		_, err = s.before(ctx, u)
+	}
+	return Accepted{u}, err
+}
+
+// keyLife is how long an Idempotency-Key is remembered. After that a request with
+// it is a new one.
+const keyLife = 24 * time.Hour
+
+// again answers a sign-up whose email or key was used. With the key, the email and
+// the password of an account of the last day it is a retry: the first answer was
+// lost, and the caller gets a session. The password is compared with what is
+// stored of it; a digest of the request would be a second and weaker hash.
+func (s signup) again(ctx context.Context, in Input, u user.User) (session.Grant, error) {
+	account, err := s.before(ctx, u)
+	if !account.CreatedAt.IsZero() && s.now().Sub(account.CreatedAt) > keyLife {
+		in.Key = ""
+		return s.handle(ctx, in)
+	}
+	if err != nil {
+		return session.Grant{}, err
+	}
+	right, _, err := s.passwords.Verify(ctx, account.Password, in.Password)
+	switch {
+	case err != nil:
+		return session.Grant{}, err
+	case !right:
+		return session.Grant{}, mismatch()
+	case account.DisabledAt != nil:
+		return session.Grant{}, used()
+	}
+	opened, refresh := session.Open(u.ID, s.now(), s.life)
+	err = s.users.Open(ctx, account, opened, "")
+	if errors.Is(err, user.ErrChanged) {
+		return session.Grant{}, fault.Busy(time.Second, err)
+	}
+	if err != nil {
+		return session.Grant{}, err
+	}
+	return s.grants.Grant(u, opened, refresh)
+}
+
+// before returns the account that the same request made before. The id tells: it
+// is the key's. Where nobody has the id, another account has the email.
+func (s signup) before(ctx context.Context, u user.User) (user.Account, error) {
+	account, err := s.users.AccountByID(ctx, u.ID)
+	switch {
+	case errors.Is(err, user.ErrUnknown):
+		return account, used()
+	case err == nil && account.Email != u.Email:
+		return account, mismatch()
+	}
+	return account, err
+}
+
+func used() error { return fault.Field("email", "This email is in use.") }
+
+func mismatch() error {
+	return fault.New(fault.Mismatch, "This Idempotency-Key was used with another request.")
 }

@@ -19,9 +19,17 @@ func created(address string) string {
 	return `{"user":{"id":"*","email":"` + address + `"},"token":"*","refreshToken":"*","expiresIn":900}`
 }
 
-func TestSignup(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint)
+func TestSignup(t *testing.T) { endpointtest.EveryDoor(t, signup.Endpoint, play) }
+
+func play(t *testing.T, b *endpointtest.Bench) {
 	b.Given(t, "taken@example.com", secret)
+	b.Play(t, cases()...)
+	b.Play(t, endpointtest.HostileBodies(good)...)
+	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signup.Endpoint.Path)...)
+}
+
+// cases are the behaviours of a sign-up where taken@example.com is in use.
+func cases() []endpointtest.Case {
 	body := func(address string) string {
 		return `{"email":"` + address + `","password":"` + secret + `"}`
 	}
@@ -32,7 +40,7 @@ func TestSignup(t *testing.T) {
 		return endpointtest.Case{Name: name, Call: endpointtest.Call{Body: request}, Status: http.StatusBadRequest, JSON: want}
 	}
 	field := endpointtest.FieldError
-	b.Play(t,
+	return []endpointtest.Case{
 		ok("a new email gets an account and a session", good, "ann@example.com"),
 		ok("the email is lower-cased and trimmed", body(" Bob.B@Example.COM "), "bob.b@example.com"),
 		ok("an international domain becomes its A-label", body("c@bücher.example"), "c@xn--bcher-kva.example"),
@@ -65,9 +73,7 @@ func TestSignup(t *testing.T) {
 		bad("a password of seven characters is refused", `{"email":"a@b.co","password":"xK9ßvQz"}`, field("password", "*")),
 		bad("a password of 257 characters is refused", `{"email":"a@b.co","password":"`+strings.Repeat("aZ9-Q", 51)+`ab"}`, field("password", "*")),
 		bad("a password over 1 KiB is refused", `{"email":"a@b.co","password":"`+strings.Repeat("𝔞𝔟", 129)+`"}`, field("password", "*")),
-	)
-	b.Play(t, endpointtest.HostileBodies(good)...)
-	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signup.Endpoint.Path)...)
+	}
 }
 
 func TestTheGrantIsWhatItSays(t *testing.T) {

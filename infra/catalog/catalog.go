@@ -7,6 +7,7 @@ import (
 	"ticketing.com/auth/functions/currentuser"
 	"ticketing.com/auth/functions/jwks"
 	"ticketing.com/auth/functions/refresh"
+	"ticketing.com/auth/functions/relay"
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/functions/signout"
 	"ticketing.com/auth/functions/signup"
@@ -22,5 +23,6 @@ func Functions() []endpoint.Endpoint {
 		currentuser.Endpoint,
 		refresh.Endpoint,
 		jwks.Endpoint,
+		relay.Endpoint,
 	}
 }

@@ -31,13 +31,14 @@ var secrets = map[string][]string{
 	"signout":     {"MONGODB_URI", "VERIFYING_KEYS"},
 	"currentuser": {"MONGODB_URI", "VERIFYING_KEYS"},
 	"jwks":        {"VERIFYING_KEYS"},
+	"relay":       {"MONGODB_URI", "K_SINK", "EVENTS"},
 }
 
 func TestAFunctionNeedsTheSettingsOfItsRoleAndNoOther(t *testing.T) {
 	for _, f := range catalog.Functions() {
 		code, stderr := e2e.Refused(t, nil, f.Name)
 		var needs []string
-		for _, name := range []string{"MONGODB_URI", "SIGNING_KEYS", "VERIFYING_KEYS"} {
+		for _, name := range []string{"MONGODB_URI", "SIGNING_KEYS", "VERIFYING_KEYS", "K_SINK", "EVENTS"} {
 			if strings.Contains(stderr, "  "+name+" ") {
 				needs = append(needs, name)
 			}
@@ -67,6 +68,9 @@ func start(t *testing.T, uri string, more ...string) *system {
 	}
 	s := &system{all: map[string]*e2e.Process{}, env: map[string][]string{}}
 	for name, needs := range secrets {
+		if name == "relay" {
+			continue // it is woken where there are events
+		}
 		env := append([]string{"HASH_MEMORY_KIB=1024"}, more...)
 		for _, n := range needs {
 			env = append(env, value[n])
@@ -74,7 +78,7 @@ func start(t *testing.T, uri string, more ...string) *system {
 		s.env[name] = env
 		s.all[name] = e2e.Start(t, name, env...)
 	}
-	store, err := user.New(uri, 20)
+	store, err := user.New(user.Config{URI: uri, Sessions: 20})
 	if err != nil {
 		t.Fatal(err)
 	}

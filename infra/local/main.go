@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -29,6 +30,7 @@ import (
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/embedded"
+	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/serve"
 )
 
@@ -69,7 +71,11 @@ func run(ctx context.Context, addr, data string, out io.Writer) error {
 	defer stop()
 
 	w := app.New(environment(files, uri), logs, time.Now)
-	users, handler := w.Users(), serve.Handler(w, catalog.Functions()...)
+	functions := catalog.Functions()
+	if !w.EventDoor().Open {
+		functions = slices.DeleteFunc(functions, func(e endpoint.Endpoint) bool { return e.Path == "" })
+	}
+	users, handler := w.Users(), serve.Handler(w, functions...)
 	if err := w.Err(); err != nil {
 		return err
 	}
@@ -77,7 +83,7 @@ func run(ctx context.Context, addr, data string, out io.Writer) error {
 	if err := users.Prepare(ctx); err != nil {
 		return err
 	}
-	greet(out, listener.Addr(), data)
+	greet(out, listener.Addr(), data, functions, w.EventDoor().Open)
 	if err := serve.Serve(ctx, listener, handler, w.Log()); err != nil {
 		return err
 	}
@@ -159,11 +165,18 @@ func logs(o *slog.HandlerOptions) slog.Handler {
 	return slog.NewTextHandler(os.Stderr, o)
 }
 
-func greet(out io.Writer, addr net.Addr, data string) {
+func greet(out io.Writer, addr net.Addr, data string, functions []endpoint.Endpoint, events bool) {
 	fmt.Fprintf(out, "The auth system is at http://%s\n\n", addr)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, f := range catalog.Functions() {
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Method, f.Path, f.Summary)
+	for _, f := range functions {
+		if f.Path != "" {
+			fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Method, f.Path, f.Summary)
+		}
+		for _, kind := range f.Trigger.Types {
+			if events {
+				fmt.Fprintf(t, "  event\t%s\t%s\n", kind, f.Summary)
+			}
+		}
 	}
 	t.Flush()
 	fmt.Fprintf(out, "\nUsers and keys are kept in %s. Ctrl-C stops.\n", data)

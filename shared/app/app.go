@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"ticketing.com/auth/shared/event"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/token"
@@ -85,7 +86,8 @@ func (w *Wiring) Now() func() time.Time { return w.now }
 // Port returns the port of the HTTP door.
 func (w *Wiring) Port() int { return w.number("PORT", 8080, 0, 65535) }
 
-// Users returns the user store: MONGODB_URI, SESSION_LIMIT.
+// Users returns the user store: MONGODB_URI, SESSION_LIMIT, and where there is a
+// K_SINK, what concerns it.
 func (w *Wiring) Users() *user.Store {
 	if w.users != nil {
 		return w.users
@@ -95,13 +97,39 @@ func (w *Wiring) Users() *user.Store {
 	if uri == "" {
 		return nil
 	}
-	users, err := user.New(uri, limit)
+	users, err := user.New(user.Config{URI: uri, Sessions: limit, Sink: w.sink(), Now: w.now, Log: w.log})
 	if err != nil {
 		w.fault("MONGODB_URI", err.Error())
 	}
 	w.users = users
 	return users
 }
+
+// sink returns where events go, or nil where nobody wants them: K_SINK,
+// K_CE_OVERRIDES, K_CA_CERTS, K_SINK_TIMEOUT. All but the last are set by
+// SinkBinding.
+func (w *Wiring) sink() *event.Sink {
+	c := event.Config{
+		URL:       w.text("K_SINK", ""),
+		Overrides: w.text("K_CE_OVERRIDES", ""),
+		CACerts:   w.text("K_CA_CERTS", ""),
+		TokenFile: event.TokenFile,
+		Timeout:   w.duration("K_SINK_TIMEOUT", 300*time.Millisecond, time.Millisecond, 4*time.Second),
+	}
+	if c.URL == "" {
+		return nil
+	}
+	sink, err := event.NewSink(c)
+	if err != nil {
+		name, what, _ := strings.Cut(err.Error(), " ")
+		w.fault(name, what)
+	}
+	return sink
+}
+
+// RequireSink makes K_SINK a required setting: for a function that has nothing to
+// do without.
+func (w *Wiring) RequireSink() { w.required("K_SINK") }
 
 // Passwords returns the password hasher: HASH_MEMORY_KIB, HASH_TIME,
 // HASH_CONCURRENCY.
@@ -168,6 +196,49 @@ func (w *Wiring) Verifier() *token.Verifier {
 		w.verifier = token.NewVerifier(keys, w.text("TOKEN_ISSUER", "ticketing"), w.text("TOKEN_AUDIENCE", "ticketing"), w.now)
 	}
 	return w.verifier
+}
+
+// An EventDoor says whether events of other services are let in, and how they
+// must prove where they come from.
+type EventDoor struct {
+	Open             bool
+	Issuer, Audience string // of the OIDC token that each delivery must carry; empty: none
+	KeysURL          string // of the issuer's JWK Set; empty: discovered
+	CAFile           string // PEM, trusted beside the system's for fetching it
+}
+
+// EventDoor returns the settings of the event door: EVENTS, EVENT_OIDC_ISSUER,
+// EVENT_OIDC_AUDIENCE, EVENT_OIDC_JWKS_URL, EVENT_OIDC_CA_FILE.
+func (w *Wiring) EventDoor() EventDoor {
+	switch w.text("EVENTS", "off") {
+	case "off":
+		return EventDoor{}
+	case "on":
+	default:
+		w.fault("EVENTS", "must be on or off")
+	}
+	d := EventDoor{
+		Open:     true,
+		Issuer:   w.text("EVENT_OIDC_ISSUER", ""),
+		Audience: w.text("EVENT_OIDC_AUDIENCE", ""),
+		KeysURL:  w.text("EVENT_OIDC_JWKS_URL", ""),
+		CAFile:   w.text("EVENT_OIDC_CA_FILE", ""),
+	}
+	if (d.Issuer == "") != (d.Audience == "") {
+		w.fault("EVENT_OIDC_ISSUER", "and EVENT_OIDC_AUDIENCE must be set together")
+	}
+	if d.Issuer == "" && (d.KeysURL != "" || d.CAFile != "") {
+		w.fault("EVENT_OIDC_ISSUER", "must be set where EVENT_OIDC_JWKS_URL or EVENT_OIDC_CA_FILE is")
+	}
+	return d
+}
+
+// RequireEvents makes an open event door a required setting: for a function that
+// has no other.
+func (w *Wiring) RequireEvents() {
+	if !w.EventDoor().Open {
+		w.fault("EVENTS", "must be on")
+	}
 }
 
 // AllowedOrigins returns the web origins whose scripts may call:

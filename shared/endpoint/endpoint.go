@@ -21,15 +21,23 @@ import (
 	"ticketing.com/auth/shared/app"
 )
 
+// A Trigger is an event of another service that a function takes.
+type Trigger struct {
+	Types   []string // the event types
+	Reply   string   // type of the event that answers a success; an empty answer where empty
+	Refusal string   // type of the event that answers an input which is refused
+}
+
 // A Spec is what is known of a function before it runs: the catalog, the
 // manifests and the reference are made from it.
 type Spec struct {
 	Name    string        // the function, its folder, service and image: a DNS label
 	Method  string        // GET answers HEAD as well
-	Path    string        // matched exactly
+	Path    string        // matched exactly; a function that only takes events has none
 	Success int           // the status of an answer that is no error
 	Summary string        // one sentence for the reference
 	MaxAge  time.Duration // how long a success may be cached by anybody; 0: never stored
+	Budget  time.Duration // the longest a request may take; 0: 4.5 s
 
 	// Anonymous lets a request without a token through to a handle that takes a
 	// Bearer; its Token is then empty.
@@ -45,7 +53,9 @@ type Handler[In, Out any] func(context.Context, In) (Out, error)
 type Endpoint struct {
 	Spec
 	In, Out reflect.Type
+	Trigger Trigger
 	bind    func(Spec, *app.Wiring) call
+	event   func(Spec, *app.Wiring) call // nil: it takes no event
 }
 
 type call func(context.Context, *Request) (any, error)
@@ -55,34 +65,49 @@ type call func(context.Context, *Request) (any, error)
 // no work.
 //
 // In is None, Bearer, or a struct of JSON members, which may have a method
-// Validate(*fault.Fields).
+// Validate(*fault.Fields) and embed Keyed.
 func Define[In, Out any](spec Spec, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
-	return Endpoint{
-		Spec: spec,
-		In:   reflect.TypeFor[In](),
-		Out:  reflect.TypeFor[Out](),
-		bind: func(spec Spec, w *app.Wiring) call {
-			handle := wire(w)
-			return func(ctx context.Context, r *Request) (any, error) {
-				in, err := read[In](spec, r)
-				if err != nil {
-					return nil, err
-				}
-				return handle(ctx, in)
+	return Endpoint{Spec: spec, In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), bind: bind(wire)}
+}
+
+// On declares that a function takes an event as well. Its data is In, and its Out
+// is the data of the reply. The input is read as that of a route.
+func On[In, Out any](e Endpoint, t Trigger, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
+	e.Trigger, e.event = t, bind(wire)
+	return e
+}
+
+func bind[In, Out any](wire func(*app.Wiring) Handler[In, Out]) func(Spec, *app.Wiring) call {
+	return func(spec Spec, w *app.Wiring) call {
+		handle := wire(w)
+		return func(ctx context.Context, r *Request) (any, error) {
+			in, err := read[In](spec, r)
+			if err != nil {
+				return nil, err
 			}
-		},
+			return handle(ctx, in)
+		}
 	}
 }
 
 // Bind wires the function. What is missing or wrong in the environment is
 // collected by the wiring; the result must not be invoked while it has faults.
-func (e Endpoint) Bind(w *app.Wiring) *Function {
-	return &Function{Spec: e.Spec, call: e.bind(e.Spec, w), log: w.Log()}
+// Events are wired only if the function is to take them.
+func (e Endpoint) Bind(w *app.Wiring, events bool) *Function {
+	f := &Function{Spec: e.Spec, Trigger: e.Trigger, log: w.Log()}
+	if e.bind != nil {
+		f.call = e.bind(e.Spec, w)
+	}
+	if events && e.event != nil {
+		f.event = e.event(e.Spec, w)
+	}
+	return f
 }
 
 // A Function is a wired endpoint.
 type Function struct {
 	Spec
-	call call
-	log  *slog.Logger
+	Trigger     Trigger
+	call, event call
+	log         *slog.Logger
 }

@@ -32,7 +32,7 @@ func bind[In, Out any](spec endpoint.Spec, handle endpoint.Handler[In, Out]) (*e
 	var log bytes.Buffer
 	w := app.New(func(string) (string, bool) { return "", false },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(&log, o) }, time.Now)
-	return endpoint.Define(spec, func(*app.Wiring) endpoint.Handler[In, Out] { return handle }).Bind(w), &log
+	return endpoint.Define(spec, func(*app.Wiring) endpoint.Handler[In, Out] { return handle }).Bind(w, false), &log
 }
 
 func request(body string) *endpoint.Request {

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,9 +36,35 @@ type Response struct {
 // Invoke runs the function. It never fails and never panics: what goes wrong
 // becomes the response. It writes the request's one log line.
 func (f *Function) Invoke(ctx context.Context, r *Request) Response {
-	ctx, cancel := context.WithTimeout(ctx, budget)
+	return f.answer(ctx, f.Spec, r, f.call)
+}
+
+// InvokeEvent runs what the function does on an event. replyType is that of the
+// event which the response is; where it is empty, a success has no body and a
+// failure is no reply.
+//
+// An input that is refused is a reply, not a failure: a broker would send it
+// again, to be refused again.
+func (f *Function) InvokeEvent(ctx context.Context, r *Request) (response Response, replyType string) {
+	spec := f.Spec
+	spec.Path, spec.Success = "event", http.StatusOK
+	response = f.answer(ctx, spec, r, f.event)
+	switch response.Status {
+	case http.StatusOK:
+		return response, f.Trigger.Reply
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		if f.Trigger.Refusal != "" {
+			response.Status = http.StatusOK
+		}
+		return response, f.Trigger.Refusal
+	}
+	return response, ""
+}
+
+func (f *Function) answer(ctx context.Context, spec Spec, r *Request, call call) Response {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(spec.Budget, budget))
 	defer cancel()
-	return Answer(ctx, f.log, f.Spec, r.Method, func() (any, error) { return f.call(ctx, r) })
+	return Answer(ctx, f.log, spec, r.Method, func() (any, error) { return call(ctx, r) })
 }
 
 // Answer renders what do returns and writes the log line. It serves Invoke and
@@ -51,7 +78,7 @@ func Answer(ctx context.Context, log *slog.Logger, spec Spec, method string, do 
 	}
 	if err != nil {
 		err = expired(ctx, err)
-		response = failure(fault.From(err))
+		response = Refuse(fault.From(err))
 	}
 	logLine(ctx, log, spec, method, response.Status, time.Since(began), err)
 	return response
@@ -98,7 +125,8 @@ func success(spec Spec, out any) (Response, error) {
 	return Response{Status: spec.Success, Header: h, Body: body}, nil
 }
 
-func failure(e *fault.Error) Response {
+// Refuse renders a fault.
+func Refuse(e *fault.Error) Response {
 	h := header()
 	if name, value := e.Header(); name != "" {
 		h.Set(name, value)

@@ -30,7 +30,15 @@ type Request struct {
 	Length        int64    // of the body, in bytes; negative where unknown
 	Body          io.Reader
 	Authorization []string // the Authorization headers; more than one is refused
+	Key           string   // what a retry of the same request has in common with it; may be empty
 }
+
+// Keyed is embedded by an input that wants to know a retry from a new request.
+type Keyed struct {
+	Key string `json:"-"` // as in Request
+}
+
+func (k *Keyed) setKey(key string) { k.Key = key }
 
 // None is the input of a function that takes nothing.
 type None struct{}
@@ -50,6 +58,9 @@ func read[In any](spec Spec, r *Request) (in In, err error) {
 			err = fault.NoToken()
 		}
 	default:
+		if k, ok := in.(interface{ setKey(string) }); ok {
+			k.setKey(r.Key)
+		}
 		err = decode(r, in)
 	}
 	return in, err
@@ -98,8 +109,8 @@ func decode(r *Request, in any) error {
 }
 
 // Decode reads one JSON object into the struct that in points to and validates
-// it. Every member of the struct is required, names are case-sensitive, unknown
-// members are ignored. The document must be valid UTF-8 without NUL, with no
+// it. Every member of the struct is required unless it is a pointer, names are
+// case-sensitive, unknown members are ignored. The document must be valid UTF-8 without NUL, with no
 // name twice and nothing after it (RFC 7493, I-JSON).
 //
 // The faults are Invalid and list every faulty member at once. They carry no
@@ -117,7 +128,9 @@ func Decode(body []byte, in any) error {
 	for _, f := range fieldsOf(v.Type()) {
 		member, given := members[f.name]
 		if !given {
-			bad.Add(f.name, fmt.Sprintf("%s is missing.", f.name))
+			if !f.optional {
+				bad.Add(f.name, fmt.Sprintf("%s is missing.", f.name))
+			}
 			continue
 		}
 		// null would pass as the zero value
@@ -175,6 +188,8 @@ type field struct {
 	name  string
 	index int
 	kind  string // the word a caller knows its type by
+
+	optional bool
 }
 
 var fields sync.Map // reflect.Type → []field
@@ -186,10 +201,16 @@ func fieldsOf(t reflect.Type) []field {
 	var all []field
 	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "" || name == "-" {
+		if f.Anonymous || name == "" || name == "-" {
 			continue
 		}
-		all = append(all, field{name: name, index: f.Index[0], kind: kindOf(f.Type)})
+		member := field{name: name, index: f.Index[0], optional: f.Type.Kind() == reflect.Pointer}
+		if t := f.Type; member.optional {
+			member.kind = kindOf(t.Elem())
+		} else {
+			member.kind = kindOf(t)
+		}
+		all = append(all, member)
 	}
 	fields.Store(t, all)
 	return all

@@ -9,10 +9,10 @@ package endpointtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -44,12 +44,26 @@ type Bench struct {
 
 	endpoint endpoint.Endpoint
 	wiring   *app.Wiring
+	handler  http.Handler
+	send     door
 	url, uri string
 	logs     *logs
 }
 
-// New puts a function on a bench. Settings change the environment: "NAME=value";
-// a database that is named there may be away, and is not prepared.
+// EveryDoor plays a test once through each door, each time on a bench of its own.
+func EveryDoor(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Bench), settings ...string) {
+	t.Helper()
+	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, e, settings...)) })
+	t.Run("over Lambda", func(t *testing.T) {
+		b := New(t, e, settings...)
+		b.send = overLambda(b.handler)
+		play(t, b)
+	})
+}
+
+// New puts a function on a bench, behind its HTTP door. Settings change the
+// environment: "NAME=value"; a database that is named there may be away, and is
+// not prepared.
 func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
@@ -65,12 +79,12 @@ func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
 	if environment["MONGODB_URI"] != "" {
 		b.Users = b.wiring.Users()
 	}
-	handler := serve.Handler(b.wiring, e)
+	b.handler = serve.Handler(b.wiring, e)
 	if err := b.wiring.Err(); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(handler)
-	b.url, b.uri = server.URL, environment["MONGODB_URI"]
+	server := httptest.NewServer(b.handler)
+	b.url, b.uri, b.send = server.URL, environment["MONGODB_URI"], overHTTP(server.URL)
 	t.Cleanup(func() {
 		server.Close()
 		b.wiring.Close(context.Background())
@@ -126,7 +140,7 @@ func (b *Bench) GivenHash(t testing.TB, email, hash string) session.Grant {
 	t.Helper()
 	u := user.User{ID: session.NewID(), Email: email}
 	first, refresh := session.Open(u.ID, b.Clock.Now(), b.wiring.SessionLife())
-	if err := b.Users.Create(t.Context(), u, hash, first); err != nil {
+	if err := b.Users.Create(t.Context(), u, hash, &first); err != nil {
 		t.Fatal(err)
 	}
 	grant, err := b.wiring.Grants().Grant(u, first, refresh)
@@ -190,48 +204,26 @@ type Call struct {
 	Body         string
 }
 
-// Do sends a call through the HTTP door.
+// Do sends a call through the bench's door.
 func (b *Bench) Do(t testing.TB, c Call) Answer {
 	t.Helper()
-	answer, err := b.send(t.Context(), c)
+	answer, err := b.send(t.Context(), b.complete(c))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return answer
 }
 
-func (b *Bench) send(ctx context.Context, c Call) (Answer, error) {
-	if c.Method == "" {
-		c.Method = b.endpoint.Method
-	}
-	if c.Path == "" {
-		c.Path = b.endpoint.Path
-	}
-	var body io.Reader
-	if c.Body != "" {
-		body = strings.NewReader(c.Body)
-	}
-	r, err := http.NewRequestWithContext(ctx, c.Method, b.url+c.Path, body)
-	if err != nil {
-		return Answer{}, err
+func (b *Bench) complete(c Call) Call {
+	c.Method, c.Path, c.Header = cmp.Or(c.Method, b.endpoint.Method), cmp.Or(c.Path, b.endpoint.Path), c.Header.Clone()
+	if c.Header == nil {
+		c.Header = http.Header{}
 	}
 	if c.Body != "" && c.Header.Get("Content-Type") == "" {
-		r.Header.Set("Content-Type", "application/json")
+		c.Header.Set("Content-Type", "application/json")
 	}
-	for name, values := range c.Header {
-		r.Header[name] = values
-	}
-	response, err := client.Do(r)
-	if err != nil {
-		return Answer{}, err
-	}
-	defer response.Body.Close()
-	read, err := io.ReadAll(response.Body)
-	return Answer{response.StatusCode, response.Header, string(read)}, err
+	return c
 }
-
-// client keeps as many connections as the races in the tests use.
-var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
 
 // Bearer is the header that carries an access token.
 func Bearer(access string) http.Header { return http.Header{"Authorization": {"Bearer " + access}} }
@@ -245,7 +237,7 @@ func (b *Bench) Race(t testing.TB, n int, call func(i int) Call) []Answer {
 	for i := range n {
 		done.Go(func() {
 			start.Wait()
-			answers[i], errs[i] = b.send(t.Context(), call(i))
+			answers[i], errs[i] = b.send(t.Context(), b.complete(call(i)))
 		})
 	}
 	start.Done()

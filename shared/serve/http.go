@@ -2,6 +2,8 @@ package serve
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -15,12 +17,28 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// Handler wires endpoints and returns their HTTP door. The wiring collects what
-// is wrong; the handler must not serve while it has faults.
+// Handler wires endpoints and returns their HTTP door, and their event door behind
+// it if the environment opens that. The wiring collects what is wrong; the handler
+// must not serve while it has faults.
 func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
-	d := &door{routes: map[string]*endpoint.Function{}, log: w.Log()}
+	events := w.EventDoor()
+	d := &door{routes: map[string]*endpoint.Function{}, triggers: map[string]*endpoint.Function{}, log: w.Log()}
 	for _, e := range endpoints {
-		d.routes[e.Path] = e.Bind(w)
+		if e.Path == "" {
+			w.RequireEvents()
+		}
+		f := e.Bind(w, events.Open || e.Path == "")
+		if e.Path != "" {
+			d.routes[e.Path] = f
+		}
+		if events.Open {
+			for _, kind := range e.Trigger.Types {
+				d.triggers[kind] = f
+			}
+		}
+	}
+	if len(d.triggers) > 0 {
+		d.senders = newSenders(events, w.Now())
 	}
 	origins := w.AllowedOrigins()
 	if len(origins) == 0 {
@@ -29,26 +47,32 @@ func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
-		AllowedHeaders: []string{"Authorization", "Content-Type", "Traceparent"},
+		AllowedHeaders: []string{"Authorization", "Content-Type", "Idempotency-Key", "Traceparent"},
 		ExposedHeaders: []string{"Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
 	}).Handler(d)
 }
 
-// A door answers HTTP for some functions, each on its exact path.
+// A door answers HTTP for some functions, each on its exact path, and takes events
+// for those of them that want some.
 type door struct {
-	routes map[string]*endpoint.Function
-	log    *slog.Logger
+	routes   map[string]*endpoint.Function // by path
+	triggers map[string]*endpoint.Function // by event type; none where the event door is shut
+	senders  *senders                      // who may send events
+	log      *slog.Logger
 }
 
 // ServeHTTP implements http.Handler.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if isHealth(r) {
+	switch {
+	case isHealth(r):
 		write(w, endpoint.Response{Status: http.StatusOK, Header: http.Header{"Cache-Control": {"no-store"}}})
-		return
+	case len(d.triggers) > 0 && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath:
+		d.serveEvent(w, r)
+	default:
+		ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
+		write(w, d.answer(ctx, r))
 	}
-	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
-	write(w, d.answer(ctx, r))
 }
 
 // answer picks the function by the path as it was sent: an escaped letter, a
@@ -63,14 +87,45 @@ func (d *door) answer(ctx context.Context, r *http.Request) endpoint.Response {
 	case isEvent(r.Header):
 		return d.refuse(ctx, r, f.Spec, fault.New(fault.UnsupportedMedia, "This address takes no events."))
 	}
+	key, err := retryKey(r.Header.Values("Idempotency-Key"))
+	if err != nil {
+		return d.refuse(ctx, r, f.Spec, err)
+	}
 	return f.Invoke(ctx, &endpoint.Request{
 		Method:        r.Method,
 		ContentType:   r.Header.Values("Content-Type"),
 		Length:        r.ContentLength,
 		Body:          r.Body,
 		Authorization: r.Header.Values("Authorization"),
+		Key:           key,
 	})
 }
+
+// retryKey makes the key of a request of its Idempotency-Key header
+// (draft-ietf-httpapi-idempotency-key-header-07 §2.1: one Structured Field string;
+// the quotes may be left out). It is a digest: what a caller sends as a key goes
+// nowhere else.
+func retryKey(headers []string) (string, error) {
+	if len(headers) == 0 {
+		return "", nil
+	}
+	value := strings.TrimSpace(headers[0])
+	if unquoted, ok := strings.CutPrefix(value, `"`); ok {
+		value, ok = strings.CutSuffix(unquoted, `"`)
+		if !ok {
+			value = ""
+		}
+	}
+	odd := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
+	if len(headers) > 1 || value == "" || len(value) > maxRetryKey || strings.ContainsFunc(value, odd) {
+		return "", fault.New(fault.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
+	}
+	sum := sha256.Sum256([]byte("http\x00" + value))
+	return hex.EncodeToString(sum[:16]), nil
+}
+
+// maxRetryKey is the longest Idempotency-Key, in characters.
+const maxRetryKey = 255
 
 func (d *door) refuse(ctx context.Context, r *http.Request, spec endpoint.Spec, err error) endpoint.Response {
 	return endpoint.Answer(ctx, d.log, spec, r.Method, func() (any, error) { return nil, err })

@@ -1,7 +1,8 @@
 // Package serve opens the doors of a process: it wires the functions it is
-// given, listens, and stops gracefully. The HTTP door is here; a door turns its
-// wire into an endpoint.Request and writes the endpoint.Response, and knows
-// nothing of any function.
+// given, listens, and stops gracefully. A door turns its wire into an
+// endpoint.Request and writes the endpoint.Response, and knows nothing of any
+// function. There are three: HTTP (http.go), CloudEvents (cloudevents.go), which
+// shares its socket, and AWS Lambda (lambda.go).
 //
 // The mains of the functions call Main; the local runner and the tests use the
 // parts.
@@ -54,6 +55,9 @@ func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, endpoints ...
 	if err := w.Err(); err != nil {
 		fmt.Fprintf(stderr, "%s cannot start:\n  %s\n", names(endpoints), strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return exitSettings
+	}
+	if host, _ := lookup(lambdaSetting); host != "" {
+		serveLambda(ctx, handler) // does not return
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))
 	if err != nil {

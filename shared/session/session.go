@@ -53,6 +53,16 @@ type Refresh struct {
 // NewID returns a new id of 128 random bits, as 32 hexadecimal digits.
 func NewID() string { return hex.EncodeToString(random(idSize)) }
 
+// IDOf returns the id of a key, so that the same request made twice makes the same
+// id; a new id where the key is empty. Keys come from strangers, hence the digest.
+func IDOf(key string) string {
+	if key == "" {
+		return NewID()
+	}
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:idSize])
+}
+
 // Open makes a session of a user that begins now and ends after life, and its
 // first refresh token. Times are whole milliseconds, as MongoDB keeps them.
 func Open(userID string, now time.Time, life time.Duration) (user.Session, Refresh) {

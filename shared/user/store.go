@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"ticketing.com/auth/shared/event"
 	"ticketing.com/auth/shared/fault"
 )
 
@@ -23,20 +25,28 @@ const ReplayWindow = 10 * time.Second
 // has no more of them than it hashes at once.
 const openTries = 16
 
+// A Config says where users are kept and who is told of them.
+type Config struct {
+	URI      string      // connection string; the database is users where it names none
+	Sessions int         // the most that are kept of a user
+	Sink     *event.Sink // nil: nobody is told, and no events are written
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
 // A Store keeps users. It is safe for concurrent use.
 type Store struct {
 	database *database
 	sessions int
+	outbox   *outbox
 }
 
-// New returns a store on the database of a connection string, users where it
-// names none, that keeps at most so many sessions a user. It connects when first
-// used.
-func New(uri string, sessions int) (*Store, error) {
-	if err := checkURI(uri); err != nil {
+// New returns a store that connects when first used.
+func New(c Config) (*Store, error) {
+	if err := checkURI(c.URI); err != nil {
 		return nil, err
 	}
-	return &Store{database: &database{uri: uri}, sessions: sessions}, nil
+	return &Store{database: &database{uri: c.URI}, sessions: c.Sessions, outbox: newOutbox(c)}, nil
 }
 
 // Close ends the store's connections, if it has any.
@@ -50,45 +60,68 @@ func (s *Store) Prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = users.Indexes().CreateOne(ctx, mongo.IndexModel{
-		Keys:    bson.D{{Key: "email", Value: 1}},
-		Options: options.Index().SetUnique(true),
-	})
-	return translate("create the index of emails", err)
+	for _, index := range []mongo.IndexModel{ // one at a time: the embedded server fails on two that exist
+		{Keys: bson.D{{Key: "email", Value: 1}}, Options: options.Index().SetUnique(true)},
+		{Keys: bson.D{{Key: "undelivered", Value: 1}}}, // what the relay looks for
+	} {
+		if _, err := users.Indexes().CreateOne(ctx, index); err != nil {
+			return translate("create an index", err)
+		}
+	}
+	return nil
 }
 
-// Create adds a user with its first session. It returns ErrEmailUsed where
-// another has the email.
+// Create adds a user, with its first session unless that is nil. It returns
+// ErrUsed where there is one with this email or this id.
 //
 // One insert: of any number of sign-ups with one email, at one time, the unique
 // index lets one through. A process that dies leaves a whole user or none.
-func (s *Store) Create(ctx context.Context, u User, password string, first Session) error {
+func (s *Store) Create(ctx context.Context, u User, password string, first *Session) error {
 	users, err := s.database.users()
 	if err != nil {
 		return err
 	}
-	_, err = users.InsertOne(ctx, bson.D{
+	now := s.outbox.now()
+	document := bson.D{
 		{Key: "_id", Value: u.ID},
 		{Key: "email", Value: u.Email},
 		{Key: "password", Value: password},
-		{Key: "createdAt", Value: first.CreatedAt},
-		{Key: "opened", Value: 1},
-		{Key: "sessions", Value: bson.D{{Key: first.ID, Value: first}}},
-	})
-	if mongo.IsDuplicateKeyError(err) {
-		return ErrEmailUsed // without the driver's text: it quotes the email
+		{Key: "createdAt", Value: now},
 	}
-	return translate("create a user", err)
+	told := event.Data{UserID: u.ID, Email: u.Email}
+	if first != nil {
+		document = append(document, bson.E{Key: "opened", Value: 1}, bson.E{Key: "sessions", Value: bson.D{{Key: first.ID, Value: *first}}})
+		told.SessionID = first.ID
+	}
+	events := s.outbox.events(ctx, event.SignedUp, told)
+	_, err = users.InsertOne(ctx, append(document, events.members()...))
+	if mongo.IsDuplicateKeyError(err) {
+		return ErrUsed // without the driver's text: it quotes the email
+	}
+	if err != nil {
+		return translate("create a user", err)
+	}
+	s.outbox.deliver(ctx, users, events)
+	return nil
 }
 
 // Account returns the account of an email, or ErrUnknown.
 func (s *Store) Account(ctx context.Context, email string) (Account, error) {
+	return s.account(ctx, bson.D{{Key: "email", Value: email}})
+}
+
+// AccountByID returns the account of a user's id, or ErrUnknown.
+func (s *Store) AccountByID(ctx context.Context, id string) (Account, error) {
+	return s.account(ctx, bson.D{{Key: "_id", Value: id}})
+}
+
+func (s *Store) account(ctx context.Context, filter bson.D) (Account, error) {
 	users, err := s.database.users()
 	if err != nil {
 		return Account{}, err
 	}
 	var a Account
-	err = users.FindOne(ctx, bson.D{{Key: "email", Value: email}}).Decode(&a)
+	err = users.FindOne(ctx, filter).Decode(&a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return a, ErrUnknown
 	}
@@ -108,11 +141,13 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 		return err
 	}
 	for range openTries {
-		result, err := users.UpdateOne(ctx, unchanged(a), s.opening(a, open, rehash))
+		update, events := s.opening(ctx, a, open, rehash)
+		result, err := users.UpdateOne(ctx, unchanged(a), update)
 		if err != nil {
 			return translate("open a session", err)
 		}
 		if result.MatchedCount == 1 {
+			s.outbox.deliver(ctx, users, events)
 			return nil
 		}
 		read, err := s.Account(ctx, a.Email)
@@ -129,30 +164,51 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 
 // unchanged matches an account as it was read.
 func unchanged(a Account) bson.D {
-	opened := bson.E{Key: "opened", Value: a.Opened}
-	if a.Opened == 0 { // a user that was brought along has no such member yet
-		opened.Value = bson.D{{Key: "$exists", Value: false}}
-	}
-	return bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled, opened}
+	return bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled, opened(a)}
 }
 
-func (s *Store) opening(a Account, open Session, rehash string) bson.D {
+// opened matches an account to which no session was added since it was read. A
+// user that was brought along has no such member before the first sign-in.
+func opened(a Account) bson.E {
+	if a.Opened == 0 {
+		return bson.E{Key: "opened", Value: bson.D{{Key: "$exists", Value: false}}}
+	}
+	return bson.E{Key: "opened", Value: a.Opened}
+}
+
+// opening is the update that adds a session, drops those that must give way, and
+// writes the events that tell of both.
+func (s *Store) opening(ctx context.Context, a Account, open Session, rehash string) (bson.D, *events) {
 	set := bson.D{{Key: session(open.ID), Value: open}}
 	if rehash != "" {
 		set = append(set, bson.E{Key: "password", Value: rehash})
 	}
-	update := bson.D{
-		{Key: "$set", Value: set},
-		{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}},
-	}
 	var unset bson.D
-	for _, id := range a.surplus(open.CreatedAt, s.sessions) {
-		unset = append(unset, bson.E{Key: session(id), Value: ""})
+	told := []event.Data{{UserID: a.ID, Email: a.Email, SessionID: open.ID}}
+	expired, displaced := a.surplus(open.CreatedAt, s.sessions)
+	for _, sid := range append(expired, displaced...) {
+		unset = append(unset, bson.E{Key: session(sid), Value: ""})
+	}
+	for _, sid := range displaced {
+		told = append(told, event.Data{UserID: a.ID, SessionID: sid, Reason: event.Displaced})
+	}
+	events := s.outbox.events(ctx, event.SignedIn, told[0])
+	events.add(ctx, event.SignedOut, told[1:]...)
+	unset = append(unset, s.outbox.overflow(ctx, a)...)
+	return update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}, events), events
+}
+
+// update puts the parts of an update together, without those that are empty,
+// which MongoDB would refuse.
+func update(set, unset, more bson.D, events *events) bson.D {
+	u := more
+	if set = append(set, events.fields()...); set != nil {
+		u = append(u, bson.E{Key: "$set", Value: set})
 	}
 	if unset != nil {
-		update = append(update, bson.E{Key: "$unset", Value: unset})
+		u = append(u, bson.E{Key: "$unset", Value: unset})
 	}
-	return update
+	return append(u, events.since()...)
 }
 
 // Session returns the user of a live session, or ErrEnded.
@@ -177,16 +233,27 @@ func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (Use
 
 // End ends a session. To end one that has ended is no error.
 func (s *Store) End(ctx context.Context, id, sid string) error {
-	return s.end(ctx, bson.D{{Key: "_id", Value: id}}, sid)
+	return s.end(ctx, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
 }
 
-func (s *Store) end(ctx context.Context, filter bson.D, sid string) error {
+// end ends a session of the user that the filter matches, if it is there: only
+// then is there something to tell.
+func (s *Store) end(ctx context.Context, filter bson.D, id, sid, reason string) error {
 	users, err := s.database.users()
 	if err != nil {
 		return err
 	}
-	_, err = users.UpdateOne(ctx, filter, bson.D{{Key: "$unset", Value: bson.D{{Key: session(sid), Value: ""}}}})
-	return translate("end a session", err)
+	events := s.outbox.events(ctx, event.SignedOut, event.Data{UserID: id, SessionID: sid, Reason: reason})
+	result, err := users.UpdateOne(ctx,
+		append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}}),
+		update(nil, bson.D{{Key: session(sid), Value: ""}}, nil, events))
+	if err != nil {
+		return translate("end a session", err)
+	}
+	if result.MatchedCount == 1 {
+		s.outbox.deliver(ctx, users, events)
+	}
+	return nil
 }
 
 // Rotate exchanges a refresh token and returns the session as it then is. A
@@ -250,7 +317,7 @@ func (s *Store) replay(ctx context.Context, users *mongo.Collection, r Rotation,
 	case bytes.Equal(found.Used, r.Used) && now.Sub(found.RotatedAt) <= ReplayWindow:
 		return a.User, found, nil
 	}
-	if err := s.end(ctx, family, r.Session); err != nil {
+	if err := s.end(ctx, family, r.User, r.Session, event.Theft); err != nil {
 		return User{}, Session{}, err
 	}
 	return User{}, Session{}, ErrReused

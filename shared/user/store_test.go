@@ -21,7 +21,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 // open returns a prepared store on a database of its own.
 func open(t *testing.T, sessions int) *user.Store {
 	t.Helper()
-	s, err := user.New(mongotest.URI(t), sessions)
+	s, err := user.New(user.Config{URI: mongotest.URI(t), Sessions: sessions})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,9 +37,14 @@ func record(id string, at time.Time) user.Session {
 		CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(time.Hour)}
 }
 
+func first(id string) *user.Session {
+	s := record(id, noon)
+	return &s
+}
+
 func create(t *testing.T, s *user.Store, id string) user.Account {
 	t.Helper()
-	if err := s.Create(t.Context(), user.User{ID: id, Email: id + "@example.com"}, "hash", record(id+"0", noon)); err != nil {
+	if err := s.Create(t.Context(), user.User{ID: id, Email: id + "@example.com"}, "hash", first(id+"0")); err != nil {
 		t.Fatal(err)
 	}
 	a, err := s.Account(t.Context(), id+"@example.com")
@@ -77,8 +82,8 @@ func TestPrepareMayBeRepeatedAndRacedAndKeepsWhatIsThere(t *testing.T) {
 
 func TestOfManyUsersWithOneEmailOneIsCreated(t *testing.T) {
 	s := open(t, 5)
-	won := together(t, 100, user.ErrEmailUsed, func(i int) error {
-		return s.Create(t.Context(), user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, "hash", record("a", noon))
+	won := together(t, 100, user.ErrUsed, func(i int) error {
+		return s.Create(t.Context(), user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, "hash", first("a"))
 	})
 	if won != 1 {
 		t.Errorf("%d were created", won)
@@ -209,7 +214,7 @@ func TestARotationWithoutTheFamilyChangesNothing(t *testing.T) {
 
 func TestADatabaseThatIsAwayIsUnavailableAndComesBack(t *testing.T) {
 	server := mongotest.Server(t)
-	s, err := user.New(server.URI()+"?serverSelectionTimeoutMS=1500", 5)
+	s, err := user.New(user.Config{URI: server.URI() + "?serverSelectionTimeoutMS=1500", Sessions: 5})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +226,7 @@ func TestADatabaseThatIsAwayIsUnavailableAndComesBack(t *testing.T) {
 	server.Kill()
 	var away sync.WaitGroup
 	for name, call := range map[string]func() error{
-		"create":  func() error { return s.Create(t.Context(), user.User{ID: "b", Email: "b"}, "hash", record("b", noon)) },
+		"create":  func() error { return s.Create(t.Context(), user.User{ID: "b", Email: "b"}, "hash", first("b")) },
 		"account": func() error { _, err := s.Account(t.Context(), "ann@example.com"); return err },
 		"open": func() error {
 			return s.Open(t.Context(), user.Account{User: user.User{ID: "ann"}}, record("b", noon), "")
@@ -260,7 +265,7 @@ func TestConnectionStrings(t *testing.T) {
 		{"mongodb://db/users?tls=secret", "is not a connection string"},
 		{"mongodb://a,b/?directConnection=true", "has an option"},
 	} {
-		_, err := user.New(c.uri, 5)
+		_, err := user.New(user.Config{URI: c.uri, Sessions: 5})
 		if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault) || strings.Contains(err.Error(), "secret")) {
 			t.Errorf("%s: %v", c.uri, err)
 		}

@@ -2,7 +2,9 @@
 //
 //	users: { _id, email, password, createdAt, disabledAt?, opened,
 //	         sessions: { <sid>: { family, token, used?, salt?, generation,
-//	                              createdAt, rotatedAt, expiresAt } } }
+//	                              createdAt, rotatedAt, expiresAt } },
+//	         events:   { <id>:  { type, time, trace?, data } }, undelivered?,
+//	         handled:  { <key>: { at, ended } } }
 //
 // A user and all its sessions are ONE document, so every change of state is ONE
 // atomic write with no transaction, on any MongoDB: "a write operation is atomic
@@ -14,6 +16,11 @@
 //
 // Expiry is checked in every read. Expired sessions are swept out when the
 // document is written for a sign-in anyway; nothing depends on the sweep.
+//
+// Where there is a sink, each change writes the event that tells of it into the
+// same document by the same write (the outbox pattern): events are what was not
+// delivered yet, undelivered is when the oldest of them was written, or before.
+// handled remembers which events of others were acted on.
 //
 // The store uses only operations that MongoDB and the embedded server answer
 // alike. It translates the driver's errors: what callers see is one of the
@@ -27,12 +34,15 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"ticketing.com/auth/shared/event"
 )
 
 var (
-	// ErrEmailUsed: another user has this email.
-	ErrEmailUsed = errors.New("the email is in use")
-	// ErrUnknown: no user has this email.
+	// ErrUsed: another user has this email, or this id. Not every server says
+	// which.
+	ErrUsed = errors.New("the email is in use")
+	// ErrUnknown: there is no such user.
 	ErrUnknown = errors.New("no such user")
 	// ErrChanged: the password or the state of the account is no longer the one
 	// that was checked.
@@ -74,23 +84,28 @@ type Account struct {
 	DisabledAt *time.Time         `bson:"disabledAt,omitempty"`
 	Sessions   map[string]Session `bson:"sessions"`
 	Opened     int                `bson:"opened"` // sessions ever opened: the compare-and-set of Open
+	CreatedAt  time.Time          `bson:"createdAt"`
+
+	Events      map[string]event.Event `bson:"events"`
+	Undelivered time.Time              `bson:"undelivered"`
+	Handled     map[string]handled     `bson:"handled"`
 }
 
 // surplus names the sessions that must go so that one more fits: the expired,
-// and then those longest without a refresh.
-func (a Account) surplus(now time.Time, limit int) []string {
-	var gone, live []string
+// and the live ones longest without a refresh.
+func (a Account) surplus(now time.Time, limit int) (expired, displaced []string) {
+	var live []string
 	for id, s := range a.Sessions {
 		if s.ExpiresAt.After(now) {
 			live = append(live, id)
 		} else {
-			gone = append(gone, id)
+			expired = append(expired, id)
 		}
 	}
 	slices.SortFunc(live, func(x, y string) int {
 		return cmp.Or(a.Sessions[x].RotatedAt.Compare(a.Sessions[y].RotatedAt), cmp.Compare(x, y))
 	})
-	return append(gone, live[:max(0, len(live)-limit+1)]...)
+	return expired, live[:max(0, len(live)-limit+1)]
 }
 
 // A Rotation asks to exchange the newest refresh token of a session for another.

@@ -1,0 +1,129 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/binding"
+	"github.com/cloudevents/sdk-go/v2/event"
+	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
+
+	"ticketing.com/auth/shared/endpoint"
+	out "ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/telemetry"
+)
+
+// eventPath is where the functions take events, each at the root of its own
+// service, which the public routes do not reach.
+const eventPath = "/"
+
+// maxEvent bounds an event on the wire, in bytes: in structured mode its data, of
+// at most endpoint.MaxBody, may be base64, and has its attributes beside it.
+const maxEvent = 4 * endpoint.MaxBody
+
+// serveEvent is the CloudEvents door (CloudEvents HTTP Protocol Binding 1.0, the
+// binary and the structured mode). Its statuses speak to a broker, which sends
+// again what is answered 404, 408, 409, 429 or 5xx, and gives up on all else; and
+// what it answers with 2xx is an event or empty, since a broker takes the body for
+// the reply.
+func (d *door) serveEvent(w http.ResponseWriter, r *http.Request) {
+	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
+	f, request, err := d.readEvent(ctx, w, r)
+	if err != nil {
+		write(w, d.refuse(ctx, r, endpoint.Spec{Name: "-", Path: "event"}, err))
+		return
+	}
+	response, replyType := f.InvokeEvent(ctx, request)
+	switch {
+	case response.Status != http.StatusOK:
+		write(w, response)
+	case replyType == "":
+		write(w, endpoint.Response{Status: http.StatusOK, Header: http.Header{"Cache-Control": {"no-store"}}})
+	default:
+		writeReply(ctx, w, request.Key, replyType, response.Body)
+	}
+}
+
+// readEvent makes a request of an event, and finds the function that takes it.
+func (d *door) readEvent(ctx context.Context, w http.ResponseWriter, r *http.Request) (*endpoint.Function, *endpoint.Request, error) {
+	if err := d.senders.check(ctx, r.Header.Values("Authorization")); err != nil {
+		return nil, nil, err
+	}
+	if r.ContentLength > maxEvent {
+		return nil, nil, fault.New(fault.TooLarge, "The event is larger than 64 KiB.")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxEvent)
+	message := cehttp.NewMessageFromHttpRequest(r)
+	switch message.ReadEncoding() {
+	case binding.EncodingBinary, binding.EncodingStructured:
+	case binding.EncodingBatch:
+		return nil, nil, fault.New(fault.UnsupportedMedia, "Events are taken one by one, not in batches.")
+	default:
+		if isEvent(r.Header) { // of another version, say: no plain request has these headers
+			return nil, nil, malformed()
+		}
+		return nil, nil, fault.New(fault.UnsupportedMedia, "This address takes CloudEvents 1.0.")
+	}
+	e, err := binding.ToEvent(ctx, message)
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, nil, fault.New(fault.TooLarge, "The event is larger than 64 KiB.")
+	}
+	if err != nil || e.Validate() != nil || e.SpecVersion() != event.CloudEventsVersionV1 {
+		return nil, nil, malformed()
+	}
+	f := d.triggers[e.Type()]
+	if f == nil {
+		return nil, nil, fault.New(fault.Invalid, "Events of this type are not taken here.")
+	}
+	return f, eventRequest(r, e), nil
+}
+
+func malformed() error { return fault.New(fault.Invalid, "This is not a valid CloudEvents 1.0 event.") }
+
+// eventRequest gives the data to the function as it gives a body. An event is
+// known by its source and id (CloudEvents §3.1.1): a second delivery has the same
+// key.
+func eventRequest(r *http.Request, e *event.Event) *endpoint.Request {
+	contentType := e.DataContentType()
+	if contentType == "" {
+		contentType = event.ApplicationJSON // §3.1.2: the default of the JSON format
+	}
+	sum := sha256.Sum256([]byte("event\x00" + e.Source() + "\x00" + e.ID()))
+	return &endpoint.Request{
+		Method:      r.Method,
+		ContentType: []string{contentType},
+		Length:      int64(len(e.Data())),
+		Body:        bytes.NewReader(e.Data()),
+		Key:         hex.EncodeToString(sum[:16]),
+	}
+}
+
+// writeReply writes the event that answers one. The same delivery again gets the
+// same id.
+func writeReply(ctx context.Context, w http.ResponseWriter, key, replyType string, data []byte) {
+	reply := event.New()
+	reply.SetID(key)
+	reply.SetSource(out.Source)
+	reply.SetType(replyType)
+	reply.SetTime(time.Now())
+	reply.SetExtension("traceparent", telemetry.From(ctx).Traceparent())
+	err := reply.SetData(event.ApplicationJSON, json.RawMessage(data))
+	if err == nil {
+		err = reply.Validate()
+	}
+	if err != nil {
+		write(w, endpoint.Response{Status: http.StatusInternalServerError, Header: http.Header{"Cache-Control": {"no-store"}}})
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// the status is on its way; a broker that is gone will deliver again
+	_ = cehttp.WriteResponseWriter(ctx, binding.ToMessage(&reply), http.StatusOK, w)
+}

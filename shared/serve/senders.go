@@ -1,0 +1,182 @@
+package serve
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/fault"
+)
+
+// senders decides who may send events. With an issuer and an audience each
+// delivery must carry an OIDC token of them, as Knative's broker and sources send;
+// without, the network decides.
+//
+// It fails closed: while the issuer's keys cannot be had, no event is let in, and
+// the broker is told to try again.
+type senders struct {
+	settings app.EventDoor
+	now      func() time.Time
+
+	mu       sync.Mutex
+	verifier *oidc.IDTokenVerifier // made when the first event needs it
+}
+
+const (
+	// fetchPause is the least time between two requests to the issuer: a stranger
+	// who sends tokens with unknown key ids must not make us its load.
+	fetchPause = 5 * time.Second
+	// fetchTimeout bounds one request to the issuer.
+	fetchTimeout = 3 * time.Second
+	// maxDocument bounds what is read of an answer of the issuer, in bytes.
+	maxDocument = 256 << 10
+)
+
+func newSenders(settings app.EventDoor, now func() time.Time) *senders {
+	return &senders{settings: settings, now: now}
+}
+
+// check returns nil for a delivery that may be taken.
+func (s *senders) check(ctx context.Context, headers []string) error {
+	if s.settings.Issuer == "" {
+		return nil
+	}
+	if len(headers) == 0 {
+		return fault.NoToken()
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return fault.InvalidToken(errors.New("not one bearer token"))
+	}
+	verifier, err := s.ready(ctx)
+	if err != nil {
+		return fault.Away(fmt.Errorf("the issuer of event tokens: %w", err))
+	}
+	call := &keyCall{}
+	if _, err := verifier.Verify(context.WithValue(ctx, keyCall{}, call), strings.TrimSpace(token)); err != nil {
+		if call.unreachable != nil {
+			return fault.Away(fmt.Errorf("the keys of event tokens: %w", call.unreachable))
+		}
+		return fault.InvalidToken(errors.New("the event token does not verify")) // the library's words may quote claims
+	}
+	return nil
+}
+
+// ready returns the verifier, made once its issuer could be asked.
+func (s *senders) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.verifier != nil {
+		return s.verifier, nil
+	}
+	client, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	// the keys are fetched as long as the process lives, not only this request
+	lasting := oidc.ClientContext(context.WithoutCancel(ctx), client)
+	url := s.settings.KeysURL
+	if url == "" {
+		provider, err := oidc.NewProvider(lasting, s.settings.Issuer)
+		if err != nil {
+			return nil, err
+		}
+		var document struct {
+			KeysURL string `json:"jwks_uri"`
+		}
+		if err := provider.Claims(&document); err != nil {
+			return nil, err
+		}
+		url = document.KeysURL
+	}
+	s.verifier = oidc.NewVerifier(s.settings.Issuer, keys{oidc.NewRemoteKeySet(lasting, url)}, &oidc.Config{
+		ClientID:             s.settings.Audience,
+		SupportedSigningAlgs: []string{oidc.RS256, oidc.ES256, oidc.EdDSA},
+		Now:                  s.now,
+	})
+	return s.verifier, nil
+}
+
+func (s *senders) client() (*http.Client, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if s.settings.CAFile != "" {
+		pem, err := os.ReadFile(s.settings.CAFile)
+		if err != nil {
+			return nil, errors.New("EVENT_OIDC_CA_FILE cannot be read")
+		}
+		roots, err := x509.SystemCertPool()
+		if err != nil {
+			roots = x509.NewCertPool()
+		}
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, errors.New("EVENT_OIDC_CA_FILE has no certificate in PEM form")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	return &http.Client{Transport: &frugal{transport: transport, last: map[string]attempt{}}, Timeout: fetchTimeout}, nil
+}
+
+// keys tells the caller of Verify whether it was the keys that were missing, which
+// the library's error does not.
+type keys struct{ set oidc.KeySet }
+
+type keyCall struct{ unreachable error }
+
+func (k keys) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
+	payload, err := k.set.VerifySignature(ctx, jwt)
+	if err != nil && strings.HasPrefix(err.Error(), "fetching keys") && !errors.Is(err, errFresh) {
+		ctx.Value(keyCall{}).(*keyCall).unreachable = err
+	}
+	return payload, err
+}
+
+// errFresh: the keys were fetched a moment ago, so a token whose key is not among
+// them is not the issuer's.
+var errFresh = errors.New("fetched a moment ago")
+
+// frugal asks each address no more often than once in fetchPause, and reads no
+// more than maxDocument.
+type frugal struct {
+	transport http.RoundTripper
+
+	mu   sync.Mutex
+	last map[string]attempt // by URL: the issuer's document and its keys
+}
+
+type attempt struct {
+	at time.Time
+	ok bool
+}
+
+func (f *frugal) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	url := r.URL.String()
+	if before := f.last[url]; time.Since(before.at) < fetchPause {
+		if before.ok {
+			return nil, errFresh
+		}
+		return nil, errors.New("failed a moment ago")
+	}
+	response, err := f.transport.RoundTrip(r)
+	f.last[url] = attempt{time.Now(), err == nil && response.StatusCode == http.StatusOK}
+	if err != nil {
+		return nil, err
+	}
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(response.Body, maxDocument), response.Body}
+	return response, nil
+}

@@ -1,0 +1,167 @@
+package serve_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+
+	"ticketing.com/auth/shared/serve"
+)
+
+// An issuer is an OIDC provider of a cluster.
+type issuer struct {
+	url   string
+	ca    string
+	key   *rsa.PrivateKey
+	asked atomic.Int64
+	down  atomic.Bool
+}
+
+func newIssuer(t *testing.T) *issuer {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &issuer{key: key}
+	server := httptest.NewTLSServer(i)
+	t.Cleanup(server.Close)
+	i.url, i.ca = server.URL, filepath.Join(t.TempDir(), "ca.pem")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(i.ca, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func (i *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	i.asked.Add(1)
+	switch {
+	case i.down.Load():
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case r.URL.Path == "/.well-known/openid-configuration":
+		json.NewEncoder(w).Encode(map[string]any{"issuer": i.url, "jwks_uri": i.url + "/keys"})
+	case r.URL.Path == "/keys":
+		json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: "k1", Algorithm: "RS256", Use: "sig"}}})
+	}
+}
+
+func (i *issuer) settings(more ...string) map[string]string {
+	s := map[string]string{"EVENTS": "on", "EVENT_OIDC_ISSUER": i.url, "EVENT_OIDC_AUDIENCE": "signup", "EVENT_OIDC_CA_FILE": i.ca}
+	for k := 0; k < len(more); k += 2 {
+		s[more[k]] = more[k+1]
+	}
+	return s
+}
+
+func signed(t *testing.T, method jwt.SigningMethod, key any, kid string, change jwt.MapClaims) string {
+	t.Helper()
+	claims := jwt.MapClaims{"sub": "system:serviceaccount:knative-eventing:broker", "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()}
+	for name, value := range change {
+		claims[name] = value
+	}
+	token := jwt.NewWithClaims(method, claims)
+	token.Header["kid"] = kid
+	s, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestADeliveryMustProveWhereItComesFrom(t *testing.T) {
+	i := newIssuer(t)
+	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := jwt.MapClaims{"iss": i.url, "aud": []string{"other", "signup"}}
+	with := func(name string, value any) jwt.MapClaims {
+		c := jwt.MapClaims{}
+		for k, v := range right {
+			c[k] = v
+		}
+		c[name] = value
+		return c
+	}
+	rs := jwt.SigningMethodRS256
+	for name, settings := range map[string]map[string]string{
+		"by discovery":     i.settings(),
+		"by a JWK Set URL": i.settings("EVENT_OIDC_JWKS_URL", i.url+"/keys"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := wiring(io.Discard, settings)
+			handler := serve.Handler(w, greeter)
+			if err := w.Err(); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range []struct {
+				name, authorization string
+				status              int
+			}{
+				{"a token of the issuer for this audience", "Bearer " + signed(t, rs, i.key, "k1", right), 200},
+				{"the same with the scheme in other letters", "bearer " + signed(t, rs, i.key, "k1", right), 200},
+				{"none", "", 401},
+				{"another scheme", "Basic " + signed(t, rs, i.key, "k1", right), 401},
+				{"words", "Bearer of good news", 401},
+				{"another audience", "Bearer " + signed(t, rs, i.key, "k1", with("aud", "signin")), 401},
+				{"another issuer", "Bearer " + signed(t, rs, i.key, "k1", with("iss", "https://evil.example")), 401},
+				{"an expired one", "Bearer " + signed(t, rs, i.key, "k1", with("exp", time.Now().Add(-time.Minute).Unix())), 401},
+				{"another key under the known id", "Bearer " + signed(t, jwt.SigningMethodES256, stranger, "k1", right), 401},
+				{"an unknown key", "Bearer " + signed(t, jwt.SigningMethodES256, stranger, "k9", right), 401},
+				{"the public key as a secret", "Bearer " + signed(t, jwt.SigningMethodHS256, i.key.N.Bytes(), "k1", right), 401},
+				{"no signature", "Bearer " + signed(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "k1", right), 401},
+			} {
+				header := binary
+				if c.authorization != "" {
+					header += "\nAuthorization: " + c.authorization
+				}
+				status, h, body := deliver(t, handler, header, `{"name":"ann"}`)
+				if status != c.status || (status == 401) != (h.Get("WWW-Authenticate") != "") {
+					t.Errorf("%s: %d %v %s", c.name, status, h, body)
+				}
+			}
+			before := i.asked.Load()
+			for range 20 {
+				deliver(t, handler, binary+"\nAuthorization: Bearer "+signed(t, jwt.SigningMethodES256, stranger, "k9", right), `{}`)
+			}
+			if n := i.asked.Load() - before; n > 1 {
+				t.Errorf("tokens of unknown keys made %d requests to the issuer", n)
+			}
+		})
+	}
+}
+
+func TestWhileTheIssuerIsAwayNoEventIsLetIn(t *testing.T) {
+	i := newIssuer(t)
+	i.down.Store(true)
+	token := signed(t, jwt.SigningMethodRS256, i.key, "k1", jwt.MapClaims{"iss": i.url, "aud": "signup"})
+	for name, settings := range map[string]map[string]string{
+		"its document": i.settings(),
+		"its keys":     i.settings("EVENT_OIDC_JWKS_URL", i.url+"/keys"),
+		"its address":  i.settings("EVENT_OIDC_JWKS_URL", "https://127.0.0.1:1/keys"),
+		"its CA":       i.settings("EVENT_OIDC_CA_FILE", "/nowhere"),
+	} {
+		handler := serve.Handler(wiring(io.Discard, settings), greeter)
+		for range 2 {
+			status, h, body := deliver(t, handler, binary+"\nAuthorization: Bearer "+token, `{"name":"ann"}`)
+			if status != http.StatusServiceUnavailable || h.Get("Retry-After") == "" {
+				t.Errorf("%s: %d %s", name, status, body)
+			}
+		}
+	}
+}

@@ -1,0 +1,262 @@
+package user
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/telemetry"
+)
+
+// outboxLimit bounds the events of a user that wait for the sink. A sign-in
+// beyond it drops the oldest and logs which: somebody must be able to sign in
+// while a sink is away for a week, and the newest tells most. Only a sign-in
+// drops, since only it reads the document first; a sign-out adds one without, but
+// needs a session that a sign-in opened, so the bound can be passed by no more
+// than the sessions a user may have.
+const outboxLimit = 50
+
+// patience is how long the relay waits for the sink to take one event. Nobody
+// waits for the relay.
+const patience = 5 * time.Second
+
+// An outbox writes events into documents, sends them, and forgets those that were
+// taken.
+type outbox struct {
+	sink *event.Sink // nil: nothing is written
+	now  func() time.Time
+	log  *slog.Logger
+}
+
+func newOutbox(c Config) *outbox {
+	o := &outbox{sink: c.Sink, now: c.Now, log: c.Log}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	if o.log == nil {
+		o.log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// events are those of one change: what is written with it, and sent after it.
+type events struct {
+	of   string // the user's id
+	at   time.Time
+	all  []event.Event
+	mute bool // there is no sink
+}
+
+// events begins the events of a change.
+func (o *outbox) events(ctx context.Context, kind string, told event.Data) *events {
+	e := &events{of: told.UserID, at: o.now(), mute: o.sink == nil}
+	e.add(ctx, kind, told)
+	return e
+}
+
+func (e *events) add(ctx context.Context, kind string, told ...event.Data) {
+	if e.mute {
+		return
+	}
+	var trace string
+	if t := telemetry.From(ctx); t.ID != "" {
+		trace = t.Traceparent()
+	}
+	for _, data := range told {
+		e.all = append(e.all, event.New(kind, e.at, trace, data))
+	}
+	// MongoDB adds the members of an update in the order of their names; in
+	// this order forget recognises them
+	slices.SortFunc(e.all, func(x, y event.Event) int { return cmp.Compare(x.ID, y.ID) })
+}
+
+// fields are the members that an update sets.
+func (e *events) fields() (set bson.D) {
+	for _, v := range e.all {
+		set = append(set, bson.E{Key: "events." + v.ID, Value: v})
+	}
+	return set
+}
+
+// since is the part of an update that keeps undelivered at the oldest.
+func (e *events) since() bson.D {
+	if len(e.all) == 0 {
+		return nil
+	}
+	return bson.D{{Key: "$min", Value: bson.D{{Key: "undelivered", Value: e.at}}}}
+}
+
+// members are what a new document has of them.
+func (e *events) members() bson.D {
+	if len(e.all) == 0 {
+		return nil
+	}
+	return bson.D{{Key: "events", Value: e.document()}, {Key: "undelivered", Value: e.at}}
+}
+
+func (e *events) document() bson.D {
+	d := bson.D{}
+	for _, v := range e.all {
+		d = append(d, bson.E{Key: v.ID, Value: v})
+	}
+	return d
+}
+
+// deliver sends the events of a change while its caller still waits, but not for
+// longer than the sink's timeout. It fails nobody: what is not taken now stays for
+// the relay.
+func (o *outbox) deliver(ctx context.Context, users *mongo.Collection, e *events) {
+	if len(e.all) == 0 {
+		return
+	}
+	sending, cancel := context.WithTimeout(ctx, o.sink.Timeout())
+	defer cancel()
+	taken := o.send(sending, e.all)
+	if len(taken) == 0 {
+		return
+	}
+	if len(taken) == len(e.all) {
+		// nearly always these were the only ones: then all traces of them go at once
+		result, err := users.UpdateOne(ctx,
+			bson.D{{Key: "_id", Value: e.of}, {Key: "events", Value: e.document()}},
+			bson.D{{Key: "$unset", Value: bson.D{{Key: "events", Value: ""}, {Key: "undelivered", Value: ""}}}})
+		if err != nil || result.MatchedCount == 1 {
+			o.noteLost(ctx, err)
+			return
+		}
+	}
+	o.noteLost(ctx, forget(ctx, users, e.of, taken))
+}
+
+// send sends events one after the other and returns those that were taken. It
+// stops at the first that is not: the others would meet the same sink, and their
+// order is worth something.
+func (o *outbox) send(ctx context.Context, all []event.Event) (taken []event.Event) {
+	inTime := slices.SortedFunc(slices.Values(all), func(x, y event.Event) int {
+		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(rank(x.Type), rank(y.Type)), cmp.Compare(x.ID, y.ID))
+	})
+	for _, e := range inTime {
+		if err := o.sink.Send(ctx, e); err != nil {
+			o.log.WarnContext(ctx, "event not delivered", "event", e.ID, "type", e.Type, "error", err)
+			return taken
+		}
+		taken = append(taken, e)
+	}
+	return taken
+}
+
+// rank orders events of one moment: a session ends before another begins.
+func rank(kind string) int {
+	return slices.Index([]string{event.SignedUp, event.SignedOut, event.SignedIn}, kind)
+}
+
+// forget removes events that were taken.
+func forget(ctx context.Context, users *mongo.Collection, id string, taken []event.Event) error {
+	var unset bson.D
+	for _, e := range taken {
+		unset = append(unset, bson.E{Key: "events." + e.ID, Value: ""})
+	}
+	_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$unset", Value: unset}})
+	return translate("forget events", err)
+}
+
+// noteLost logs that events which were taken are still written down: they will
+// be delivered a second time.
+func (o *outbox) noteLost(ctx context.Context, err error) {
+	if err != nil {
+		o.log.WarnContext(ctx, "delivered events not forgotten", "error", err)
+	}
+}
+
+// overflow is the part of a sign-in that drops the oldest events over the limit.
+func (o *outbox) overflow(ctx context.Context, a Account) (unset bson.D) {
+	if o.sink == nil || len(a.Events) < outboxLimit {
+		return nil
+	}
+	waiting := a.waiting()
+	for _, e := range waiting[:len(waiting)-outboxLimit+1] {
+		o.log.ErrorContext(ctx, "event dropped: too many wait for the sink", "event", e.ID, "type", e.Type, "time", e.Time)
+		unset = append(unset, bson.E{Key: "events." + e.ID, Value: ""})
+	}
+	return unset
+}
+
+// waiting returns the account's undelivered events, the oldest first.
+func (a Account) waiting() []event.Event {
+	var all []event.Event
+	for id, e := range a.Events {
+		e.ID = id
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(x, y event.Event) int { return cmp.Or(x.Time.Compare(y.Time), strings.Compare(x.ID, y.ID)) })
+	return all
+}
+
+// Undelivered returns up to limit accounts that have events which wait for the
+// sink, those that wait longest first.
+func (s *Store) Undelivered(ctx context.Context, limit int) ([]Account, error) {
+	users, err := s.database.users()
+	if err != nil {
+		return nil, err
+	}
+	cursor, err := users.Find(ctx, someUndelivered, options.Find().
+		SetSort(bson.D{{Key: "undelivered", Value: 1}}).SetLimit(int64(limit)).
+		SetProjection(bson.D{{Key: "events", Value: 1}, {Key: "undelivered", Value: 1}}))
+	if err != nil {
+		return nil, translate("find undelivered events", err)
+	}
+	var accounts []Account
+	return accounts, translate("find undelivered events", cursor.All(ctx, &accounts))
+}
+
+// CountUndelivered returns how many users have events which wait for the sink.
+func (s *Store) CountUndelivered(ctx context.Context) (int64, error) {
+	users, err := s.database.users()
+	if err != nil {
+		return 0, err
+	}
+	n, err := users.CountDocuments(ctx, someUndelivered)
+	return n, translate("count undelivered events", err)
+}
+
+var someUndelivered = bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Value: time.Time{}}}}}
+
+// Deliver sends the events of an account that Undelivered returned and forgets
+// those that were taken. It returns how many, and whether that was all. An account
+// whose events are not taken goes to the end of the line, so that one which the
+// sink refuses for ever holds up nobody.
+//
+// Two may deliver the same account at once: both send, which is what at least once
+// means, and forgetting twice is harmless.
+func (s *Store) Deliver(ctx context.Context, a Account) (sent int, all bool, err error) {
+	users, err := s.database.users()
+	if err != nil {
+		return 0, false, err
+	}
+	waiting := a.waiting()
+	sending, cancel := context.WithTimeout(ctx, patience)
+	taken := s.outbox.send(sending, waiting)
+	cancel()
+	if len(taken) > 0 {
+		if err := forget(ctx, users, a.ID, taken); err != nil {
+			return len(taken), false, err
+		}
+	}
+	if len(taken) == len(waiting) {
+		// only if nothing came in meanwhile
+		_, err = users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}, {Key: "events", Value: bson.D{}}},
+			bson.D{{Key: "$unset", Value: bson.D{{Key: "events", Value: ""}, {Key: "undelivered", Value: ""}}}})
+		return len(taken), true, translate("clear the outbox", err)
+	}
+	_, err = users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}, {Key: "undelivered", Value: a.Undelivered}},
+		bson.D{{Key: "$set", Value: bson.D{{Key: "undelivered", Value: s.outbox.now()}}}})
+	return len(taken), false, translate("send events to the end of the line", err)
+}

@@ -1,0 +1,108 @@
+package user
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/fault"
+)
+
+// handledLimit bounds how many requests of other services a user's document
+// remembers, the newest. A broker gives up on a delivery within minutes; nobody
+// signs a person out so often in that time.
+const handledLimit = 20
+
+// handled is what was done on a request that came as an event.
+type handled struct {
+	At    time.Time `bson:"at"`
+	Ended int       `bson:"ended"`
+}
+
+// EndOnRequest ends one session of a user, or all where sid is empty, because
+// another service asked for it by an event, and returns how many it ended. The
+// same key again returns the same number and changes nothing: a person who has
+// signed in since stays signed in.
+//
+// What was done is remembered in the user's own document, by the write that does
+// it, so there is no moment in which one is true without the other. A user that
+// does not exist has nothing to end and nothing to remember.
+func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.Time) (ended int, err error) {
+	users, err := s.database.users()
+	if err != nil {
+		return 0, err
+	}
+	for range openTries {
+		a, err := s.AccountByID(ctx, id)
+		if errors.Is(err, ErrUnknown) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if before, done := a.Handled[key]; done {
+			return before.Ended, nil
+		}
+		sids := a.live(sid, now)
+		update, events := s.ending(ctx, a, sids, key, now)
+		// the filter holds all that the update was made from: the sessions are
+		// still there, no other was opened, and nobody handled the request
+		filter := bson.D{{Key: "_id", Value: id}, opened(a), {Key: "handled." + key, Value: bson.D{{Key: "$exists", Value: false}}}}
+		for _, sid := range sids {
+			filter = append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}})
+		}
+		result, err := users.UpdateOne(ctx, filter, update)
+		if err != nil {
+			return 0, translate("end sessions on request", err)
+		}
+		if result.MatchedCount == 1 {
+			s.outbox.deliver(ctx, users, events)
+			return len(sids), nil
+		}
+	}
+	return 0, fault.Busy(time.Second, errors.New("end sessions on request: the account keeps changing"))
+}
+
+// live returns the named session if it lives, or all that live where none is
+// named.
+func (a Account) live(sid string, now time.Time) (sids []string) {
+	for id, s := range a.Sessions {
+		if s.ExpiresAt.After(now) && (sid == "" || sid == id) {
+			sids = append(sids, id)
+		}
+	}
+	slices.Sort(sids)
+	return sids
+}
+
+func (s *Store) ending(ctx context.Context, a Account, sids []string, key string, now time.Time) (bson.D, *events) {
+	events := &events{of: a.ID, at: now, mute: s.outbox.sink == nil}
+	var unset bson.D
+	for _, sid := range sids {
+		unset = append(unset, bson.E{Key: session(sid), Value: ""})
+		events.add(ctx, event.SignedOut, event.Data{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
+	}
+	for _, old := range a.forgettable() {
+		unset = append(unset, bson.E{Key: "handled." + old, Value: ""})
+	}
+	set := bson.D{{Key: "handled." + key, Value: handled{At: now, Ended: len(sids)}}}
+	return update(set, unset, nil, events), events
+}
+
+// forgettable names the oldest requests that must be forgotten so that one more
+// fits.
+func (a Account) forgettable() []string {
+	keys := make([]string, 0, len(a.Handled))
+	for key := range a.Handled {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(x, y string) int {
+		return cmp.Or(a.Handled[x].At.Compare(a.Handled[y].At), cmp.Compare(x, y))
+	})
+	return keys[:max(0, len(keys)-handledLimit+1)]
+}
