@@ -37,7 +37,7 @@ type currentuser struct {
 }
 
 func wire(w *app.Wiring) endpoint.Handler[endpoint.Bearer, Output] {
-	c := currentuser{w.Verifier(), w.Users(), w.Now()}
+	c := currentuser{token.WireVerifier(w), user.Wire(w, nil), w.Now()}
 	return c.handle
 }
 

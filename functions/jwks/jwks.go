@@ -12,6 +12,7 @@ import (
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/token"
 )
 
 // Endpoint is GET /.well-known/jwks.json.
@@ -25,7 +26,7 @@ var Endpoint = endpoint.Define(endpoint.Spec{
 }, wire)
 
 func wire(w *app.Wiring) endpoint.Handler[endpoint.None, jsontext.Value] {
-	keys := w.VerifyingKeys()
+	keys := token.WireKeys(w)
 	return func(context.Context, endpoint.None) (jsontext.Value, error) {
 		return keys.JWKS(), nil
 	}

@@ -13,6 +13,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -33,12 +34,11 @@ type Input struct {
 type refresh struct {
 	users  *user.Store
 	grants *session.Granter
-	life   time.Duration
 	now    func() time.Time
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	r := refresh{w.Users(), w.Grants(), w.SessionLife(), w.Now()}
+	r := refresh{user.Wire(w, sink.Wire(w)), session.Wire(w), w.Now()}
 	return r.handle
 }
 
@@ -51,7 +51,7 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 		return session.Grant{}, fault.InvalidToken(err)
 	}
 	now := r.now().Truncate(time.Millisecond)
-	u, rotated, err := r.users.Rotate(ctx, presented.Rotation(now, r.life), now)
+	u, rotated, err := r.users.Rotate(ctx, presented.Rotation(now, r.grants.Life()), now)
 	if errors.Is(err, user.ErrEnded) || errors.Is(err, user.ErrReused) {
 		return session.Grant{}, fault.InvalidToken(err)
 	}

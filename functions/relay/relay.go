@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/cloudevents"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is the event that wakes the relay, by its own name or as a PingSource
 // sends it, which cannot choose another.
-var Endpoint = endpoint.On(endpoint.Endpoint{Spec: endpoint.Spec{
+var Endpoint = cloudevents.On(endpoint.Endpoint{Spec: endpoint.Spec{
 	Name:    "relay",
 	Summary: "Deliver the events that the sink has not taken yet.",
 	Budget:  25 * time.Second, // below the 30 s after which Knative's sources give up
@@ -42,8 +44,8 @@ type relay struct {
 }
 
 func wire(w *app.Wiring) endpoint.Handler[endpoint.None, endpoint.None] {
-	w.RequireSink()
-	r := relay{w.Users(), w.Now(), w.Log()}
+	w.Required("K_SINK") // there is nothing to do without
+	r := relay{user.Wire(w, sink.Wire(w)), w.Now(), w.Log()}
 	return r.handle
 }
 

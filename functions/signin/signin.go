@@ -16,6 +16,7 @@ import (
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -52,12 +53,11 @@ type signin struct {
 	users     *user.Store
 	passwords *password.Hasher
 	grants    *session.Granter
-	life      time.Duration
 	now       func() time.Time
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signin{w.Users(), w.Passwords(), w.Grants(), w.SessionLife(), w.Now()}
+	s := signin{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), w.Now()}
 	return s.handle
 }
 
@@ -71,7 +71,7 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		if err != nil {
 			return session.Grant{}, err
 		}
-		opened, refresh := session.Open(account.ID, s.now(), s.life)
+		opened, refresh := session.Open(account.ID, s.now(), s.grants.Life())
 		err = s.users.Open(ctx, account, opened, rehash)
 		if errors.Is(err, user.ErrChanged) {
 			continue

@@ -149,7 +149,7 @@ func TestAnImportedHashIsReplacedAtTheFirstSignIn(t *testing.T) {
 
 func TestSignInsAtOnceWithAnImportedHashAllSucceed(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=8")
-	insert(t, b, bson.D{{Key: "_id", Value: "1"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}})
+	insert(t, b, bson.D{{Key: "_id", Value: "1"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}, {Key: "disabledAt", Value: nil}, {Key: "opened", Value: 0}})
 	for _, a := range b.Race(t, 8, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
 		a.Grant(t)
 	}
@@ -195,6 +195,13 @@ func TestExpiredSessionsAreSweptOut(t *testing.T) {
 	if n := len(account(t, b).Sessions); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
+}
+
+// A document that is not ours is our fault, not the database's.
+func TestADocumentThatDoesNotFitIsAnError(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint)
+	insert(t, b, bson.D{{Key: "_id", Value: bson.NewObjectID()}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}})
+	endpointtest.Check(t, endpointtest.Case{Status: http.StatusInternalServerError, JSON: endpointtest.Errors("Something went wrong.")}, b.Do(t, endpointtest.Call{Body: good}))
 }
 
 func account(t *testing.T, b *endpointtest.Bench) user.Account {

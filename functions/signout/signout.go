@@ -8,15 +8,17 @@ import (
 	"time"
 
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/cloudevents"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is POST /api/users/signout, and the event by which another service ends
 // a user's sessions.
-var Endpoint = endpoint.On(endpoint.Define(endpoint.Spec{
+var Endpoint = cloudevents.On(endpoint.Define(endpoint.Spec{
 	Name:    "signout",
 	Method:  http.MethodPost,
 	Path:    "/api/users/signout",
@@ -62,12 +64,12 @@ type signout struct {
 }
 
 func wire(w *app.Wiring) endpoint.Handler[endpoint.Bearer, Output] {
-	s := signout{tokens: w.Verifier(), users: w.Users()}
+	s := signout{tokens: token.WireVerifier(w), users: user.Wire(w, sink.Wire(w))}
 	return s.handle
 }
 
 func wireEvent(w *app.Wiring) endpoint.Handler[Request, Done] {
-	s := signout{users: w.Users(), now: w.Now()}
+	s := signout{users: user.Wire(w, sink.Wire(w)), now: w.Now()}
 	return s.handleEvent
 }
 

@@ -7,20 +7,23 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/cloudevents"
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/password/choice"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is POST /api/users/signup, and the event that asks for the same.
-var Endpoint = endpoint.On(endpoint.Define(endpoint.Spec{
+var Endpoint = cloudevents.On(endpoint.Define(endpoint.Spec{
 	Name:    "signup",
 	Method:  http.MethodPost,
 	Path:    "/api/users/signup",
@@ -48,7 +51,7 @@ func (in *Input) Validate(bad *fault.Fields) {
 	if in.address, err = email.Parse(in.Email); err != nil {
 		bad.Add("email", err.Error())
 	}
-	if err := choice.Check(in.Password, in.Email); err != nil {
+	if err := choice.Check(in.Password, strings.TrimSpace(in.Email), string(in.address)); err != nil {
 		bad.Add("password", err.Error())
 	}
 }
@@ -62,17 +65,16 @@ type signup struct {
 	users     *user.Store
 	passwords *password.Hasher
 	grants    *session.Granter
-	life      time.Duration
 	now       func() time.Time
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signup{w.Users(), w.Passwords(), w.Grants(), w.SessionLife(), w.Now()}
+	s := signup{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), w.Now()}
 	return s.handle
 }
 
 func wireEvent(w *app.Wiring) endpoint.Handler[Input, Accepted] {
-	s := signup{users: w.Users(), passwords: w.Passwords()}
+	s := signup{users: user.Wire(w, sink.Wire(w)), passwords: password.Wire(w)}
 	return s.handleEvent
 }
 
@@ -85,7 +87,7 @@ func (s signup) handle(ctx context.Context, in Input) (session.Grant, error) {
 		return session.Grant{}, err
 	}
 	u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
-	first, refresh := session.Open(u.ID, s.now(), s.life)
+	first, refresh := session.Open(u.ID, s.now(), s.grants.Life())
 	err = s.users.Create(ctx, u, hash, &first)
 	if errors.Is(err, user.ErrUsed) {
 		return s.again(ctx, in, u)
@@ -137,7 +139,7 @@ func (s signup) again(ctx context.Context, in Input, u user.User) (session.Grant
 	case account.DisabledAt != nil:
 		return session.Grant{}, used()
 	}
-	opened, refresh := session.Open(u.ID, s.now(), s.life)
+	opened, refresh := session.Open(u.ID, s.now(), s.grants.Life())
 	err = s.users.Open(ctx, account, opened, "")
 	if errors.Is(err, user.ErrChanged) {
 		return session.Grant{}, fault.Busy(time.Second, err)

@@ -62,7 +62,7 @@ func start(b *testing.B) system {
 	w := app.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
 	server := httptest.NewServer(serve.Handler(w, signup.Endpoint, signin.Endpoint, currentuser.Endpoint))
-	store := w.Users()
+	store := user.Wire(w, nil)
 	if err := w.Err(); err != nil {
 		b.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func start(b *testing.B) system {
 	if err := store.Prepare(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	s := system{url: server.URL, tokens: w.Verifier()}
+	s := system{url: server.URL, tokens: token.WireVerifier(w)}
 	if err := json.Unmarshal(post(b, server.URL+"/api/users/signup"), &s.grant); err != nil {
 		b.Fatal(err)
 	}

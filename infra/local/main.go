@@ -11,6 +11,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -32,6 +33,7 @@ import (
 	"ticketing.com/auth/shared/embedded"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/user"
 )
 
 func main() {
@@ -40,57 +42,82 @@ func main() {
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "local: unexpected argument %q\n", flag.Arg(0))
-		os.Exit(2)
+		os.Exit(app.ExitSettings)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *addr, *data, os.Stdout)
-	interrupted := ctx.Err() != nil
-	stop()
-	if err != nil && !(interrupted && errors.Is(err, context.Canceled)) {
-		fmt.Fprintln(os.Stderr, "local:", err)
-		os.Exit(1)
-	}
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	os.Exit(run(ctx, *addr, *data))
 }
 
-// run starts everything in the order of what depends on what, and stops it in
-// the reverse one.
-func run(ctx context.Context, addr, data string, out io.Writer) error {
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
+func run(ctx context.Context, addr, data string) (code int) {
 	files, err := keys(filepath.Join(data, "keys"))
 	if err != nil {
-		return err
+		return fail(err)
 	}
+	// before the database is built and started: are the settings right?
+	check := app.New(environment(map[string]string{"MONGODB_URI": cmp.Or(os.Getenv("MONGODB_URI"), "mongodb://127.0.0.1")}, files), logs, time.Now)
+	user.Wire(check, nil)
+	serve.Handler(check, functions(check)...)
+	if err := check.Err(); err != nil {
+		app.Complain(os.Stderr, "local", err)
+		return app.ExitSettings
+	}
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fail(err)
+	}
+	defer listener.Close()
+	if err := system(ctx, listener, data, files); err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
+		return fail(err)
+	}
+	return 0
+}
+
+func fail(err error) (code int) {
+	fmt.Fprintln(os.Stderr, "local:", err)
+	return 1
+}
+
+// system starts everything in the order of what depends on what, and stops it in
+// the reverse one.
+func system(ctx context.Context, listener net.Listener, data string, files map[string]string) error {
 	ctx, uri, stop, err := database(ctx, filepath.Join(data, "mongod"))
 	if err != nil {
 		return err
 	}
 	defer stop()
-
-	w := app.New(environment(files, uri), logs, time.Now)
-	functions := catalog.Functions()
-	if !w.EventDoor().Open {
-		functions = slices.DeleteFunc(functions, func(e endpoint.Endpoint) bool { return e.Path == "" })
-	}
-	users, handler := w.Users(), serve.Handler(w, functions...)
+	w := app.New(environment(uri, files), logs, time.Now)
+	users, all := user.Wire(w, nil), functions(w)
+	handler := serve.Handler(w, all...)
 	if err := w.Err(); err != nil {
 		return err
 	}
-	defer w.Close(context.Background())
+	defer closed(w)
 	if err := users.Prepare(ctx); err != nil {
 		return err
 	}
-	greet(out, listener.Addr(), data, functions, w.EventDoor().Open)
+	greet(os.Stdout, listener.Addr(), all, serve.Events(w))
+	if uri != nil || files != nil {
+		fmt.Printf("\nWhat is kept is in %s. Ctrl-C stops.\n", data)
+	}
 	if err := serve.Serve(ctx, listener, handler, w.Log()); err != nil {
 		return err
 	}
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
+	return context.Cause(ctx)
+}
+
+// functions are those of the catalog that can be reached: one without a route only
+// takes events.
+func functions(w *app.Wiring) []endpoint.Endpoint {
+	return slices.DeleteFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !serve.Events(w) })
+}
+
+// closed ends the connections to the database, and does not wait for one that is
+// gone.
+func closed(w *app.Wiring) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	w.Close(ctx)
 }
 
 // environment is the process's own, completed by what it lacks.
@@ -135,15 +162,13 @@ func database(ctx context.Context, dir string) (while context.Context, uri map[s
 	go func() {
 		select {
 		case err := <-server.Died():
-			end(err)
+			end(fmt.Errorf("the database stopped: %w", err))
 		case <-while.Done():
 		}
 	}()
 	stop = func() {
 		end(nil)
-		if err := server.Stop(); err != nil {
-			fmt.Fprintln(os.Stderr, "local:", err)
-		}
+		server.Stop() // how it went was told by Died, if it went by itself
 	}
 	return while, map[string]string{"MONGODB_URI": server.URI()}, stop, nil
 }
@@ -165,19 +190,20 @@ func logs(o *slog.HandlerOptions) slog.Handler {
 	return slog.NewTextHandler(os.Stderr, o)
 }
 
-func greet(out io.Writer, addr net.Addr, data string, functions []endpoint.Endpoint, events bool) {
+func greet(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events bool) {
 	fmt.Fprintf(out, "The auth system is at http://%s\n\n", addr)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, f := range functions {
 		if f.Path != "" {
 			fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Method, f.Path, f.Summary)
 		}
+	}
+	for _, f := range functions {
 		for _, kind := range f.Trigger.Types {
 			if events {
-				fmt.Fprintf(t, "  event\t%s\t%s\n", kind, f.Summary)
+				fmt.Fprintf(t, "  event\t%s\t→ %s\n", kind, f.Name)
 			}
 		}
 	}
 	t.Flush()
-	fmt.Fprintf(out, "\nUsers and keys are kept in %s. Ctrl-C stops.\n", data)
 }

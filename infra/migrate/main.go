@@ -10,12 +10,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/user"
 )
 
 // wait bounds the whole run: a Job that cannot reach its database should fail,
@@ -26,10 +26,10 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	w := app.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
-	users := w.Users()
+	users := user.Wire(w, nil)
 	if err := w.Err(); err != nil {
-		fmt.Fprintf(os.Stderr, "migrate cannot start: %v\n", err)
-		return 2
+		app.Complain(os.Stderr, "migrate", err)
+		return app.ExitSettings
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()

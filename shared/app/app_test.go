@@ -17,82 +17,75 @@ func wiring(settings map[string]string) *app.Wiring {
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
 }
 
-// all asks for every part there is.
-func all(w *app.Wiring) {
-	w.Port()
-	w.Users()
-	w.Passwords()
-	w.SessionLife()
-	w.Grants()
-	w.Verifier()
-	w.AllowedOrigins()
-}
-
 func TestEveryFaultIsListedOnceAndNoValueIsQuoted(t *testing.T) {
-	settings := map[string]string{
-		"LOG_LEVEL": "secret", "PORT": "secret", "MONGODB_URI": "postgres://u:secret@db", "SESSION_LIMIT": "0",
-		"HASH_MEMORY_KIB": "1", "HASH_TIME": "-1", "HASH_CONCURRENCY": "1.5", "SESSION_TTL": "30", "ACCESS_TOKEN_TTL": "secret",
-		"SIGNING_KEYS": `{"keys":["secret"]}`, "VERIFYING_KEYS": "x", "VERIFYING_KEYS_FILE": "secret", "CORS_ALLOWED_ORIGINS": "https://a.example,secret",
+	w := wiring(map[string]string{
+		"LOG_LEVEL": "secret", "NUMBER": "secret", "LOW": "0", "FRACTION": "1.5", "DURATION": "30", "LONG": "48h", "SWITCH": "secret",
+		"BOTH": "secret", "BOTH_FILE": "secret", "GONE_FILE": "/secret",
+	})
+	for range 2 {
+		w.Number("NUMBER", 1, 0, 9)
+		w.Number("LOW", 1, 1, 9)
+		w.Number("FRACTION", 1, 1, 9)
+		w.Duration("DURATION", time.Second, 0, time.Hour)
+		w.Duration("LONG", time.Second, 0, time.Hour)
+		w.Switch("SWITCH")
+		w.Required("REQUIRED")
+		w.Document("BOTH")
+		w.Document("GONE")
+		w.Document("NONE")
 	}
-	w := wiring(settings)
-	all(w)
-	all(w)
-	err := w.Err()
-	if err == nil || strings.Contains(err.Error(), "secret") {
-		t.Fatalf("faults: %v", err)
+	want := strings.Join([]string{
+		"LOG_LEVEL must be debug, info, warn or error",
+		"NUMBER must be a whole number from 0 to 9",
+		"LOW must be a whole number from 1 to 9",
+		"FRACTION must be a whole number from 1 to 9",
+		"DURATION must be a duration from 0s to 1h0m0s, such as 1s",
+		"LONG must be a duration from 0s to 1h0m0s, such as 1s",
+		"SWITCH must be on or off",
+		"REQUIRED is not set",
+		"BOTH and BOTH_FILE are both set",
+		"GONE_FILE names a file that cannot be read",
+		"NONE (or NONE_FILE) is not set",
+	}, "\n")
+	if err := w.Err(); err == nil || err.Error() != want {
+		t.Errorf("faults:\n%v", err)
 	}
-	lines := strings.Split(err.Error(), "\n")
-	if len(lines) != 12 {
-		t.Errorf("%d faults:\n%v", len(lines), err)
-	}
-	for name := range settings {
-		if !strings.Contains(err.Error(), name+" ") {
-			t.Errorf("%s is not among the faults:\n%v", name, err)
-		}
-	}
-}
-
-func TestWhatIsNotAskedForIsNotRequired(t *testing.T) {
-	w := wiring(map[string]string{"MONGODB_URI": "mongodb://db"})
-	w.Port()
-	w.Users()
-	w.Passwords()
-	if err := w.Err(); err != nil {
-		t.Error(err)
-	}
-	w.Grants()
-	w.Verifier()
-	if err := w.Err(); err == nil || strings.Count(err.Error(), "is not set") != 2 {
-		t.Errorf("faults: %v", err)
-	}
-}
-
-func TestPartsAreMadeOnceAndShared(t *testing.T) {
-	w := wiring(map[string]string{"MONGODB_URI": "mongodb://db"})
-	users, passwords := w.Users(), w.Passwords()
-	if w.Users() != users || w.Passwords() != passwords {
-		t.Error("a part was made twice")
+	var out strings.Builder
+	app.Complain(&out, "signup", w.Err())
+	if got := out.String(); got != "signup cannot start:\n  "+strings.ReplaceAll(want, "\n", "\n  ")+"\n" {
+		t.Errorf("complaint:\n%s", got)
 	}
 }
 
-func TestKeysMayComeFromAFile(t *testing.T) {
+func TestWhatIsNotSetHasItsDefault(t *testing.T) {
+	w := wiring(map[string]string{"EMPTY": ""})
+	if w.Number("EMPTY", 7, 0, 9) != 7 || w.Duration("NONE", time.Minute, 0, time.Hour) != time.Minute || w.Switch("NONE") || w.Text("EMPTY", "x") != "x" || w.Err() != nil {
+		t.Errorf("faults: %v", w.Err())
+	}
+}
+
+func TestADocumentMayComeFromAFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys")
-	public := `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
-	if err := os.WriteFile(file, []byte(public), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("document"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, settings := range map[string]map[string]string{
-		"the setting":          {"VERIFYING_KEYS": public},
-		"a file":               {"VERIFYING_KEYS_FILE": file},
-		"empty counts as none": {"VERIFYING_KEYS_FILE": file, "VERIFYING_KEYS": ""},
+	for from, settings := range map[string]map[string]string{
+		"KEYS":      {"KEYS": "document", "KEYS_FILE": ""},
+		"KEYS_FILE": {"KEYS_FILE": file},
 	} {
-		w := wiring(settings)
-		if w.VerifyingKeys(); w.Err() != nil {
-			t.Errorf("%s: %v", name, w.Err())
+		name, got := wiring(settings).Document("KEYS")
+		if name != from || string(got) != "document" {
+			t.Errorf("%s: %s %s", from, name, got)
 		}
 	}
-	w := wiring(map[string]string{"VERIFYING_KEYS_FILE": file + "x"})
-	if w.VerifyingKeys(); w.Err() == nil || strings.Contains(w.Err().Error(), file) {
-		t.Errorf("a file that is not there: %v", w.Err())
+}
+
+func TestAPartIsMadeOnce(t *testing.T) {
+	w, made := wiring(nil), 0
+	for range 3 {
+		app.Part(w, "part", func() int { made++; return made })
+	}
+	if made != 1 {
+		t.Errorf("made %d times", made)
 	}
 }

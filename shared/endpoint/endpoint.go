@@ -13,8 +13,10 @@
 package endpoint
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"time"
 
@@ -56,7 +58,14 @@ type Endpoint struct {
 	Trigger Trigger
 	bind    func(Spec, *app.Wiring) call
 	event   func(Spec, *app.Wiring) call // nil: it takes no event
+
+	// EventDoor is the door that its events come through. A function brings it
+	// along, so that those which take no events do not link it.
+	EventDoor EventDoor
 }
+
+// An EventDoor returns what takes the events of a process, by their types.
+type EventDoor func(w *app.Wiring, takers map[string]*Function) http.Handler
 
 type call func(context.Context, *Request) (any, error)
 
@@ -70,10 +79,11 @@ func Define[In, Out any](spec Spec, wire func(*app.Wiring) Handler[In, Out]) End
 	return Endpoint{Spec: spec, In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), bind: bind(wire)}
 }
 
-// On declares that a function takes an event as well. Its data is In, and its Out
-// is the data of the reply. The input is read as that of a route.
-func On[In, Out any](e Endpoint, t Trigger, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
-	e.Trigger, e.event = t, bind(wire)
+// On declares that a function takes an event as well, through a door. Its data is
+// In, read as that of a route, and its Out is the data of the reply. Functions use
+// cloudevents.On, which has the door.
+func On[In, Out any](e Endpoint, door EventDoor, t Trigger, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
+	e.EventDoor, e.Trigger, e.event = door, t, bind(wire)
 	return e
 }
 
@@ -85,7 +95,13 @@ func bind[In, Out any](wire func(*app.Wiring) Handler[In, Out]) func(Spec, *app.
 			if err != nil {
 				return nil, err
 			}
-			return handle(ctx, in)
+			ctx, cancel := context.WithTimeout(ctx, cmp.Or(spec.Budget, budget))
+			defer cancel()
+			out, err := handle(ctx, in)
+			if err != nil {
+				return nil, expired(ctx, err)
+			}
+			return out, nil
 		}
 	}
 }

@@ -30,8 +30,10 @@ import (
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/serve"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
@@ -77,7 +79,7 @@ func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
 		return v, ok
 	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(b.logs, o) }, b.Clock.Now)
 	if environment["MONGODB_URI"] != "" {
-		b.Users = b.wiring.Users()
+		b.Users = user.Wire(b.wiring, sink.Wire(b.wiring))
 	}
 	b.handler = serve.Handler(b.wiring, e)
 	if err := b.wiring.Err(); err != nil {
@@ -126,9 +128,9 @@ func keySet(t testing.TB, key token.JWK) string {
 }
 
 // Given adds a user with one session, as a sign-up would, and returns the grant.
-func (b *Bench) Given(t testing.TB, email, password string) session.Grant {
+func (b *Bench) Given(t testing.TB, email, plain string) session.Grant {
 	t.Helper()
-	hash, err := b.wiring.Passwords().Hash(t.Context(), password)
+	hash, err := password.Wire(b.wiring).Hash(t.Context(), plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,11 +141,11 @@ func (b *Bench) Given(t testing.TB, email, password string) session.Grant {
 func (b *Bench) GivenHash(t testing.TB, email, hash string) session.Grant {
 	t.Helper()
 	u := user.User{ID: session.NewID(), Email: email}
-	first, refresh := session.Open(u.ID, b.Clock.Now(), b.wiring.SessionLife())
+	first, refresh := session.Open(u.ID, b.Clock.Now(), session.Wire(b.wiring).Life())
 	if err := b.Users.Create(t.Context(), u, hash, &first); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := b.wiring.Grants().Grant(u, first, refresh)
+	grant, err := session.Wire(b.wiring).Grant(u, first, refresh)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +171,7 @@ func (b *Bench) Collection(t testing.TB) *mongo.Collection {
 // count.
 func (b *Bench) Claims(t testing.TB, access string) token.Claims {
 	t.Helper()
-	claims, err := b.wiring.Verifier().Verify(access)
+	claims, err := token.WireVerifier(b.wiring).Verify(access)
 	if err != nil {
 		t.Fatalf("the access token does not verify: %v", err)
 	}

@@ -187,7 +187,7 @@ func (b *Bench) OpenSession(t testing.TB, email string) session.Grant {
 	if err := b.Users.Open(t.Context(), a, opened, ""); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := b.wiring.Grants().Grant(a.User, opened, refresh)
+	grant, err := session.Wire(b.wiring).Grant(a.User, opened, refresh)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,10 +14,20 @@
 package event
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"time"
 )
+
+// A Sink is where events go. There is one, in package sink; it is an interface so
+// that functions which tell nobody of anything do not link it.
+type Sink interface {
+	// Send sends an event and returns nil when it was acknowledged.
+	Send(context.Context, Event) error
+	// Timeout is the most that a person's request waits for the sink.
+	Timeout() time.Duration
+}
 
 // Source is the source attribute of everything this system sends.
 const Source = "/api/users"

@@ -4,9 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
+	"net/url"
 	"strings"
 
 	"github.com/rs/cors"
@@ -17,32 +18,53 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// Handler wires endpoints and returns their HTTP door, and their event door behind
-// it if the environment opens that. The wiring collects what is wrong; the handler
-// must not serve while it has faults.
+// Handler wires endpoints and returns their HTTP door, with their event door behind
+// it if EVENTS opens that. The wiring collects what is wrong; the handler must not
+// serve while it has faults.
 func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
-	events := w.EventDoor()
-	d := &door{routes: map[string]*endpoint.Function{}, triggers: map[string]*endpoint.Function{}, log: w.Log()}
+	d := &door{routes: map[string]*endpoint.Function{}, log: w.Log()}
+	open := Events(w)
+	takers := map[string]*endpoint.Function{}
+	var events endpoint.EventDoor
 	for _, e := range endpoints {
-		if e.Path == "" {
-			w.RequireEvents()
+		if e.Path == "" && !open {
+			w.Fault("EVENTS", "must be on: "+e.Name+" takes nothing else")
 		}
-		f := e.Bind(w, events.Open || e.Path == "")
+		f := e.Bind(w, open || e.Path == "")
 		if e.Path != "" {
 			d.routes[e.Path] = f
 		}
-		if events.Open {
-			for _, kind := range e.Trigger.Types {
-				d.triggers[kind] = f
-			}
+		for _, kind := range e.Trigger.Types {
+			takers[kind], events = f, e.EventDoor
 		}
 	}
-	if len(d.triggers) > 0 {
-		d.senders = newSenders(events, w.Now())
+	if open && events != nil {
+		d.events = events(w, takers)
 	}
-	origins := w.AllowedOrigins()
+	return crossOrigin(w, d)
+}
+
+// Events tells whether the event door is open: EVENTS.
+func Events(w *app.Wiring) bool { return w.Switch("EVENTS") }
+
+// crossOrigin lets the scripts of some web origins call: CORS_ALLOWED_ORIGINS,
+// separated by commas. Each is named in full: a pattern would let in whoever gets
+// hold of one name under it.
+func crossOrigin(w *app.Wiring, next http.Handler) http.Handler {
+	var origins []string
+	for s := range strings.SplitSeq(w.Text("CORS_ALLOWED_ORIGINS", ""), ",") {
+		origin := strings.TrimSpace(s)
+		if origin == "" {
+			continue
+		}
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme == "" || u.Host == "" || origin != u.Scheme+"://"+u.Host || strings.Contains(origin, "*") {
+			w.Fault("CORS_ALLOWED_ORIGINS", "must list origins such as https://tickets.example, separated by commas")
+		}
+		origins = append(origins, origin)
+	}
 	if len(origins) == 0 {
-		return d
+		return next
 	}
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
@@ -50,39 +72,62 @@ func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
 		AllowedHeaders: []string{"Authorization", "Content-Type", "Idempotency-Key", "Traceparent"},
 		ExposedHeaders: []string{"Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
-	}).Handler(d)
+	}).Handler(next)
 }
 
-// A door answers HTTP for some functions, each on its exact path, and takes events
-// for those of them that want some.
+// eventPath is where the functions take events, each at the root of its own
+// service, which the public routes do not reach.
+const eventPath = "/"
+
+// A door answers HTTP for some functions, each on its exact path.
 type door struct {
-	routes   map[string]*endpoint.Function // by path
-	triggers map[string]*endpoint.Function // by event type; none where the event door is shut
-	senders  *senders                      // who may send events
-	log      *slog.Logger
+	routes map[string]*endpoint.Function // by path
+	events http.Handler                  // nil where the event door is shut
+	log    *slog.Logger
 }
 
 // ServeHTTP implements http.Handler.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch {
-	case isHealth(r):
-		write(w, endpoint.Response{Status: http.StatusOK, Header: http.Header{"Cache-Control": {"no-store"}}})
-	case len(d.triggers) > 0 && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath:
-		d.serveEvent(w, r)
-	default:
-		ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
-		write(w, d.answer(ctx, r))
+	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
+	if d.events != nil && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath {
+		d.events.ServeHTTP(w, r.WithContext(ctx))
+		return
 	}
+	body := &watched{ReadCloser: r.Body, done: r.ContentLength == 0}
+	r.Body = body
+	response := d.answer(ctx, r)
+	if !body.done {
+		// or the server would wait for the rest, to find the next request after it
+		w.Header().Set("Connection", "close")
+	}
+	response.Write(w)
+}
+
+// A watched body knows whether it was read to its end.
+type watched struct {
+	io.ReadCloser
+	done bool
+}
+
+// Read implements io.Reader.
+func (b *watched) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.done = b.done || err == io.EOF
+	return n, err
 }
 
 // answer picks the function by the path as it was sent: an escaped letter, a
 // trailing or a double slash make another path.
 func (d *door) answer(ctx context.Context, r *http.Request) endpoint.Response {
-	f := d.routes[r.URL.EscapedPath()]
+	path := r.URL.EscapedPath()
+	if path == "/health/liveness" || path == "/health/readiness" {
+		return d.health(ctx, r)
+	}
+	f := d.routes[path]
 	switch {
 	case f == nil:
 		return d.refuse(ctx, r, endpoint.Spec{Name: "-", Path: "-"}, fault.New(fault.NotFound, "There is nothing here."))
-	case r.Method != f.Method && (r.Method != http.MethodHead || f.Method != http.MethodGet):
+	case !allowed(r.Method, f.Method):
 		return d.refuse(ctx, r, f.Spec, fault.Method(allow(f.Method)))
 	case isEvent(r.Header):
 		return d.refuse(ctx, r, f.Spec, fault.New(fault.UnsupportedMedia, "This address takes no events."))
@@ -131,24 +176,14 @@ func (d *door) refuse(ctx context.Context, r *http.Request, spec endpoint.Spec, 
 	return endpoint.Answer(ctx, d.log, spec, r.Method, func() (any, error) { return nil, err })
 }
 
-func write(w http.ResponseWriter, response endpoint.Response) {
-	h := w.Header()
-	for name, values := range response.Header {
-		h[name] = values
+// health answers a probe (the paths are those of Knative's func). It never asks the
+// database: one that is away must not have all functions restarted. Probes come
+// every few seconds, so what they get is not logged.
+func (d *door) health(ctx context.Context, r *http.Request) endpoint.Response {
+	if !allowed(r.Method, http.MethodGet) {
+		return d.refuse(ctx, r, endpoint.Spec{Name: "-", Path: "-"}, fault.Method(allow(http.MethodGet)))
 	}
-	h.Set("Content-Length", strconv.Itoa(len(response.Body)))
-	if response.Status == http.StatusRequestEntityTooLarge {
-		h.Set("Connection", "close") // or the server would read the rest to find the next request
-	}
-	w.WriteHeader(response.Status)
-	w.Write(response.Body) // a caller that is gone has no use for the error; of HEAD net/http sends no body
-}
-
-// isHealth tells a probe (the paths are those of Knative's func). It never asks
-// the database: one that is away must not have all functions restarted.
-func isHealth(r *http.Request) bool {
-	return (r.URL.Path == "/health/liveness" || r.URL.Path == "/health/readiness") &&
-		(r.Method == http.MethodGet || r.Method == http.MethodHead)
+	return endpoint.Healthy()
 }
 
 // isEvent tells a CloudEvent, well-formed or not: any attribute header of the
@@ -161,6 +196,12 @@ func isEvent(h http.Header) bool {
 		}
 	}
 	return strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "application/cloudevents")
+}
+
+// allowed tells whether a request's method is that of a function. GET has HEAD with
+// it (RFC 9110 §9.3.2).
+func allowed(got, method string) bool {
+	return got == method || got == http.MethodHead && method == http.MethodGet
 }
 
 func allow(method string) string {

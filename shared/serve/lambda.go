@@ -27,7 +27,7 @@ func Lambda(handler http.Handler) func(context.Context, events.APIGatewayV2HTTPR
 		w := &answer{header: http.Header{}, status: http.StatusOK}
 		r, err := lambdaRequest(ctx, e)
 		if err != nil { // no gateway sends this; somebody who may invoke the function did
-			write(w, endpoint.Refuse(fault.New(fault.Invalid, "The request is malformed.")))
+			endpoint.Refuse(fault.New(fault.Invalid, "The request is malformed.")).Write(w)
 			return w.proxied(), nil
 		}
 		handler.ServeHTTP(w, r)

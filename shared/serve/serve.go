@@ -11,7 +11,6 @@ package serve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -29,19 +28,24 @@ import (
 
 // The ways a process ends.
 const (
-	exitFine     = 0
-	exitFailed   = 1 // nobody foresaw it
-	exitSettings = 2 // the environment is missing something or wrong
+	exitFine   = 0
+	exitFailed = 1 // nobody foresaw it; app.ExitSettings is the other
 )
 
-// grace is how long a stop waits for requests that have begun. The longest of
-// them has the request's budget of 4.5 s; Knative and Kubernetes grant 30 s.
-const grace = 15 * time.Second
+// inputTime is how long a caller may take to send a request, headers and body. A
+// form is one packet.
+const inputTime = 5 * time.Second
+
+// grace is how long a stop waits for requests that have begun: the longest has
+// inputTime and then its budget, 25 s for the relay. Kubernetes and Knative grant
+// 30 s.
+const grace = 28 * time.Second
 
 // Main runs a process that serves the given endpoints, from the environment
 // alone, until SIGTERM or an interrupt. It does not return.
 func Main(endpoints ...endpoint.Endpoint) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, stop) // a second signal ends the process as signals do
 	code := Run(ctx, os.LookupEnv, os.Stderr, endpoints...)
 	stop()
 	os.Exit(code)
@@ -51,17 +55,17 @@ func Main(endpoints ...endpoint.Endpoint) {
 func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, endpoints ...endpoint.Endpoint) int {
 	w := app.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(stderr, o) }, time.Now)
 	handler := Handler(w, endpoints...)
-	port := w.Port()
+	port := w.Number("PORT", 8080, 0, 65535)
 	if err := w.Err(); err != nil {
-		fmt.Fprintf(stderr, "%s cannot start:\n  %s\n", names(endpoints), strings.ReplaceAll(err.Error(), "\n", "\n  "))
-		return exitSettings
+		app.Complain(stderr, names(endpoints), err)
+		return app.ExitSettings
 	}
 	if host, _ := lookup(lambdaSetting); host != "" {
 		serveLambda(ctx, handler) // does not return
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))
 	if err != nil {
-		fmt.Fprintf(stderr, "%s cannot start: %v\n", names(endpoints), err)
+		app.Complain(stderr, names(endpoints), err)
 		return exitFailed
 	}
 	w.Log().Info("listening", "function", names(endpoints), "port", listener.Addr().(*net.TCPAddr).Port)
@@ -81,12 +85,12 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 		Handler: handler,
 		// a caller that sends slowly holds a connection and a few kilobytes, not
 		// for long and nobody up
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute, // above the 90 s of Go clients, Knative's proxies among them
-		MaxHeaderBytes:    32 << 10,        // holds the longest token and its neighbours
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ReadTimeout:                  inputTime,
+		WriteTimeout:                 40 * time.Second, // from the end of the headers: above the longest budget
+		IdleTimeout:                  2 * time.Minute,  // above the 90 s of Go clients, Knative's proxies among them
+		MaxHeaderBytes:               32 << 10,         // holds the longest token and its neighbours
+		DisableGeneralOptionsHandler: true,             // OPTIONS * is an unknown path like any other
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan error, 1)
 	go func() {

@@ -40,9 +40,8 @@ func echo(gate chan struct{}) endpoint.Endpoint {
 // needy is a function that asks for all there is.
 var needy = endpoint.Define(endpoint.Spec{Name: "needy", Method: http.MethodGet, Path: "/needy", Success: http.StatusOK},
 	func(w *app.Wiring) endpoint.Handler[endpoint.None, string] {
-		w.Users()
-		w.Grants()
-		w.Verifier()
+		w.Required("MONGODB_URI")
+		w.Document("SIGNING_KEYS")
 		return func(context.Context, endpoint.None) (string, error) { return "", nil }
 	})
 
@@ -61,7 +60,6 @@ func TestAStartWithAWrongEnvironmentSaysAllThatIsWrongAndExits2(t *testing.T) {
   LOG_LEVEL must be debug, info, warn or error
   MONGODB_URI is not set
   SIGNING_KEYS (or SIGNING_KEYS_FILE) is not set
-  VERIFYING_KEYS (or VERIFYING_KEYS_FILE) is not set
   PORT must be a whole number from 0 to 65535
 `
 	if code != 2 || stderr.String() != want {

@@ -2,6 +2,8 @@ package session
 
 import (
 	"fmt"
+	"time"
+
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
@@ -16,10 +18,13 @@ type Grant struct {
 }
 
 // A Granter makes grants. It holds the signing key.
-type Granter struct{ tokens *token.Issuer }
+type Granter struct {
+	tokens *token.Issuer
+	life   time.Duration
+}
 
-// NewGranter returns a granter.
-func NewGranter(tokens *token.Issuer) *Granter { return &Granter{tokens} }
+// Life is how long a session lives after its last refresh.
+func (g *Granter) Life() time.Duration { return g.life }
 
 // Grant hands a session to its owner. The same session and refresh token make
 // the same grant, byte for byte: the access token's id and time are the

@@ -21,8 +21,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math"
 	"time"
 	"unicode/utf8"
 
@@ -35,7 +37,8 @@ const (
 	idSize     = 16
 	familySize = 16
 	secretSize = sha256.Size
-	fixedSize  = idSize + familySize + secretSize
+	countSize  = 4
+	fixedSize  = familySize + secretSize + idSize + countSize
 	maxUserID  = 128
 )
 
@@ -44,8 +47,9 @@ var ErrMalformed = errors.New("malformed refresh token")
 
 // A Refresh is a refresh token.
 type Refresh struct {
-	User    string // the user's id
-	Session string // the session's id
+	User       string // the user's id
+	Session    string // the session's id
+	Generation int    // how often the session was refreshed before
 
 	family, secret []byte
 }
@@ -83,13 +87,14 @@ func Open(userID string, now time.Time, life time.Duration) (user.Session, Refre
 func (r Refresh) Rotation(now time.Time, life time.Duration) user.Rotation {
 	salt := random(idSize)
 	return user.Rotation{
-		User:      r.User,
-		Session:   r.Session,
-		Family:    hash(r.family),
-		Used:      hash(r.secret),
-		Token:     hash(r.Next(salt).secret),
-		Salt:      salt,
-		ExpiresAt: now.Add(life),
+		User:       r.User,
+		Session:    r.Session,
+		Generation: r.Generation,
+		Family:     hash(r.family),
+		Used:       hash(r.secret),
+		Token:      hash(r.Next(salt).secret),
+		Salt:       salt,
+		ExpiresAt:  now.Add(life),
 	}
 }
 
@@ -98,6 +103,7 @@ func (r Refresh) Next(salt []byte) Refresh {
 	h := hmac.New(sha256.New, r.secret)
 	h.Write(salt)
 	r.secret = h.Sum(nil)
+	r.Generation++
 	return r
 }
 
@@ -111,6 +117,7 @@ func (r Refresh) String() string {
 		panic("session id is not hexadecimal") // NewID and Parse make no other
 	}
 	b = append(b, id...)
+	b = binary.BigEndian.AppendUint32(b, uint32(r.Generation))
 	b = append(b, r.User...)
 	return base64.RawURLEncoding.EncodeToString(b)
 }
@@ -127,11 +134,12 @@ func Parse(s string) (Refresh, error) {
 	}
 	family, b := b[:familySize], b[familySize:]
 	secret, b := b[:secretSize], b[secretSize:]
-	id, owner := b[:idSize], b[idSize:]
-	if !utf8.Valid(owner) {
+	id, b := b[:idSize], b[idSize:]
+	generation, owner := binary.BigEndian.Uint32(b), b[countSize:]
+	if !utf8.Valid(owner) || generation > math.MaxInt32 {
 		return Refresh{}, ErrMalformed
 	}
-	return Refresh{User: string(owner), Session: hex.EncodeToString(id), family: family, secret: secret}, nil
+	return Refresh{User: string(owner), Session: hex.EncodeToString(id), Generation: int(generation), family: family, secret: secret}, nil
 }
 
 func hash(secret []byte) []byte {

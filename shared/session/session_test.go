@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"strings"
@@ -27,15 +28,16 @@ func TestWhatIsNoRefreshTokenIsMalformed(t *testing.T) {
 	good := r.String()
 	for name, s := range map[string]string{
 		"nothing":                       "",
-		"nothing but the fixed parts":   base64.RawURLEncoding.EncodeToString(make([]byte, 64)),
+		"nothing but the fixed parts":   base64.RawURLEncoding.EncodeToString(make([]byte, 68)),
 		"one that was cut":              good[:40],
 		"one with padding":              good + "=",
 		"one with a line break":         good[:10] + "\n" + good[10:],
 		"one with a carriage return":    good + "\r",
 		"the standard alphabet":         "+/" + good[2:],
-		"bits that are not used":        base64.RawURLEncoding.EncodeToString(make([]byte, 65))[:86] + "B",
-		"a user that is no valid UTF-8": base64.RawURLEncoding.EncodeToString(append(make([]byte, 64), 0xff)),
-		"one that is too long":          base64.RawURLEncoding.EncodeToString(make([]byte, 64+129)),
+		"bits that are not used":        base64.RawURLEncoding.EncodeToString(make([]byte, 71))[:94] + "B",
+		"a user that is no valid UTF-8": base64.RawURLEncoding.EncodeToString(append(make([]byte, 68), 0xff)),
+		"a generation out of range":     base64.RawURLEncoding.EncodeToString(append(bytes.Repeat([]byte{0xff}, 68), 'a')),
+		"one that is too long":          base64.RawURLEncoding.EncodeToString(make([]byte, 68+129)),
 	} {
 		if _, err := session.Parse(s); !errors.Is(err, session.ErrMalformed) {
 			t.Errorf("%s: %v", name, err)

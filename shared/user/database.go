@@ -26,22 +26,54 @@ const wait = 3 * time.Second
 type database struct {
 	uri string
 
-	mu     sync.Mutex
-	client *mongo.Client
+	mu      sync.Mutex
+	client  *mongo.Client
+	ongoing chan struct{} // closed when the attempt to connect is over
+	failed  error         // how that went
 }
 
 // users returns the collection.
-func (d *database) users() (*mongo.Collection, error) {
+func (d *database) users(ctx context.Context) (*mongo.Collection, error) {
+	client, err := d.connected(ctx)
+	if err != nil {
+		return nil, fault.Away(fmt.Errorf("connect: %w", err))
+	}
+	return client.Database(databaseName(d.uri)).Collection("users"), nil
+}
+
+// connected returns the client. To make one dials nobody, but of a mongodb+srv://
+// string it asks the DNS, without a time limit: so all wait for one attempt, each
+// no longer than its own request may take, and the next to come tries again.
+func (d *database) connected(ctx context.Context) (*mongo.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	d.mu.Lock()
+	if d.client == nil && d.ongoing == nil {
+		d.ongoing = make(chan struct{})
+		go d.connect()
+	}
+	client, ongoing := d.client, d.ongoing
+	d.mu.Unlock()
+	if client != nil {
+		return client, nil
+	}
+	select {
+	case <-ongoing:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.client == nil {
-		client, err := mongo.Connect(clientOptions(d.uri))
-		if err != nil { // of a mongodb+srv:// string the name did not resolve; the next call tries again
-			return nil, fault.Away(fmt.Errorf("connect: %w", err))
-		}
-		d.client = client
-	}
-	return d.client.Database(databaseName(d.uri)).Collection("users"), nil
+	return d.client, d.failed
+}
+
+func (d *database) connect() {
+	client, err := mongo.Connect(clientOptions(d.uri))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.client, d.failed = client, err
+	close(d.ongoing)
+	d.ongoing = nil
 }
 
 func (d *database) close(ctx context.Context) error {
@@ -110,11 +142,14 @@ func translate(step string, err error) error {
 	}
 	err = fmt.Errorf("%s: %w", step, err)
 	var server mongo.ServerError
-	if errors.As(err, &server) && !passing(server) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &server) && !passing(server) || errors.Is(err, errUnreadable) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return fault.Away(err)
 }
+
+// errUnreadable: a document in the collection is not one of ours.
+var errUnreadable = errors.New("a document does not fit")
 
 // passing tells whether a server's error is of its moment and not of the
 // command: it steps down, shuts down, or waited too long for the others. The

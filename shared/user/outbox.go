@@ -31,7 +31,7 @@ const patience = 5 * time.Second
 // An outbox writes events into documents, sends them, and forgets those that were
 // taken.
 type outbox struct {
-	sink *event.Sink // nil: nothing is written
+	sink event.Sink // nil: nothing is written
 	now  func() time.Time
 	log  *slog.Logger
 }
@@ -203,7 +203,7 @@ func (a Account) waiting() []event.Event {
 // Undelivered returns up to limit accounts that have events which wait for the
 // sink, those that wait longest first.
 func (s *Store) Undelivered(ctx context.Context, limit int) ([]Account, error) {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +219,7 @@ func (s *Store) Undelivered(ctx context.Context, limit int) ([]Account, error) {
 
 // CountUndelivered returns how many users have events which wait for the sink.
 func (s *Store) CountUndelivered(ctx context.Context) (int64, error) {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -237,7 +237,7 @@ var someUndelivered = bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Val
 // Two may deliver the same account at once: both send, which is what at least once
 // means, and forgetting twice is harmless.
 func (s *Store) Deliver(ctx context.Context, a Account) (sent int, all bool, err error) {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return 0, false, err
 	}

@@ -18,6 +18,18 @@ import (
 // signs a person out so often in that time.
 const handledLimit = 20
 
+// tries bounds how often it begins anew because the account changed meanwhile.
+const tries = 16
+
+// opened matches an account to which no session was added since it was read. A
+// user that was brought along has no such member before the first sign-in.
+func opened(a Account) bson.E {
+	if a.Opened == 0 {
+		return bson.E{Key: "opened", Value: bson.D{{Key: "$in", Value: bson.A{nil, 0}}}}
+	}
+	return bson.E{Key: "opened", Value: a.Opened}
+}
+
 // handled is what was done on a request that came as an event.
 type handled struct {
 	At    time.Time `bson:"at"`
@@ -33,11 +45,11 @@ type handled struct {
 // it, so there is no moment in which one is true without the other. A user that
 // does not exist has nothing to end and nothing to remember.
 func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.Time) (ended int, err error) {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for range openTries {
+	for range tries {
 		a, err := s.AccountByID(ctx, id)
 		if errors.Is(err, ErrUnknown) {
 			return 0, nil

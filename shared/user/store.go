@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -13,23 +14,17 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"ticketing.com/auth/shared/event"
-	"ticketing.com/auth/shared/fault"
 )
 
 // ReplayWindow is how long a used refresh token still gets the answer it got the
 // first time, for a client that never received it.
 const ReplayWindow = 10 * time.Second
 
-// openTries bounds how often a sign-in is tried again because others of the same
-// account were faster. Of any contenders one always succeeds, and an instance
-// has no more of them than it hashes at once.
-const openTries = 16
-
 // A Config says where users are kept and who is told of them.
 type Config struct {
-	URI      string      // connection string; the database is users where it names none
-	Sessions int         // the most that are kept of a user
-	Sink     *event.Sink // nil: nobody is told, and no events are written
+	URI      string     // connection string; the database is users where it names none
+	Sessions int        // the most that are kept of a user
+	Sink     event.Sink // nil: nobody is told, and no events are written
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -56,7 +51,7 @@ func (s *Store) Close(ctx context.Context) error { return s.database.close(ctx) 
 // creating an index that exists is no change. It is not on the path of a cold
 // start; a command runs it once for each deployment.
 func (s *Store) Prepare(ctx context.Context) error {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return err
 	}
@@ -77,7 +72,7 @@ func (s *Store) Prepare(ctx context.Context) error {
 // One insert: of any number of sign-ups with one email, at one time, the unique
 // index lets one through. A process that dies leaves a whole user or none.
 func (s *Store) Create(ctx context.Context, u User, password string, first *Session) error {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return err
 	}
@@ -116,12 +111,12 @@ func (s *Store) AccountByID(ctx context.Context, id string) (Account, error) {
 }
 
 func (s *Store) account(ctx context.Context, filter bson.D) (Account, error) {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return Account{}, err
 	}
 	var a Account
-	err = users.FindOne(ctx, filter).Decode(&a)
+	err = read(users.FindOne(ctx, filter), &a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return a, ErrUnknown
 	}
@@ -130,72 +125,46 @@ func (s *Store) account(ctx context.Context, filter bson.D) (Account, error) {
 
 // Open adds a session to an account whose password was found right, and replaces
 // its hash by another where one is given. It returns ErrChanged where the
-// password or the account is not the one that was checked.
+// password or the account is not the one that was checked: the filter holds both.
 //
-// The filter holds the hash that was verified, so a password changed in between
-// opens nothing; and it holds the number of sessions ever opened, so that those
-// to be dropped were chosen from all there are: the bound is exact.
+// If that makes more sessions than are kept, those longest without a refresh are
+// ended. The write returns the document as it left it, so of any number of
+// sign-ins at once the last to write sees the sessions of all, and what it leaves
+// is within the bound; each session that goes is ended by one write, and told of
+// once.
 func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string) error {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return err
 	}
-	for range openTries {
-		update, events := s.opening(ctx, a, open, rehash)
-		result, err := users.UpdateOne(ctx, unchanged(a), update)
-		if err != nil {
-			return translate("open a session", err)
-		}
-		if result.MatchedCount == 1 {
-			s.outbox.deliver(ctx, users, events)
-			return nil
-		}
-		read, err := s.Account(ctx, a.Email)
-		if err != nil && !errors.Is(err, ErrUnknown) {
-			return err
-		}
-		if err != nil || read.Password != a.Password || read.DisabledAt != nil {
-			return ErrChanged
-		}
-		a = read
-	}
-	return fault.Busy(time.Second, errors.New("open a session: too many at once"))
-}
-
-// unchanged matches an account as it was read.
-func unchanged(a Account) bson.D {
-	return bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled, opened(a)}
-}
-
-// opened matches an account to which no session was added since it was read. A
-// user that was brought along has no such member before the first sign-in.
-func opened(a Account) bson.E {
-	if a.Opened == 0 {
-		return bson.E{Key: "opened", Value: bson.D{{Key: "$exists", Value: false}}}
-	}
-	return bson.E{Key: "opened", Value: a.Opened}
-}
-
-// opening is the update that adds a session, drops those that must give way, and
-// writes the events that tell of both.
-func (s *Store) opening(ctx context.Context, a Account, open Session, rehash string) (bson.D, *events) {
 	set := bson.D{{Key: session(open.ID), Value: open}}
 	if rehash != "" {
 		set = append(set, bson.E{Key: "password", Value: rehash})
 	}
 	var unset bson.D
-	told := []event.Data{{UserID: a.ID, Email: a.Email, SessionID: open.ID}}
-	expired, displaced := a.surplus(open.CreatedAt, s.sessions)
-	for _, sid := range append(expired, displaced...) {
+	for _, sid := range a.expired(open.CreatedAt) {
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
 	}
-	for _, sid := range displaced {
-		told = append(told, event.Data{UserID: a.ID, SessionID: sid, Reason: event.Displaced})
-	}
-	events := s.outbox.events(ctx, event.SignedIn, told[0])
-	events.add(ctx, event.SignedOut, told[1:]...)
 	unset = append(unset, s.outbox.overflow(ctx, a)...)
-	return update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}, events), events
+	events := s.outbox.events(ctx, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
+	var after Account
+	err = read(users.FindOneAndUpdate(ctx,
+		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
+		update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}, events),
+		options.FindOneAndUpdate().SetReturnDocument(options.After)), &after) // whole: the embedded server cannot project here
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return ErrChanged
+	}
+	if err != nil {
+		return translate("open a session", err)
+	}
+	s.outbox.deliver(ctx, users, events)
+	for _, sid := range after.surplus(s.sessions, open.ID) {
+		if err := s.end(ctx, bson.D{{Key: "_id", Value: a.ID}}, a.ID, sid, event.Displaced); err != nil {
+			s.outbox.log.WarnContext(ctx, "a session over the limit lives on until the next sign-in", "error", err)
+		}
+	}
+	return nil
 }
 
 // update puts the parts of an update together, without those that are empty,
@@ -216,15 +185,15 @@ func update(set, unset, more bson.D, events *events) bson.D {
 // It reads from the primary: a sign-out that was acknowledged is seen by every
 // read after it.
 func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (User, error) {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return User{}, err
 	}
 	var u User
-	err = users.FindOne(ctx, bson.D{
+	err = read(users.FindOne(ctx, bson.D{
 		{Key: "_id", Value: id}, enabled,
 		{Key: session(sid) + ".expiresAt", Value: bson.D{{Key: "$gt", Value: now}}},
-	}, options.FindOne().SetProjection(bson.D{{Key: "email", Value: 1}})).Decode(&u)
+	}, options.FindOne().SetProjection(bson.D{{Key: "email", Value: 1}})), &u)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return u, ErrEnded
 	}
@@ -239,7 +208,7 @@ func (s *Store) End(ctx context.Context, id, sid string) error {
 // end ends a session of the user that the filter matches, if it is there: only
 // then is there something to tell.
 func (s *Store) end(ctx context.Context, filter bson.D, id, sid, reason string) error {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return err
 	}
@@ -256,10 +225,10 @@ func (s *Store) end(ctx context.Context, filter bson.D, id, sid, reason string) 
 	return nil
 }
 
-// Rotate exchanges a refresh token and returns the session as it then is. A
-// token that was exchanged at most ReplayWindow ago returns the session as that
-// exchange left it, from which the same answer can be made. One that was
-// exchanged earlier ends the session: ErrReused. All else is ErrEnded.
+// Rotate exchanges a refresh token and returns the session as the exchange left it.
+// A token that was exchanged at most ReplayWindow ago returns what that exchange
+// returned, whatever came after it. One that was exchanged earlier ends the
+// session: ErrReused. All else is ErrEnded.
 //
 // One compare-and-set on the newest secret: of any number of exchanges of one
 // token, one matches; the others find it used a moment ago and get its answer.
@@ -268,54 +237,53 @@ func (s *Store) end(ctx context.Context, filter bson.D, id, sid, reason string) 
 // refused and changes nothing, or anybody who has seen a session's id could end
 // it.
 func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
-	users, err := s.database.users()
+	users, err := s.database.users(ctx)
 	if err != nil {
 		return User{}, Session{}, err
 	}
 	at := session(r.Session)
+	used := Used{Token: r.Used, Salt: r.Salt, Generation: r.Generation, At: now}
 	var a Account
-	err = users.FindOneAndUpdate(ctx,
+	err = read(users.FindOneAndUpdate(ctx,
 		bson.D{
 			{Key: "_id", Value: r.User}, enabled,
 			{Key: at + ".family", Value: r.Family},
 			{Key: at + ".token", Value: r.Used},
+			{Key: at + ".generation", Value: r.Generation},
 			{Key: at + ".expiresAt", Value: bson.D{{Key: "$gt", Value: now}}},
 		},
-		bson.D{
-			{Key: "$set", Value: bson.D{
-				{Key: at + ".token", Value: r.Token},
-				{Key: at + ".used", Value: r.Used},
-				{Key: at + ".salt", Value: r.Salt},
-				{Key: at + ".rotatedAt", Value: now},
-				{Key: at + ".expiresAt", Value: r.ExpiresAt},
-			}},
-			{Key: "$inc", Value: bson.D{{Key: at + ".generation", Value: 1}}},
-		},
-		options.FindOneAndUpdate().SetReturnDocument(options.After), // whole: the embedded server cannot project here
-	).Decode(&a)
+		bson.D{{Key: "$set", Value: bson.D{
+			{Key: at + ".token", Value: r.Token},
+			{Key: at + ".generation", Value: r.Generation + 1},
+			{Key: at + ".rotatedAt", Value: now},
+			{Key: at + ".expiresAt", Value: r.ExpiresAt},
+			{Key: at + ".used." + slot(r.Generation), Value: used},
+		}}},
+		options.FindOneAndUpdate().SetReturnDocument(options.After)), &a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return s.replay(ctx, users, r, now)
 	}
-	return a.User, a.session(r.Session), translate("rotate a refresh token", err)
+	return a.User, a.exchanged(r.Session, used), translate("rotate a refresh token", err)
 }
 
 // replay decides on a refresh token that is not the newest.
 func (s *Store) replay(ctx context.Context, users *mongo.Collection, r Rotation, now time.Time) (User, Session, error) {
-	at := session(r.Session)
-	family := bson.D{{Key: "_id", Value: r.User}, enabled, {Key: at + ".family", Value: r.Family}}
+	family := bson.D{{Key: "_id", Value: r.User}, enabled, {Key: session(r.Session) + ".family", Value: r.Family}}
 	var a Account
-	err := users.FindOne(ctx, family,
-		options.FindOne().SetProjection(bson.D{{Key: "email", Value: 1}, {Key: at, Value: 1}}),
-	).Decode(&a)
-	switch found := a.session(r.Session); {
-	case errors.Is(err, mongo.ErrNoDocuments):
+	err := read(users.FindOne(ctx, family), &a)
+	if errors.Is(err, mongo.ErrNoDocuments) {
 		return User{}, Session{}, ErrEnded
-	case err != nil:
+	}
+	if err != nil {
 		return User{}, Session{}, translate("find a session", err)
+	}
+	found := a.Sessions[r.Session]
+	used := found.Used[slot(r.Generation)]
+	switch {
 	case !found.ExpiresAt.After(now):
 		return User{}, Session{}, ErrEnded
-	case bytes.Equal(found.Used, r.Used) && now.Sub(found.RotatedAt) <= ReplayWindow:
-		return a.User, found, nil
+	case bytes.Equal(used.Token, r.Used) && now.Sub(used.At) <= ReplayWindow:
+		return a.User, a.exchanged(r.Session, used), nil
 	}
 	if err := s.end(ctx, family, r.User, r.Session, event.Theft); err != nil {
 		return User{}, Session{}, err
@@ -323,14 +291,36 @@ func (s *Store) replay(ctx context.Context, users *mongo.Collection, r Rotation,
 	return User{}, Session{}, ErrReused
 }
 
-func (a Account) session(sid string) Session {
+// exchanged is the session as an exchange left it.
+func (a Account) exchanged(sid string, used Used) Session {
 	s := a.Sessions[sid]
-	s.ID = sid
+	s.ID, s.Salt, s.Generation, s.RotatedAt = sid, used.Salt, used.Generation+1, used.At
 	return s
 }
 
-// enabled matches users that are not disabled.
-var enabled = bson.E{Key: "disabledAt", Value: bson.D{{Key: "$exists", Value: false}}}
+// slots is how many used refresh tokens of a session are remembered: more than
+// anybody exchanges, one after the other, in ReplayWindow.
+const slots = 8
+
+// slot names the place of a generation among the used ones.
+func slot(generation int) string { return strconv.Itoa(generation % slots) }
+
+// read decodes what a command found. A document that does not fit is no fault of
+// the connection, and no other try would find another.
+func read(found *mongo.SingleResult, into any) error {
+	raw, err := found.Raw()
+	if err != nil {
+		return err
+	}
+	if err := bson.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return nil
+}
+
+// enabled matches users that are not disabled: null is how MongoDB matches what is
+// null or missing.
+var enabled = bson.E{Key: "disabledAt", Value: nil}
 
 // session is the path of a session in the document. Session ids are hexadecimal,
 // made by package session or taken from a token that was verified: none has a

@@ -1,7 +1,7 @@
 // Package user is the user store over MongoDB: one user, one document.
 //
-//	users: { _id, email, password, createdAt, disabledAt?, opened,
-//	         sessions: { <sid>: { family, token, used?, salt?, generation,
+//	users: { _id, email, password, createdAt?, disabledAt?, opened?,
+//	         sessions: { <sid>: { family, token, generation, used?: { <n>: … },
 //	                              createdAt, rotatedAt, expiresAt } },
 //	         events:   { <id>:  { type, time, trace?, data } }, undelivered?,
 //	         handled:  { <key>: { at, ended } } }
@@ -22,6 +22,10 @@
 // delivered yet, undelivered is when the oldest of them was written, or before.
 // handled remembers which events of others were acted on.
 //
+// A user who is brought along is { _id, email, password }, all of them strings, the
+// email in the form that package email gives it; the rest comes with the first
+// sign-in.
+//
 // The store uses only operations that MongoDB and the embedded server answer
 // alike. It translates the driver's errors: what callers see is one of the
 // errors below, or a fault.Away where the database does not answer.
@@ -32,6 +36,7 @@ package user
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -66,14 +71,23 @@ type User struct {
 type Session struct {
 	ID string `bson:"-"` // the key in the document's map
 
-	Family     []byte    `bson:"family"`         // SHA-256 of the secret that all refresh tokens of the session share
-	Token      []byte    `bson:"token"`          // SHA-256 of the secret of the newest refresh token
-	Used       []byte    `bson:"used,omitempty"` // SHA-256 of the secret before it
-	Salt       []byte    `bson:"salt,omitempty"` // made the newest secret of the one before
-	Generation int       `bson:"generation"`     // how often the session was refreshed
-	CreatedAt  time.Time `bson:"createdAt"`
-	RotatedAt  time.Time `bson:"rotatedAt"` // when the newest refresh token was made
-	ExpiresAt  time.Time `bson:"expiresAt"`
+	Family     []byte          `bson:"family"`     // SHA-256 of the secret that all refresh tokens of the session share
+	Token      []byte          `bson:"token"`      // SHA-256 of the secret of the newest refresh token
+	Generation int             `bson:"generation"` // how often the session was refreshed
+	Used       map[string]Used `bson:"used,omitempty"`
+	CreatedAt  time.Time       `bson:"createdAt"`
+	RotatedAt  time.Time       `bson:"rotatedAt"` // when the newest refresh token was made
+	ExpiresAt  time.Time       `bson:"expiresAt"`
+
+	Salt []byte `bson:"-"` // of the exchange that Rotate returns
+}
+
+// Used is a refresh token that was exchanged lately.
+type Used struct {
+	Token      []byte    `bson:"token"` // SHA-256 of its secret
+	Salt       []byte    `bson:"salt"`  // made the next secret of it
+	Generation int       `bson:"generation"`
+	At         time.Time `bson:"at"`
 }
 
 // An Account is a user as a sign-in must see it.
@@ -83,7 +97,7 @@ type Account struct {
 
 	DisabledAt *time.Time         `bson:"disabledAt,omitempty"`
 	Sessions   map[string]Session `bson:"sessions"`
-	Opened     int                `bson:"opened"` // sessions ever opened: the compare-and-set of Open
+	Opened     int                `bson:"opened"` // sessions ever opened: the compare-and-set of EndOnRequest
 	CreatedAt  time.Time          `bson:"createdAt"`
 
 	Events      map[string]event.Event `bson:"events"`
@@ -91,26 +105,30 @@ type Account struct {
 	Handled     map[string]handled     `bson:"handled"`
 }
 
-// surplus names the sessions that must go so that one more fits: the expired,
-// and the live ones longest without a refresh.
-func (a Account) surplus(now time.Time, limit int) (expired, displaced []string) {
-	var live []string
+// expired names the sessions that are over.
+func (a Account) expired(now time.Time) (sids []string) {
 	for id, s := range a.Sessions {
-		if s.ExpiresAt.After(now) {
-			live = append(live, id)
-		} else {
-			expired = append(expired, id)
+		if !s.ExpiresAt.After(now) {
+			sids = append(sids, id)
 		}
 	}
-	slices.SortFunc(live, func(x, y string) int {
+	return sids
+}
+
+// surplus names the sessions over the limit, those longest without a refresh, but
+// not the one that was just opened.
+func (a Account) surplus(limit int, opened string) []string {
+	sids := slices.SortedFunc(maps.Keys(a.Sessions), func(x, y string) int {
 		return cmp.Or(a.Sessions[x].RotatedAt.Compare(a.Sessions[y].RotatedAt), cmp.Compare(x, y))
 	})
-	return expired, live[:max(0, len(live)-limit+1)]
+	sids = slices.DeleteFunc(sids, func(sid string) bool { return sid == opened })
+	return sids[:max(0, len(sids)-limit+1)]
 }
 
 // A Rotation asks to exchange the newest refresh token of a session for another.
 type Rotation struct {
 	User, Session string
+	Generation    int    // of the token presented
 	Family        []byte // SHA-256, as in Session
 	Used          []byte // SHA-256 of the secret presented
 	Token         []byte // SHA-256 of the secret that is to replace it

@@ -1,4 +1,11 @@
-package serve
+// Package cloudevents is the door that events of other services come through:
+// CloudEvents 1.0 over HTTP, in binary and structured mode, as Knative's brokers,
+// sources and channels deliver them.
+//
+// A function that takes an event says so with On, and so links this door; the
+// others pay nothing for it. What a function does with an event is its own
+// business; here it is only read, checked and answered.
+package cloudevents
 
 import (
 	"bytes"
@@ -7,52 +14,68 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/binding"
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 
+	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
 	out "ticketing.com/auth/shared/event"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// eventPath is where the functions take events, each at the root of its own
-// service, which the public routes do not reach.
-const eventPath = "/"
+// On declares that a function takes an event as well, as endpoint.On does.
+func On[In, Out any](e endpoint.Endpoint, t endpoint.Trigger, wire func(*app.Wiring) endpoint.Handler[In, Out]) endpoint.Endpoint {
+	return endpoint.On(e, open, t, wire)
+}
+
+// A door takes the events of a process. Its statuses speak to a broker, which
+// sends again what is answered 404, 408, 409, 429 or 5xx, and gives up on all else;
+// and what it answers with 2xx is an event or empty, since a broker takes the body
+// for the reply.
+type door struct {
+	takers  map[string]*endpoint.Function // by event type
+	senders *senders
+	log     *slog.Logger
+}
+
+func open(w *app.Wiring, takers map[string]*endpoint.Function) http.Handler {
+	return &door{takers: takers, senders: wireSenders(w), log: w.Log()}
+}
 
 // maxEvent bounds an event on the wire, in bytes: in structured mode its data, of
 // at most endpoint.MaxBody, may be base64, and has its attributes beside it.
 const maxEvent = 4 * endpoint.MaxBody
 
-// serveEvent is the CloudEvents door (CloudEvents HTTP Protocol Binding 1.0, the
-// binary and the structured mode). Its statuses speak to a broker, which sends
-// again what is answered 404, 408, 409, 429 or 5xx, and gives up on all else; and
-// what it answers with 2xx is an event or empty, since a broker takes the body for
-// the reply.
-func (d *door) serveEvent(w http.ResponseWriter, r *http.Request) {
-	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
-	f, request, err := d.readEvent(ctx, w, r)
+// ServeHTTP implements http.Handler (CloudEvents HTTP Protocol Binding 1.0 §3).
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	f, request, err := d.read(ctx, w, r)
 	if err != nil {
-		write(w, d.refuse(ctx, r, endpoint.Spec{Name: "-", Path: "event"}, err))
+		spec := endpoint.Spec{Name: "-", Path: "event"}
+		endpoint.Answer(ctx, d.log, spec, r.Method, func() (any, error) { return nil, err }).Write(w)
 		return
 	}
 	response, replyType := f.InvokeEvent(ctx, request)
 	switch {
 	case response.Status != http.StatusOK:
-		write(w, response)
+		response.Write(w)
 	case replyType == "":
-		write(w, endpoint.Response{Status: http.StatusOK, Header: http.Header{"Cache-Control": {"no-store"}}})
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusOK)
 	default:
 		writeReply(ctx, w, request.Key, replyType, response.Body)
 	}
 }
 
-// readEvent makes a request of an event, and finds the function that takes it.
-func (d *door) readEvent(ctx context.Context, w http.ResponseWriter, r *http.Request) (*endpoint.Function, *endpoint.Request, error) {
+// read makes a request of an event, and finds the function that takes it.
+func (d *door) read(ctx context.Context, w http.ResponseWriter, r *http.Request) (*endpoint.Function, *endpoint.Request, error) {
 	if err := d.senders.check(ctx, r.Header.Values("Authorization")); err != nil {
 		return nil, nil, err
 	}
@@ -66,8 +89,10 @@ func (d *door) readEvent(ctx context.Context, w http.ResponseWriter, r *http.Req
 	case binding.EncodingBatch:
 		return nil, nil, fault.New(fault.UnsupportedMedia, "Events are taken one by one, not in batches.")
 	default:
-		if isEvent(r.Header) { // of another version, say: no plain request has these headers
-			return nil, nil, malformed()
+		for name := range r.Header {
+			if strings.HasPrefix(name, "Ce-") { // of another version, say: no plain request has these
+				return nil, nil, malformed()
+			}
 		}
 		return nil, nil, fault.New(fault.UnsupportedMedia, "This address takes CloudEvents 1.0.")
 	}
@@ -78,7 +103,7 @@ func (d *door) readEvent(ctx context.Context, w http.ResponseWriter, r *http.Req
 	if err != nil || e.Validate() != nil || e.SpecVersion() != event.CloudEventsVersionV1 {
 		return nil, nil, malformed()
 	}
-	f := d.triggers[e.Type()]
+	f := d.takers[e.Type()]
 	if f == nil {
 		return nil, nil, fault.New(fault.Invalid, "Events of this type are not taken here.")
 	}
@@ -119,7 +144,7 @@ func writeReply(ctx context.Context, w http.ResponseWriter, key, replyType strin
 		err = reply.Validate()
 	}
 	if err != nil {
-		write(w, endpoint.Response{Status: http.StatusInternalServerError, Header: http.Header{"Cache-Control": {"no-store"}}})
+		endpoint.Refuse(fault.From(err)).Write(w)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")

@@ -1,4 +1,10 @@
-package event
+// Package sink sends the system's events to K_SINK as CloudEvents 1.0, over HTTP in
+// binary mode, with what SinkBinding asks for: overrides, certificates, an OIDC
+// token.
+//
+// It sends one event when told to, and remembers nothing: what to send, and what
+// was sent, is the business of package user.
+package sink
 
 import (
 	"context"
@@ -14,10 +20,12 @@ import (
 	"sync"
 	"time"
 
+	ce "github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
-
-	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/go-json-experiment/json"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/event"
 )
 
 // A Config says where events go. SinkBinding sets most of it.
@@ -29,8 +37,8 @@ type Config struct {
 	Timeout   time.Duration // the most a request waits for the sink
 }
 
-// TokenFile is where SinkBinding mounts the OIDC token for the sink's audience.
-const TokenFile = "/oidc/token"
+// tokenFile is where SinkBinding mounts the OIDC token for the sink's audience.
+const tokenFile = "/oidc/token"
 
 // A Sink receives events. It is safe for concurrent use.
 type Sink struct {
@@ -41,8 +49,8 @@ type Sink struct {
 	client     func() *http.Client // made when the first event needs it
 }
 
-// NewSink checks a configuration. It opens nothing.
-func NewSink(c Config) (*Sink, error) {
+// New checks a configuration. It opens nothing.
+func New(c Config) (*Sink, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("K_SINK must be an absolute http or https URL")
@@ -54,7 +62,7 @@ func NewSink(c Config) (*Sink, error) {
 		return nil, errors.New(`K_CE_OVERRIDES must be {"extensions":{"name":"value"}}`)
 	}
 	for name := range overrides.Extensions {
-		if !event.IsExtensionNameValid(name) {
+		if !ce.IsExtensionNameValid(name) {
 			return nil, errors.New("K_CE_OVERRIDES has a name that CloudEvents does not allow")
 		}
 	}
@@ -70,12 +78,34 @@ func NewSink(c Config) (*Sink, error) {
 	}, nil
 }
 
-// Timeout is the most that a person's request waits for the sink.
+// Wire returns the sink of the environment, or nil where there is none: K_SINK,
+// K_CE_OVERRIDES, K_CA_CERTS, which SinkBinding sets, and K_SINK_TIMEOUT.
+func Wire(w *app.Wiring) event.Sink {
+	if w.Text("K_SINK", "") == "" {
+		return nil
+	}
+	return app.Part(w, "sink", func() *Sink {
+		s, err := New(Config{
+			URL:       w.Text("K_SINK", ""),
+			Overrides: w.Text("K_CE_OVERRIDES", ""),
+			CACerts:   w.Text("K_CA_CERTS", ""),
+			TokenFile: tokenFile,
+			Timeout:   w.Duration("K_SINK_TIMEOUT", 300*time.Millisecond, time.Millisecond, 4*time.Second),
+		})
+		if err != nil {
+			name, what, _ := strings.Cut(err.Error(), " ")
+			w.Fault(name, what)
+		}
+		return s
+	})
+}
+
+// Timeout implements event.Sink.
 func (s *Sink) Timeout() time.Duration { return s.timeout }
 
 // Send sends one event, in binary mode, and returns nil when the sink has
 // acknowledged it with a 2xx.
-func (s *Sink) Send(ctx context.Context, e Event) error {
+func (s *Sink) Send(ctx context.Context, e event.Event) error {
 	r, err := s.request(ctx, e)
 	if err != nil {
 		return fmt.Errorf("send event %s: %w", e.ID, err)
@@ -92,27 +122,27 @@ func (s *Sink) Send(ctx context.Context, e Event) error {
 	return nil
 }
 
-func (s *Sink) request(ctx context.Context, e Event) (*http.Request, error) {
-	ce := event.New()
-	ce.SetID(e.ID)
-	ce.SetSource(Source)
-	ce.SetType(e.Type)
-	ce.SetTime(e.Time)
-	ce.SetSubject(e.Data.UserID)
-	ce.SetExtension("partitionkey", e.Data.UserID) // CloudEvents Partitioning: all of a user in order
+func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error) {
+	out := ce.New()
+	out.SetID(e.ID)
+	out.SetSource(event.Source)
+	out.SetType(e.Type)
+	out.SetTime(e.Time)
+	out.SetSubject(e.Data.UserID)
+	out.SetExtension("partitionkey", e.Data.UserID) // CloudEvents Partitioning: all of a user in order
 	if e.Trace != "" {
-		ce.SetExtension("traceparent", e.Trace) // CloudEvents Distributed Tracing: where it began
+		out.SetExtension("traceparent", e.Trace) // CloudEvents Distributed Tracing: where it began
 	}
 	for name, value := range s.extensions {
-		ce.SetExtension(name, value)
+		out.SetExtension(name, value)
 	}
-	if err := ce.SetData(event.ApplicationJSON, e.Data); err != nil {
+	if err := out.SetData(ce.ApplicationJSON, e.Data); err != nil {
 		return nil, err
 	}
-	if err := ce.Validate(); err != nil {
+	if err := out.Validate(); err != nil {
 		return nil, err
 	}
-	r, err := cehttp.NewHTTPRequestFromEvent(ctx, s.url, ce)
+	r, err := cehttp.NewHTTPRequestFromEvent(ctx, s.url, out)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package serve_test
+package cloudevents_test
 
 import (
 	"crypto/ecdsa"
@@ -7,7 +7,6 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"encoding/pem"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -104,7 +103,7 @@ func TestADeliveryMustProveWhereItComesFrom(t *testing.T) {
 		"by a JWK Set URL": i.settings("EVENT_OIDC_JWKS_URL", i.url+"/keys"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := wiring(io.Discard, settings)
+			w := wiring(settings)
 			handler := serve.Handler(w, greeter)
 			if err := w.Err(); err != nil {
 				t.Fatal(err)
@@ -156,7 +155,7 @@ func TestWhileTheIssuerIsAwayNoEventIsLetIn(t *testing.T) {
 		"its address":  i.settings("EVENT_OIDC_JWKS_URL", "https://127.0.0.1:1/keys"),
 		"its CA":       i.settings("EVENT_OIDC_CA_FILE", "/nowhere"),
 	} {
-		handler := serve.Handler(wiring(io.Discard, settings), greeter)
+		handler := serve.Handler(wiring(settings), greeter)
 		for range 2 {
 			status, h, body := deliver(t, handler, binary+"\nAuthorization: Bearer "+token, `{"name":"ann"}`)
 			if status != http.StatusServiceUnavailable || h.Get("Retry-After") == "" {

@@ -1,4 +1,4 @@
-package serve
+package cloudevents
 
 import (
 	"context"
@@ -26,8 +26,10 @@ import (
 // It fails closed: while the issuer's keys cannot be had, no event is let in, and
 // the broker is told to try again.
 type senders struct {
-	settings app.EventDoor
-	now      func() time.Time
+	issuer, audience string
+	keysURL          string // of the issuer's JWK Set; empty: discovered
+	caFile           string // PEM, trusted beside the system's for fetching it
+	now              func() time.Time
 
 	mu       sync.Mutex
 	verifier *oidc.IDTokenVerifier // made when the first event needs it
@@ -43,13 +45,28 @@ const (
 	maxDocument = 256 << 10
 )
 
-func newSenders(settings app.EventDoor, now func() time.Time) *senders {
-	return &senders{settings: settings, now: now}
+// wireSenders reads the settings: EVENT_OIDC_ISSUER, EVENT_OIDC_AUDIENCE,
+// EVENT_OIDC_JWKS_URL, EVENT_OIDC_CA_FILE.
+func wireSenders(w *app.Wiring) *senders {
+	s := &senders{
+		issuer:   w.Text("EVENT_OIDC_ISSUER", ""),
+		audience: w.Text("EVENT_OIDC_AUDIENCE", ""),
+		keysURL:  w.Text("EVENT_OIDC_JWKS_URL", ""),
+		caFile:   w.Text("EVENT_OIDC_CA_FILE", ""),
+		now:      w.Now(),
+	}
+	if (s.issuer == "") != (s.audience == "") {
+		w.Fault("EVENT_OIDC_ISSUER", "and EVENT_OIDC_AUDIENCE must be set together")
+	}
+	if s.issuer == "" && s.keysURL+s.caFile != "" {
+		w.Fault("EVENT_OIDC_ISSUER", "must be set where EVENT_OIDC_JWKS_URL or EVENT_OIDC_CA_FILE is")
+	}
+	return s
 }
 
 // check returns nil for a delivery that may be taken.
 func (s *senders) check(ctx context.Context, headers []string) error {
-	if s.settings.Issuer == "" {
+	if s.issuer == "" {
 		return nil
 	}
 	if len(headers) == 0 {
@@ -86,9 +103,9 @@ func (s *senders) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 	}
 	// the keys are fetched as long as the process lives, not only this request
 	lasting := oidc.ClientContext(context.WithoutCancel(ctx), client)
-	url := s.settings.KeysURL
+	url := s.keysURL
 	if url == "" {
-		provider, err := oidc.NewProvider(lasting, s.settings.Issuer)
+		provider, err := oidc.NewProvider(lasting, s.issuer)
 		if err != nil {
 			return nil, err
 		}
@@ -100,8 +117,8 @@ func (s *senders) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 		}
 		url = document.KeysURL
 	}
-	s.verifier = oidc.NewVerifier(s.settings.Issuer, keys{oidc.NewRemoteKeySet(lasting, url)}, &oidc.Config{
-		ClientID:             s.settings.Audience,
+	s.verifier = oidc.NewVerifier(s.issuer, keys{oidc.NewRemoteKeySet(lasting, url)}, &oidc.Config{
+		ClientID:             s.audience,
 		SupportedSigningAlgs: []string{oidc.RS256, oidc.ES256, oidc.EdDSA},
 		Now:                  s.now,
 	})
@@ -110,8 +127,8 @@ func (s *senders) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 
 func (s *senders) client() (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if s.settings.CAFile != "" {
-		pem, err := os.ReadFile(s.settings.CAFile)
+	if s.caFile != "" {
+		pem, err := os.ReadFile(s.caFile)
 		if err != nil {
 			return nil, errors.New("EVENT_OIDC_CA_FILE cannot be read")
 		}

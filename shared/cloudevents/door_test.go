@@ -1,23 +1,40 @@
-package serve_test
+package cloudevents_test
 
 import (
 	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/cloudevents"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/serve"
 )
 
+type named struct {
+	Name string `json:"name"`
+}
+
+var echo = endpoint.Define(endpoint.Spec{Name: "echo", Method: http.MethodPost, Path: "/echo", Success: http.StatusOK},
+	func(*app.Wiring) endpoint.Handler[named, named] {
+		return func(_ context.Context, in named) (named, error) { return in, nil }
+	})
+
+func wiring(settings map[string]string) *app.Wiring {
+	return app.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
+}
+
 // greeter answers an event that names somebody; it refuses x, and is away for y.
-var greeter = endpoint.On(echo(nil), endpoint.Trigger{Types: []string{"hello.v1"}, Reply: "greeted.v1", Refusal: "refused.v1"},
+var greeter = cloudevents.On(echo, endpoint.Trigger{Types: []string{"hello.v1"}, Reply: "greeted.v1", Refusal: "refused.v1"},
 	func(*app.Wiring) endpoint.Handler[named, named] {
 		return func(_ context.Context, in named) (named, error) {
 			switch in.Name {
@@ -59,7 +76,7 @@ func envelope(members string) string {
 // The cases of the CloudEvents conformance definitions for the HTTP binding, and
 // what brokers and strangers send beside them.
 func TestTheEventDoor(t *testing.T) {
-	handler := serve.Handler(wiring(io.Discard, map[string]string{"EVENTS": "on"}), greeter)
+	handler := serve.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
 	ann := base64.StdEncoding.EncodeToString([]byte(`{"name":"ann"}`))
 	for _, c := range []struct {
 		name, header, body string
@@ -113,14 +130,14 @@ func TestTheEventDoor(t *testing.T) {
 }
 
 func TestTheEventDoorIsShutUnlessItIsOpened(t *testing.T) {
-	handler := serve.Handler(wiring(io.Discard, nil), greeter)
+	handler := serve.Handler(wiring(nil), greeter)
 	if status, _, body := deliver(t, handler, binary, `{"name":"ann"}`); status != http.StatusNotFound {
 		t.Errorf("%d %s", status, body)
 	}
 }
 
 func TestAnEventOnARouteIsRefused(t *testing.T) {
-	handler := serve.Handler(wiring(io.Discard, map[string]string{"EVENTS": "on"}), greeter)
+	handler := serve.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
 	for _, header := range []string{"Ce-Id", "Ce-Type", "Ce-Anything"} {
 		r := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
 		r.Header.Set(header, "1.0")
@@ -134,7 +151,7 @@ func TestAnEventOnARouteIsRefused(t *testing.T) {
 }
 
 func FuzzEventDoor(f *testing.F) {
-	handler := serve.Handler(wiring(io.Discard, map[string]string{"EVENTS": "on"}), greeter)
+	handler := serve.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
 	f.Add("1.0", "1", "/s", "hello.v1", "application/json", `{"name":"ann"}`)
 	f.Add("", "", "", "", "application/cloudevents+json", envelope(`,"data":{"name":"ann"}`))
 	f.Add("1.0", "%zz", "::", "hello.v1", "application/cloudevents+json", `{"specversion":"1.0","data":1}`)
