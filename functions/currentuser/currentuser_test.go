@@ -30,7 +30,7 @@ func play(t *testing.T, b *endpointtest.Bench) {
 		ok("headers that proxies set carry no identity", endpointtest.Call{Header: http.Header{
 			"X-User-Id": {g.User.ID}, "X-Forwarded-User": {"ann@example.com"}, "Proxy-Authorization": {"Bearer " + g.Token}}}, `{"currentUser":null}`),
 	)
-	b.Play(t, endpointtest.HostileTokens(b, bearer)...)
+	b.Play(t, endpointtest.HostileTokens(bearer)...)
 	b.Play(t, endpointtest.HostileRoutes(http.MethodGet, currentuser.Endpoint.Path)...)
 }
 

@@ -38,7 +38,7 @@ func play(t *testing.T, b *endpointtest.Bench) {
 		endpointtest.Case{Name: "without a token nothing ends", Status: http.StatusUnauthorized,
 			JSON: endpointtest.Errors("A bearer token is needed."), Want: http.Header{"Www-Authenticate": {"Bearer"}}},
 	)
-	b.Play(t, endpointtest.HostileTokens(b, given("target@example.com"))...)
+	b.Play(t, endpointtest.HostileTokens(given("target@example.com"))...)
 	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signout.Endpoint.Path)...)
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"os/exec"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,16 +16,18 @@ import (
 const root = "ticketing.com/auth/"
 
 type pkg struct {
-	ImportPath string
-	Name       string
-	Imports    []string
-	Deps       []string
-	Doc        string
+	ImportPath   string
+	Name         string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+	Deps         []string
+	Doc          string
 }
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports,Deps,Doc", "work").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports,TestImports,XTestImports,Deps,Doc", "work").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +57,7 @@ func room(importPath string) string {
 func TestImportsGoOneWay(t *testing.T) {
 	for _, p := range packages(t) {
 		from := room(p.ImportPath)
-		for _, imported := range p.Imports {
+		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
 			if !strings.HasPrefix(imported, root) {
 				continue
 			}
@@ -73,20 +76,44 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	}
 }
 
-// What a function links is what its cold start pays for, and what can be
-// attacked in it.
-func TestAFunctionLinksNoTestBenchAndNoWordListItDoesNotNeed(t *testing.T) {
+// What a function links is what its cold start pays for, and what can be attacked
+// in it.
+func TestAFunctionLinksOnlyWhatItNeeds(t *testing.T) {
+	const (
+		functions = root + "functions/"
+		driver    = "go.mongodb.org/mongo-driver/"
+		hashes    = "golang.org/x/crypto/argon2"
+		words     = "github.com/ccojocar/zxcvbn-go/"
+		events    = "github.com/cloudevents/sdk-go/"
+		oidc      = "github.com/coreos/go-oidc/"
+	)
+	may := map[string][]string{
+		functions + "signup/":      {driver, hashes, words, events, oidc},
+		functions + "signin/":      {driver, hashes, events},
+		functions + "signout/":     {driver, events, oidc},
+		functions + "currentuser/": {driver},
+		functions + "refresh/":     {driver, events},
+		functions + "jwks/":        {},
+		functions + "relay/":       {driver, events, oidc},
+	}
 	for _, p := range packages(t) {
-		if p.Name != "main" || !strings.HasPrefix(room(p.ImportPath), "functions/") {
+		if p.Name != "main" || !strings.HasPrefix(p.ImportPath, functions) {
 			continue
 		}
+		allowed, known := may[functions+path.Base(p.ImportPath)+"/"]
+		if !known {
+			t.Errorf("say here what %s may link", p.ImportPath)
+		}
 		for _, dep := range p.Deps {
-			switch {
-			case dep == "testing", dep == "flag", dep == "expvar", dep == "net/http/pprof",
-				strings.HasPrefix(dep, root+"shared/mongotest"), strings.HasPrefix(dep, root+"shared/embedded"):
-				t.Errorf("%s links %s", p.ImportPath, dep)
-			case strings.Contains(dep, "zxcvbn") && room(p.ImportPath) != "functions/signup":
-				t.Errorf("%s links %s", p.ImportPath, dep)
+			for _, heavy := range []string{driver, hashes, words, events, oidc} {
+				if strings.HasPrefix(dep+"/", heavy) && !slices.Contains(allowed, heavy) {
+					t.Errorf("%s links %s", p.ImportPath, dep)
+				}
+			}
+			for _, never := range []string{"testing", "expvar", "net/http/pprof", "net/http/httptest", root + "shared/mongotest", root + "shared/embedded"} {
+				if dep == never {
+					t.Errorf("%s links %s", p.ImportPath, dep)
+				}
 			}
 		}
 	}

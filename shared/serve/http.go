@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/rs/cors"
 
@@ -99,6 +100,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !body.done {
 		// or the server would wait for the rest, to find the next request after it
 		w.Header().Set("Connection", "close")
+		http.NewResponseController(w).SetReadDeadline(time.Now()) // where the wire has none, nobody waits
 	}
 	response.Write(w)
 }

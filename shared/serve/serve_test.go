@@ -116,14 +116,30 @@ func TestHealthAsksNobodyAndIsNotLogged(t *testing.T) {
 	defer server.Close()
 	for _, path := range []string{"/health/liveness", "/health/readiness"} {
 		r, err := http.Get(server.URL + path)
-		if err != nil || r.StatusCode != http.StatusOK {
-			t.Errorf("%s: %v %v", path, r, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		body, _ := io.ReadAll(r.Body)
 		r.Body.Close()
+		if r.StatusCode != http.StatusOK || string(body) != `{"status":"ok"}` || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %v %s", path, r, body)
+		}
 	}
 	if log.Len() > 0 {
 		t.Errorf("log: %s", &log)
 	}
+	for path, want := range map[string]int{"/health": 404, "/health/": 404, "/health/readiness/": 404, "/health%2Fliveness": 404} {
+		r, err := http.Get(server.URL + path)
+		if err != nil || r.StatusCode != want {
+			t.Errorf("%s: %v %v", path, r, err)
+		}
+		r.Body.Close()
+	}
+	r, err := http.Post(server.URL+"/health/liveness", "", nil)
+	if err != nil || r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("POST: %v %v", r, err)
+	}
+	r.Body.Close()
 }
 
 func TestTheTraceOfTheCallerIsLogged(t *testing.T) {
@@ -174,17 +190,46 @@ func TestOriginsThatAreNotAllowedGetNoCORSHeader(t *testing.T) {
 
 // Behind a proxy two requests may share a connection, and what one leaves unread
 // must not become the start of the next.
-func TestABodyOverTheLimitClosesTheConnection(t *testing.T) {
+func TestARefusalThatReadsNoBodyClosesTheConnection(t *testing.T) {
 	server := httptest.NewServer(serve.Handler(wiring(io.Discard, nil), echo(nil)))
 	defer server.Close()
-	c, err := net.Dial("tcp", server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	for request, status := range map[string]string{
+		"POST /echo HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 1000000000": "413",
+		"POST /echo HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 20000":      "413",
+		"POST /echo HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 10":               "415",
+		"POST /nothing HTTP/1.1\r\nContent-Length: 10":                                        "404",
+		"PUT /echo HTTP/1.1\r\nTransfer-Encoding: chunked":                                    "405",
+	} {
+		c, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "%s\r\nHost: x\r\n\r\n", request)
+		answer, err := io.ReadAll(bufio.NewReader(c)) // to the end, though the body is never sent
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 "+status+" ") || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
+			t.Errorf("%s: %v %s", request, err, answer)
+		}
+		c.Close()
 	}
-	defer c.Close()
-	fmt.Fprintf(c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n{")
-	answer, err := io.ReadAll(bufio.NewReader(c)) // to the end, though nothing more is sent
-	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 413 ") || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
-		t.Errorf("%v %s", err, answer)
+}
+
+func TestAWholeBodyKeepsTheConnection(t *testing.T) {
+	server := httptest.NewServer(serve.Handler(wiring(io.Discard, nil), echo(nil)))
+	defer server.Close()
+	for _, body := range []string{`{"name":"ann"}`, `{"name":1}`} {
+		r, err := http.Post(server.URL+"/echo", "application/json", strings.NewReader(body))
+		if err != nil || r.Close {
+			t.Errorf("%s: %v %v", body, r, err)
+		}
+		r.Body.Close()
+	}
+}
+
+func TestAnOriginIsNamedInFull(t *testing.T) {
+	for _, origin := range []string{"*", "https://*", "https://*.tickets.example", "tickets.example", "https://tickets.example/", "null"} {
+		w := wiring(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": "https://a.example," + origin})
+		if serve.Handler(w, echo(nil)); w.Err() == nil {
+			t.Errorf("%s is taken", origin)
+		}
 	}
 }

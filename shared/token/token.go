@@ -77,6 +77,7 @@ type claims struct {
 	ID        string   `json:"jti"`
 	IssuedAt  float64  `json:"iat"`
 	ExpiresAt float64  `json:"exp"`
+	NotBefore float64  `json:"nbf,omitzero"` // never issued, but obeyed (RFC 7519 §4.1.5)
 	Email     string   `json:"email"`
 }
 

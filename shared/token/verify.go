@@ -87,7 +87,7 @@ func (v *Verifier) claims(b []byte) (Claims, error) {
 		return Claims{}, refusal("it is for another audience")
 	case now >= c.ExpiresAt:
 		return Claims{}, refusal("it has expired")
-	case c.IssuedAt > now+Leeway.Seconds():
+	case c.IssuedAt > now+Leeway.Seconds(), c.NotBefore > now+Leeway.Seconds():
 		return Claims{}, refusal("it is from the future")
 	}
 	return Claims{

@@ -142,7 +142,13 @@ func Ensure(dir string, now time.Time) (Files, error) {
 	if err := Create(dir, now); err != nil && !errors.Is(err, fs.ErrExist) {
 		return Files{}, err
 	}
-	return Files{filepath.Join(dir, SigningFile), filepath.Join(dir, VerifyingFile)}, nil
+	files := Files{filepath.Join(dir, SigningFile), filepath.Join(dir, VerifyingFile)}
+	for _, path := range []string{files.Signing, files.Verifying} {
+		if _, err := os.Stat(path); err != nil { // a start that was cut short, or somebody's hand
+			return Files{}, fmt.Errorf("%w: it belongs to a keyring of two files; restore it, or remove the other to begin anew", err)
+		}
+	}
+	return files, nil
 }
 
 // Public returns the content of the verifying file, after it has checked that the
