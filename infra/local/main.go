@@ -106,10 +106,11 @@ func system(ctx context.Context, listener net.Listener, data string, files map[s
 	return context.Cause(ctx)
 }
 
-// functions are those of the catalog that can be reached: one without a route only
-// takes events.
+// functions are those of the catalog that have something to do here: one without a
+// route only takes events, and only passes on what a sink did not take.
 func functions(w *app.Wiring) []endpoint.Endpoint {
-	return slices.DeleteFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !serve.Events(w) })
+	relayed := serve.Events(w) && w.Text("K_SINK", "") != ""
+	return slices.DeleteFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !relayed })
 }
 
 // closed ends the connections to the database, and does not wait for one that is
