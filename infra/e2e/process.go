@@ -22,14 +22,16 @@ import (
 	"ticketing.com/auth/infra/catalog"
 )
 
-// binaries builds every function, and the local runner, once for all tests, as a
-// deployment would: static.
+// binaries builds every function, the local runner and migrate, once for all
+// tests, as a deployment would: static.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ticketing-e2e-")
 	if err != nil {
 		return "", err
 	}
-	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator), "ticketing.com/auth/infra/local"}
+	built = dir
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator),
+		"ticketing.com/auth/infra/local", "ticketing.com/auth/infra/migrate"}
 	for _, f := range catalog.Functions() {
 		args = append(args, fmt.Sprintf("ticketing.com/auth/functions/%s/cmd/%s", f.Name, f.Name))
 	}
@@ -41,11 +43,13 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+var built string // the folder that binaries made, if it did
+
 // Main runs the tests of a package and removes what was built for them.
 func Main(m *testing.M) {
 	code := m.Run()
-	if dir, err := binaries(); err == nil {
-		os.RemoveAll(dir)
+	if built != "" {
+		os.RemoveAll(built)
 	}
 	os.Exit(code)
 }
@@ -66,6 +70,7 @@ type Process struct {
 
 	cmd    *exec.Cmd
 	stderr *transcript
+	port   chan string
 	done   chan struct{}
 }
 
@@ -75,30 +80,9 @@ var listening = regexp.MustCompile(`"msg":"listening".*"port":(\d+)`)
 // it listens.
 func Start(t testing.TB, name string, settings ...string) *Process {
 	t.Helper()
-	p := &Process{cmd: exec.Command(Binary(t, name)), stderr: &transcript{}, done: make(chan struct{})}
-	p.cmd.Env = append(settings, "PORT=0")
-	pipe, err := p.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	port := make(chan string, 1)
-	go func() {
-		lines := bufio.NewScanner(pipe)
-		for lines.Scan() {
-			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
-				port <- m[1]
-			}
-			fmt.Fprintln(p.stderr, lines.Text())
-		}
-		p.cmd.Wait()
-		close(p.done)
-	}()
-	t.Cleanup(func() { p.Signal(os.Kill) })
+	p := Launch(t, name, append(settings, "PORT=0")...)
 	select {
-	case n := <-port:
+	case n := <-p.port:
 		p.URL = "http://127.0.0.1:" + n
 	case <-p.done:
 		t.Fatalf("%s ended: %s", name, p.stderr)
@@ -108,9 +92,42 @@ func Start(t testing.TB, name string, settings ...string) *Process {
 	return p
 }
 
+// Launch starts a function as Start does, and does not wait.
+func Launch(t testing.TB, name string, settings ...string) *Process {
+	t.Helper()
+	p := &Process{cmd: exec.Command(Binary(t, name)), stderr: &transcript{}, port: make(chan string, 1), done: make(chan struct{})}
+	p.cmd.Env = settings
+	pipe, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		lines := bufio.NewScanner(pipe)
+		for lines.Scan() {
+			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
+				p.port <- m[1]
+			}
+			fmt.Fprintln(p.stderr, lines.Text())
+		}
+		p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() { p.Signal(os.Kill) })
+	return p
+}
+
+// Send sends a signal.
+func (p *Process) Send(s os.Signal) { p.cmd.Process.Signal(s) }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
 // Signal sends a signal and waits for the end; it returns the exit code.
 func (p *Process) Signal(s os.Signal) int {
-	p.cmd.Process.Signal(s)
+	p.Send(s)
 	<-p.done
 	return p.cmd.ProcessState.ExitCode()
 }
@@ -149,6 +166,17 @@ func Call(ctx context.Context, method, url, bearer, body string) (int, http.Head
 // it wrote to standard error.
 func Refused(t testing.TB, settings []string, name string, args ...string) (int, string) {
 	t.Helper()
+	code, stderr := Run(t, settings, name, args...)
+	if code == 0 {
+		t.Fatalf("%s %v is not refused: %s", name, args, stderr)
+	}
+	return code, stderr
+}
+
+// Run runs a command to its end, and returns its exit code and what it wrote to
+// standard error. One that takes over thirty seconds is killed; its code is -1.
+func Run(t testing.TB, settings []string, name string, args ...string) (int, string) {
+	t.Helper()
 	binary := Binary(t, name)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -157,11 +185,10 @@ func Refused(t testing.TB, settings []string, name string, args ...string) (int,
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	err := cmd.Run()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
+	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
 		t.Fatalf("%s %v: %v", name, args, err)
 	}
-	return exit.ExitCode(), stderr.String()
+	return cmd.ProcessState.ExitCode(), stderr.String()
 }
 
 type transcript struct {

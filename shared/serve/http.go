@@ -100,10 +100,16 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !body.done {
 		// or the server would wait for the rest, to find the next request after it
 		w.Header().Set("Connection", "close")
-		http.NewResponseController(w).SetReadDeadline(time.Now()) // where the wire has none, nobody waits
+		// and a caller in the middle of sending must be able to see the answer
+		// before the reset; where the wire has no deadline nobody waits
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(farewell))
 	}
 	response.Write(w)
 }
+
+// farewell is how long a connection whose request was refused unread still takes in
+// what its caller sends.
+const farewell = 500 * time.Millisecond
 
 // A watched body knows whether it was read to its end.
 type watched struct {
@@ -157,13 +163,15 @@ func retryKey(headers []string) (string, error) {
 		return "", nil
 	}
 	value := strings.TrimSpace(headers[0])
+	odd := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
 	if unquoted, ok := strings.CutPrefix(value, `"`); ok {
 		value, ok = strings.CutSuffix(unquoted, `"`)
 		if !ok {
 			value = ""
 		}
+	} else if strings.Contains(value, ",") { // two headers that a gateway has joined
+		value = ""
 	}
-	odd := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
 	if len(headers) > 1 || value == "" || len(value) > maxRetryKey || strings.ContainsFunc(value, odd) {
 		return "", fault.New(fault.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -42,7 +43,7 @@ func Lambda(handler http.Handler) func(context.Context, events.APIGatewayV2HTTPR
 // SIGTERM only between invocations, so there is nothing to finish.
 func serveLambda(ctx context.Context, handler http.Handler) {
 	context.AfterFunc(ctx, func() { os.Exit(exitFine) })
-	lambda.StartWithOptions(Lambda(handler), lambda.WithContext(ctx))
+	lambda.Start(Lambda(handler))
 }
 
 func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http.Request, error) {
@@ -66,7 +67,7 @@ func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http
 	}
 	r.RequestURI = target
 	r.Host = e.RequestContext.DomainName
-	r.RemoteAddr = e.RequestContext.HTTP.SourceIP + ":0"
+	r.RemoteAddr = net.JoinHostPort(e.RequestContext.HTTP.SourceIP, "0")
 	for name, value := range e.Headers { // of several with one name the gateway makes one, with commas
 		r.Header.Set(name, value)
 	}

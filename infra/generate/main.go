@@ -1,0 +1,102 @@
+// Command generate writes what is made from the catalog: everything that must agree
+// on which functions there are, where they are reached and what they need.
+//
+//	go run ./infra/generate          writes what is stale
+//	go run ./infra/generate -check   writes nothing, names what is stale, exits with 1
+package main
+
+//go:generate go run .
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/lambda"
+	"ticketing.com/auth/shared/endpoint"
+)
+
+// outputs are the generated files. A new one is a line here.
+var outputs = []output{
+	{"infra/lambda/template.yaml", lambda.Template},
+}
+
+// An output is a file, by its path from the root of the repository, and what it is
+// made by. Its first line says that it is generated, and by which command.
+type output struct {
+	path   string
+	render func([]endpoint.Endpoint) ([]byte, error)
+}
+
+func main() {
+	check := flag.Bool("check", false, "write nothing, and exit with 1 if a file is stale")
+	flag.Parse()
+	stale, err := run(!*check)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
+		os.Exit(1)
+	}
+	for _, path := range stale {
+		if *check {
+			fmt.Fprintf(os.Stderr, "%s is stale: run go run ./infra/generate\n", path)
+		} else {
+			fmt.Println(path)
+		}
+	}
+	if *check && len(stale) > 0 {
+		os.Exit(1)
+	}
+}
+
+// run returns the files that differ from what they should be, and mends them if it
+// is to write.
+func run(write bool) (stale []string, err error) {
+	root, err := repository()
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range outputs {
+		want, err := o.render(catalog.Functions())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o.path, err)
+		}
+		file := filepath.Join(root, filepath.FromSlash(o.path))
+		have, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if bytes.Equal(have, want) {
+			continue
+		}
+		stale = append(stale, o.path)
+		if !write {
+			continue
+		}
+		if err := os.WriteFile(file, want, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return stale, nil
+}
+
+// repository returns the root of the repository, which has go.work, from anywhere
+// in it.
+func repository() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("no go.work in %s or above: run it in the repository", start)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+// Package settings tells what a function reads of its environment. It asks the
+// function's own wiring, so there is no second list to keep: what manifests and
+// templates hand to a function, they learn here.
+package settings
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/token"
+)
+
+// Settings are names of settings, sorted.
+type Settings struct {
+	Required []string // without which the function does not start
+	Optional []string // which have a default
+}
+
+// Of returns the settings of a function whose event door is shut, unless it has no
+// other. That a file may stand for a setting (…_FILE) is not listed.
+func Of(e endpoint.Endpoint) (Settings, error) {
+	var s Settings
+	missing, _ := bind(e, nil)
+	for fault := range strings.Lines(missing) {
+		name, _, _ := strings.Cut(fault, " ")
+		s.Required = append(s.Required, name)
+	}
+	given := map[string]string{}
+	for _, name := range s.Required {
+		given[name] = samples()[name]
+	}
+	wrong, read := bind(e, given)
+	if wrong != "" { // a setting of a kind that samples lacks
+		return Settings{}, fmt.Errorf("settings of %s: a sample is missing: %s", e.Name, wrong)
+	}
+	for _, name := range read {
+		if !slices.Contains(s.Required, strings.TrimSuffix(name, "_FILE")) {
+			s.Optional = append(s.Optional, name)
+		}
+	}
+	slices.Sort(s.Required)
+	slices.Sort(s.Optional)
+	s.Optional = slices.Compact(s.Optional)
+	return s, nil
+}
+
+// bind wires the function as its process does, and returns what the wiring
+// complains of, and what it has looked up. Nothing is dialled.
+func bind(e endpoint.Endpoint, given map[string]string) (faults string, read []string) {
+	lookup := func(name string) (string, bool) {
+		read = append(read, name)
+		value, set := given[name]
+		return value, set
+	}
+	w := app.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
+	serve.Handler(w, e)
+	if err := w.Err(); err != nil {
+		faults = err.Error()
+	}
+	return faults, read
+}
+
+// samples are values that pass: some settings are read only where others are there.
+func samples() map[string]string {
+	key := token.NewJWK(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	return map[string]string{
+		"MONGODB_URI":    "mongodb://localhost",
+		"SIGNING_KEYS":   set(key),
+		"VERIFYING_KEYS": set(key.Public()),
+		"K_SINK":         "http://localhost",
+		"EVENTS":         "on",
+	}
+}
+
+func set(key token.JWK) string {
+	b, err := json.Marshal(token.Set{Keys: []token.JWK{key}})
+	if err != nil {
+		panic(err) // a key of ours can be written
+	}
+	return string(b)
+}

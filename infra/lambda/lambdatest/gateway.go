@@ -1,0 +1,208 @@
+package lambdatest
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// A Gateway carries HTTP requests to the process behind a Runtime and its answers
+// back, as an http.RoundTripper. It has one route, for all there is.
+type Gateway struct {
+	// Base64 has every body encoded, which a gateway may do with any.
+	Base64 bool
+
+	runtime       *Runtime
+	account, host string
+	sourceIP      string
+}
+
+// HTTPAPI returns an HTTP API of API Gateway, called over IPv4.
+func HTTPAPI(r *Runtime) Gateway {
+	return Gateway{runtime: r, account: "123456789012", host: "api-id.execute-api.eu-central-1.amazonaws.com", sourceIP: "203.0.113.9"}
+}
+
+// FunctionURL returns a Function URL, called over IPv6.
+func FunctionURL(r *Runtime) Gateway {
+	return Gateway{runtime: r, account: "anonymous", host: "url-id.lambda-url.eu-central-1.on.aws", sourceIP: "2001:db8::9"}
+}
+
+// An event is a request in payload format 2.0.
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+// https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
+type event struct {
+	Version         string            `json:"version"`
+	RouteKey        string            `json:"routeKey"`
+	RawPath         string            `json:"rawPath"`
+	RawQueryString  string            `json:"rawQueryString"`
+	Cookies         []string          `json:"cookies,omitempty"`
+	Headers         map[string]string `json:"headers"`
+	Query           map[string]string `json:"queryStringParameters,omitempty"`
+	RequestContext  requestContext    `json:"requestContext"`
+	Body            *string           `json:"body,omitempty"`
+	IsBase64Encoded bool              `json:"isBase64Encoded"`
+	PathParameters  map[string]string `json:"pathParameters"` // null where there are none
+	StageVariables  map[string]string `json:"stageVariables"`
+}
+
+type requestContext struct {
+	AccountID      string  `json:"accountId"`
+	APIID          string  `json:"apiId"`
+	Authentication *string `json:"authentication"`
+	DomainName     string  `json:"domainName"`
+	DomainPrefix   string  `json:"domainPrefix"`
+	HTTP           struct {
+		Method    string `json:"method"`
+		Path      string `json:"path"`
+		Protocol  string `json:"protocol"`
+		SourceIP  string `json:"sourceIp"`
+		UserAgent string `json:"userAgent"`
+	} `json:"http"`
+	RequestID string `json:"requestId"`
+	RouteKey  string `json:"routeKey"`
+	Stage     string `json:"stage"`
+	Time      string `json:"time"`
+	TimeEpoch int64  `json:"timeEpoch"`
+}
+
+// RoundTrip implements http.RoundTripper. A function that fails is what the
+// gateways make of it: a 502 or 500 that says nothing, here an error.
+func (g Gateway) RoundTrip(r *http.Request) (*http.Response, error) {
+	e, err := g.event(r)
+	if err != nil {
+		return nil, err
+	}
+	result, err := g.runtime.Invoke(r.Context(), e)
+	if err != nil {
+		return nil, err
+	}
+	if result.Error != "" {
+		return nil, fmt.Errorf("the function failed: %s", result.Payload)
+	}
+	return response(r, result.Payload)
+}
+
+func (g Gateway) event(r *http.Request) ([]byte, error) {
+	e := event{
+		Version:        "2.0",
+		RouteKey:       "$default",
+		RawPath:        r.URL.EscapedPath(),
+		RawQueryString: r.URL.RawQuery,
+		Headers:        map[string]string{"host": g.host, "x-forwarded-for": g.sourceIP, "x-forwarded-port": "443", "x-forwarded-proto": "https"},
+		Query:          map[string]string{},
+	}
+	for name, values := range r.URL.Query() {
+		e.Query[name] = strings.Join(values, ",")
+	}
+	for name, values := range r.Header {
+		if name == "Cookie" {
+			for _, line := range values {
+				e.Cookies = append(e.Cookies, strings.Split(line, "; ")...)
+			}
+			continue
+		}
+		e.Headers[strings.ToLower(name)] = strings.Join(values, ",")
+	}
+	if err := g.setBody(&e, r); err != nil {
+		return nil, err
+	}
+	c := &e.RequestContext
+	c.AccountID, c.DomainName, c.RouteKey, c.Stage = g.account, g.host, e.RouteKey, "$default"
+	c.DomainPrefix, _, _ = strings.Cut(g.host, ".")
+	c.APIID = c.DomainPrefix
+	c.HTTP.Method, c.HTTP.Path, c.HTTP.Protocol = r.Method, r.URL.Path, "HTTP/1.1"
+	c.HTTP.SourceIP, c.HTTP.UserAgent = g.sourceIP, r.UserAgent()
+	now := time.Now().UTC()
+	c.RequestID, c.Time, c.TimeEpoch = "JKJaXmPLvHcESHA=", now.Format("02/Jan/2006:15:04:05 -0700"), now.UnixMilli()
+	return json.Marshal(e)
+}
+
+// setBody sends text as it is and anything else in base64. Which of the two a body
+// is, its media type says; what is no UTF-8 cannot be text in an event.
+func (g Gateway) setBody(e *event, r *http.Request) error {
+	if r.Body == nil {
+		return nil
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	e.Headers["content-length"] = fmt.Sprint(len(body))
+	text := string(body)
+	if e.IsBase64Encoded = g.Base64 || !isText(r.Header.Get("Content-Type")) || !utf8.Valid(body); e.IsBase64Encoded {
+		text = base64.StdEncoding.EncodeToString(body)
+	}
+	e.Body = &text
+	return nil
+}
+
+func isText(contentType string) bool {
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return false
+	}
+	switch mediaType {
+	case "application/json", "application/xml", "application/javascript":
+		return true
+	}
+	return strings.HasPrefix(mediaType, "text/")
+}
+
+// response reads an answer in payload format 2.0, its full form: the functions
+// never leave the gateway to guess a status.
+func response(r *http.Request, payload []byte) (*http.Response, error) {
+	var answer struct {
+		StatusCode      int               `json:"statusCode"`
+		Headers         map[string]string `json:"headers"`
+		Cookies         []string          `json:"cookies"`
+		Body            string            `json:"body"`
+		IsBase64Encoded bool              `json:"isBase64Encoded"`
+	}
+	if err := json.Unmarshal(payload, &answer); err != nil || answer.StatusCode < 200 || answer.StatusCode > 599 {
+		return nil, fmt.Errorf("no gateway takes this answer: %s", payload)
+	}
+	body := []byte(answer.Body)
+	if answer.IsBase64Encoded {
+		var err error
+		if body, err = base64.StdEncoding.DecodeString(answer.Body); err != nil {
+			return nil, fmt.Errorf("the body is no base64: %w", err)
+		}
+	}
+	header := http.Header{}
+	for name, value := range answer.Headers {
+		header.Set(name, value)
+	}
+	for _, cookie := range answer.Cookies {
+		header.Add("Set-Cookie", cookie)
+	}
+	return &http.Response{
+		StatusCode:    answer.StatusCode,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        header,
+		Body:          io.NopCloser(bytes.NewReader(body)),
+		ContentLength: int64(len(body)),
+		Request:       r,
+	}, nil
+}
+
+// errorType returns what kind of error a function has reported.
+func errorType(payload []byte) string {
+	var e struct {
+		Type    string `json:"errorType"`
+		Message string `json:"errorMessage"`
+	}
+	if json.Unmarshal(payload, &e) != nil || e.Type == "" || e.Message == "" {
+		return "unreadable: " + string(payload)
+	}
+	return e.Type
+}
