@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 
 	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/knative"
 	"ticketing.com/auth/infra/lambda"
 	"ticketing.com/auth/shared/endpoint"
 )
@@ -24,6 +25,10 @@ import (
 // outputs are the generated files. A new one is a line here.
 var outputs = []output{
 	{"infra/lambda/template.yaml", lambda.Template},
+	{"infra/knative/base/functions.yaml", knative.Services},
+	{"infra/knative/eventing/functions.yaml", knative.Takers},
+	{"infra/knative/ingress/kourier/routes.yaml", knative.Kourier},
+	{"infra/knative/ingress/gateway/routes.yaml", knative.Gateway},
 }
 
 // An output is a file, by its path from the root of the repository, and what it is

@@ -1,0 +1,99 @@
+package knative_test
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/knative"
+	"ticketing.com/auth/shared/endpoint"
+)
+
+func rendered(t *testing.T, render func([]endpoint.Endpoint) ([]byte, error)) string {
+	t.Helper()
+	out, err := render(catalog.Functions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// documents returns the manifests of a kind, by name.
+func documents(manifests, kind string) map[string]string {
+	found := map[string]string{}
+	name := regexp.MustCompile(`(?m)^  name: (\S+)$`)
+	for document := range strings.SplitSeq(manifests, "\n---\n") {
+		if strings.Contains(document, "\nkind: "+kind+"\n") {
+			found[name.FindStringSubmatch(document)[1]] = document
+		}
+	}
+	return found
+}
+
+func TestEveryFunctionIsAServiceWithAnAccountOfItsOwn(t *testing.T) {
+	all := rendered(t, knative.Services) + "\n---\n" + rendered(t, knative.Takers)
+	services, accounts := documents(all, "Service"), documents(all, "ServiceAccount")
+	for _, e := range catalog.Functions() {
+		service := services[e.Name]
+		if accounts[e.Name] == "" || !strings.Contains(service, "serviceAccountName: "+e.Name+"\n") {
+			t.Errorf("%s has no account of its own", e.Name)
+		}
+		if !strings.Contains(service, "networking.knative.dev/visibility: cluster-local\n") {
+			t.Errorf("%s can be reached from outside", e.Name)
+		}
+	}
+	if len(services) != len(catalog.Functions()) {
+		t.Errorf("%d services for %d functions", len(services), len(catalog.Functions()))
+	}
+}
+
+// What is written here is the intention; the manifests are made from what the
+// functions ask for.
+func TestAFunctionHoldsTheSecretsOfItsRoleAndNoOther(t *testing.T) {
+	services := documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.Takers), "Service")
+	secret := regexp.MustCompile(`secretKeyRef: \{name: (\S+), key`)
+	for name, want := range map[string][]string{
+		"signup":      {"mongodb-signup", "signing-keys"},
+		"signin":      {"mongodb-signin", "signing-keys"},
+		"refresh":     {"mongodb-refresh", "signing-keys"},
+		"signout":     {"mongodb-signout", "verifying-keys"},
+		"currentuser": {"mongodb-currentuser", "verifying-keys"},
+		"jwks":        {"verifying-keys"},
+		"relay":       {"mongodb-relay"},
+	} {
+		var got []string
+		for _, m := range secret.FindAllStringSubmatch(services[name], -1) {
+			got = append(got, m[1])
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("%s holds %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestBothFormsOfTheIngressLeadEveryRouteToItsFunction(t *testing.T) {
+	var want []string
+	for _, e := range catalog.Functions() {
+		if e.Path != "" {
+			want = append(want, fmt.Sprintf("%s %s", e.Path, e.Name))
+		}
+	}
+	for name, form := range map[string]struct {
+		render func([]endpoint.Endpoint) ([]byte, error)
+		route  string
+	}{
+		"kourier": {knative.Kourier, `path: (\S+)\n +rewriteHost: (\S+?)\.ticketing\.svc\.cluster\.local `},
+		"gateway": {knative.Gateway, `type: Exact, value: (\S+?)\}\}\]\n.*hostname: (\S+?)\.ticketing\.svc\.cluster\.local\}`},
+	} {
+		var got []string
+		for _, m := range regexp.MustCompile(form.route).FindAllStringSubmatch(rendered(t, form.render), -1) {
+			got = append(got, m[1]+" "+m[2])
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v\nwant %v", name, got, want)
+		}
+	}
+}

@@ -1,0 +1,40 @@
+package knative
+
+import (
+	"bytes"
+	"text/template"
+
+	"ticketing.com/auth/shared/endpoint"
+)
+
+const (
+	// Host is where the routes are reached. Overlays put their own in its place.
+	Host = "api.ticketing.example"
+	// Namespace is where everything of the system is.
+	Namespace = "ticketing"
+)
+
+var kourier, gateway = page("kourier.yaml.tmpl"), page("gateway.yaml.tmpl")
+
+// Kourier renders the routes as a Knative Ingress, the form that Knative writes
+// itself for its own Routes: Kourier and Istio take it.
+func Kourier(functions []endpoint.Endpoint) ([]byte, error) { return routes(kourier, functions) }
+
+// Gateway renders the routes for the Gateway API, the form that every newer ingress
+// takes.
+func Gateway(functions []endpoint.Endpoint) ([]byte, error) { return routes(gateway, functions) }
+
+func routes(page *template.Template, functions []endpoint.Endpoint) ([]byte, error) {
+	data := struct {
+		Host, Namespace string
+		Functions       []endpoint.Endpoint
+	}{Host: Host, Namespace: Namespace}
+	for _, e := range functions {
+		if e.Path != "" {
+			data.Functions = append(data.Functions, e)
+		}
+	}
+	var out bytes.Buffer
+	err := page.Execute(&out, data)
+	return out.Bytes(), err
+}
