@@ -2,8 +2,6 @@ package cloudevents
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +15,7 @@ import (
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/trust"
 )
 
 // senders decides who may send events. With an issuer and an audience each
@@ -126,20 +125,16 @@ func (s *senders) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 }
 
 func (s *senders) client() (*http.Client, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	var pem []byte
 	if s.caFile != "" {
-		pem, err := os.ReadFile(s.caFile)
-		if err != nil {
+		var err error
+		if pem, err = os.ReadFile(s.caFile); err != nil {
 			return nil, errors.New("EVENT_OIDC_CA_FILE cannot be read")
 		}
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
-		}
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, errors.New("EVENT_OIDC_CA_FILE has no certificate in PEM form")
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	transport, err := trust.Transport(pem)
+	if err != nil {
+		return nil, fmt.Errorf("EVENT_OIDC_CA_FILE: %w", err)
 	}
 	return &http.Client{Transport: &frugal{transport: transport, last: map[string]attempt{}}, Timeout: fetchTimeout}, nil
 }

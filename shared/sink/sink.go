@@ -8,7 +8,6 @@ package sink
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -26,6 +25,7 @@ import (
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/trust"
 )
 
 // A Config says where events go. SinkBinding sets most of it.
@@ -157,14 +157,9 @@ func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error
 
 // newClient follows no redirect: the token is for the sink and nobody else.
 func newClient(caCerts string) *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if caCerts != "" {
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
-		}
-		roots.AppendCertsFromPEM([]byte(caCerts))
-		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	transport, err := trust.Transport([]byte(caCerts))
+	if err != nil {
+		panic(err) // New has looked
 	}
 	return &http.Client{
 		Transport:     transport,
