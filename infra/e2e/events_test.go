@@ -1,0 +1,943 @@
+package e2e_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/e2e"
+	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/user"
+)
+
+const (
+	signedUp  = "com.ticketing.user.signedup.v1"
+	signedIn  = "com.ticketing.user.signedin.v1"
+	signedOut = "com.ticketing.user.signedout.v1"
+)
+
+// A sink is somebody who is told what happens. It reads the wire by itself, as a
+// consumer in another language would.
+type sink struct {
+	URL string
+
+	mu     sync.Mutex
+	answer func(*http.Request) int
+	tries  []*try
+	came   chan struct{} // holds one if something came since it was last emptied
+}
+
+// A try is one delivery of an event, taken or not.
+type try struct {
+	ID, Type, Time string
+	Data           string
+	wire           string // all of it, as it came
+	taken          bool
+}
+
+// The answers of a sink.
+func takes(*http.Request) int   { return http.StatusAccepted }
+func fails(*http.Request) int   { return http.StatusInternalServerError }
+func dies(*http.Request) int    { panic(http.ErrAbortHandler) }
+func hangs(r *http.Request) int { <-r.Context().Done(); return http.StatusGatewayTimeout }
+
+func newSink(t *testing.T) *sink {
+	s := &sink{answer: takes, came: make(chan struct{}, 1)}
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	s.URL = server.URL
+	return s
+}
+
+// ServeHTTP implements http.Handler.
+func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	head, _ := httputil.DumpRequest(r, false)
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // a sender that was killed
+	}
+	h := r.Header
+	came := &try{ID: h.Get("Ce-Id"), Type: h.Get("Ce-Type"), Time: h.Get("Ce-Time"), Data: string(body), wire: string(head) + string(body)}
+	s.mu.Lock()
+	s.tries = append(s.tries, came)
+	answer := s.answer
+	s.mu.Unlock()
+	select {
+	case s.came <- struct{}{}:
+	default:
+	}
+	status := answer(r)
+	s.mu.Lock()
+	came.taken = status < 300 // before the sender knows, and so before the test does
+	s.mu.Unlock()
+	w.WriteHeader(status)
+}
+
+// answers changes what the sink answers from now on.
+func (s *sink) answers(answer func(*http.Request) int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// all returns what came so far.
+func (s *sink) all() (tries []try) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tries {
+		tries = append(tries, *t)
+	}
+	return tries
+}
+
+// await waits until so many tries have come since the first n.
+func (s *sink) await(t *testing.T, n, more int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for len(s.all()) < n+more {
+		select {
+		case <-s.came:
+		case <-ctx.Done():
+			t.Fatalf("%d of %d tries came", len(s.all())-n, more)
+		}
+	}
+}
+
+// A change is what an event tells of.
+type change struct{ user, session, kind string }
+
+// told are the changes that a sink was told of, and the reasons it was given.
+type told map[change]string
+
+// audit fails the test unless what the sink was told is what has happened, and
+// returns it:
+//   - each event is whole, the same on every try, the only one of its change, and
+//     was taken at last;
+//   - the users told of are those there are, with their sessions: every session
+//     was begun by an event, and is there unless an event ended it;
+//   - no event waits.
+func (s *sink) audit(t *testing.T, uri string) told {
+	t.Helper()
+	all, first, changes, ids := told{}, map[string]try{}, map[string]change{}, map[change]string{}
+	taken := map[string]bool{}
+	for _, try := range s.all() {
+		if f, again := first[try.ID]; again {
+			if f.Type != try.Type || f.Time != try.Time || f.Data != try.Data {
+				t.Errorf("one id, two events:\n%s\n%s", f.wire, try.wire)
+			}
+		} else {
+			first[try.ID] = try
+			changed, reason := read(t, try)
+			if other, twice := ids[changed]; twice {
+				t.Errorf("%v is told as %s and as %s", changed, other, try.ID)
+			}
+			changes[try.ID], ids[changed], all[changed] = changed, try.ID, reason
+		}
+		taken[try.ID] = taken[try.ID] || try.taken
+	}
+	for id, changed := range changes {
+		if !taken[id] {
+			t.Errorf("%v was never taken", changed)
+		}
+	}
+	all.compare(t, accounts(t, uri))
+	return all
+}
+
+// read checks an event on the wire and returns what it tells.
+func read(t *testing.T, e try) (changed change, reason string) {
+	t.Helper()
+	var data struct {
+		UserID    string `json:"userId"`
+		Email     string `json:"email"`
+		SessionID string `json:"sessionId"`
+		Reason    string `json:"reason"`
+	}
+	d := json.NewDecoder(strings.NewReader(e.Data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&data); err != nil || e.ID == "" || data.UserID == "" || data.SessionID == "" && e.Type != signedUp {
+		t.Errorf("no event of this system (%v):\n%s", err, e.wire)
+	}
+	for _, line := range []string{
+		"Ce-Specversion: 1.0", "Ce-Source: /api/users", "Ce-Subject: " + data.UserID, "Ce-Partitionkey: " + data.UserID,
+		"Content-Type: application/json",
+	} {
+		if !strings.Contains(e.wire, "\r\n"+line+"\r\n") {
+			t.Errorf("without %q:\n%s", line, e.wire)
+		}
+	}
+	switch {
+	case e.Type == signedUp && data.Email != "" && data.Reason == "":
+	case e.Type == signedIn && data.Email != "" && data.Reason == "":
+	case e.Type == signedOut && data.Reason != "":
+	default:
+		t.Errorf("no event of this system:\n%s", e.wire)
+	}
+	return change{data.UserID, data.SessionID, e.Type}, data.Reason
+}
+
+// compare compares what was told with what is.
+func (all told) compare(t *testing.T, accounts map[string]user.Account) {
+	t.Helper()
+	signed, begun, ended := map[string]bool{}, map[change]bool{}, map[change]bool{}
+	for c := range all {
+		of := change{user: c.user, session: c.session}
+		switch c.kind {
+		case signedOut:
+			ended[of] = true
+		case signedUp:
+			signed[c.user] = true
+			begun[of] = c.session != "" // one who was signed up by an event has none
+		case signedIn:
+			begun[of] = true
+		}
+		if _, is := accounts[c.user]; !is {
+			t.Errorf("%v tells of nobody", c)
+		}
+	}
+	for id, a := range accounts {
+		if !signed[id] {
+			t.Errorf("nobody was told of %s", a.Email)
+		}
+		if len(a.Events) > 0 || !a.Undelivered.IsZero() {
+			t.Errorf("%d events of %s wait since %v", len(a.Events), a.Email, a.Undelivered)
+		}
+		for sid := range a.Sessions {
+			if of := (change{user: id, session: sid}); !begun[of] || ended[of] {
+				t.Errorf("session %s of %s lives; told that it began: %v, that it ended: %v", sid, a.Email, begun[of], ended[of])
+			}
+		}
+	}
+	for of, session := range begun {
+		if _, lives := accounts[of.user].Sessions[of.session]; session && !lives && !ended[of] {
+			t.Errorf("nobody was told of the end of %v", of)
+		}
+	}
+	for of := range ended {
+		if !begun[of] {
+			t.Errorf("%v ended, and nobody was told that it began", of)
+		}
+	}
+}
+
+// has fails the test unless a change was told.
+func (all told) has(t *testing.T, c change) {
+	t.Helper()
+	if _, is := all[c]; !is {
+		t.Errorf("not told: %v", c)
+	}
+}
+
+// holdsNone fails the test if anything that came has a secret in it: what is given
+// here, a hash that is kept of it, or what looks like one.
+func (s *sink) holdsNone(t *testing.T, uri string, secrets []string) {
+	t.Helper()
+	secrets = append(secrets, "$argon2", "password", "eyJ") // the last begins every JWT
+	for _, a := range accounts(t, uri) {
+		secrets = append(secrets, a.Password)
+		for _, kept := range a.Sessions {
+			hashes := [][]byte{kept.Family, kept.Token}
+			for _, used := range kept.Used {
+				hashes = append(hashes, used.Token, used.Salt)
+			}
+			for _, hash := range hashes {
+				secrets = append(secrets, hex.EncodeToString(hash), base64.StdEncoding.EncodeToString(hash), base64.RawURLEncoding.EncodeToString(hash))
+			}
+		}
+	}
+	var wires strings.Builder
+	for _, try := range s.all() {
+		wires.WriteString(try.wire)
+	}
+	for _, secret := range secrets {
+		if strings.Contains(strings.ToLower(wires.String()), strings.ToLower(secret)) {
+			t.Errorf("an event carries %q", secret)
+		}
+	}
+}
+
+// accounts returns all users that there are, by their ids.
+func accounts(t *testing.T, uri string) map[string]user.Account {
+	t.Helper()
+	cursor, err := collection(t, uri).Find(t.Context(), bson.D{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []user.Account
+	if err := cursor.All(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	byID := map[string]user.Account{}
+	for _, a := range all {
+		byID[a.ID] = a
+	}
+	return byID
+}
+
+// collection returns the users of a database, past all of the system.
+func collection(t *testing.T, uri string) *mongo.Collection {
+	t.Helper()
+	parsed, err := connstring.Parse(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Disconnect(context.Background()) })
+	return client.Database(parsed.Database).Collection("users")
+}
+
+// startTold starts a system that tells a sink what happens, and a relay.
+func startTold(t *testing.T, uri string, s *sink, more ...string) *system {
+	t.Helper()
+	all := start(t, uri, append([]string{"EVENTS=on", "K_SINK=" + s.URL}, more...)...)
+	all.env["relay"] = []string{"MONGODB_URI=" + uri, "K_SINK=" + s.URL, "EVENTS=on"}
+	all.restart(t, "relay")
+	return all
+}
+
+// deliver POSTs an event to a function, as a broker does.
+func deliver(ctx context.Context, url, id, kind, data string) (status int, reply, body string, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(data))
+	if err != nil {
+		return 0, "", "", err
+	}
+	for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": id, "Ce-Source": "/tests", "Ce-Type": kind, "Content-Type": "application/json"} {
+		r.Header.Set(name, value)
+	}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(r)
+	if err != nil {
+		return 0, "", "", err
+	}
+	defer response.Body.Close()
+	read, err := io.ReadAll(response.Body)
+	return response.StatusCode, response.Header.Get("Ce-Type"), string(read), err
+}
+
+// wake wakes a relay and waits until it sleeps again.
+func wake(ctx context.Context, relay *e2e.Process) error {
+	status, _, body, err := deliver(ctx, relay.URL+"/", "tick", "com.ticketing.users.relay.requested.v1", "")
+	if err == nil && (status != http.StatusOK || body != "") {
+		err = fmt.Errorf("the relay: %d %s", status, body)
+	}
+	return err
+}
+
+// drain wakes the relay until nothing waits, which with a sink that takes all must
+// be soon: one that was killed needs another start, and no more.
+func (s *system) drain(t *testing.T, uri string) {
+	t.Helper()
+	for range 3 {
+		if err := wake(t.Context(), s.all["relay"]); err != nil {
+			t.Fatal(err)
+		}
+		n, err := collection(t, uri).CountDocuments(t.Context(), bson.D{{Key: "undelivered", Value: bson.D{{Key: "$exists", Value: true}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			return
+		}
+	}
+	t.Errorf("events wait though the sink takes them: %s", s.all["relay"].Logs())
+}
+
+// bearer reads who a token is of, and of which session, as other services do.
+func bearer(t *testing.T, token string) (of change) {
+	t.Helper()
+	var claims struct{ Sub, Sid string }
+	_, rest, _ := strings.Cut(token, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	read, err := base64.RawURLEncoding.DecodeString(payload)
+	if err = cmp.Or(err, json.Unmarshal(read, &claims)); err != nil || claims.Sub == "" || claims.Sid == "" {
+		t.Errorf("no token of a session: %q %v", token, err)
+	}
+	return change{user: claims.Sub, session: claims.Sid}
+}
+
+func (of change) is(kind string) change { return change{of.user, of.session, kind} }
+
+// secrets are what must not be found of a grant anywhere: no token, and no part of
+// one that is worth something.
+func (g granted) secrets() []string {
+	return append(strings.Split(g.Token, ".")[1:], g.RefreshToken, g.RefreshToken[:43])
+}
+
+// person signs up, signs in, refreshes and signs out, and does what changes nothing
+// besides. It returns what must be told of that, and no more.
+func (s *system) person(t *testing.T, email string) (changes []change, secrets []string) {
+	t.Helper()
+	call := func(want int, function, bearer, body string) (g granted) {
+		t.Helper()
+		status, _, answer := s.post(t, function, bearer, body)
+		if status != want {
+			t.Fatalf("%s of %s: %d %s, want %d", function, email, status, answer, want)
+		}
+		if json.Unmarshal([]byte(answer), &g); g.Token != "" {
+			secrets = append(secrets, g.secrets()...)
+		}
+		return g
+	}
+	up := call(http.StatusCreated, "signup", "", credentials(email))
+	call(http.StatusBadRequest, "signup", "", credentials(email))
+	in := call(http.StatusOK, "signin", "", credentials(email))
+	call(http.StatusUnauthorized, "signin", "", `{"email":"`+email+`","password":"`+strings.Repeat("x", 12)+`"}`)
+	in = call(http.StatusOK, "refresh", "", `{"refreshToken":"`+in.RefreshToken+`"}`)
+	for range 2 {
+		call(http.StatusOK, "signout", in.Token, "")
+	}
+	call(http.StatusUnauthorized, "refresh", "", `{"refreshToken":"`+in.RefreshToken+`"}`)
+	begun, ended := bearer(t, up.Token), bearer(t, in.Token)
+	return []change{begun.is(signedUp), ended.is(signedIn), ended.is(signedOut)}, secrets
+}
+
+func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	s := startTold(t, uri, sink, "K_SINK_TIMEOUT=50ms")
+	var changes []change
+	var secrets []string
+	for i, c := range []struct {
+		name string
+		away func(*http.Request) int
+	}{
+		{"a sink that fails", fails},
+		{"a sink that hangs", hangs},
+		{"a sink that dies after it received", dies},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sink.answers(c.away)
+			before := len(sink.all())
+			for n := range 4 { // one more than the relay tries of a sink that is away
+				its, hidden := s.person(t, fmt.Sprintf("u%d-%d@example.com", i, n))
+				changes, secrets = append(changes, its...), append(secrets, hidden...)
+			}
+			tried := map[string]bool{}
+			for _, try := range sink.all()[before:] {
+				tried[try.ID] = true
+				if try.taken {
+					t.Errorf("taken: %s", try.wire)
+				}
+			}
+			// the relay meets the sink as it is, and then recovered in the middle
+			if c.name != "a sink that hangs" { // or it would wait for long
+				if err := wake(t.Context(), s.all["relay"]); err != nil {
+					t.Error(err)
+				}
+			}
+			n, recovered := len(sink.all()), make(chan struct{})
+			sink.answers(func(r *http.Request) int {
+				select {
+				case <-recovered:
+					return http.StatusAccepted
+				case <-r.Context().Done():
+					return http.StatusGatewayTimeout
+				}
+			})
+			slept := make(chan error, 1)
+			go func() { slept <- wake(t.Context(), s.all["relay"]) }()
+			sink.await(t, n, 1)
+			close(recovered)
+			if err := <-slept; err != nil {
+				t.Error(err)
+			}
+			s.drain(t, uri)
+			all := sink.audit(t, uri)
+			for _, c := range changes {
+				all.has(t, c)
+			}
+			if len(all) != len(changes) {
+				t.Errorf("%d changes were told, %d have happened", len(all), len(changes))
+			}
+			if len(tried) == 0 {
+				t.Error("nobody tried to tell the sink at once")
+			}
+		})
+	}
+	sink.holdsNone(t, uri, append(secrets, "correct horse battery staple", strings.Repeat("x", 12)))
+}
+
+// A function may be killed at any moment: before its write, between the write and
+// the sink, and between the sink and forgetting. Whatever has changed by then is
+// told.
+func TestSIGKILLLosesNoEvent(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	// few sessions a user: those that give way are told of as well
+	s := startTold(t, uri, sink, "K_SINK_TIMEOUT=100ms", "SESSION_LIMIT=2")
+	sink.answers(moody())
+	var mu sync.Mutex
+	var acknowledged []change
+	var secrets []string
+	acknowledge := func(kind, token string, g granted) {
+		mu.Lock()
+		defer mu.Unlock()
+		acknowledged = append(acknowledged, bearer(t, token).is(kind))
+		if g.Token != "" {
+			secrets = append(secrets, g.secrets()...)
+		}
+	}
+	for round, victim := range []string{"signup", "signin", "signout", "signup", "signin", "signout"} {
+		var group sync.WaitGroup
+		for worker := range 4 {
+			group.Go(func() {
+				for i := 0; s.stream(t, fmt.Sprintf("u%d-%d-%d@example.com", round, worker, i), acknowledge); i++ {
+				}
+			})
+		}
+		group.Go(func() {
+			for wake(t.Context(), s.all["relay"]) == nil {
+			}
+		})
+		sink.await(t, len(sink.all()), 25)
+		time.Sleep(rand.N(10 * time.Millisecond)) // any moment; what follows holds after each
+		s.all[victim].Signal(os.Kill)
+		s.all["relay"].Signal(os.Kill)
+		group.Wait()
+		s.restart(t, victim)
+		s.restart(t, "relay")
+	}
+
+	// and the relay, surely in the middle: it has the fifth event on the wire
+	sink.answers(fails)
+	for i := range 10 {
+		s.stream(t, fmt.Sprintf("v%d@example.com", i), acknowledge)
+	}
+	n := len(sink.all())
+	sink.answers(counting(4, takes, hangs))
+	killed := make(chan error, 1)
+	go func() { killed <- wake(t.Context(), s.all["relay"]) }()
+	sink.await(t, n, 5)
+	s.all["relay"].Signal(os.Kill)
+	if err := <-killed; err == nil {
+		t.Error("the relay was done before it was killed")
+	}
+	s.restart(t, "relay")
+
+	sink.answers(takes)
+	s.drain(t, uri)
+	all := sink.audit(t, uri)
+	for _, c := range acknowledged {
+		all.has(t, c)
+	}
+	sink.holdsNone(t, uri, append(secrets, "correct horse battery staple"))
+	t.Logf("%d changes acknowledged, %d told, in %d tries", len(acknowledged), len(all), len(sink.all()))
+}
+
+// stream is a person who signs up, in twice and out, until a function is gone: then
+// it returns false.
+func (s *system) stream(t *testing.T, email string, acknowledge func(kind, token string, g granted)) bool {
+	call := func(kind, function, bearer, body string, want int) (g granted, ok bool) {
+		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+		if err != nil {
+			return g, false
+		}
+		if status != want {
+			t.Errorf("%s: %d %s", function, status, answer)
+			return g, false
+		}
+		json.Unmarshal([]byte(answer), &g)
+		acknowledge(kind, cmp.Or(bearer, g.Token), g)
+		return g, true
+	}
+	if _, ok := call(signedUp, "signup", "", credentials(email), http.StatusCreated); !ok {
+		return false
+	}
+	var in [2]granted
+	for i := range in {
+		var ok bool
+		if in[i], ok = call(signedIn, "signin", "", credentials(email), http.StatusOK); !ok {
+			return false
+		}
+	}
+	_, ok := call(signedOut, "signout", in[0].Token, "", http.StatusOK)
+	return ok
+}
+
+// moody returns the answers of a sink that mostly takes, and sometimes fails or
+// dies.
+func moody() func(*http.Request) int {
+	var mu sync.Mutex
+	n := 0
+	return func(r *http.Request) int {
+		mu.Lock()
+		n++
+		now := n
+		mu.Unlock()
+		switch {
+		case now%5 == 0:
+			return fails(r)
+		case now%7 == 0:
+			return dies(r)
+		}
+		return takes(r)
+	}
+}
+
+// counting returns some answers of one kind, and then others.
+func counting(n int, first, then func(*http.Request) int) func(*http.Request) int {
+	var mu sync.Mutex
+	return func(r *http.Request) int {
+		mu.Lock()
+		n--
+		left := n >= 0
+		mu.Unlock()
+		if left {
+			return first(r)
+		}
+		return then(r)
+	}
+}
+
+// The same without chance: a function is killed when the database has done the
+// first of its commands, or the second, and so on to the last, and never learns
+// that it was done. Between two commands there is no other state to be killed in.
+func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
+	whole, sink := t, newSink(t)
+	line := newLine(t, mongotest.Server(t).URI())
+	s := startTold(t, line.uri, sink, "SESSION_LIMIT=1")
+	post := func(function, bearer, body string) error {
+		_, _, _, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+		return err
+	}
+	signup := func(t *testing.T, email string) granted {
+		t.Helper()
+		_, _, body := s.post(t, "signup", "", credentials(email))
+		return grant(t, body)
+	}
+	for i, c := range []struct {
+		name, victim string
+		prepare      func(t *testing.T, email string) (act func() error)
+	}{
+		{"a sign-up", "signup", func(_ *testing.T, email string) func() error {
+			return func() error { return post("signup", "", credentials(email)) }
+		}},
+		{"a sign-in, before which another session gives way", "signin", func(t *testing.T, email string) func() error {
+			signup(t, email)
+			return func() error { return post("signin", "", credentials(email)) }
+		}},
+		{"a sign-out", "signout", func(t *testing.T, email string) func() error {
+			g := signup(t, email)
+			return func() error { return post("signout", g.Token, "") }
+		}},
+		{"a theft", "refresh", func(t *testing.T, email string) func() error {
+			first := signup(t, email)
+			s.exchange(t, first, forgotten)
+			return func() error { return post("refresh", "", `{"refreshToken":"`+first.RefreshToken+`"}`) }
+		}},
+		{"a sign-up by an event", "signup", func(_ *testing.T, email string) func() error {
+			return func() error {
+				_, _, _, err := deliver(t.Context(), s.all["signup"].URL+"/", email, "com.ticketing.user.signup.requested.v1", credentials(email))
+				return err
+			}
+		}},
+		{"a sign-out by an event", "signout", func(t *testing.T, email string) func() error {
+			of := bearer(t, signup(t, email).Token).user
+			return func() error {
+				_, _, _, err := deliver(t.Context(), s.all["signout"].URL+"/", email, "com.ticketing.user.signout.requested.v1", `{"userId":"`+of+`"}`)
+				return err
+			}
+		}},
+		{"a relay", "relay", func(t *testing.T, email string) func() error {
+			sink.answers(fails)
+			signup(t, email)
+			signup(t, "x"+email)
+			sink.answers(takes)
+			return func() error { return wake(t.Context(), s.all["relay"]) }
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kills := 0
+			for {
+				act := c.prepare(t, fmt.Sprintf("u%d-%d@example.com", i, kills))
+				cut := line.cutAfter(kills+1, func() { s.all[c.victim].Signal(os.Kill) })
+				err := act()
+				if !cut() {
+					if err != nil {
+						t.Fatal(err)
+					}
+					break
+				}
+				kills++
+				s.restart(whole, c.victim) // the next case needs it as well
+				// who was not answered tries again
+				if err := act(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if kills == 0 {
+				t.Error("it asks the database for nothing")
+			}
+			s.drain(t, line.uri)
+			sink.audit(t, line.uri)
+			t.Logf("killed after each of %d commands", kills)
+		})
+	}
+}
+
+// A line is the way to a database. It can be cut after a command.
+type line struct {
+	uri string
+
+	mu   sync.Mutex
+	left int    // commands until the cut
+	cut  func() // nil: none
+}
+
+func newLine(t *testing.T, uri string) *line {
+	t.Helper()
+	parsed, err := connstring.Parse(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	l := &line{uri: "mongodb://" + listener.Addr().String() + "/" + parsed.Database}
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", parsed.Hosts[0])
+			if err != nil {
+				near.Close()
+				continue
+			}
+			go l.join(near, far)
+		}
+	}()
+	return l
+}
+
+// cutAfter has the line call cut when the database has answered so many commands
+// from now on, and lose that answer. The function it returns takes that back, and
+// tells whether it has happened.
+func (l *line) cutAfter(commands int, cut func()) (happened func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left, l.cut = commands, cut
+	return func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.cut = nil
+		return l.left == 0
+	}
+}
+
+// join carries messages both ways until one of the two is gone or the line is cut.
+// A driver sends one command on a connection and waits for its answer.
+func (l *line) join(near, far net.Conn) {
+	defer near.Close()
+	defer far.Close()
+	for {
+		command, err := message(near)
+		if err != nil {
+			return
+		}
+		far.Write(command)
+		answer, err := message(far)
+		if err != nil || l.cuts(command) {
+			return
+		}
+		near.Write(answer)
+	}
+}
+
+// cuts tells whether the line is cut at the answer to a command, and cuts it.
+func (l *line) cuts(command []byte) bool {
+	// OP_MSG: the header, flags, the kind of the section, the length of the
+	// document, the type of its first member, and the name of that
+	const name = 16 + 4 + 1 + 4 + 1
+	end := bytes.IndexByte(command[min(name, len(command)):], 0)
+	if end < 0 || !slices.Contains([]string{"find", "insert", "update", "findAndModify", "aggregate"}, string(command[name:name+end])) {
+		return false // the driver's own: it looks after its connections
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut == nil || l.left == 0 {
+		return false
+	}
+	if l.left--; l.left > 0 {
+		return false
+	}
+	l.cut()
+	return true
+}
+
+// message reads one message of MongoDB's wire protocol: it begins with its length.
+func message(from io.Reader) ([]byte, error) {
+	m := make([]byte, 4)
+	if _, err := io.ReadFull(from, m); err != nil {
+		return nil, err
+	}
+	m = append(m, make([]byte, binary.LittleEndian.Uint32(m)-4)...)
+	_, err := io.ReadFull(from, m[4:])
+	return m, err
+}
+
+// exchange refreshes a grant so many times, each time with what the time before
+// gave, and returns all that it got.
+func (s *system) exchange(t *testing.T, g granted, times int) (all []granted) {
+	t.Helper()
+	for range times {
+		status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`)
+		if status != http.StatusOK {
+			t.Fatal(status, body)
+		}
+		g = grant(t, body)
+		all = append(all, g)
+	}
+	return all
+}
+
+func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	s := startTold(t, uri, sink)
+	relays := []*e2e.Process{s.all["relay"], e2e.Start(t, "relay", s.env["relay"]...)}
+	sink.answers(fails)
+	var changes []change
+	for i := range 25 { // more than a relay reads at once
+		status, _, body := s.post(t, "signup", "", credentials(fmt.Sprintf("u%d@example.com", i)))
+		if status != http.StatusCreated {
+			t.Fatal(status, body)
+		}
+		changes = append(changes, bearer(t, grant(t, body).Token).is(signedUp))
+	}
+	// nothing is taken until both relays have sent something: each sends one event
+	// after the other, so two on the wire are one of each
+	before, both := len(sink.all()), make(chan struct{})
+	sink.answers(func(r *http.Request) int {
+		select {
+		case <-both:
+			return takes(r)
+		case <-r.Context().Done():
+			return http.StatusGatewayTimeout
+		}
+	})
+	slept := make(chan error, len(relays))
+	for _, relay := range relays {
+		go func() { slept <- wake(t.Context(), relay) }()
+	}
+	sink.await(t, before, 2)
+	close(both)
+	for range relays {
+		if err := <-slept; err != nil {
+			t.Error(err)
+		}
+	}
+	all := sink.audit(t, uri)
+	for _, c := range changes {
+		all.has(t, c)
+	}
+	if len(all) != len(changes) {
+		t.Errorf("%d changes were told, %d have happened", len(all), len(changes))
+	}
+}
+
+// forgotten is how many exchanges make the session forget the first: then its
+// token is taken for stolen at once, and nobody need wait for the ten seconds in
+// which it might be a lost answer.
+const forgotten = 9
+
+func TestTheTheftOfARefreshTokenIsTold(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	s := startTold(t, uri, sink)
+	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
+	grants := append([]granted{grant(t, body)}, s.exchange(t, grant(t, body), forgotten)...)
+	first, newest := grants[0], grants[forgotten]
+	for _, stolen := range []granted{first, newest} {
+		status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+stolen.RefreshToken+`"}`)
+		if status != http.StatusUnauthorized || body != `{"errors":[{"message":"The token is not valid."}]}` {
+			t.Errorf("refresh: %d %s", status, body)
+		}
+	}
+	if status, _, body := s.who(t, newest.Token); status != http.StatusUnauthorized {
+		t.Errorf("currentuser: %d %s", status, body)
+	}
+	all := sink.audit(t, uri)
+	of := bearer(t, first.Token)
+	all.has(t, of.is(signedUp))
+	var secrets []string
+	for _, g := range grants {
+		secrets = append(secrets, g.secrets()...)
+	}
+	if reason := all[of.is(signedOut)]; reason != "theft" || len(all) != 2 {
+		t.Errorf("told %v", all)
+	}
+	sink.holdsNone(t, uri, secrets)
+}
+
+func TestTheEventDoorIsOpenOnlyWhereEVENTSIsOnAndOnlyAtItsOwnAddress(t *testing.T) {
+	const (
+		request  = "com.ticketing.user.signup.requested.v1"
+		accepted = "com.ticketing.user.signup.accepted.v1"
+		nothing  = `{"errors":[{"message":"There is nothing here."}]}`
+		noEvents = `{"errors":[{"message":"This address takes no events."}]}`
+	)
+	uri := mongotest.URI(t)
+	off, on := start(t, uri), start(t, uri, "EVENTS=on")
+	for _, f := range catalog.Functions() {
+		if f.Path == "" {
+			continue // it does not start with its door shut
+		}
+		for _, c := range []struct {
+			name, url string
+			code      int
+			body      string
+		}{
+			{"with EVENTS off, at the root", off.all[f.Name].URL + "/", http.StatusNotFound, nothing},
+			{"with EVENTS off, at its route", off.all[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
+			{"with EVENTS on, at its route", on.all[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
+		} {
+			if f.Method != http.MethodPost && c.code == http.StatusUnsupportedMediaType {
+				c.code, c.body = http.StatusMethodNotAllowed, `{"errors":[{"message":"This method is not allowed here."}]}`
+			}
+			status, _, body, err := deliver(t.Context(), c.url, "1", request, credentials("ann@example.com"))
+			if err != nil || status != c.code || body != c.body {
+				t.Errorf("%s %s: %d %s %v", f.Name, c.name, status, body, err)
+			}
+		}
+		if f.Trigger.Types == nil {
+			status, _, body, err := deliver(t.Context(), on.all[f.Name].URL+"/", "1", request, credentials("ann@example.com"))
+			if err != nil || status != http.StatusNotFound || body != nothing {
+				t.Errorf("%s, which takes no events, with EVENTS on: %d %s %v", f.Name, status, body, err)
+			}
+		}
+	}
+	if all := accounts(t, uri); len(all) != 0 {
+		t.Errorf("an event that was refused made %v", all)
+	}
+	status, reply, body, err := deliver(t.Context(), on.all["signup"].URL+"/", "1", request, credentials("ann@example.com"))
+	if err != nil || status != http.StatusOK || reply != accepted || !strings.Contains(body, `"email":"ann@example.com"`) {
+		t.Errorf("signup with EVENTS on: %d %s %s %v", status, reply, body, err)
+	}
+}
