@@ -14,10 +14,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
+	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/binding"
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -56,7 +60,7 @@ const maxEvent = 4 * endpoint.MaxBody
 // ServeHTTP implements http.Handler (CloudEvents HTTP Protocol Binding 1.0 §3).
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
-	f, request, err := d.read(ctx, w, r)
+	f, request, err := d.shielded(ctx, w, r)
 	if err != nil {
 		spec := endpoint.Spec{Name: "-", Path: "event"}
 		endpoint.Answer(ctx, d.log, spec, r.Method, func() (any, error) { return nil, err }).Write(w)
@@ -74,6 +78,16 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// shielded is read, whatever a stranger's headers make of the SDK.
+func (d *door) shielded(ctx context.Context, w http.ResponseWriter, r *http.Request) (f *endpoint.Function, request *endpoint.Request, err error) {
+	defer func() {
+		if recover() != nil {
+			err = malformed()
+		}
+	}()
+	return d.read(ctx, w, r)
+}
+
 // read makes a request of an event, and finds the function that takes it.
 func (d *door) read(ctx context.Context, w http.ResponseWriter, r *http.Request) (*endpoint.Function, *endpoint.Request, error) {
 	if err := d.senders.check(ctx, r.Header.Values("Authorization")); err != nil {
@@ -82,7 +96,9 @@ func (d *door) read(ctx context.Context, w http.ResponseWriter, r *http.Request)
 	if r.ContentLength > maxEvent {
 		return nil, nil, fault.New(fault.TooLarge, "The event is larger than 64 KiB.")
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxEvent)
+	if err := strict(w, r); err != nil {
+		return nil, nil, err
+	}
 	message := cehttp.NewMessageFromHttpRequest(r)
 	switch message.ReadEncoding() {
 	case binding.EncodingBinary, binding.EncodingStructured:
@@ -97,9 +113,6 @@ func (d *door) read(ctx context.Context, w http.ResponseWriter, r *http.Request)
 		return nil, nil, fault.New(fault.UnsupportedMedia, "This address takes CloudEvents 1.0.")
 	}
 	e, err := binding.ToEvent(ctx, message)
-	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return nil, nil, fault.New(fault.TooLarge, "The event is larger than 64 KiB.")
-	}
 	if err != nil || e.Validate() != nil || e.SpecVersion() != event.CloudEventsVersionV1 {
 		return nil, nil, malformed()
 	}
@@ -108,6 +121,38 @@ func (d *door) read(ctx context.Context, w http.ResponseWriter, r *http.Request)
 		return nil, nil, fault.New(fault.Invalid, "Events of this type are not taken here.")
 	}
 	return f, eventRequest(r, e), nil
+}
+
+// strict refuses what the SDK would take, and another reader of the same event
+// might take otherwise: headers and members that are there twice, and text that is
+// no valid UTF-8. It decodes the attributes of binary mode, which the SDK leaves
+// percent-encoded (HTTP Protocol Binding §3.1.3.2).
+func strict(w http.ResponseWriter, r *http.Request) error {
+	for name, values := range r.Header {
+		attribute := strings.HasPrefix(name, "Ce-")
+		if (attribute || name == "Content-Type") && len(values) > 1 || name == "Ce-" {
+			return malformed()
+		}
+		if attribute {
+			decoded, err := url.PathUnescape(values[0])
+			if err != nil || !utf8.ValidString(decoded) {
+				return malformed()
+			}
+			r.Header[name] = []string{decoded}
+		}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return fault.New(fault.TooLarge, "The event is larger than 64 KiB.")
+	}
+	if err != nil {
+		return fault.New(fault.Invalid, "The event could not be read whole.")
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); mediaType == event.ApplicationCloudEventsJSON && endpoint.WellFormed(body) != nil {
+		return malformed()
+	}
+	return nil
 }
 
 func malformed() error { return fault.New(fault.Invalid, "This is not a valid CloudEvents 1.0 event.") }

@@ -1,11 +1,14 @@
 package cloudevents
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -32,11 +35,15 @@ type senders struct {
 
 	mu       sync.Mutex
 	verifier *oidc.IDTokenVerifier // made when the first event needs it
+	made     time.Time
 }
 
 const (
+	// keysAge is how long keys that the issuer has withdrawn may still count.
+	keysAge = 15 * time.Minute
 	// fetchPause is the least time between two requests to the issuer: a stranger
-	// who sends tokens with unknown key ids must not make us its load.
+	// who sends tokens with unknown key ids must not make us its load. Issuers
+	// publish a key before they use it, so none that counts is missed.
 	fetchPause = 5 * time.Second
 	// fetchTimeout bounds one request to the issuer.
 	fetchTimeout = 3 * time.Second
@@ -60,6 +67,14 @@ func wireSenders(w *app.Wiring) *senders {
 	if s.issuer == "" && s.keysURL+s.caFile != "" {
 		w.Fault("EVENT_OIDC_ISSUER", "must be set where EVENT_OIDC_JWKS_URL or EVENT_OIDC_CA_FILE is")
 	}
+	for name, text := range map[string]string{"EVENT_OIDC_ISSUER": s.issuer, "EVENT_OIDC_JWKS_URL": s.keysURL} {
+		if u, err := url.Parse(text); text != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+			w.Fault(name, "must be an absolute URL")
+		}
+	}
+	if _, err := s.client(); err != nil {
+		w.Fault("EVENT_OIDC_CA_FILE", err.Error())
+	}
 	return s
 }
 
@@ -75,7 +90,7 @@ func (s *senders) check(ctx context.Context, headers []string) error {
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") {
 		return fault.InvalidToken(errors.New("not one bearer token"))
 	}
-	verifier, err := s.ready(ctx)
+	verifier, err := s.ready()
 	if err != nil {
 		return fault.Away(fmt.Errorf("the issuer of event tokens: %w", err))
 	}
@@ -90,10 +105,10 @@ func (s *senders) check(ctx context.Context, headers []string) error {
 }
 
 // ready returns the verifier, made once its issuer could be asked.
-func (s *senders) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
+func (s *senders) ready() (*oidc.IDTokenVerifier, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.verifier != nil {
+	if s.verifier != nil && time.Since(s.made) < keysAge {
 		return s.verifier, nil
 	}
 	client, err := s.client()
@@ -101,7 +116,7 @@ func (s *senders) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 		return nil, err
 	}
 	// the keys are fetched as long as the process lives, not only this request
-	lasting := oidc.ClientContext(context.WithoutCancel(ctx), client)
+	lasting := oidc.ClientContext(context.Background(), client)
 	url := s.keysURL
 	if url == "" {
 		provider, err := oidc.NewProvider(lasting, s.issuer)
@@ -121,6 +136,7 @@ func (s *senders) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 		SupportedSigningAlgs: []string{oidc.RS256, oidc.ES256, oidc.EdDSA},
 		Now:                  s.now,
 	})
+	s.made = time.Now()
 	return s.verifier, nil
 }
 
@@ -129,12 +145,12 @@ func (s *senders) client() (*http.Client, error) {
 	if s.caFile != "" {
 		var err error
 		if pem, err = os.ReadFile(s.caFile); err != nil {
-			return nil, errors.New("EVENT_OIDC_CA_FILE cannot be read")
+			return nil, errors.New("cannot be read")
 		}
 	}
 	transport, err := trust.Transport(pem)
 	if err != nil {
-		return nil, fmt.Errorf("EVENT_OIDC_CA_FILE: %w", err)
+		return nil, fmt.Errorf("has %w", err)
 	}
 	return &http.Client{Transport: &frugal{transport: transport, last: map[string]attempt{}}, Timeout: fetchTimeout}, nil
 }
@@ -153,8 +169,8 @@ func (k keys) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
 	return payload, err
 }
 
-// errFresh: the keys were fetched a moment ago, so a token whose key is not among
-// them is not the issuer's.
+// errFresh: the keys were fetched a moment ago, and the token does not verify with
+// them.
 var errFresh = errors.New("fetched a moment ago")
 
 // frugal asks each address no more often than once in fetchPause, and reads no
@@ -168,9 +184,10 @@ type frugal struct {
 
 type attempt struct {
 	at time.Time
-	ok bool
+	ok bool // a whole JSON document came
 }
 
+// RoundTrip implements http.RoundTripper.
 func (f *frugal) RoundTrip(r *http.Request) (*http.Response, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -181,14 +198,17 @@ func (f *frugal) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, errors.New("failed a moment ago")
 	}
+	f.last[url] = attempt{at: time.Now()}
 	response, err := f.transport.RoundTrip(r)
-	f.last[url] = attempt{time.Now(), err == nil && response.StatusCode == http.StatusOK}
 	if err != nil {
 		return nil, err
 	}
-	response.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(response.Body, maxDocument), response.Body}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxDocument))
+	if err != nil {
+		return nil, err
+	}
+	f.last[url] = attempt{time.Now(), response.StatusCode == http.StatusOK && json.Valid(body)}
+	response.Body = io.NopCloser(bytes.NewReader(body))
 	return response, nil
 }

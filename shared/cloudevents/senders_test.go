@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -153,7 +154,6 @@ func TestWhileTheIssuerIsAwayNoEventIsLetIn(t *testing.T) {
 		"its document": i.settings(),
 		"its keys":     i.settings("EVENT_OIDC_JWKS_URL", i.url+"/keys"),
 		"its address":  i.settings("EVENT_OIDC_JWKS_URL", "https://127.0.0.1:1/keys"),
-		"its CA":       i.settings("EVENT_OIDC_CA_FILE", "/nowhere"),
 	} {
 		handler := serve.Handler(wiring(settings), greeter)
 		for range 2 {
@@ -161,6 +161,20 @@ func TestWhileTheIssuerIsAwayNoEventIsLetIn(t *testing.T) {
 			if status != http.StatusServiceUnavailable || h.Get("Retry-After") == "" {
 				t.Errorf("%s: %d %s", name, status, body)
 			}
+		}
+	}
+}
+
+func TestWrongSettingsOfTheIssuerStopTheStart(t *testing.T) {
+	for name, settings := range map[string]map[string]string{
+		"EVENT_OIDC_ISSUER":   {"EVENT_OIDC_ISSUER": "no url", "EVENT_OIDC_AUDIENCE": "a"},
+		"EVENT_OIDC_JWKS_URL": {"EVENT_OIDC_ISSUER": "https://i.example", "EVENT_OIDC_AUDIENCE": "a", "EVENT_OIDC_JWKS_URL": "::"},
+		"EVENT_OIDC_CA_FILE":  {"EVENT_OIDC_ISSUER": "https://i.example", "EVENT_OIDC_AUDIENCE": "a", "EVENT_OIDC_CA_FILE": "/nowhere"},
+	} {
+		settings["EVENTS"] = "on"
+		w := wiring(settings)
+		if serve.Handler(w, greeter); w.Err() == nil || !strings.HasPrefix(w.Err().Error(), name+" ") {
+			t.Errorf("%s: %v", name, w.Err())
 		}
 	}
 }

@@ -2,6 +2,8 @@ package endpoint
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +32,8 @@ type Request struct {
 	Length        int64    // of the body, in bytes; negative where unknown
 	Body          io.Reader
 	Authorization []string // the Authorization headers; more than one is refused
-	Key           string   // what a retry of the same request has in common with it; may be empty
+	RetryKey      []string // the Idempotency-Key headers
+	Key           string   // what a retry of the same request has in common with it, where the door knows
 }
 
 // Keyed is embedded by an input that wants to know a retry from a new request.
@@ -49,8 +52,8 @@ type None struct{}
 type Bearer struct{ Token string }
 
 // read makes the input of a handle from a request.
-func read[In any](spec Spec, r *Request) (in In, err error) {
-	switch in := any(&in).(type) {
+func read[In any](spec Spec, r *Request) (out In, err error) {
+	switch in := any(&out).(type) {
 	case *None:
 	case *Bearer:
 		in.Token, err = bearer(r.Authorization)
@@ -59,11 +62,17 @@ func read[In any](spec Spec, r *Request) (in In, err error) {
 		}
 	default:
 		if k, ok := in.(interface{ setKey(string) }); ok {
-			k.setKey(r.Key)
+			key := r.Key
+			if key == "" {
+				if key, err = retryKey(r.RetryKey); err != nil {
+					return out, err
+				}
+			}
+			k.setKey(key)
 		}
 		err = decode(r, in)
 	}
-	return in, err
+	return out, err
 }
 
 // bearer returns the token of the one Authorization header, or "" where there is
@@ -88,6 +97,34 @@ func bearer(headers []string) (string, error) {
 	}
 	return token, nil
 }
+
+// retryKey makes the key of a request of its Idempotency-Key header
+// (draft-ietf-httpapi-idempotency-key-header-07 §2.1: one Structured Field string;
+// the quotes may be left out). It is a digest: what a caller sends as a key goes
+// nowhere else.
+func retryKey(headers []string) (string, error) {
+	if len(headers) == 0 {
+		return "", nil
+	}
+	value := strings.TrimSpace(headers[0])
+	odd := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
+	if unquoted, ok := strings.CutPrefix(value, `"`); ok {
+		value, ok = strings.CutSuffix(unquoted, `"`)
+		if !ok {
+			value = ""
+		}
+	} else if strings.Contains(value, ",") { // two headers that a gateway has joined
+		value = ""
+	}
+	if len(headers) > 1 || value == "" || len(value) > maxRetryKey || strings.ContainsFunc(value, odd) {
+		return "", fault.New(fault.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
+	}
+	sum := sha256.Sum256([]byte("http\x00" + value))
+	return hex.EncodeToString(sum[:16]), nil
+}
+
+// maxRetryKey is the longest Idempotency-Key, in characters.
+const maxRetryKey = 255
 
 // decode reads the body into the struct that in points to, and validates it.
 func decode(r *Request, in any) error {
@@ -116,7 +153,7 @@ func decode(r *Request, in any) error {
 // The faults are Invalid and list every faulty member at once. They carry no
 // cause: what a parser says of its input may hold a part of a password.
 func Decode(body []byte, in any) error {
-	if err := wellFormed(body); err != nil {
+	if err := WellFormed(body); err != nil {
 		return err
 	}
 	members := map[string]jsontext.Value{}
@@ -144,9 +181,9 @@ func Decode(body []byte, in any) error {
 	return bad.Err()
 }
 
-// wellFormed checks the syntax token by token, so that what follows meets only
-// I-JSON.
-func wellFormed(body []byte) error {
+// WellFormed checks the syntax of one JSON object token by token, so that what
+// follows meets only I-JSON. Its faults are Invalid.
+func WellFormed(body []byte) error {
 	d := jsontext.NewDecoder(bytes.NewReader(body))
 	if d.PeekKind() != '{' {
 		return notAnObject()

@@ -2,8 +2,6 @@ package serve
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"io"
 	"log/slog"
 	"net/http"
@@ -90,21 +88,33 @@ type door struct {
 // ServeHTTP implements http.Handler.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
+	body := &watched{ReadCloser: r.Body, done: r.ContentLength == 0}
+	r.Body = body
+	w = &polite{w, body}
 	if d.events != nil && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath {
 		d.events.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
-	body := &watched{ReadCloser: r.Body, done: r.ContentLength == 0}
-	r.Body = body
-	response := d.answer(ctx, r)
-	if !body.done {
-		// or the server would wait for the rest, to find the next request after it
-		w.Header().Set("Connection", "close")
-		// and a caller in the middle of sending must be able to see the answer
-		// before the reset; where the wire has no deadline nobody waits
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(farewell))
+	d.answer(ctx, r).Write(w)
+}
+
+// A polite writer tells a caller whose body was not read to its end that the
+// connection closes. Else the server would wait for the rest, to find the next
+// request after it.
+type polite struct {
+	http.ResponseWriter
+	body *watched
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (p *polite) WriteHeader(status int) {
+	if !p.body.done {
+		p.Header().Set("Connection", "close")
+		// a caller in the middle of sending must be able to see the answer before
+		// the reset; where the wire has no deadline nobody waits
+		http.NewResponseController(p.ResponseWriter).SetReadDeadline(time.Now().Add(farewell))
 	}
-	response.Write(w)
+	p.ResponseWriter.WriteHeader(status)
 }
 
 // farewell is how long a connection whose request was refused unread still takes in
@@ -135,14 +145,10 @@ func (d *door) answer(ctx context.Context, r *http.Request) endpoint.Response {
 	switch {
 	case f == nil:
 		return d.refuse(ctx, r, endpoint.Spec{Name: "-", Path: "-"}, fault.New(fault.NotFound, "There is nothing here."))
+	case r.Method == http.MethodPost && isEvent(r.Header):
+		return d.refuse(ctx, r, f.Spec, fault.New(fault.UnsupportedMedia, "This address takes no events."))
 	case !allowed(r.Method, f.Method):
 		return d.refuse(ctx, r, f.Spec, fault.Method(allow(f.Method)))
-	case isEvent(r.Header):
-		return d.refuse(ctx, r, f.Spec, fault.New(fault.UnsupportedMedia, "This address takes no events."))
-	}
-	key, err := retryKey(r.Header.Values("Idempotency-Key"))
-	if err != nil {
-		return d.refuse(ctx, r, f.Spec, err)
 	}
 	return f.Invoke(ctx, &endpoint.Request{
 		Method:        r.Method,
@@ -150,37 +156,9 @@ func (d *door) answer(ctx context.Context, r *http.Request) endpoint.Response {
 		Length:        r.ContentLength,
 		Body:          r.Body,
 		Authorization: r.Header.Values("Authorization"),
-		Key:           key,
+		RetryKey:      r.Header.Values("Idempotency-Key"),
 	})
 }
-
-// retryKey makes the key of a request of its Idempotency-Key header
-// (draft-ietf-httpapi-idempotency-key-header-07 §2.1: one Structured Field string;
-// the quotes may be left out). It is a digest: what a caller sends as a key goes
-// nowhere else.
-func retryKey(headers []string) (string, error) {
-	if len(headers) == 0 {
-		return "", nil
-	}
-	value := strings.TrimSpace(headers[0])
-	odd := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
-	if unquoted, ok := strings.CutPrefix(value, `"`); ok {
-		value, ok = strings.CutSuffix(unquoted, `"`)
-		if !ok {
-			value = ""
-		}
-	} else if strings.Contains(value, ",") { // two headers that a gateway has joined
-		value = ""
-	}
-	if len(headers) > 1 || value == "" || len(value) > maxRetryKey || strings.ContainsFunc(value, odd) {
-		return "", fault.New(fault.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
-	}
-	sum := sha256.Sum256([]byte("http\x00" + value))
-	return hex.EncodeToString(sum[:16]), nil
-}
-
-// maxRetryKey is the longest Idempotency-Key, in characters.
-const maxRetryKey = 255
 
 func (d *door) refuse(ctx context.Context, r *http.Request, spec endpoint.Spec, err error) endpoint.Response {
 	return endpoint.Answer(ctx, d.log, spec, r.Method, func() (any, error) { return nil, err })

@@ -47,11 +47,7 @@ func serveLambda(ctx context.Context, handler http.Handler) {
 }
 
 func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http.Request, error) {
-	target := e.RawPath
-	if e.RawQueryString != "" {
-		target += "?" + e.RawQueryString
-	}
-	u, err := url.ParseRequestURI(target)
+	path, err := url.PathUnescape(e.RawPath)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +57,12 @@ func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http
 			return nil, err
 		}
 	}
-	r, err := http.NewRequestWithContext(ctx, e.RequestContext.HTTP.Method, u.String(), bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, e.RequestContext.HTTP.Method, "/", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	r.RequestURI = target
+	// not parsed: in a URL, //x would begin a host and ? a query
+	r.URL = &url.URL{Path: path, RawPath: e.RawPath, RawQuery: e.RawQueryString}
 	r.Host = e.RequestContext.DomainName
 	r.RemoteAddr = net.JoinHostPort(e.RequestContext.HTTP.SourceIP, "0")
 	for name, value := range e.Headers { // of several with one name the gateway makes one, with commas
