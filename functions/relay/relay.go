@@ -5,6 +5,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -30,11 +31,12 @@ const (
 	// batch is how many accounts are read at once. Their events are at most a few
 	// hundred kilobytes.
 	batch = 20
-	// enough is how many accounts in a row may fail before the sink is taken for
-	// away.
+	// enough is how many accounts in a row may get nothing sent before the sink is
+	// taken for away.
 	enough = 3
-	// round is how long one run goes on. What is left has its turn in the next.
-	round = 20 * time.Second
+	// round is how long one run goes on; the rest of the budget is for the event it
+	// is at, and to write down what was done. What is left has its turn in the next.
+	round = 15 * time.Second
 )
 
 type relay struct {
@@ -53,38 +55,33 @@ func wire(w *app.Wiring) endpoint.Handler[endpoint.None, endpoint.None] {
 // is over. Two of it at once are harmless: what both send has the same id.
 func (r relay) handle(ctx context.Context, _ endpoint.None) (endpoint.None, error) {
 	sent, err := r.deliver(ctx, r.now().Add(round))
-	if err != nil {
-		return endpoint.None{}, err
-	}
-	waiting, err := r.users.CountUndelivered(ctx)
-	if err != nil {
-		return endpoint.None{}, err
-	}
+	waiting, countErr := r.users.CountUndelivered(ctx)
 	r.log.InfoContext(ctx, "relayed", "sent", sent, "usersWaiting", waiting)
-	return endpoint.None{}, nil
+	return endpoint.None{}, cmp.Or(err, countErr)
 }
 
 func (r relay) deliver(ctx context.Context, until time.Time) (sent int, err error) {
-	for failed := 0; ; {
-		accounts, err := r.users.Undelivered(ctx, batch)
-		if err != nil {
+	var since time.Time
+	for failed, more := 0, true; more; {
+		var accounts []user.Account
+		if accounts, more, err = r.users.Undelivered(ctx, since, batch); err != nil {
 			return sent, err
 		}
 		for _, a := range accounts {
-			n, all, err := r.users.Deliver(ctx, a)
+			since = a.Undelivered
+			n, away, err := r.users.Deliver(ctx, a)
 			sent += n
 			if err != nil {
 				return sent, err
 			}
-			if failed++; all {
+			if failed++; n > 0 || !away {
 				failed = 0
 			}
 			if failed == enough || r.now().After(until) {
 				return sent, nil
 			}
 		}
-		if len(accounts) < batch {
-			return sent, nil
-		}
+		more = more && len(accounts) > 0 // since must move on
 	}
+	return sent, nil
 }

@@ -124,7 +124,7 @@ const keyLife = 24 * time.Hour
 func (s signup) again(ctx context.Context, in Input, u user.User) (session.Grant, error) {
 	account, err := s.before(ctx, u)
 	if !account.CreatedAt.IsZero() && s.now().Sub(account.CreatedAt) > keyLife {
-		in.Key = ""
+		in.Key += "+" // and so has its own id, which its retries find
 		return s.handle(ctx, in)
 	}
 	if err != nil {
@@ -166,5 +166,5 @@ func (s signup) before(ctx context.Context, u user.User) (user.Account, error) {
 func used() error { return fault.Field("email", "This email is in use.") }
 
 func mismatch() error {
-	return fault.New(fault.Mismatch, "This Idempotency-Key was used with another request.")
+	return fault.New(fault.Mismatch, "This Idempotency-Key, or this event, was used with another request.")
 }

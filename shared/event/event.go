@@ -10,13 +10,14 @@
 //
 // No event holds a password, a hash or a token. Package user writes and forgets
 // them; the events that other services send to us are the business of package
-// serve.
+// cloudevents.
 package event
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"time"
 )
 
@@ -28,6 +29,10 @@ type Sink interface {
 	// Timeout is the most that a person's request waits for the sink.
 	Timeout() time.Duration
 }
+
+// ErrRefused is what Send returns where the sink will not take this event, however
+// often it is sent.
+var ErrRefused = errors.New("the sink refuses the event")
 
 // Source is the source attribute of everything this system sends.
 const Source = "/api/users"

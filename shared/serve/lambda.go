@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -48,8 +49,8 @@ func serveLambda(ctx context.Context, handler http.Handler) {
 
 func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http.Request, error) {
 	path, err := url.PathUnescape(e.RawPath)
-	if err != nil {
-		return nil, err
+	if err != nil || !strings.HasPrefix(path, "/") || !printable(e.RawPath+e.RawQueryString) {
+		return nil, errMalformed
 	}
 	body := []byte(e.Body)
 	if e.IsBase64Encoded {
@@ -72,6 +73,15 @@ func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http
 		r.Header.Add("Cookie", cookie)
 	}
 	return r, nil
+}
+
+// errMalformed: not a request as a gateway passes it on.
+var errMalformed = errors.New("malformed request")
+
+// printable tells what a request line may hold: a URI has nothing but printable
+// ASCII (RFC 3986 §2).
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
 }
 
 // An answer is a response that is kept until it is whole.

@@ -1,8 +1,8 @@
 // Package serve opens the doors of a process: it wires the functions it is
 // given, listens, and stops gracefully. A door turns its wire into an
 // endpoint.Request and writes the endpoint.Response, and knows nothing of any
-// function. There are three: HTTP (http.go), CloudEvents (cloudevents.go), which
-// shares its socket, and AWS Lambda (lambda.go).
+// function. HTTP and AWS Lambda are here; the door of events, in package cloudevents,
+// comes along with the functions that take some.
 //
 // The mains of the functions call Main; the local runner and the tests use the
 // parts.

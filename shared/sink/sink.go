@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -69,13 +70,18 @@ func New(c Config) (*Sink, error) {
 	if c.CACerts != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CACerts)) {
 		return nil, errors.New("K_CA_CERTS has no certificate in PEM form")
 	}
-	return &Sink{
+	s := &Sink{
 		url:        c.URL,
 		extensions: overrides.Extensions,
 		tokenFile:  c.TokenFile,
 		timeout:    c.Timeout,
 		client:     sync.OnceValue(func() *http.Client { return newClient(c.CACerts) }),
-	}, nil
+	}
+	sample := event.New(event.SignedUp, time.Unix(0, 0), "", event.Data{UserID: "sample"})
+	if _, err := s.request(context.Background(), sample); err != nil {
+		return nil, errors.New("K_CE_OVERRIDES makes no valid CloudEvent")
+	}
+	return s, nil
 }
 
 // Wire returns the sink of the environment, or nil where there is none: K_SINK,
@@ -116,11 +122,19 @@ func (s *Sink) Send(ctx context.Context, e event.Event) error {
 	}
 	defer response.Body.Close()
 	io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection can be used again
-	if response.StatusCode < 200 || response.StatusCode > 299 {
-		return fmt.Errorf("send event %s: the sink answered %s", e.ID, response.Status)
+	switch status := response.StatusCode; {
+	case 200 <= status && status <= 299:
+		return nil
+	case 400 <= status && status <= 499 && !slices.Contains(passing, status):
+		return fmt.Errorf("%w: event %s, %s", event.ErrRefused, e.ID, response.Status)
 	}
-	return nil
+	return fmt.Errorf("send event %s: the sink answered %s", e.ID, response.Status)
 }
+
+// passing are those answers of 4xx which another try may not get: the sink is not
+// there yet, wants other credentials, or has too much to do.
+var passing = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout,
+	http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests}
 
 func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error) {
 	out := ce.New()
@@ -149,10 +163,29 @@ func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error
 	if e.Trace != "" {
 		r.Header.Set("Traceparent", e.Trace)
 	}
+	for name, values := range r.Header { // the SDK leaves this to us (HTTP Protocol Binding §3.1.3.2)
+		if strings.HasPrefix(name, "Ce-") {
+			r.Header[name] = []string{encoded(values[0])}
+		}
+	}
 	if token, err := os.ReadFile(s.tokenFile); err == nil {
 		r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	}
 	return r, nil
+}
+
+// encoded is the value of an attribute as a header may have it: what is no printable
+// ASCII, and space, quote and percent, in percent-encoding.
+func encoded(value string) string {
+	var out strings.Builder
+	for _, b := range []byte(value) {
+		if b <= ' ' || b == '"' || b == '%' || b > '~' {
+			fmt.Fprintf(&out, "%%%02X", b)
+		} else {
+			out.WriteByte(b)
+		}
+	}
+	return out.String()
 }
 
 // newClient follows no redirect: the token is for the sink and nobody else.

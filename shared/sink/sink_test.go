@@ -29,7 +29,7 @@ func TestAnEventOnTheWire(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	c := sink.Config{
 		URL:       server.URL + "/ns/broker",
-		Overrides: `{"extensions":{"tenant":"blue","sequence":"7"}}`,
+		Overrides: `{"extensions":{"tenant":"blau grün","sequence":"7"}}`,
 		CACerts:   string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})),
 		TokenFile: token,
 		Timeout:   time.Second,
@@ -47,7 +47,7 @@ func TestAnEventOnTheWire(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Ce-Specversion": "1.0", "Ce-Id": e.ID, "Ce-Source": "/api/users", "Ce-Type": "com.ticketing.user.signedup.v1", "Ce-Subject": "u1",
-		"Ce-Time": "2026-01-02T03:04:05.006Z", "Ce-Partitionkey": "u1", "Ce-Tenant": "blue", "Ce-Sequence": "7", "Ce-Traceparent": e.Trace,
+		"Ce-Time": "2026-01-02T03:04:05.006Z", "Ce-Partitionkey": "u1", "Ce-Tenant": "blau%20gr%C3%BCn", "Ce-Sequence": "7", "Ce-Traceparent": e.Trace,
 		"Traceparent": e.Trace, "Content-Type": "application/json",
 	} {
 		if got.Header.Get(name) != want {
@@ -88,6 +88,7 @@ func TestAWrongConfigurationIsNamed(t *testing.T) {
 		"K_SINK":                    {URL: "broker.ns.svc"},
 		"K_CE_OVERRIDES":            {URL: "http://sink", Overrides: `{"extensions":["secret"]}`},
 		"K_CE_OVERRIDES has a name": {URL: "http://sink", Overrides: `{"extensions":{"Not-Allowed":"secret"}}`},
+		"K_CE_OVERRIDES makes":      {URL: "http://sink", Overrides: `{"extensions":{"type":"secret"}}`},
 		"K_CA_CERTS":                {URL: "http://sink", CACerts: "secret"},
 	} {
 		if _, err := sink.New(c); err == nil || !strings.HasPrefix(err.Error(), name) || strings.Contains(err.Error(), "secret") {

@@ -12,6 +12,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 
@@ -94,8 +95,10 @@ func clientOptions(uri string) *options.ClientOptions {
 		SetMinPoolSize(1).
 		SetServerSelectionTimeout(wait).
 		SetConnectTimeout(wait).
-		// an acknowledged write must survive a fail-over
+		// what was acknowledged, and what was read and acted on, must survive a
+		// fail-over
 		SetWriteConcern(writeconcern.Majority()).
+		SetReadConcern(readconcern.Majority()).
 		ApplyURI(uri)
 }
 

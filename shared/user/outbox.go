@@ -3,6 +3,7 @@ package user
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -16,12 +17,10 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// outboxLimit bounds the events of a user that wait for the sink. A sign-in
-// beyond it drops the oldest and logs which: somebody must be able to sign in
-// while a sink is away for a week, and the newest tells most. Only a sign-in
-// drops, since only it reads the document first; a sign-out adds one without, but
-// needs a session that a sign-in opened, so the bound can be passed by no more
-// than the sessions a user may have.
+// outboxLimit bounds the events of a user that wait for the sink. A sign-in that
+// leaves more drops the oldest and logs which: somebody must be able to sign in
+// while a sink is away for a week, and the newest tells most. What other changes
+// add stays until the next sign-in; they end sessions, of which there is a bound.
 const outboxLimit = 50
 
 // patience is how long the relay waits for the sink to take one event. Nobody
@@ -110,16 +109,22 @@ func (e *events) document() bson.D {
 	return d
 }
 
-// deliver sends the events of a change while its caller still waits, but not for
-// longer than the sink's timeout. It fails nobody: what is not taken now stays for
-// the relay.
-func (o *outbox) deliver(ctx context.Context, users *mongo.Collection, e *events) {
-	if len(e.all) == 0 {
+// window is the time in which a request may wait for the sink: once, however many
+// events it has.
+func (o *outbox) window(ctx context.Context) (sending context.Context, cancel context.CancelFunc) {
+	if o.sink == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, o.sink.Timeout())
+}
+
+// deliver sends the events of a change while its caller still waits, in the window
+// of its request. It fails nobody: what is not taken now stays for the relay.
+func (o *outbox) deliver(ctx, sending context.Context, users *mongo.Collection, e *events) {
+	if len(e.all) == 0 || sending.Err() != nil {
 		return
 	}
-	sending, cancel := context.WithTimeout(ctx, o.sink.Timeout())
-	defer cancel()
-	taken := o.send(sending, e.all)
+	taken, _ := o.send(sending, e.all)
 	if len(taken) == 0 {
 		return
 	}
@@ -136,21 +141,27 @@ func (o *outbox) deliver(ctx context.Context, users *mongo.Collection, e *events
 	o.noteLost(ctx, forget(ctx, users, e.of, taken))
 }
 
-// send sends events one after the other and returns those that were taken. It
-// stops at the first that is not: the others would meet the same sink, and their
-// order is worth something.
-func (o *outbox) send(ctx context.Context, all []event.Event) (taken []event.Event) {
+// send sends events, the oldest first, and returns those that were taken. It passes
+// over one that the sink refuses, and stops at the first that is not taken for
+// another reason: away says that.
+func (o *outbox) send(ctx context.Context, all []event.Event) (taken []event.Event, away bool) {
 	inTime := slices.SortedFunc(slices.Values(all), func(x, y event.Event) int {
 		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(rank(x.Type), rank(y.Type)), cmp.Compare(x.ID, y.ID))
 	})
 	for _, e := range inTime {
-		if err := o.sink.Send(ctx, e); err != nil {
-			o.log.WarnContext(ctx, "event not delivered", "event", e.ID, "type", e.Type, "error", err)
-			return taken
+		one, cancel := context.WithTimeout(ctx, patience)
+		err := o.sink.Send(one, e)
+		cancel()
+		if err == nil {
+			taken = append(taken, e)
+			continue
 		}
-		taken = append(taken, e)
+		o.log.WarnContext(ctx, "event not delivered", "event", e.ID, "type", e.Type, "error", err)
+		if !errors.Is(err, event.ErrRefused) {
+			return taken, true
+		}
 	}
-	return taken
+	return taken, false
 }
 
 // rank orders events of one moment: a session ends before another begins.
@@ -176,17 +187,20 @@ func (o *outbox) noteLost(ctx context.Context, err error) {
 	}
 }
 
-// overflow is the part of a sign-in that drops the oldest events over the limit.
-func (o *outbox) overflow(ctx context.Context, a Account) (unset bson.D) {
-	if o.sink == nil || len(a.Events) < outboxLimit {
-		return nil
+// trim drops the oldest events over the limit from an account as a sign-in left it.
+func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a Account) {
+	if o.sink == nil || len(a.Events) <= outboxLimit {
+		return
 	}
 	waiting := a.waiting()
-	for _, e := range waiting[:len(waiting)-outboxLimit+1] {
-		o.log.ErrorContext(ctx, "event dropped: too many wait for the sink", "event", e.ID, "type", e.Type, "time", e.Time)
-		unset = append(unset, bson.E{Key: "events." + e.ID, Value: ""})
+	dropped := waiting[:len(waiting)-outboxLimit]
+	if err := forget(ctx, users, a.ID, dropped); err != nil {
+		o.log.WarnContext(ctx, "too many events wait for the sink", "error", err)
+		return
 	}
-	return unset
+	for _, e := range dropped {
+		o.log.ErrorContext(ctx, "event dropped: too many wait for the sink", "event", e.ID, "type", e.Type, "time", e.Time)
+	}
 }
 
 // waiting returns the account's undelivered events, the oldest first.
@@ -201,20 +215,31 @@ func (a Account) waiting() []event.Event {
 }
 
 // Undelivered returns up to limit accounts that have events which wait for the
-// sink, those that wait longest first.
-func (s *Store) Undelivered(ctx context.Context, limit int) ([]Account, error) {
+// sink since later than a time, those that wait longest first, and whether there
+// may be more. A document that cannot be read is logged and passed over.
+func (s *Store) Undelivered(ctx context.Context, since time.Time, limit int) (accounts []Account, more bool, err error) {
 	users, err := s.database.users(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	cursor, err := users.Find(ctx, someUndelivered, options.Find().
+	cursor, err := users.Find(ctx, bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Value: since}}}}, options.Find().
 		SetSort(bson.D{{Key: "undelivered", Value: 1}}).SetLimit(int64(limit)).
 		SetProjection(bson.D{{Key: "events", Value: 1}, {Key: "undelivered", Value: 1}}))
 	if err != nil {
-		return nil, translate("find undelivered events", err)
+		return nil, false, translate("find undelivered events", err)
 	}
-	var accounts []Account
-	return accounts, translate("find undelivered events", cursor.All(ctx, &accounts))
+	defer cursor.Close(ctx)
+	read := 0
+	for cursor.Next(ctx) {
+		read++
+		var a Account
+		if err := cursor.Decode(&a); err != nil {
+			s.outbox.log.ErrorContext(ctx, "events that cannot be read", "user", cursor.Current.Lookup("_id").String())
+			continue
+		}
+		accounts = append(accounts, a)
+	}
+	return accounts, read == limit, translate("find undelivered events", cursor.Err())
 }
 
 // CountUndelivered returns how many users have events which wait for the sink.
@@ -230,33 +255,27 @@ func (s *Store) CountUndelivered(ctx context.Context) (int64, error) {
 var someUndelivered = bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Value: time.Time{}}}}}
 
 // Deliver sends the events of an account that Undelivered returned and forgets
-// those that were taken. It returns how many, and whether that was all. An account
-// whose events are not taken goes to the end of the line, so that one which the
-// sink refuses for ever holds up nobody.
+// those that were taken. It returns how many, and whether the sink is away: one that
+// refuses an event is there.
 //
 // Two may deliver the same account at once: both send, which is what at least once
 // means, and forgetting twice is harmless.
-func (s *Store) Deliver(ctx context.Context, a Account) (sent int, all bool, err error) {
+func (s *Store) Deliver(ctx context.Context, a Account) (sent int, away bool, err error) {
 	users, err := s.database.users(ctx)
 	if err != nil {
 		return 0, false, err
 	}
 	waiting := a.waiting()
-	sending, cancel := context.WithTimeout(ctx, patience)
-	taken := s.outbox.send(sending, waiting)
-	cancel()
+	taken, away := s.outbox.send(ctx, waiting)
 	if len(taken) > 0 {
 		if err := forget(ctx, users, a.ID, taken); err != nil {
-			return len(taken), false, err
+			return len(taken), away, err
 		}
 	}
 	if len(taken) == len(waiting) {
 		// only if nothing came in meanwhile
 		_, err = users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}, {Key: "events", Value: bson.D{}}},
 			bson.D{{Key: "$unset", Value: bson.D{{Key: "events", Value: ""}, {Key: "undelivered", Value: ""}}}})
-		return len(taken), true, translate("clear the outbox", err)
 	}
-	_, err = users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}, {Key: "undelivered", Value: a.Undelivered}},
-		bson.D{{Key: "$set", Value: bson.D{{Key: "undelivered", Value: s.outbox.now()}}}})
-	return len(taken), false, translate("send events to the end of the line", err)
+	return len(taken), away, translate("clear the outbox", err)
 }

@@ -73,7 +73,9 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 			return 0, translate("end sessions on request", err)
 		}
 		if result.MatchedCount == 1 {
-			s.outbox.deliver(ctx, users, events)
+			sending, cancel := s.outbox.window(ctx)
+			defer cancel()
+			s.outbox.deliver(ctx, sending, users, events)
 			return len(sids), nil
 		}
 	}

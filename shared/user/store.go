@@ -59,7 +59,11 @@ func (s *Store) Prepare(ctx context.Context) error {
 		{Keys: bson.D{{Key: "email", Value: 1}}, Options: options.Index().SetUnique(true)},
 		{Keys: bson.D{{Key: "undelivered", Value: 1}}}, // what the relay looks for
 	} {
-		if _, err := users.Indexes().CreateOne(ctx, index); err != nil {
+		_, err := users.Indexes().CreateOne(ctx, index)
+		if mongo.IsDuplicateKeyError(err) {
+			return errors.New("create an index: two users have one email") // without the driver's text: it quotes it
+		}
+		if err != nil {
 			return translate("create an index", err)
 		}
 	}
@@ -96,7 +100,9 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	if err != nil {
 		return translate("create a user", err)
 	}
-	s.outbox.deliver(ctx, users, events)
+	sending, cancel := s.outbox.window(ctx)
+	defer cancel()
+	s.outbox.deliver(ctx, sending, users, events)
 	return nil
 }
 
@@ -145,7 +151,6 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	for _, sid := range a.expired(open.CreatedAt) {
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
 	}
-	unset = append(unset, s.outbox.overflow(ctx, a)...)
 	events := s.outbox.events(ctx, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
 	var after Account
 	err = read(users.FindOneAndUpdate(ctx,
@@ -158,9 +163,12 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	if err != nil {
 		return translate("open a session", err)
 	}
-	s.outbox.deliver(ctx, users, events)
+	sending, cancel := s.outbox.window(ctx)
+	defer cancel()
+	s.outbox.deliver(ctx, sending, users, events)
+	s.outbox.trim(ctx, users, after)
 	for _, sid := range after.surplus(s.sessions, open.ID) {
-		if err := s.end(ctx, bson.D{{Key: "_id", Value: a.ID}}, a.ID, sid, event.Displaced); err != nil {
+		if err := s.end(ctx, sending, bson.D{{Key: "_id", Value: a.ID}}, a.ID, sid, event.Displaced); err != nil {
 			s.outbox.log.WarnContext(ctx, "a session over the limit lives on until the next sign-in", "error", err)
 		}
 	}
@@ -202,12 +210,14 @@ func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (Use
 
 // End ends a session. To end one that has ended is no error.
 func (s *Store) End(ctx context.Context, id, sid string) error {
-	return s.end(ctx, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
+	sending, cancel := s.outbox.window(ctx)
+	defer cancel()
+	return s.end(ctx, sending, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
 }
 
 // end ends a session of the user that the filter matches, if it is there: only
 // then is there something to tell.
-func (s *Store) end(ctx context.Context, filter bson.D, id, sid, reason string) error {
+func (s *Store) end(ctx, sending context.Context, filter bson.D, id, sid, reason string) error {
 	users, err := s.database.users(ctx)
 	if err != nil {
 		return err
@@ -220,7 +230,7 @@ func (s *Store) end(ctx context.Context, filter bson.D, id, sid, reason string) 
 		return translate("end a session", err)
 	}
 	if result.MatchedCount == 1 {
-		s.outbox.deliver(ctx, users, events)
+		s.outbox.deliver(ctx, sending, users, events)
 	}
 	return nil
 }
@@ -285,7 +295,9 @@ func (s *Store) replay(ctx context.Context, users *mongo.Collection, r Rotation,
 	case bytes.Equal(used.Token, r.Used) && now.Sub(used.At) <= ReplayWindow:
 		return a.User, a.exchanged(r.Session, used), nil
 	}
-	if err := s.end(ctx, family, r.User, r.Session, event.Theft); err != nil {
+	sending, cancel := s.outbox.window(ctx)
+	defer cancel()
+	if err := s.end(ctx, sending, family, r.User, r.Session, event.Theft); err != nil {
 		return User{}, Session{}, err
 	}
 	return User{}, Session{}, ErrReused
@@ -300,7 +312,7 @@ func (a Account) exchanged(sid string, used Used) Session {
 
 // slots is how many used refresh tokens of a session are remembered: more than
 // anybody exchanges, one after the other, in ReplayWindow.
-const slots = 8
+const slots = 16
 
 // slot names the place of a generation among the used ones.
 func slot(generation int) string { return strconv.Itoa(generation % slots) }
