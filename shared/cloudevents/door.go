@@ -60,12 +60,13 @@ const maxEvent = 4 * endpoint.MaxBody
 // ServeHTTP implements http.Handler (CloudEvents HTTP Protocol Binding 1.0 §3).
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
-	f, request, err := d.shielded(ctx, w, r)
+	f, e, err := d.shielded(ctx, w, r)
 	if err != nil {
 		spec := endpoint.Spec{Name: "-", Path: "event"}
 		endpoint.Answer(ctx, d.log, spec, r.Method, func() (any, error) { return nil, err }).Write(w)
 		return
 	}
+	ctx, request := traced(ctx, r, e), eventRequest(r, e)
 	response, replyType := f.InvokeEvent(ctx, request)
 	switch {
 	case response.Status != http.StatusOK:
@@ -79,7 +80,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // shielded is read, whatever a stranger's headers make of the SDK.
-func (d *door) shielded(ctx context.Context, w http.ResponseWriter, r *http.Request) (f *endpoint.Function, request *endpoint.Request, err error) {
+func (d *door) shielded(ctx context.Context, w http.ResponseWriter, r *http.Request) (f *endpoint.Function, e *event.Event, err error) {
 	defer func() {
 		if recover() != nil {
 			err = malformed()
@@ -88,8 +89,8 @@ func (d *door) shielded(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	return d.read(ctx, w, r)
 }
 
-// read makes a request of an event, and finds the function that takes it.
-func (d *door) read(ctx context.Context, w http.ResponseWriter, r *http.Request) (*endpoint.Function, *endpoint.Request, error) {
+// read reads an event, and finds the function that takes it.
+func (d *door) read(ctx context.Context, w http.ResponseWriter, r *http.Request) (*endpoint.Function, *event.Event, error) {
 	if err := d.senders.check(ctx, r.Header.Values("Authorization")); err != nil {
 		return nil, nil, err
 	}
@@ -120,7 +121,17 @@ func (d *door) read(ctx context.Context, w http.ResponseWriter, r *http.Request)
 	if f == nil {
 		return nil, nil, fault.New(fault.Invalid, "Events of this type are not taken here.")
 	}
-	return f, eventRequest(r, e), nil
+	return f, e, nil
+}
+
+// traced continues the trace that the event itself carries, where its delivery has
+// none (CloudEvents Distributed Tracing extension).
+func traced(ctx context.Context, r *http.Request, e *event.Event) context.Context {
+	began, _ := e.Extensions()["traceparent"].(string)
+	if r.Header.Get("Traceparent") != "" || began == "" {
+		return ctx
+	}
+	return telemetry.With(ctx, telemetry.Continue(began))
 }
 
 // strict refuses what the SDK would take, and another reader of the same event

@@ -134,6 +134,22 @@ func TestTheEventDoor(t *testing.T) {
 	}
 }
 
+func TestTheTraceOfAnEventGoesOn(t *testing.T) {
+	handler := serve.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+	const id = "4bf92f3577b34da6a3ce929d0e0e4736"
+	trace := "00-" + id + "-00f067aa0ba902b7-01"
+	for name, delivery := range map[string][2]string{
+		"a header":                     {binary + "\ntraceparent: " + trace, `{"name":"ann"}`},
+		"an extension":                 {binary + "\nce-traceparent: " + trace, `{"name":"ann"}`},
+		"an extension in the envelope": {structured, envelope(`,"traceparent":"` + trace + `","data":{"name":"ann"}`)},
+	} {
+		_, header, _ := deliver(t, handler, delivery[0], delivery[1])
+		if !strings.Contains(header.Get("Ce-Traceparent"), id) {
+			t.Errorf("%s: %v", name, header)
+		}
+	}
+}
+
 func TestTheEventDoorIsShutUnlessItIsOpened(t *testing.T) {
 	handler := serve.Handler(wiring(nil), greeter)
 	if status, _, body := deliver(t, handler, binary, `{"name":"ann"}`); status != http.StatusNotFound {

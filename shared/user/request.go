@@ -101,6 +101,9 @@ func (s *Store) ending(ctx context.Context, a Account, sids []string, key string
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
 		events.add(ctx, event.SignedOut, event.Data{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
 	}
+	for _, sid := range a.expired(now) {
+		unset = append(unset, bson.E{Key: session(sid), Value: ""})
+	}
 	for _, old := range a.forgettable() {
 		unset = append(unset, bson.E{Key: "handled." + old, Value: ""})
 	}

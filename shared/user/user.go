@@ -14,8 +14,9 @@
 // writers whose filters exclude each other one matches and the other does not,
 // and the loser is told so by the matched count.
 //
-// Expiry is checked in every read. Expired sessions are swept out when the
-// document is written for a sign-in anyway; nothing depends on the sweep.
+// Expiry is checked in every read. Expired sessions are swept out by those writes
+// that have read the document anyway, a sign-in's above all; nothing depends on the
+// sweep.
 //
 // Where there is a sink, each change writes the event that tells of it into the
 // same document by the same write (the outbox pattern): events are what was not
