@@ -109,22 +109,43 @@ func (e *events) document() bson.D {
 	return d
 }
 
-// window is the time in which a request may wait for the sink: once, however many
-// events it has.
-func (o *outbox) window(ctx context.Context) (sending context.Context, cancel context.CancelFunc) {
-	if o.sink == nil {
-		return ctx, func() {}
+// A window is the time in which a request may wait for the sink: once, however many
+// events it has, from when the first is sent.
+type window struct {
+	ctx     context.Context
+	timeout time.Duration
+	sending context.Context // nil before the first
+	cancel  context.CancelFunc
+}
+
+func (o *outbox) window(ctx context.Context) *window {
+	w := &window{ctx: ctx}
+	if o.sink != nil {
+		w.timeout = o.sink.Timeout()
 	}
-	return context.WithTimeout(ctx, o.sink.Timeout())
+	return w
+}
+
+func (w *window) begin() context.Context {
+	if w.sending == nil {
+		w.sending, w.cancel = context.WithTimeout(w.ctx, w.timeout)
+	}
+	return w.sending
+}
+
+func (w *window) close() {
+	if w.cancel != nil {
+		w.cancel()
+	}
 }
 
 // deliver sends the events of a change while its caller still waits, in the window
 // of its request. It fails nobody: what is not taken now stays for the relay.
-func (o *outbox) deliver(ctx, sending context.Context, users *mongo.Collection, e *events) {
-	if len(e.all) == 0 || sending.Err() != nil {
+func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection, e *events) {
+	if len(e.all) == 0 || w.begin().Err() != nil {
 		return
 	}
-	taken, _ := o.send(sending, e.all)
+	taken, _ := o.send(w.begin(), e.all)
 	if len(taken) == 0 {
 		return
 	}

@@ -73,9 +73,9 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 			return 0, translate("end sessions on request", err)
 		}
 		if result.MatchedCount == 1 {
-			sending, cancel := s.outbox.window(ctx)
-			defer cancel()
-			s.outbox.deliver(ctx, sending, users, events)
+			w := s.outbox.window(ctx)
+			defer w.close()
+			s.outbox.deliver(ctx, w, users, events)
 			return len(sids), nil
 		}
 	}

@@ -100,9 +100,9 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	if err != nil {
 		return translate("create a user", err)
 	}
-	sending, cancel := s.outbox.window(ctx)
-	defer cancel()
-	s.outbox.deliver(ctx, sending, users, events)
+	w := s.outbox.window(ctx)
+	defer w.close()
+	s.outbox.deliver(ctx, w, users, events)
 	return nil
 }
 
@@ -163,12 +163,12 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	if err != nil {
 		return translate("open a session", err)
 	}
-	sending, cancel := s.outbox.window(ctx)
-	defer cancel()
-	s.outbox.deliver(ctx, sending, users, events)
+	w := s.outbox.window(ctx)
+	defer w.close()
+	s.outbox.deliver(ctx, w, users, events)
 	s.outbox.trim(ctx, users, after)
 	for _, sid := range after.surplus(s.sessions, open.ID) {
-		if err := s.end(ctx, sending, bson.D{{Key: "_id", Value: a.ID}}, a.ID, sid, event.Displaced); err != nil {
+		if err := s.end(ctx, w, bson.D{{Key: "_id", Value: a.ID}}, a.ID, sid, event.Displaced); err != nil {
 			s.outbox.log.WarnContext(ctx, "a session over the limit lives on until the next sign-in", "error", err)
 		}
 	}
@@ -210,14 +210,14 @@ func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (Use
 
 // End ends a session. To end one that has ended is no error.
 func (s *Store) End(ctx context.Context, id, sid string) error {
-	sending, cancel := s.outbox.window(ctx)
-	defer cancel()
-	return s.end(ctx, sending, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
+	w := s.outbox.window(ctx)
+	defer w.close()
+	return s.end(ctx, w, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
 }
 
 // end ends a session of the user that the filter matches, if it is there: only
 // then is there something to tell.
-func (s *Store) end(ctx, sending context.Context, filter bson.D, id, sid, reason string) error {
+func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reason string) error {
 	users, err := s.database.users(ctx)
 	if err != nil {
 		return err
@@ -230,7 +230,7 @@ func (s *Store) end(ctx, sending context.Context, filter bson.D, id, sid, reason
 		return translate("end a session", err)
 	}
 	if result.MatchedCount == 1 {
-		s.outbox.deliver(ctx, sending, users, events)
+		s.outbox.deliver(ctx, w, users, events)
 	}
 	return nil
 }
@@ -295,9 +295,9 @@ func (s *Store) replay(ctx context.Context, users *mongo.Collection, r Rotation,
 	case bytes.Equal(used.Token, r.Used) && now.Sub(used.At) <= ReplayWindow:
 		return a.User, a.exchanged(r.Session, used), nil
 	}
-	sending, cancel := s.outbox.window(ctx)
-	defer cancel()
-	if err := s.end(ctx, sending, family, r.User, r.Session, event.Theft); err != nil {
+	w := s.outbox.window(ctx)
+	defer w.close()
+	if err := s.end(ctx, w, family, r.User, r.Session, event.Theft); err != nil {
 		return User{}, Session{}, err
 	}
 	return User{}, Session{}, ErrReused
