@@ -56,7 +56,7 @@ func wire(w *app.Wiring) endpoint.Handler[endpoint.None, endpoint.None] {
 func (r relay) handle(ctx context.Context, _ endpoint.None) (endpoint.None, error) {
 	sent, err := r.deliver(ctx, r.now().Add(round))
 	waiting, countErr := r.users.CountUndelivered(ctx)
-	r.log.InfoContext(ctx, "relayed", "sent", sent, "usersWaiting", waiting)
+	r.log.InfoContext(ctx, "relayed", "sent", sent, "waiting", waiting)
 	return endpoint.None{}, cmp.Or(err, countErr)
 }
 

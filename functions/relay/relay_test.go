@@ -51,7 +51,7 @@ func TestTheRelayDeliversWhatTheSinkDidNotTakeOldestFirst(t *testing.T) {
 		}
 		b.OutboxIs(t, email(i), 0)
 	}
-	if !strings.Contains(b.Logs(), `"sent":45,"usersWaiting":0`) {
+	if !strings.Contains(b.Logs(), `"sent":45,"waiting":0`) {
 		t.Errorf("log: %s", b.Logs())
 	}
 	b.Deliver(t, endpointtest.Structured, wake()).Expect(t, http.StatusOK, "", "")
@@ -82,7 +82,7 @@ func TestARelayWhoseSinkIsAwayStopsSoonAndLosesNothing(t *testing.T) {
 	for i := range 30 {
 		b.OutboxIs(t, email(i), 1)
 	}
-	if !strings.Contains(b.Logs(), `"sent":0,"usersWaiting":30`) {
+	if !strings.Contains(b.Logs(), `"sent":0,"waiting":30`) {
 		t.Errorf("log: %s", b.Logs())
 	}
 }

@@ -54,10 +54,10 @@ type events struct {
 	mute bool // there is no sink
 }
 
-// events begins the events of a change.
-func (o *outbox) events(ctx context.Context, kind string, told event.Data) *events {
-	e := &events{of: told.UserID, at: o.now(), mute: o.sink == nil}
-	e.add(ctx, kind, told)
+// events begins the events of a change of a user.
+func (o *outbox) events(ctx context.Context, id, kind string, told ...event.Data) *events {
+	e := &events{of: id, at: o.now(), mute: o.sink == nil}
+	e.add(ctx, kind, told...)
 	return e
 }
 
@@ -263,17 +263,29 @@ func (s *Store) Undelivered(ctx context.Context, since time.Time, limit int) (ac
 	return accounts, read == limit, translate("find undelivered events", cursor.Err())
 }
 
-// CountUndelivered returns how many users have events which wait for the sink.
-func (s *Store) CountUndelivered(ctx context.Context) (int64, error) {
+// CountUndelivered returns how many events wait for the sink.
+func (s *Store) CountUndelivered(ctx context.Context) (n int, err error) {
 	users, err := s.database.users(ctx)
 	if err != nil {
 		return 0, err
 	}
-	n, err := users.CountDocuments(ctx, someUndelivered)
-	return n, translate("count undelivered events", err)
+	cursor, err := users.Find(ctx, bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Value: time.Time{}}}}},
+		options.Find().SetProjection(bson.D{{Key: "events", Value: 1}}))
+	if err != nil {
+		return 0, translate("count undelivered events", err)
+	}
+	defer cursor.Close(ctx)
+	for cursor.Next(ctx) {
+		if events, is := cursor.Current.Lookup("events").DocumentOK(); is {
+			elements, err := events.Elements()
+			if err != nil {
+				return n, translate("count undelivered events", err)
+			}
+			n += len(elements)
+		}
+	}
+	return n, translate("count undelivered events", cursor.Err())
 }
-
-var someUndelivered = bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Value: time.Time{}}}}}
 
 // Deliver sends the events of an account that Undelivered returned and forgets
 // those that were taken. It returns how many, and whether the sink is away: one that

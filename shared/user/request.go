@@ -95,11 +95,11 @@ func (a Account) live(sid string, now time.Time) (sids []string) {
 }
 
 func (s *Store) ending(ctx context.Context, a Account, sids []string, key string, now time.Time) (bson.D, *events) {
-	events := &events{of: a.ID, at: now, mute: s.outbox.sink == nil}
 	var unset bson.D
+	var told []event.Data
 	for _, sid := range sids {
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
-		events.add(ctx, event.SignedOut, event.Data{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
+		told = append(told, event.Data{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
 	}
 	for _, sid := range a.expired(now) {
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
@@ -107,6 +107,7 @@ func (s *Store) ending(ctx context.Context, a Account, sids []string, key string
 	for _, old := range a.forgettable() {
 		unset = append(unset, bson.E{Key: "handled." + old, Value: ""})
 	}
+	events := s.outbox.events(ctx, a.ID, event.SignedOut, told...)
 	set := bson.D{{Key: "handled." + key, Value: handled{At: now, Ended: len(sids)}}}
 	return update(set, unset, nil, events), events
 }

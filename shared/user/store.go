@@ -92,7 +92,7 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 		document = append(document, bson.E{Key: "opened", Value: 1}, bson.E{Key: "sessions", Value: bson.D{{Key: first.ID, Value: *first}}})
 		told.SessionID = first.ID
 	}
-	events := s.outbox.events(ctx, event.SignedUp, told)
+	events := s.outbox.events(ctx, u.ID, event.SignedUp, told)
 	_, err = users.InsertOne(ctx, append(document, events.members()...))
 	if mongo.IsDuplicateKeyError(err) {
 		return ErrUsed // without the driver's text: it quotes the email
@@ -151,7 +151,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	for _, sid := range a.expired(open.CreatedAt) {
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
 	}
-	events := s.outbox.events(ctx, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
+	events := s.outbox.events(ctx, a.ID, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
 	var after Account
 	err = read(users.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
@@ -222,7 +222,7 @@ func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reas
 	if err != nil {
 		return err
 	}
-	events := s.outbox.events(ctx, event.SignedOut, event.Data{UserID: id, SessionID: sid, Reason: reason})
+	events := s.outbox.events(ctx, id, event.SignedOut, event.Data{UserID: id, SessionID: sid, Reason: reason})
 	result, err := users.UpdateOne(ctx,
 		append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}}),
 		update(nil, bson.D{{Key: session(sid), Value: ""}}, nil, events))
