@@ -1,29 +1,50 @@
 package arch_test
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 )
 
-// The embedded database is a module outside the workspace, so that what it requires
-// stays out of the functions; its tests are run from here, so that "go test work"
-// is every test.
-func TestTheEmbeddedDatabasePassesItsOwnTests(t *testing.T) {
-	sources, err := filepath.Glob(filepath.Join("..", "mongod", "*"))
-	if err != nil || len(sources) == 0 {
-		t.Fatal("the embedded database is not where it was: ", err)
+// Some modules are outside the workspace, so that what they require stays out of the
+// functions. Their tests are run from here, so that "go test work" is every test.
+func TestTheModulesOutsideTheWorkspacePassTheirTests(t *testing.T) {
+	for module, c := range map[string]struct {
+		about string // what the tests are about, by their folder
+		args  []string
+	}{
+		"mongod":           {"mongod", []string{"-tags=ferretdb_no_postgresql"}},
+		"knative/validate": {"knative", nil},
+	} {
+		t.Run(module, func(t *testing.T) {
+			t.Parallel()
+			readAll(t, filepath.Join("..", c.about))
+			cmd := exec.Command("go", append(append([]string{"test"}, c.args...), "./...")...)
+			cmd.Dir = filepath.Join("..", filepath.FromSlash(module))
+			cmd.Env = append(os.Environ(), "GOWORK=off")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
-	for _, path := range sources { // what was read, go test knows: it remembers no result that is older
-		if _, err := os.ReadFile(path); err != nil {
-			t.Fatal(err)
+}
+
+// readAll reads a folder, because go test remembers a result until what was read
+// has changed.
+func readAll(t *testing.T, folder string) {
+	t.Helper()
+	files := 0
+	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
 		}
-	}
-	cmd := exec.Command("go", "test", "-tags=ferretdb_no_postgresql", "./...")
-	cmd.Dir = filepath.Join("..", "mongod")
-	cmd.Env = append(os.Environ(), "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+		files++
+		_, err = os.ReadFile(path)
+		return err
+	})
+	if err != nil || files == 0 {
+		t.Fatalf("%s is not where it was: %v", folder, err)
 	}
 }

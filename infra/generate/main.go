@@ -27,6 +27,7 @@ var outputs = []output{
 	{"infra/lambda/template.yaml", lambda.Template},
 	{"infra/knative/base/functions.yaml", knative.Services},
 	{"infra/knative/eventing/functions.yaml", knative.Takers},
+	{"infra/knative/eventing/triggers.yaml", knative.Triggers},
 	{"infra/knative/ingress/kourier/routes.yaml", knative.Kourier},
 	{"infra/knative/ingress/gateway/routes.yaml", knative.Gateway},
 }

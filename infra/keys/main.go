@@ -1,10 +1,11 @@
 // Command keys makes and rotates the keys that sign access tokens.
 //
-//	go run ./infra/keys new|rotate|public [flags]
+//	go run ./infra/keys new|rotate|public|secrets [flags]
 //
 // It writes the two files that SIGNING_KEYS_FILE and VERIFYING_KEYS_FILE name, and
 // tells the operator what to deploy and when to come back. It deploys nothing
-// itself. Package keyring explains the rotation and keeps its rules.
+// itself. Package keyring explains the rotation and keeps its rules. For Kubernetes
+// it prints the Secrets that the manifests name.
 package main
 
 import (
@@ -22,7 +23,7 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, time.Now)) }
 
-const usage = `usage: keys new|rotate|public [-dir DIR]
+const usage = `usage: keys new|rotate|public|secrets [-dir DIR]
 
   new      make the first key; existing keys are never overwritten
   rotate   take the next step of a rotation: publish a new key, let it sign,
@@ -30,6 +31,9 @@ const usage = `usage: keys new|rotate|public [-dir DIR]
              -ttl 15m   the longest ACCESS_TOKEN_TTL in use
              -force     take the step now; after a theft, three times in a row
   public   print the public keys
+  secrets  print the keys as Kubernetes Secrets, and with them the passwords of the
+           database's users, for "kubectl apply -f -"; the same ones each time
+             -mongodb URI   of a database of your own, without user and password
 
   -dir DIR   where the keys are (.data/keys)
 `
@@ -63,6 +67,14 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 		do = func() (string, error) {
 			set, err := keyring.Public(*dir)
 			return string(set), err
+		}
+	case "secrets":
+		mongodb := flags.String("mongodb", "", "")
+		do = func() (string, error) {
+			if f, ok := stdout.(*os.File); ok && terminal(f) {
+				return "", errors.New("this is secret: send it to a command or a file, such as | kubectl apply -f -")
+			}
+			return secrets(*dir, *mongodb)
 		}
 	case "help", "-h", "-help", "--help":
 		io.WriteString(stdout, usage)

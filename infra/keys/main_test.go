@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,5 +69,42 @@ func TestASessionOfTheCommand(t *testing.T) {
 	}
 	if code := run([]string{"public", "-dir", dir}, &stdout, &stderr, time.Now); code != 0 || stdout.String() != string(want) || stderr.Len() > 0 {
 		t.Errorf("exit %d\n%s%s", code, stdout.String(), stderr.String())
+	}
+}
+
+// The passwords of a database that is running must be the same the next time.
+func TestSecretsAreTheSameEachTime(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	secrets := func(args ...string) (code int, stdout, stderr string) {
+		var out, errs bytes.Buffer
+		code = run(append([]string{"secrets", "-dir", dir}, args...), &out, &errs, time.Now)
+		return code, out.String(), strings.ReplaceAll(errs.String(), dir, "DIR")
+	}
+	if code, _, stderr := secrets(); code != 2 || stderr != "keys secrets: open DIR: no such file or directory\n" {
+		t.Errorf("without keys: exit %d: %s", code, stderr)
+	}
+	if code := run([]string{"new", "-dir", dir}, &bytes.Buffer{}, &bytes.Buffer{}, time.Now); code != 0 {
+		t.Fatal("no keys")
+	}
+	_, once, _ := secrets()
+	code, again, stderr := secrets()
+	if code != 0 || once != again || stderr != "" || !strings.Contains(once, "name: mongodb-signin\n") {
+		t.Errorf("exit %d: %s\n%s", code, stderr, again)
+	}
+	if password := regexp.MustCompile(`:([0-9a-f]{48})@`).FindAllString(once, -1); len(slices.Compact(slices.Sorted(slices.Values(password)))) < 8 {
+		t.Errorf("users share a password, or have none: %d", len(password))
+	}
+	root := filepath.Join(dir, "mongodb.key")
+	if info, err := os.Stat(root); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode(), err)
+	}
+	if code, _, stderr := secrets("-mongodb", "mongodb://ann:secret@db.example/users"); code != 2 || strings.Contains(stderr, "secret@") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if err := os.WriteFile(root, []byte("cut sho"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := secrets(); code != 2 || !strings.Contains(stderr, "damaged") {
+		t.Errorf("exit %d: %s", code, stderr)
 	}
 }

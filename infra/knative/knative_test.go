@@ -2,6 +2,9 @@ package knative_test
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -96,4 +99,76 @@ func TestBothFormsOfTheIngressLeadEveryRouteToItsFunction(t *testing.T) {
 			t.Errorf("%s: %v\nwant %v", name, got, want)
 		}
 	}
+}
+
+// Every Secret that a manifest names is made by infra/keys, and with that key.
+func TestEverySecretThatIsNamedIsMade(t *testing.T) {
+	made := documents(secrets(t, ""), "Secret")
+	reference := regexp.MustCompile(`secretKeyRef: \{name: (\S+), key: ([^}]+)\}|secretName: (\w+), items: \[\{key: (\w+)`)
+	named := 0
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".yaml") {
+			return err
+		}
+		manifest, err := os.ReadFile(path)
+		for _, m := range reference.FindAllStringSubmatch(string(manifest), -1) {
+			named++
+			if name, key := m[1]+m[3], m[2]+m[4]; !strings.Contains(made[name], "\n  "+key+": ") {
+				t.Errorf("%s names %s of the Secret %s, which is not made", path, key, name)
+			}
+		}
+		return err
+	})
+	if err != nil || named < 15 {
+		t.Errorf("%d names: %v", named, err)
+	}
+}
+
+// The script that makes the database's users knows the ones who have a password.
+func TestEveryDatabaseUserIsGivenRights(t *testing.T) {
+	script, err := os.ReadFile("mongodb/users.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var given, want []string
+	for _, m := range regexp.MustCompile(`(?m)^  (\w+): \["`).FindAllStringSubmatch(string(script), -1) {
+		given = append(given, m[1])
+	}
+	for name := range documents(secrets(t, ""), "Secret") {
+		if user, is := strings.CutPrefix(name, "mongodb-"); is {
+			want = append(want, user)
+		}
+	}
+	slices.Sort(given)
+	if slices.Sort(want); len(want) < 2 || !slices.Equal(given, want) {
+		t.Errorf("users.js gives rights to %v, Secrets have %v", given, want)
+	}
+}
+
+func TestADatabaseOfOnesOwnIsNamedWithoutAUser(t *testing.T) {
+	for uri, says := range map[string]string{
+		"mongodb://u:p@db.example/users": "must name no user",
+		"db.example":                     "must begin with mongodb://",
+		"http://db.example":              "must begin with mongodb://",
+		"mongodb+srv://db.example":       "must name the database",
+		"mongodb://db.example/?w=1":      "must name the database",
+	} {
+		_, err := knative.Secrets(catalog.Functions(), knative.Material{Password: strings.ToUpper, MongoDB: uri})
+		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), uri) {
+			t.Errorf("%s: %v", uri, err)
+		}
+	}
+	if made := secrets(t, "mongodb+srv://db.example/users?authSource=admin"); strings.Contains(made, "root") ||
+		!strings.Contains(made, `uri: "mongodb+srv://signin:SIGNIN@db.example/users?authSource=admin"`) {
+		t.Error(made)
+	}
+}
+
+func secrets(t *testing.T, mongodb string) string {
+	t.Helper()
+	out, err := knative.Secrets(catalog.Functions(), knative.Material{Password: strings.ToUpper, MongoDB: mongodb})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }

@@ -26,9 +26,9 @@ func Gateway(functions []endpoint.Endpoint) ([]byte, error) { return routes(gate
 
 func routes(page *template.Template, functions []endpoint.Endpoint) ([]byte, error) {
 	data := struct {
-		Host, Namespace string
-		Functions       []endpoint.Endpoint
-	}{Host: Host, Namespace: Namespace}
+		Host      string
+		Functions []endpoint.Endpoint
+	}{Host: Host}
 	for _, e := range functions {
 		if e.Path != "" {
 			data.Functions = append(data.Functions, e)

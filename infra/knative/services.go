@@ -21,7 +21,10 @@ var sources embed.FS
 
 var services = page("services.yaml.tmpl")
 
-func page(name string) *template.Template { return template.Must(template.ParseFS(sources, name)) }
+func page(name string) *template.Template {
+	functions := template.FuncMap{"namespace": func() string { return Namespace }}
+	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name))
+}
 
 // A service is a function as the cluster runs it.
 type service struct {
@@ -105,7 +108,7 @@ func serviceOf(e endpoint.Endpoint) (service, error) {
 			s.Secrets = append(s.Secrets, secret{name, "signing-keys", "signing.jwks"})
 		case "VERIFYING_KEYS":
 			s.Secrets = append(s.Secrets, secret{name, "verifying-keys", "verifying.jwks"})
-		case "K_SINK", "EVENTS": // from SinkBinding; written in the template
+		case "K_SINK", "EVENTS": // from SinkBinding, and from the eventing component
 		default:
 			return service{}, fmt.Errorf("%s needs %s, and nothing says where the cluster has that", e.Name, name)
 		}
