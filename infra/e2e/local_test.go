@@ -24,67 +24,16 @@ import (
 	"ticketing.com/auth/infra/keys/keyring"
 )
 
-// runner is the local runner on a folder: in a process group of its own, as a
-// terminal's foreground job is.
-func runner(t *testing.T, data string, settings ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command(e2e.Binary(t, "local"), "-addr", "127.0.0.1:0", "-data", data)
-	cmd.Env = environment(settings...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return cmd
-}
-
-// environment is that of the tests, without a database: what is tested of the
-// runner is that it has one of its own.
-func environment(settings ...string) []string {
-	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "MONGODB_URI=") })
-	return append(env, settings...)
-}
-
-// local starts the local runner on a folder and returns its URL and what stops
-// it as Ctrl-C does: a signal to every process of the terminal at once.
-func local(t *testing.T, data string, settings ...string) (url string, interrupt func()) {
-	t.Helper()
-	return begin(t, runner(t, data, settings...))
-}
-
-// begin starts a runner and waits until it says where it is.
-func begin(t *testing.T, cmd *exec.Cmd) (url string, interrupt func()) {
-	t.Helper()
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill() })
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	_, url, found := strings.Cut(strings.TrimSpace(line), " is at ")
-	if err != nil || !found {
-		t.Fatalf("%q %v", line, err)
-	}
-	return url, func() {
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the end: %v", err)
-		}
-		if err := syscall.Kill(-cmd.Process.Pid, 0); err != syscall.ESRCH {
-			t.Errorf("a process of the group is left: %v", err)
-		}
-	}
-}
-
 func TestTheLocalRunnerKeepsItsUsersAndKeysOverARestart(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	url, interrupt := local(t, data)
+	url, interrupt := e2e.Local(t, data)
 	status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url+"/api/users/signup", "", credentials("ann@example.com"))
 	if err != nil || status != http.StatusCreated {
 		t.Fatal(status, body, err)
 	}
 	g := grant(t, body)
 	interrupt()
-	url, interrupt = local(t, data)
+	url, interrupt = e2e.Local(t, data)
 	defer interrupt()
 	status, _, body, err = e2e.Call(t.Context(), http.MethodGet, url+"/api/users/currentuser", g.Token, "")
 	if err != nil || status != http.StatusOK || !strings.Contains(body, "ann@example.com") {
@@ -103,7 +52,7 @@ func TestALocalRunnerThatCannotStartSaysWhyInOneLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	inUse := filepath.Join(t.TempDir(), "data")
-	_, interrupt := local(t, inUse)
+	_, interrupt := e2e.Local(t, inUse)
 	defer interrupt()
 	for _, c := range []struct {
 		name string
@@ -114,7 +63,7 @@ func TestALocalRunnerThatCannotStartSaysWhyInOneLine(t *testing.T) {
 		{"a file for a folder", []string{"-addr", "127.0.0.1:0", "-data", file}, "not a directory"},
 		{"a second start on one folder", []string{"-addr", "127.0.0.1:0", "-data", inUse}, "another server is using it"},
 	} {
-		code, stderr := e2e.Refused(t, environment(), "local", c.args...)
+		code, stderr := e2e.Refused(t, e2e.Environment(), "local", c.args...)
 		if code != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, c.want) {
 			t.Errorf("%s: exit code %d: %s", c.name, code, stderr)
 		}
@@ -132,7 +81,7 @@ func TestALocalRunnerThatMayNotUseItsFolderSaysWhyInOneLine(t *testing.T) {
 	}
 	somebody := func(args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), binary, args...)
-		cmd.Env, cmd.Dir = environment(), dir
+		cmd.Env, cmd.Dir = e2e.Environment(), dir
 		if os.Getuid() == 0 { // who may do everything, so another does it
 			const nobody = 65534
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -203,7 +152,7 @@ func TestALocalRunnerWhoseSettingsAreWrongListsThemAll(t *testing.T) {
 				"K_SINK must be an absolute http or https URL",
 			}},
 	} {
-		code, stderr := e2e.Refused(t, environment(c.settings...), "local", "-addr", "127.0.0.1:0", "-data", t.TempDir())
+		code, stderr := e2e.Refused(t, e2e.Environment(c.settings...), "local", "-addr", "127.0.0.1:0", "-data", t.TempDir())
 		first, rest, _ := strings.Cut(stderr, "\n")
 		got := strings.Split(strings.TrimSuffix(rest, "\n"), "\n")
 		for i := range got {
@@ -219,9 +168,9 @@ func TestALocalRunnerWhoseSettingsAreWrongListsThemAll(t *testing.T) {
 func TestTheLocalRunnerLogsJSONUnlessSomebodyReadsAlong(t *testing.T) {
 	talk := func(t *testing.T, stderr *os.File) {
 		t.Helper()
-		cmd := runner(t, filepath.Join(t.TempDir(), "data"))
+		cmd := e2e.Runner(t, filepath.Join(t.TempDir(), "data"))
 		cmd.Stderr = stderr
-		url, interrupt := begin(t, cmd)
+		url, interrupt := e2e.Begin(t, cmd)
 		stderr.Close() // the runner has its own
 		status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url+"/api/users/signup", "", credentials("ann@example.com"))
 		if err != nil || status != http.StatusCreated {
@@ -320,7 +269,7 @@ func terminal(t *testing.T) (screen, programs *os.File) {
 // The runner may be killed too: its database must not stay behind.
 func TestAKilledRunnerLeavesNoDatabaseBehind(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	cmd := runner(t, data)
+	cmd := e2e.Runner(t, data)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -343,6 +292,6 @@ func TestAKilledRunnerLeavesNoDatabaseBehind(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	_, interrupt := local(t, data)
+	_, interrupt := e2e.Local(t, data)
 	interrupt()
 }

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"ticketing.com/auth/infra/e2e"
 )
 
 // The conversation of the README is played on the local runner, and what it shows
@@ -17,7 +19,7 @@ func TestTheConversationOfTheREADMEIsTrue(t *testing.T) {
 			t.Skipf("the README speaks to a shell with %s, and there is none", tool)
 		}
 	}
-	url, interrupt := local(t, filepath.Join(t.TempDir(), "data"))
+	url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"))
 	defer interrupt()
 	commands, want := conversation(t, url)
 	cmd := exec.Command("bash", "-c", commands)

@@ -1,0 +1,62 @@
+package e2e
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Runner is the local runner on a folder: in a process group of its own, as a
+// terminal's foreground job is.
+func Runner(t testing.TB, data string, settings ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(Binary(t, "local"), "-addr", "127.0.0.1:0", "-data", data)
+	cmd.Env = Environment(settings...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+// Environment is that of the tests, without a database: what is tested of the
+// Runner is that it has one of its own.
+func Environment(settings ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "MONGODB_URI=") })
+	return append(env, settings...)
+}
+
+// Local starts the local runner on a folder and returns its URL and what stops
+// it as Ctrl-C does: a signal to every process of the terminal at once.
+func Local(t testing.TB, data string, settings ...string) (url string, interrupt func()) {
+	t.Helper()
+	return Begin(t, Runner(t, data, settings...))
+}
+
+// Begin starts a runner and waits until it says where it is.
+func Begin(t testing.TB, cmd *exec.Cmd) (url string, interrupt func()) {
+	t.Helper()
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	_, url, found := strings.Cut(strings.TrimSpace(line), " is at ")
+	if err != nil || !found {
+		t.Fatalf("%q %v", line, err)
+	}
+	return url, func() {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the end: %v", err)
+		}
+		if err := syscall.Kill(-cmd.Process.Pid, 0); err != syscall.ESRCH {
+			t.Errorf("a process of the group is left: %v", err)
+		}
+	}
+}

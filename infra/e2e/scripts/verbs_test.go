@@ -1,0 +1,170 @@
+package scripts_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// A caller sends a script's requests and remembers the last answer.
+type caller struct {
+	base, host string
+	answer     *http.Response
+	body       string
+}
+
+// What a script may say, beside what package testscript lets it say:
+//
+//	get|post|… PATH [BODY] [as TOKEN] [with HEADER]…   sends a request
+//	answer STATUS               of the last request
+//	body TEXT                   the whole body; … stands for anything within a string
+//	header NAME VALUE           '' if there must be none
+//	keep NAME MEMBER            puts a member of the body, such as user.id, into $NAME
+//	until VERB ARGUMENT…        tries again, for up to two minutes
+//	kubectl ARGUMENT…           in the system's namespace
+//	pods FUNCTION COUNT         as many pods of a function are there
+//
+// A "!" before a verb says that it must fail.
+func verbs() map[string]func(*testscript.TestScript, bool, []string) {
+	all := map[string]func(*testscript.TestScript, *caller, []string) error{
+		"answer": answer, "body": body, "header": header, "keep": keep,
+		"kubectl": kubectl, "pods": pods,
+	}
+	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
+		all[method] = func(ts *testscript.TestScript, c *caller, args []string) error {
+			return c.send(ts, strings.ToUpper(method), args)
+		}
+	}
+	all["until"] = func(ts *testscript.TestScript, c *caller, args []string) error {
+		if len(args) == 0 || all[args[0]] == nil {
+			return errors.New("usage: until VERB ARGUMENT…")
+		}
+		var err error
+		for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+			if err = all[args[0]](ts, c, args[1:]); err == nil {
+				return nil
+			}
+		}
+		return fmt.Errorf("two minutes have passed: %w", err)
+	}
+	commands := map[string]func(*testscript.TestScript, bool, []string){}
+	for name, verb := range all {
+		commands[name] = func(ts *testscript.TestScript, neg bool, args []string) {
+			err := verb(ts, ts.Value(caller{}).(*caller), args)
+			switch {
+			case err != nil && !neg:
+				ts.Fatalf("%v", err)
+			case err == nil && neg:
+				ts.Fatalf("%s %s must fail", name, strings.Join(args, " "))
+			}
+		}
+	}
+	return commands
+}
+
+func (c *caller) send(ts *testscript.TestScript, method string, args []string) error {
+	if len(args) == 0 {
+		return errors.New("usage: METHOD PATH [BODY] [as TOKEN] [with HEADER]…")
+	}
+	path, args := args[0], args[1:]
+	var sent io.Reader
+	if len(args)%2 == 1 {
+		sent, args = strings.NewReader(args[0]), args[1:]
+	}
+	r, err := http.NewRequest(method, c.base+path, sent)
+	if err != nil {
+		return err
+	}
+	r.Host = c.host
+	if sent != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for ; len(args) > 0; args = args[2:] {
+		switch name, value, ok := strings.Cut(args[1], ": "); {
+		case args[0] == "as":
+			r.Header.Add("Authorization", "Bearer "+args[1])
+		case args[0] == "with" && ok:
+			r.Header.Set(name, value)
+		default:
+			return fmt.Errorf("%s %s: what is that?", args[0], args[1])
+		}
+	}
+	client := &http.Client{Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if c.answer, err = client.Do(r); err != nil {
+		return err
+	}
+	defer c.answer.Body.Close()
+	all, err := io.ReadAll(c.answer.Body)
+	c.body = string(all)
+	ts.Logf("%s\n%s", c.answer.Status, c.body)
+	return err
+}
+
+func answer(_ *testscript.TestScript, c *caller, args []string) error {
+	if len(args) != 1 || c.answer == nil {
+		return errors.New("usage: answer STATUS, after a request")
+	}
+	if got := fmt.Sprint(c.answer.StatusCode); got != args[0] {
+		return fmt.Errorf("the answer is %s", got)
+	}
+	return nil
+}
+
+func body(_ *testscript.TestScript, c *caller, args []string) error {
+	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.Join(args, " ")), "…", `[^"]+`)
+	if !regexp.MustCompile("^" + pattern + "$").MatchString(c.body) {
+		return fmt.Errorf("the body is %s", c.body)
+	}
+	return nil
+}
+
+func header(_ *testscript.TestScript, c *caller, args []string) error {
+	if len(args) != 2 || c.answer == nil {
+		return errors.New("usage: header NAME VALUE, after a request")
+	}
+	if got := strings.Join(c.answer.Header.Values(args[0]), ", "); got != args[1] {
+		return fmt.Errorf("%s is %q", args[0], got)
+	}
+	return nil
+}
+
+func keep(ts *testscript.TestScript, c *caller, args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: keep NAME MEMBER")
+	}
+	var value any
+	if err := json.Unmarshal([]byte(c.body), &value); err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(args[1], ".") {
+		members, _ := value.(map[string]any)
+		value = members[name]
+	}
+	if value == nil {
+		return fmt.Errorf("there is no %s in %s", args[1], c.body)
+	}
+	ts.Setenv(args[0], fmt.Sprint(value))
+	return nil
+}
+
+func kubectl(ts *testscript.TestScript, _ *caller, args []string) error {
+	return ts.Exec("kubectl", append([]string{"--namespace", "ticketing"}, args...)...)
+}
+
+func pods(ts *testscript.TestScript, c *caller, args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: pods FUNCTION COUNT")
+	}
+	err := kubectl(ts, c, []string{"get", "pods", "--output", "name", "--selector", "serving.knative.dev/service=" + args[0]})
+	if got := fmt.Sprint(strings.Count(ts.ReadFile("stdout"), "\n")); err == nil && got != args[1] {
+		return fmt.Errorf("%s has %s pods", args[0], got)
+	}
+	return err
+}
