@@ -1,0 +1,10 @@
+// Package scripts plays the texts of this folder: conversations with the system that
+// anyone can read, the same against the local runner and, by BASE_URL, against a
+// cluster.
+//
+//	go test ./infra/e2e/scripts                                  the local runner
+//	BASE_URL=http://… KUBECONFIG=… go test ./infra/e2e/scripts   a cluster
+//	SCRIPT=errors.txt go test ./infra/e2e/scripts                one text
+//
+// It is all tests. What a script may say is listed in verbs_test.go.
+package scripts
