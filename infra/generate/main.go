@@ -66,6 +66,9 @@ func run(write bool) (stale []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := catalog.Check(catalog.Functions()); err != nil {
+		return nil, err
+	}
 	for _, o := range outputs {
 		want, err := o.render(catalog.Functions())
 		if err != nil {
