@@ -4,6 +4,8 @@
 package catalog
 
 import (
+	"slices"
+
 	"ticketing.com/auth/functions/currentuser"
 	"ticketing.com/auth/functions/jwks"
 	"ticketing.com/auth/functions/refresh"
@@ -11,7 +13,9 @@ import (
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/functions/signout"
 	"ticketing.com/auth/functions/signup"
+	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/serve"
 )
 
 // Functions returns all functions, in the order in which a person meets them.
@@ -25,4 +29,11 @@ func Functions() []endpoint.Endpoint {
 		jwks.Endpoint,
 		relay.Endpoint,
 	}
+}
+
+// Together returns those that one process serves if it serves all: one without a
+// route only takes events, and only passes on what a sink did not take.
+func Together(w *app.Wiring) []endpoint.Endpoint {
+	relayed := serve.Events(w) && w.Text("K_SINK", "") != ""
+	return slices.DeleteFunc(Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !relayed })
 }

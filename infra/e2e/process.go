@@ -22,8 +22,8 @@ import (
 	"ticketing.com/auth/infra/catalog"
 )
 
-// binaries builds every function, the local runner and migrate, once for all
-// tests, as a deployment would: static.
+// binaries builds every function, the local runner, the all-in-one and migrate, once
+// for all tests, as a deployment would: static.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ticketing-e2e-")
 	if err != nil {
@@ -31,7 +31,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 	}
 	built = dir
 	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator),
-		"ticketing.com/auth/infra/local", "ticketing.com/auth/infra/migrate"}
+		"ticketing.com/auth/infra/allinone", "ticketing.com/auth/infra/local", "ticketing.com/auth/infra/migrate"}
 	for _, f := range catalog.Functions() {
 		args = append(args, fmt.Sprintf("ticketing.com/auth/functions/%s/cmd/%s", f.Name, f.Name))
 	}

@@ -22,7 +22,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -57,7 +56,7 @@ func run(ctx context.Context, addr, data string) (code int) {
 	// before the database is built and started: are the settings right?
 	check := app.New(environment(map[string]string{"MONGODB_URI": cmp.Or(os.Getenv("MONGODB_URI"), "mongodb://127.0.0.1")}, files), logs, time.Now)
 	user.Wire(check, nil)
-	serve.Handler(check, functions(check)...)
+	serve.Handler(check, catalog.Together(check)...)
 	if err := check.Err(); err != nil {
 		app.Complain(os.Stderr, "local", err)
 		return app.ExitSettings
@@ -87,7 +86,7 @@ func system(ctx context.Context, listener net.Listener, data string, files map[s
 	}
 	defer stop()
 	w := app.New(environment(uri, files), logs, time.Now)
-	users, all := user.Wire(w, nil), functions(w)
+	users, all := user.Wire(w, nil), catalog.Together(w)
 	handler := serve.Handler(w, all...)
 	if err := w.Err(); err != nil {
 		return err
@@ -104,13 +103,6 @@ func system(ctx context.Context, listener net.Listener, data string, files map[s
 		return err
 	}
 	return context.Cause(ctx)
-}
-
-// functions are those of the catalog that have something to do here: one without a
-// route only takes events, and only passes on what a sink did not take.
-func functions(w *app.Wiring) []endpoint.Endpoint {
-	relayed := serve.Events(w) && w.Text("K_SINK", "") != ""
-	return slices.DeleteFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !relayed })
 }
 
 // closed ends the connections to the database, and does not wait for one that is

@@ -44,16 +44,22 @@ const grace = 28 * time.Second
 // Main runs a process that serves the given endpoints, from the environment
 // alone, until SIGTERM or an interrupt. It does not return.
 func Main(endpoints ...endpoint.Endpoint) {
+	MainOf(func(*app.Wiring) []endpoint.Endpoint { return endpoints })
+}
+
+// MainOf is Main for a process whose settings decide what it serves.
+func MainOf(choose func(*app.Wiring) []endpoint.Endpoint) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process as signals do
-	code := Run(ctx, os.LookupEnv, os.Stderr, endpoints...)
+	code := Run(ctx, os.LookupEnv, os.Stderr, choose)
 	stop()
 	os.Exit(code)
 }
 
-// Run is Main with its surroundings passed in; it returns the exit code.
-func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, endpoints ...endpoint.Endpoint) int {
+// Run is MainOf with its surroundings passed in; it returns the exit code.
+func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, choose func(*app.Wiring) []endpoint.Endpoint) int {
 	w := app.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(stderr, o) }, time.Now)
+	endpoints := choose(w)
 	handler := Handler(w, endpoints...)
 	port := w.Number("PORT", 8080, 0, 65535)
 	if err := w.Err(); err != nil {

@@ -55,7 +55,7 @@ func TestAStartWithAWrongEnvironmentSaysAllThatIsWrongAndExits2(t *testing.T) {
 	code := serve.Run(t.Context(), func(name string) (string, bool) {
 		s, ok := map[string]string{"PORT": "http", "LOG_LEVEL": "loud"}[name]
 		return s, ok
-	}, &stderr, needy)
+	}, &stderr, func(*app.Wiring) []endpoint.Endpoint { return []endpoint.Endpoint{needy} })
 	want := `needy cannot start:
   LOG_LEVEL must be debug, info, warn or error
   MONGODB_URI is not set

@@ -7,10 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"ticketing.com/auth/infra/e2e"
+	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/shared/mongotest"
 )
 
 func TestMain(m *testing.M) { e2e.Main(m) }
@@ -25,6 +28,28 @@ func TestScripts(t *testing.T) {
 		t.Cleanup(interrupt) // scripts are played at the same time, after this function
 		base = url
 	}
+	play(t, base)
+}
+
+// One process that serves every route answers as the functions do.
+func TestScriptsOnTheAllInOne(t *testing.T) {
+	if os.Getenv("BASE_URL") != "" {
+		t.Skip("BASE_URL names the system to play against")
+	}
+	uri, keys := mongotest.URI(t), t.TempDir()
+	if err := keyring.Create(keys, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate"); code != 0 {
+		t.Fatal(stderr)
+	}
+	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=on", "THROTTLE=off",
+		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
+		"VERIFYING_KEYS_FILE="+filepath.Join(keys, keyring.VerifyingFile))
+	play(t, p.URL)
+}
+
+func play(t *testing.T, base string) {
 	params := testscript.Params{
 		Dir:                 ".",
 		RequireExplicitExec: true,
