@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/knative"
@@ -22,21 +23,50 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// outputs are the generated files. A new one is a line here.
-var outputs = []output{
-	{"infra/lambda/template.yaml", lambda.Template},
-	{"infra/knative/base/functions.yaml", knative.Services},
-	{"infra/knative/eventing/functions.yaml", knative.Takers},
-	{"infra/knative/eventing/triggers.yaml", knative.Triggers},
-	{"infra/knative/ingress/kourier/routes.yaml", knative.Kourier},
-	{"infra/knative/ingress/gateway/routes.yaml", knative.Gateway},
+// outputs are what is generated. A new one is a line here.
+func outputs() []output {
+	all := []output{
+		{"infra/lambda/template.yaml", "", lambda.Template},
+		{"infra/knative/base/functions.yaml", "", knative.Services},
+		{"infra/knative/eventing/functions.yaml", "", knative.Takers},
+		{"infra/knative/eventing/triggers.yaml", "", knative.Triggers},
+		{"infra/knative/ingress/kourier/routes.yaml", "", knative.Kourier},
+		{"infra/knative/ingress/gateway/routes.yaml", "", knative.Gateway},
+		{"infra/knative/overlays/small/service.yaml", "", knative.Small},
+		{"skaffold.yaml", "", knative.Skaffold},
+		{"func.yaml", "", knative.FuncAllInOne},
+		{"README.md", "functions", knative.Table},
+		{"README.md", "kn", knative.Kn},
+	}
+	for _, e := range catalog.Functions() {
+		all = append(all, output{"functions/" + e.Name + "/func.yaml", "", func([]endpoint.Endpoint) ([]byte, error) { return knative.Func(e) }})
+	}
+	return all
 }
 
 // An output is a file, by its path from the root of the repository, and what it is
-// made by. Its first line says that it is generated, and by which command.
+// made by. Its first line says that it is generated, and by which command. Where it
+// has a section, only that is made: what is between two comments
+//
+//	<!-- SECTION: made by "go run ./infra/generate" -->
+//	<!-- end of SECTION -->
 type output struct {
-	path   string
-	render func([]endpoint.Endpoint) ([]byte, error)
+	path, section string
+	render        func([]endpoint.Endpoint) ([]byte, error)
+}
+
+// in returns a file with what was rendered in it.
+func (o output) in(file, rendered []byte) ([]byte, error) {
+	if o.section == "" {
+		return rendered, nil
+	}
+	begin, end := "<!-- "+o.section+": made by \"go run ./infra/generate\" -->\n", "<!-- end of "+o.section+" -->\n"
+	before, rest, begins := strings.Cut(string(file), begin)
+	_, after, ends := strings.Cut(rest, end)
+	if !begins || !ends {
+		return nil, fmt.Errorf("there is no %q and then %q in it", strings.TrimSpace(begin), strings.TrimSpace(end))
+	}
+	return []byte(before + begin + string(rendered) + end + after), nil
 }
 
 func main() {
@@ -69,15 +99,18 @@ func run(write bool) (stale []string, err error) {
 	if err := catalog.Check(catalog.Functions()); err != nil {
 		return nil, err
 	}
-	for _, o := range outputs {
-		want, err := o.render(catalog.Functions())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o.path, err)
-		}
+	for _, o := range outputs() {
 		file := filepath.Join(root, filepath.FromSlash(o.path))
 		have, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
+		}
+		want, err := o.render(catalog.Functions())
+		if err == nil {
+			want, err = o.in(have, want)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o.path, err)
 		}
 		if bytes.Equal(have, want) {
 			continue

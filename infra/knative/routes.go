@@ -1,7 +1,6 @@
 package knative
 
 import (
-	"bytes"
 	"text/template"
 
 	"ticketing.com/auth/shared/endpoint"
@@ -34,7 +33,5 @@ func routes(page *template.Template, functions []endpoint.Endpoint) ([]byte, err
 			data.Functions = append(data.Functions, e)
 		}
 	}
-	var out bytes.Buffer
-	err := page.Execute(&out, data)
-	return out.Bytes(), err
+	return fill(page, data)
 }

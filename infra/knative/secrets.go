@@ -1,7 +1,6 @@
 package knative
 
 import (
-	"bytes"
 	"errors"
 	"net/url"
 	"strings"
@@ -63,25 +62,20 @@ func Secrets(functions []endpoint.Endpoint, m Material) ([]byte, error) {
 	}
 	all = append(all, credential{"mongodb", server})
 
-	var out bytes.Buffer
-	err = secrets.Execute(&out, all)
-	return out.Bytes(), err
+	return fill(secrets, all)
 }
 
-// databaseUsers are the functions that need a database, and migrate.
+// databaseUsers are the services that need a database, and migrate.
 func databaseUsers(functions []endpoint.Endpoint) (users []string, err error) {
-	for _, e := range functions {
-		s, err := serviceOf(e)
-		if err != nil {
-			return nil, err
-		}
+	all, err := everyService(functions)
+	for _, s := range all {
 		for _, secret := range s.Secrets {
 			if secret.Setting == "MONGODB_URI" {
-				users = append(users, e.Name)
+				users = append(users, s.Name)
 			}
 		}
 	}
-	return append(users, "migrate"), nil
+	return append(users, "migrate"), err
 }
 
 // address returns how a user's URI is made. Users are kept in the database that they

@@ -23,14 +23,17 @@ var services = page("services.yaml.tmpl")
 
 func page(name string) *template.Template {
 	functions := template.FuncMap{"namespace": func() string { return Namespace }}
-	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name))
+	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name, "service.yaml.tmpl"))
 }
 
 // A service is a function as the cluster runs it.
 type service struct {
-	endpoint.Endpoint
+	endpoint.Spec
+	Main    string // the folder of its main package, from the root
 	Secrets []secret
-	Sink    bool // tells of changes, so SinkBinding looks for it
+	Tells   bool // of changes, so SinkBinding looks for it
+	Takes   bool // events
+	Public  bool // is reached at its own address; the others by the ingress alone
 	work
 }
 
@@ -56,9 +59,15 @@ var (
 	hashing = work{Concurrency: 8, Target: 4, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "128Mi", GoMemory: "115MiB", Timeout: 15}
 	// reading waits for the database and for nothing else.
 	reading = work{Concurrency: 100, Target: 70, MaxScale: 20, CPU: "100m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 15}
+	// everything is what one process that serves all routes does: it reads much and
+	// hashes one at a time.
+	everything = work{Concurrency: 50, Target: 10, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "192Mi", GoMemory: "172MiB", Timeout: 15}
 	// relaying is one run at a time: a second one would send the same again.
 	relaying = work{Concurrency: 1, Target: 1, MaxScale: 1, CPU: "50m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 30}
 )
+
+// AllInOne is the name of infra/allinone as a service, beside the functions'.
+const AllInOne = "auth"
 
 // Services renders those functions that have a route.
 func Services(functions []endpoint.Endpoint) ([]byte, error) {
@@ -83,8 +92,12 @@ func render(functions []endpoint.Endpoint, which func(endpoint.Endpoint) bool) (
 		}
 		all = append(all, s)
 	}
+	return fill(services, all)
+}
+
+func fill(page *template.Template, data any) ([]byte, error) {
 	var out bytes.Buffer
-	err := services.Execute(&out, all)
+	err := page.Execute(&out, data)
 	return out.Bytes(), err
 }
 
@@ -93,25 +106,72 @@ func serviceOf(e endpoint.Endpoint) (service, error) {
 	if err != nil {
 		return service{}, err
 	}
-	s := service{Endpoint: e, work: reading, Sink: slices.Contains(append(asked.Optional, asked.Required...), "K_SINK")}
+	s := service{
+		Spec: e.Spec, work: reading,
+		Main:  "functions/" + e.Name + "/cmd/" + e.Name,
+		Tells: slices.Contains(append(asked.Optional, asked.Required...), "K_SINK"),
+		Takes: len(e.Trigger.Types) > 0,
+	}
 	if slices.Contains(asked.Optional, "HASH_CONCURRENCY") {
 		s.work = hashing
 	}
 	if e.Path == "" {
 		s.work = relaying
 	}
-	for _, name := range asked.Required {
+	s.Secrets, err = secretsOf(e.Name, asked.Required)
+	return s, err
+}
+
+// allInOne is what serves all functions that have a route, with the secrets of all.
+func allInOne(functions []endpoint.Endpoint) (service, error) {
+	s := service{
+		Spec: endpoint.Spec{Name: AllInOne, Summary: "Every route in one process."},
+		Main: "infra/allinone", Tells: true, Takes: true, Public: true, work: everything,
+	}
+	var required []string
+	for _, e := range functions {
+		if e.Path == "" {
+			continue
+		}
+		asked, err := settings.Of(e)
+		if err != nil {
+			return s, err
+		}
+		required = append(required, asked.Required...)
+	}
+	slices.Sort(required)
+	var err error
+	s.Secrets, err = secretsOf(s.Name, slices.Compact(required))
+	return s, err
+}
+
+// everyService are the functions, and all of them in one.
+func everyService(functions []endpoint.Endpoint) (all []service, err error) {
+	for _, e := range functions {
+		s, err := serviceOf(e)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	s, err := allInOne(functions)
+	return append(all, s), err
+}
+
+// secretsOf says where a cluster has the settings that a service needs.
+func secretsOf(service string, settings []string) (all []secret, err error) {
+	for _, name := range settings {
 		switch name {
-		case "MONGODB_URI": // each function has a database user of its own
-			s.Secrets = append(s.Secrets, secret{name, "mongodb-" + e.Name, "uri"})
+		case "MONGODB_URI": // each has a database user of its own
+			all = append(all, secret{name, "mongodb-" + service, "uri"})
 		case "SIGNING_KEYS":
-			s.Secrets = append(s.Secrets, secret{name, "signing-keys", "signing.jwks"})
+			all = append(all, secret{name, "signing-keys", "signing.jwks"})
 		case "VERIFYING_KEYS":
-			s.Secrets = append(s.Secrets, secret{name, "verifying-keys", "verifying.jwks"})
+			all = append(all, secret{name, "verifying-keys", "verifying.jwks"})
 		case "K_SINK", "EVENTS": // from SinkBinding, and from the eventing component
 		default:
-			return service{}, fmt.Errorf("%s needs %s, and nothing says where the cluster has that", e.Name, name)
+			return nil, fmt.Errorf("%s needs %s, and nothing says where the cluster has that", service, name)
 		}
 	}
-	return s, nil
+	return all, nil
 }

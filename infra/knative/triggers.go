@@ -1,7 +1,6 @@
 package knative
 
 import (
-	"bytes"
 	"fmt"
 
 	"ticketing.com/auth/shared/endpoint"
@@ -29,7 +28,5 @@ func Triggers(functions []endpoint.Endpoint) ([]byte, error) {
 			}
 		}
 	}
-	var out bytes.Buffer
-	err := triggers.Execute(&out, data)
-	return out.Bytes(), err
+	return fill(triggers, data)
 }

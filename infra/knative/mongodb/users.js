@@ -15,6 +15,7 @@ const may = {
   currentuser: ["find"],
   refresh: ["find", "update"],
   relay: ["find", "update"],
+  auth: ["find", "insert", "update"], // every route in one process
   migrate: ["createCollection", "createIndex"],
 };
 const database = "users", collection = "users";

@@ -1,0 +1,425 @@
+package validate
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	serving "knative.dev/serving/pkg/apis/serving/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// What kn and func are told must come to the same as the manifests. The commands are
+// read here as those tools read them, from the words alone.
+
+// deployed are the Services of the manifests, by name, as far as a tool could say
+// them: what it has no words for is taken out.
+func deployed(t *testing.T, unsaid func(*serving.Service)) map[string]serving.Service {
+	t.Helper()
+	all := map[string]serving.Service{}
+	for _, overlay := range []string{"local-eventing", "small"} {
+		for _, r := range built(t, overlay).Resources() {
+			if r.GetGvk().Group != "serving.knative.dev" {
+				continue
+			}
+			var s serving.Service
+			if err := yaml.UnmarshalStrict([]byte(r.MustYaml()), &s); err != nil {
+				t.Fatal(err)
+			}
+			unsaid(&s)
+			all[s.Name] = s
+		}
+	}
+	if len(all) != 8 {
+		t.Fatalf("%d services", len(all))
+	}
+	return all
+}
+
+// withoutEvents takes out what the overlay with Eventing adds to a function that has
+// a route too.
+func withoutEvents(s *serving.Service) {
+	if s.Name != "relay" {
+		c := &s.Spec.Template.Spec.Containers[0]
+		c.Env = slices.DeleteFunc(c.Env, func(e core.EnvVar) bool { return e.Name == "EVENTS" })
+	}
+}
+
+func TestTheKnCommandsOfTheREADMESayWhatTheManifestsSay(t *testing.T) {
+	want := deployed(t, func(s *serving.Service) {
+		withoutEvents(s)
+		spec := &s.Spec.Template.Spec
+		spec.EnableServiceLinks, spec.AutomountServiceAccountToken = nil, nil // the account says the latter too
+		spec.Containers[0].SecurityContext.ReadOnlyRootFilesystem = nil
+		spec.Containers[0].EnvFrom = nil
+		s.TypeMeta = serving.Service{}.TypeMeta
+	})
+	readme, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	for _, m := range regexp.MustCompile(`(?m)^kn service apply ((?:.*\\\n)*.*)$`).FindAllStringSubmatch(string(readme), -1) {
+		got := kn(t, words(m[1]))
+		said++
+		if w, known := want[got.Name]; !known || !reflect.DeepEqual(sorted(w), sorted(got)) {
+			g, _ := yaml.Marshal(sorted(got))
+			m, _ := yaml.Marshal(sorted(w))
+			t.Errorf("%s: kn makes\n%s\nthe manifest says\n%s", got.Name, g, m)
+		}
+	}
+	if said != len(want) {
+		t.Errorf("%d commands for %d services", said, len(want))
+	}
+}
+
+// words splits a command as a shell does that knows no quotes but the image's.
+func words(command string) []string {
+	return regexp.MustCompile(`"[^"]*"|[^\s\\]+`).FindAllString(command, -1)
+}
+
+// kn makes a Service of the arguments of "kn service apply" (kn 1.18).
+func kn(t *testing.T, args []string) serving.Service {
+	t.Helper()
+	var s serving.Service
+	s.Name, args = args[0], args[1:]
+	s.Labels = map[string]string{}
+	template := &s.Spec.Template
+	template.Labels, template.Annotations = map[string]string{}, map[string]string{}
+	spec := &template.Spec
+	spec.Containers = []core.Container{{}}
+	c := &spec.Containers[0]
+	for len(args) > 0 {
+		flag := args[0]
+		if args = args[1:]; flag == "--cluster-local" {
+			s.Labels["networking.knative.dev/visibility"] = "cluster-local"
+			continue
+		}
+		value := args[0]
+		args = args[1:]
+		name, of, _ := strings.Cut(value, "=")
+		switch flag {
+		case "--namespace":
+			s.Namespace = value
+		case "--image":
+			c.Image = "ko://ticketing.com/auth/" + strings.TrimSuffix(strings.TrimPrefix(value, `"$(ko build ./`), `)"`)
+		case "--service-account":
+			spec.ServiceAccountName = value
+		case "--security-context":
+			if value == "strict" {
+				yes, no := true, false
+				c.SecurityContext = &core.SecurityContext{
+					RunAsNonRoot: &yes, AllowPrivilegeEscalation: &no,
+					Capabilities:   &core.Capabilities{Drop: []core.Capability{"ALL"}},
+					SeccompProfile: &core.SeccompProfile{Type: core.SeccompProfileTypeRuntimeDefault},
+				}
+			}
+		case "--label":
+			s.Labels[name], template.Labels[name] = of, of
+		case "--label-service":
+			s.Labels[name] = of
+		case "--annotation-revision":
+			template.Annotations[name] = of
+		case "--scale-min", "--scale-max", "--scale-metric", "--scale-target":
+			key := strings.TrimPrefix(flag, "--scale-")
+			if key == "min" || key == "max" {
+				key += "-scale"
+			}
+			template.Annotations["autoscaling.knative.dev/"+key] = value
+		case "--concurrency-limit":
+			n := number(t, value)
+			spec.ContainerConcurrency = &n
+		case "--timeout":
+			n := number(t, value)
+			spec.TimeoutSeconds = &n
+		case "--port":
+			c.Ports = []core.ContainerPort{{ContainerPort: int32(number(t, value))}}
+		case "--request":
+			c.Resources.Requests = resources(t, value)
+		case "--limit":
+			c.Resources.Limits = resources(t, value)
+		case "--env":
+			c.Env = append(c.Env, core.EnvVar{Name: name, Value: of})
+		case "--env-value-from":
+			part := strings.Split(of, ":")
+			c.Env = append(c.Env, secretEnv(name, part[1], part[2]))
+		default:
+			t.Errorf("kn has no %s", flag)
+		}
+	}
+	return s
+}
+
+func secretEnv(name, secret, key string) core.EnvVar {
+	return core.EnvVar{Name: name, ValueFrom: &core.EnvVarSource{
+		SecretKeyRef: &core.SecretKeySelector{LocalObjectReference: core.LocalObjectReference{Name: secret}, Key: key}}}
+}
+
+func number(t *testing.T, s string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func resources(t *testing.T, list string) core.ResourceList {
+	t.Helper()
+	all := core.ResourceList{}
+	for item := range strings.SplitSeq(list, ",") {
+		name, quantity, _ := strings.Cut(item, "=")
+		q, err := resource.ParseQuantity(quantity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[core.ResourceName(name)] = q
+	}
+	return all
+}
+
+// sorted returns what of a Service does not depend on the order in which it was said.
+func sorted(s serving.Service) serving.Service {
+	env := s.Spec.Template.Spec.Containers[0].Env
+	slices.SortFunc(env, func(a, b core.EnvVar) int { return strings.Compare(a.Name, b.Name) })
+	for _, list := range []core.ResourceList{s.Spec.Template.Spec.Containers[0].Resources.Requests, s.Spec.Template.Spec.Containers[0].Resources.Limits} {
+		for name, q := range list {
+			list[name] = resource.MustParse(q.String()) // without the memory of how it was written
+		}
+	}
+	return s
+}
+
+// A funcYAML is func's file of schema 0.36.0, as far as we write it. It is read
+// strictly, so that nothing else can be in it.
+type funcYAML struct {
+	SpecVersion string `json:"specVersion"`
+	Name        string `json:"name"`
+	Runtime     string `json:"runtime"`
+	Namespace   string `json:"namespace"`
+	Created     string `json:"created"`
+	Invoke      string `json:"invoke"`
+	Run         struct {
+		Envs []struct{ Name, Value string } `json:"envs"`
+	} `json:"run"`
+	Deploy struct {
+		ServiceAccountName string                        `json:"serviceAccountName"`
+		Labels             []struct{ Key, Value string } `json:"labels"`
+		HealthEndpoints    struct {
+			Liveness  string `json:"liveness"`
+			Readiness string `json:"readiness"`
+		} `json:"healthEndpoints"`
+		Options struct {
+			Scale struct {
+				Min    int64   `json:"min"`
+				Max    int64   `json:"max"`
+				Metric string  `json:"metric"`
+				Target float64 `json:"target"`
+			} `json:"scale"`
+			Resources struct {
+				Requests struct{ CPU, Memory string } `json:"requests"`
+				Limits   struct {
+					CPU, Memory string
+					Concurrency int64
+				} `json:"limits"`
+			} `json:"resources"`
+		} `json:"options"`
+	} `json:"deploy"`
+}
+
+func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
+	files := map[string]string{"auth": "../../../func.yaml"}
+	folders, err := filepath.Glob("../../../functions/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range folders {
+		files[filepath.Base(f)] = filepath.Join(f, "func.yaml")
+	}
+	want := deployed(t, withoutEvents)
+	if len(files) != len(want) {
+		t.Errorf("%d files for %d services", len(files), len(want))
+	}
+	for name, file := range files {
+		written, err := os.ReadFile(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var f funcYAML
+		if err := yaml.UnmarshalStrict(written, &f); err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		s := want[name]
+		template, spec := s.Spec.Template, s.Spec.Template.Spec
+		c := spec.Containers[0]
+		var env []core.EnvVar
+		reference := regexp.MustCompile(`^{{ secret:([^:]+):([^:]+) }}$`)
+		for _, e := range f.Run.Envs {
+			if m := reference.FindStringSubmatch(e.Value); m != nil {
+				env = append(env, secretEnv(e.Name, m[1], m[2]))
+			} else {
+				env = append(env, core.EnvVar{Name: e.Name, Value: e.Value})
+			}
+		}
+		labels := map[string]string{}
+		for _, l := range f.Deploy.Labels {
+			labels[l.Key] = l.Value
+		}
+		maps.DeleteFunc(s.Labels, func(key, _ string) bool { return key == "app.kubernetes.io/name" })
+		o := f.Deploy.Options
+		for what, pair := range map[string][2]any{
+			"specVersion": {f.SpecVersion, "0.36.0"},
+			"name":        {f.Name, s.Name},
+			"namespace":   {f.Namespace, s.Namespace},
+			"account":     {f.Deploy.ServiceAccountName, spec.ServiceAccountName},
+			"labels":      {labels, s.Labels},
+			"env":         {sortedEnv(env), sortedEnv(c.Env)},
+			"probes":      {f.Deploy.HealthEndpoints.Readiness + f.Deploy.HealthEndpoints.Liveness, "/health/readiness/health/liveness"},
+			"min":         {strconv.FormatInt(o.Scale.Min, 10), template.Annotations["autoscaling.knative.dev/min-scale"]},
+			"max":         {strconv.FormatInt(o.Scale.Max, 10), template.Annotations["autoscaling.knative.dev/max-scale"]},
+			"metric":      {o.Scale.Metric, template.Annotations["autoscaling.knative.dev/metric"]},
+			"target":      {strconv.FormatFloat(o.Scale.Target, 'f', -1, 64), template.Annotations["autoscaling.knative.dev/target"]},
+			"requests":    {o.Resources.Requests.CPU + o.Resources.Requests.Memory, c.Resources.Requests.Cpu().String() + c.Resources.Requests.Memory().String()},
+			"limits":      {o.Resources.Limits.CPU + o.Resources.Limits.Memory, c.Resources.Limits.Cpu().String() + c.Resources.Limits.Memory().String()},
+			"concurrency": {o.Resources.Limits.Concurrency, *spec.ContainerConcurrency},
+		} {
+			if !reflect.DeepEqual(pair[0], pair[1]) {
+				t.Errorf("%s: %s is %v, the manifest says %v", file, what, pair[0], pair[1])
+			}
+		}
+	}
+}
+
+func sortedEnv(env []core.EnvVar) []core.EnvVar {
+	slices.SortFunc(env, func(a, b core.EnvVar) int { return strings.Compare(a.Name, b.Name) })
+	return env
+}
+
+// A skaffoldYAML is skaffold's file of schema v4beta14, as far as we write it.
+type skaffoldYAML struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Metadata   map[string]string `json:"metadata"`
+	Build      struct {
+		Artifacts []struct {
+			Image   string `json:"image"`
+			Context string `json:"context"`
+			Ko      struct {
+				Main         string   `json:"main"`
+				Ldflags      []string `json:"ldflags"`
+				Dependencies struct {
+					Paths  []string `json:"paths"`
+					Ignore []string `json:"ignore"`
+				} `json:"dependencies"`
+			} `json:"ko"`
+		} `json:"artifacts"`
+		TagPolicy struct {
+			GitCommit struct {
+				Variant string `json:"variant"`
+			} `json:"gitCommit"`
+		} `json:"tagPolicy"`
+		Local struct {
+			Concurrency int `json:"concurrency"`
+		} `json:"local"`
+	} `json:"build"`
+	Manifests struct {
+		Kustomize struct {
+			Paths []string `json:"paths"`
+		} `json:"kustomize"`
+	} `json:"manifests"`
+	Deploy struct {
+		StatusCheckDeadlineSeconds int `json:"statusCheckDeadlineSeconds"`
+		Kubectl                    struct {
+			Hooks struct{ Before, After []hook } `json:"hooks"`
+		} `json:"kubectl"`
+	} `json:"deploy"`
+	PortForward []struct {
+		ResourceType string `json:"resourceType"`
+		ResourceName string `json:"resourceName"`
+		Namespace    string `json:"namespace"`
+		Port         int    `json:"port"`
+		LocalPort    int    `json:"localPort"`
+	} `json:"portForward"`
+	Profiles []struct {
+		Name       string `json:"name"`
+		Activation []struct {
+			KubeContext string `json:"kubeContext"`
+		} `json:"activation"`
+		Patches []struct {
+			Op    string `json:"op"`
+			Path  string `json:"path"`
+			Value any    `json:"value"`
+		} `json:"patches"`
+	} `json:"profiles"`
+}
+
+type hook struct {
+	Host struct {
+		Command []string `json:"command"`
+	} `json:"host"`
+}
+
+// Skaffold puts an image in the place of its name: each that a manifest names is
+// built, and no other. What is watched for a save is there.
+func TestSkaffoldBuildsTheImagesOfItsOverlays(t *testing.T) {
+	written, err := os.ReadFile("../../../skaffold.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s skaffoldYAML
+	if err := yaml.UnmarshalStrict(written, &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.APIVersion != "skaffold/v4beta14" || s.Kind != "Config" {
+		t.Errorf("%s %s", s.APIVersion, s.Kind)
+	}
+	var builds []string
+	for _, a := range s.Build.Artifacts {
+		builds = append(builds, a.Image)
+		if a.Image != "ko://ticketing.com/auth/"+strings.TrimPrefix(a.Ko.Main, "./") {
+			t.Errorf("%s is made of %s", a.Image, a.Ko.Main)
+		}
+		for _, p := range append(a.Ko.Dependencies.Paths, a.Ko.Main) {
+			fixed, _, _ := strings.Cut(p, "*")
+			if _, err := os.Stat(filepath.Join("../../..", fixed)); err != nil {
+				t.Errorf("%s: %v", a.Image, err)
+			}
+		}
+	}
+	named := map[string]bool{}
+	overlays := []string{"local-eventing"} // relay is only there
+	for _, p := range s.Manifests.Kustomize.Paths {
+		overlays = append(overlays, filepath.Base(p))
+	}
+	for _, profile := range s.Profiles {
+		for _, p := range profile.Patches {
+			if to, is := p.Value.(string); is && strings.Contains(p.Path, "kustomize") {
+				overlays = append(overlays, filepath.Base(to))
+			}
+		}
+	}
+	if len(overlays) != 3 {
+		t.Errorf("overlays %v", overlays)
+	}
+	for _, overlay := range overlays {
+		for _, r := range built(t, overlay).Resources() {
+			for _, m := range regexp.MustCompile(`image: (ko://\S+)`).FindAllStringSubmatch(r.MustYaml(), -1) {
+				named[m[1]] = true
+			}
+		}
+	}
+	slices.Sort(builds)
+	if want := slices.Sorted(maps.Keys(named)); !slices.Equal(builds, want) {
+		t.Errorf("skaffold builds %v, the manifests name %v", builds, want)
+	}
+}
