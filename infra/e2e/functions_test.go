@@ -16,6 +16,7 @@ import (
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/e2e"
+	"ticketing.com/auth/infra/generate/settings"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/shared/mongotest"
 	"ticketing.com/auth/shared/user"
@@ -36,6 +37,9 @@ var secrets = map[string][]string{
 
 func TestAFunctionNeedsTheSettingsOfItsRoleAndNoOther(t *testing.T) {
 	for _, f := range catalog.Functions() {
+		if asked, err := settings.Of(f); err != nil || len(asked.Required) == 0 && secrets[f.Name] == nil {
+			continue // it starts with nothing
+		}
 		code, stderr := e2e.Refused(t, nil, f.Name)
 		var needs []string
 		for _, name := range []string{"MONGODB_URI", "SIGNING_KEYS", "VERIFYING_KEYS", "K_SINK", "EVENTS"} {

@@ -69,7 +69,7 @@ type Process struct {
 	URL string
 
 	cmd    *exec.Cmd
-	stderr *transcript
+	stderr *Transcript
 	port   chan string
 	done   chan struct{}
 }
@@ -95,7 +95,7 @@ func Start(t testing.TB, name string, settings ...string) *Process {
 // Launch starts a function as Start does, and does not wait.
 func Launch(t testing.TB, name string, settings ...string) *Process {
 	t.Helper()
-	p := &Process{cmd: exec.Command(Binary(t, name)), stderr: &transcript{}, port: make(chan string, 1), done: make(chan struct{})}
+	p := &Process{cmd: exec.Command(Binary(t, name)), stderr: &Transcript{}, port: make(chan string, 1), done: make(chan struct{})}
 	p.cmd.Env = settings
 	pipe, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -191,18 +191,21 @@ func Run(t testing.TB, settings []string, name string, args ...string) (int, str
 	return cmd.ProcessState.ExitCode(), stderr.String()
 }
 
-type transcript struct {
+// A Transcript keeps what a process writes, while it writes.
+type Transcript struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (t *transcript) Write(p []byte) (int, error) {
+// Write implements io.Writer.
+func (t *Transcript) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.b.Write(p)
 }
 
-func (t *transcript) String() string {
+// String returns what was written so far.
+func (t *Transcript) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.b.String()

@@ -1,8 +1,9 @@
 // Command generate writes what is made from the catalog: everything that must agree
 // on which functions there are, where they are reached and what they need.
 //
-//	go run ./infra/generate          writes what is stale
-//	go run ./infra/generate -check   writes nothing, names what is stale, exits with 1
+//	go run ./infra/generate            writes what is stale
+//	go run ./infra/generate -check     writes nothing, names what is stale, exits with 1
+//	go run ./infra/generate new NAME   makes a new function, which works, and enters it
 package main
 
 //go:generate go run .
@@ -70,23 +71,46 @@ func (o output) in(file, rendered []byte) ([]byte, error) {
 }
 
 func main() {
-	check := flag.Bool("check", false, "write nothing, and exit with 1 if a file is stale")
-	flag.Parse()
-	stale, err := run(!*check)
-	if err != nil {
+	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
-	for _, path := range stale {
-		if *check {
-			fmt.Fprintf(os.Stderr, "%s is stale: run go run ./infra/generate\n", path)
-		} else {
-			fmt.Println(path)
+}
+
+func command(args []string) error {
+	flags := flag.NewFlagSet("generate", flag.ExitOnError)
+	check := flags.Bool("check", false, "write nothing, and exit with 1 if a file is stale")
+	flags.Parse(args) // which exits
+	switch {
+	case flags.NArg() == 0:
+		return regenerate(*check)
+	case flags.NArg() == 2 && flags.Arg(0) == "new" && !*check:
+		root, err := repository()
+		if err != nil {
+			return err
 		}
+		name := flags.Arg(1)
+		if err := create(root, name, func(step string) { fmt.Println(step) }); err != nil {
+			return err
+		}
+		fmt.Printf("%s is POST /api/users/%[1]s now. Its story is in functions/%[1]s/%[1]s.go; go test ./functions/%[1]s\n", name)
+		return nil
 	}
-	if *check && len(stale) > 0 {
-		os.Exit(1)
+	return errors.New("usage: generate [-check] | generate new NAME")
+}
+
+func regenerate(check bool) error {
+	stale, err := run(!check)
+	if err != nil {
+		return err
 	}
+	if check && len(stale) > 0 {
+		return fmt.Errorf("stale: %s: run go run ./infra/generate", strings.Join(stale, ", "))
+	}
+	for _, path := range stale {
+		fmt.Println(path)
+	}
+	return nil
 }
 
 // run returns the files that differ from what they should be, and mends them if it

@@ -2,7 +2,9 @@
 // function of the catalog on its own route, an embedded database, and keys made
 // on first start.
 //
-//	go run ./infra/local [-addr 127.0.0.1:8080] [-data .data]
+//	go run ./infra/local [-addr 127.0.0.1:8080] [-data .data] [-watch]
+//
+// With -watch it builds and restarts the functions whenever a source is saved.
 //
 // The environment is that of the functions, and what it sets is used: with
 // MONGODB_URI no embedded database is started, with SIGNING_KEYS and
@@ -38,6 +40,9 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "`address` to listen on")
 	data := flag.String("data", ".data", "`folder` of the embedded database and the keys")
+	again := flag.Bool("watch", false, "build and restart on every save, keeping what is stored")
+	socket := flag.Int("socket", 0, "") // to listen on, and to serve until standard input closes: see watch.go
+	flag.Usage = usage
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "local: unexpected argument %q\n", flag.Arg(0))
@@ -45,10 +50,27 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
-	os.Exit(run(ctx, *addr, *data))
+	if *socket > 0 {
+		ctx = untilStdinCloses()
+	}
+	if *again {
+		if err := watch(ctx, *addr, *data); err != nil && !stopped(ctx, err) {
+			os.Exit(fail(err))
+		}
+		return
+	}
+	os.Exit(run(ctx, *addr, *data, *socket))
 }
 
-func run(ctx context.Context, addr, data string) (code int) {
+func usage() {
+	fmt.Fprint(flag.CommandLine.Output(), `go run ./infra/local
+  -addr address   to listen on (default 127.0.0.1:8080)
+  -data folder    of the embedded database and the keys (default .data)
+  -watch          build and restart on every save, keeping what is stored
+`)
+}
+
+func run(ctx context.Context, addr, data string, socket int) (code int) {
 	files, err := keys(filepath.Join(data, "keys"))
 	if err != nil {
 		return fail(err)
@@ -61,15 +83,27 @@ func run(ctx context.Context, addr, data string) (code int) {
 		app.Complain(os.Stderr, "local", err)
 		return app.ExitSettings
 	}
-	listener, err := net.Listen("tcp", addr)
+	listener, err := listen(addr, socket)
 	if err != nil {
 		return fail(err)
 	}
 	defer listener.Close()
-	if err := system(ctx, listener, data, files); err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
+	if err := system(ctx, listener, data, files); err != nil && !stopped(ctx, err) {
 		return fail(err)
 	}
 	return 0
+}
+
+func listen(addr string, socket int) (net.Listener, error) {
+	if socket > 0 {
+		return net.FileListener(os.NewFile(uintptr(socket), "socket"))
+	}
+	return net.Listen("tcp", addr)
+}
+
+// stopped tells whether an error is only that somebody stopped us.
+func stopped(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && errors.Is(err, context.Canceled)
 }
 
 func fail(err error) (code int) {

@@ -1,0 +1,189 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/ko/pkg/build"
+	"github.com/google/ko/pkg/commands/options"
+	"github.com/sigstore/cosign/v3/pkg/oci"
+)
+
+const root = "../.."
+
+// mains are the commands that are deployed, by their folders.
+func mains(t *testing.T) []string {
+	t.Helper()
+	all, err := filepath.Glob(root + "/functions/*/cmd/*")
+	if err != nil || len(all) < 7 {
+		t.Fatal(all, err)
+	}
+	for i, m := range all {
+		all[i] = filepath.ToSlash(strings.TrimPrefix(m, root+"/"))
+	}
+	return append(all, "infra/allinone", "infra/migrate")
+}
+
+// settings are those of .ko.yaml, as ko reads it.
+func settings(t *testing.T) *options.BuildOptions {
+	t.Helper()
+	o := &options.BuildOptions{WorkingDirectory: root, Trimpath: true}
+	t.Setenv("KO_CONFIG_PATH", root)
+	if err := o.LoadConfig(); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestTheBaseIsPinnedMinimalAndNotRoots(t *testing.T) {
+	o := settings(t)
+	if !regexp.MustCompile(`/static-debian\d+:nonroot@sha256:[0-9a-f]{64}$`).MatchString(o.BaseImage) {
+		t.Errorf("the base is %s", o.BaseImage)
+	}
+	if !slices.Equal(o.DefaultPlatforms, []string{"linux/amd64", "linux/arm64"}) {
+		t.Errorf("platforms %v", o.DefaultPlatforms)
+	}
+}
+
+// standIn is a base as far as it matters here: empty, for one platform, with a user.
+func standIn() (v1.Image, error) {
+	return mutate.ConfigFile(empty.Image, &v1.ConfigFile{
+		OS: "linux", Architecture: "amd64",
+		RootFS: v1.RootFS{Type: "layers"},
+		Config: v1.Config{User: "65532"},
+	})
+}
+
+func builder(t *testing.T) build.Interface {
+	t.Helper()
+	t.Setenv("GOWORK", "") // what is built is in the workspace
+	o := settings(t)
+	base, err := standIn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(o.BaseImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := build.NewGo(t.Context(), root,
+		build.WithBaseImages(func(context.Context, string) (name.Reference, build.Result, error) { return ref, base, nil }),
+		build.WithPlatforms("linux/amd64"),
+		build.WithTrimpath(o.Trimpath), build.WithDefaultFlags(o.DefaultFlags), build.WithDefaultLdflags(o.DefaultLdflags),
+		build.WithSPDX("test"), build.WithJobs(2), build.WithConfig(o.BuildConfigs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestAnImageIsOneStaticBinaryTheSameEachTimeWithAListOfWhatIsInIt(t *testing.T) {
+	first, second := builder(t), builder(t)
+	for _, main := range mains(t) {
+		one, two := made(t, first, main), made(t, second, main)
+		if digest(t, one) != digest(t, two) {
+			t.Errorf("%s differs from one build to the next", main)
+		}
+		config, err := one.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		binary := "/ko-app/" + path.Base(main)
+		if config.Config.User != "65532" || !slices.Equal(config.Config.Entrypoint, []string{binary}) {
+			t.Errorf("%s runs %v as %q", main, config.Config.Entrypoint, config.Config.User)
+		}
+		if files := contents(t, one); !slices.Equal(files, []string{binary}) {
+			t.Errorf("%s has the files %v", main, files)
+		}
+		sbom(t, main, one)
+		size := int64(0)
+		layers, err := one.Layers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range layers {
+			n, err := l.Size()
+			if err != nil {
+				t.Fatal(err)
+			}
+			size += n
+		}
+		t.Logf("%-40s %4.1f MB, compressed, beside the base", main, float64(size)/1e6)
+	}
+}
+
+func made(t *testing.T, b build.Interface, main string) oci.SignedImage {
+	t.Helper()
+	importPath, err := b.QualifyImport("./" + main)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.IsSupportedReference(importPath); err != nil {
+		t.Fatal(err)
+	}
+	result, err := b.Build(t.Context(), importPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, ok := result.(oci.SignedImage)
+	if !ok {
+		t.Fatalf("%s is a %T", main, result)
+	}
+	return image
+}
+
+func digest(t *testing.T, image v1.Image) v1.Hash {
+	t.Helper()
+	h, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// contents are the files of an image.
+func contents(t *testing.T, image v1.Image) (files []string) {
+	t.Helper()
+	all := mutate.Extract(image)
+	defer all.Close()
+	for r := tar.NewReader(all); ; {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if header.Typeflag == tar.TypeReg {
+			files = append(files, "/"+strings.TrimPrefix(header.Name, "/"))
+		}
+	}
+}
+
+// sbom checks that the list of an image's parts is there, and names what it serves
+// with.
+func sbom(t *testing.T, main string, image oci.SignedImage) {
+	t.Helper()
+	attached, err := image.Attachment("sbom")
+	if err != nil {
+		t.Errorf("%s has no SBOM: %v", main, err)
+		return
+	}
+	document, err := attached.Payload()
+	if err != nil || !bytes.Contains(document, []byte(`"SPDX-2.3"`)) || !bytes.Contains(document, []byte("ticketing.com/auth/shared")) {
+		t.Errorf("%s: %v, %.200s", main, err, document)
+	}
+}
