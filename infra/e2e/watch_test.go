@@ -81,12 +81,16 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	save("There is nothing here.", "Nothing at all.")
 	until("serve the change", func() bool { return strings.Contains(nothing(), "Nothing at all.") })
 	save(`"There is nothing here."`, `"There is nothing`)
-	until("show what does not compile", func() bool { return strings.Contains(stderr.String(), "It does not compile. What was there before goes on.") })
+	until("show what does not compile", func() bool {
+		return strings.Contains(stderr.String(), "It does not compile. What was there before goes on.")
+	})
 	if !strings.Contains(stderr.String(), "shared/serve/http.go:") || !strings.Contains(nothing(), "Nothing at all.") {
 		t.Errorf("%s\n%s", nothing(), stderr)
 	}
 	save("func (d *door) ServeHTTP", "func init() { panic(\"not today\") }\n\nfunc (d *door) ServeHTTP")
-	until("show what does not start", func() bool { return strings.Contains(stderr.String(), "It does not start: exit status 2. What was there before goes on.") })
+	until("show what does not start", func() bool {
+		return strings.Contains(stderr.String(), "It does not start: exit status 2. What was there before goes on.")
+	})
 	save("There is nothing here.", "Nothing here again.")
 	until("serve what was mended", func() bool { return strings.Contains(nothing(), "Nothing here again.") })
 	cancel()

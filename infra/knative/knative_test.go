@@ -1,6 +1,7 @@
 package knative_test
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/knative"
+	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
 )
 
@@ -73,6 +75,21 @@ func TestAFunctionHoldsTheSecretsOfItsRoleAndNoOther(t *testing.T) {
 		}
 		if slices.Sort(got); !slices.Equal(got, want) {
 			t.Errorf("%s holds %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestAFunctionThatNeedsASecretNobodyHasIsNamed(t *testing.T) {
+	spec := endpoint.Spec{Name: "hello", Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}
+	hello := endpoint.Define(spec, func(w *app.Wiring) endpoint.Handler[endpoint.None, string] {
+		w.Required("SMTP_URL")
+		return func(context.Context, endpoint.None) (string, error) { return "", nil }
+	})
+	for name, render := range map[string]func([]endpoint.Endpoint) ([]byte, error){
+		"services": knative.Services, "all in one": knative.Small, "kn": knative.Kn, "skaffold": knative.Skaffold,
+	} {
+		if _, err := render([]endpoint.Endpoint{hello}); err == nil || !strings.Contains(err.Error(), "hello needs SMTP_URL, and nothing says where a deployment has that") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -37,11 +37,15 @@ func Of(e endpoint.Endpoint) (Settings, error) {
 	}
 	given := map[string]string{}
 	for _, name := range s.Required {
-		given[name] = samples()[name]
+		sample, known := samples()[name]
+		if !known {
+			return Settings{}, fmt.Errorf("%s needs %s, and nothing says where a deployment has that: it needs a sample in infra/generate/settings and a source in infra/knative and infra/lambda", e.Name, name)
+		}
+		given[name] = sample
 	}
 	wrong, read := bind(e, given)
-	if wrong != "" { // a setting of a kind that samples lacks
-		return Settings{}, fmt.Errorf("settings of %s: a sample is missing: %s", e.Name, wrong)
+	if wrong != "" {
+		return Settings{}, fmt.Errorf("%s does not take the samples of its settings: %s", e.Name, wrong)
 	}
 	for _, name := range read {
 		if !slices.Contains(s.Required, strings.TrimSuffix(name, "_FILE")) {
