@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -19,7 +18,6 @@ import (
 	"ticketing.com/auth/infra/generate/settings"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/shared/mongotest"
-	"ticketing.com/auth/shared/user"
 )
 
 func TestMain(m *testing.M) { e2e.Main(m) }
@@ -82,14 +80,7 @@ func start(t *testing.T, uri string, more ...string) *system {
 		s.env[name] = env
 		s.all[name] = e2e.Start(t, name, env...)
 	}
-	store, err := user.New(user.Config{URI: uri, Sessions: 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close(context.Background())
-	if err := store.Prepare(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	migrated(t, uri)
 	return s
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"ticketing.com/auth/shared/database"
 	"ticketing.com/auth/shared/event"
 	"ticketing.com/auth/shared/telemetry"
 )
@@ -197,7 +198,7 @@ func forget(ctx context.Context, users *mongo.Collection, id string, taken []eve
 		unset = append(unset, bson.E{Key: "events." + e.ID, Value: ""})
 	}
 	_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$unset", Value: unset}})
-	return translate("forget events", err)
+	return database.Translate("forget events", err)
 }
 
 // noteLost logs that events which were taken are still written down: they will
@@ -239,7 +240,7 @@ func (a Account) waiting() []event.Event {
 // sink since later than a time, those that wait longest first, and whether there
 // may be more. A document that cannot be read is logged and passed over.
 func (s *Store) Undelivered(ctx context.Context, since time.Time, limit int) (accounts []Account, more bool, err error) {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return nil, false, err
 	}
@@ -247,7 +248,7 @@ func (s *Store) Undelivered(ctx context.Context, since time.Time, limit int) (ac
 		SetSort(bson.D{{Key: "undelivered", Value: 1}}).SetLimit(int64(limit)).
 		SetProjection(bson.D{{Key: "events", Value: 1}, {Key: "undelivered", Value: 1}}))
 	if err != nil {
-		return nil, false, translate("find undelivered events", err)
+		return nil, false, database.Translate("find undelivered events", err)
 	}
 	defer cursor.Close(ctx)
 	read := 0
@@ -260,31 +261,31 @@ func (s *Store) Undelivered(ctx context.Context, since time.Time, limit int) (ac
 		}
 		accounts = append(accounts, a)
 	}
-	return accounts, read == limit, translate("find undelivered events", cursor.Err())
+	return accounts, read == limit, database.Translate("find undelivered events", cursor.Err())
 }
 
 // CountUndelivered returns how many events wait for the sink.
 func (s *Store) CountUndelivered(ctx context.Context) (n int, err error) {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return 0, err
 	}
 	cursor, err := users.Find(ctx, bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Value: time.Time{}}}}},
 		options.Find().SetProjection(bson.D{{Key: "events", Value: 1}}))
 	if err != nil {
-		return 0, translate("count undelivered events", err)
+		return 0, database.Translate("count undelivered events", err)
 	}
 	defer cursor.Close(ctx)
 	for cursor.Next(ctx) {
 		if events, is := cursor.Current.Lookup("events").DocumentOK(); is {
 			elements, err := events.Elements()
 			if err != nil {
-				return n, translate("count undelivered events", err)
+				return n, database.Translate("count undelivered events", err)
 			}
 			n += len(elements)
 		}
 	}
-	return n, translate("count undelivered events", cursor.Err())
+	return n, database.Translate("count undelivered events", cursor.Err())
 }
 
 // Deliver sends the events of an account that Undelivered returned and forgets
@@ -294,7 +295,7 @@ func (s *Store) CountUndelivered(ctx context.Context) (n int, err error) {
 // Two may deliver the same account at once: both send, which is what at least once
 // means, and forgetting twice is harmless.
 func (s *Store) Deliver(ctx context.Context, a Account) (sent int, away bool, err error) {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return 0, false, err
 	}
@@ -310,5 +311,5 @@ func (s *Store) Deliver(ctx context.Context, a Account) (sent int, away bool, er
 		_, err = users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}, {Key: "events", Value: bson.D{}}},
 			bson.D{{Key: "$unset", Value: bson.D{{Key: "events", Value: ""}, {Key: "undelivered", Value: ""}}}})
 	}
-	return len(taken), away, translate("clear the outbox", err)
+	return len(taken), away, database.Translate("clear the outbox", err)
 }

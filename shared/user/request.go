@@ -9,6 +9,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"ticketing.com/auth/shared/database"
 	"ticketing.com/auth/shared/event"
 	"ticketing.com/auth/shared/fault"
 )
@@ -45,7 +46,7 @@ type handled struct {
 // it, so there is no moment in which one is true without the other. A user that
 // does not exist has nothing to end and nothing to remember.
 func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.Time) (ended int, err error) {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -70,7 +71,7 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 		}
 		result, err := users.UpdateOne(ctx, filter, update)
 		if err != nil {
-			return 0, translate("end sessions on request", err)
+			return 0, database.Translate("end sessions on request", err)
 		}
 		if result.MatchedCount == 1 {
 			w := s.outbox.window(ctx)

@@ -13,6 +13,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"ticketing.com/auth/shared/database"
 	"ticketing.com/auth/shared/event"
 )
 
@@ -22,7 +23,7 @@ const ReplayWindow = 10 * time.Second
 
 // A Config says where users are kept and who is told of them.
 type Config struct {
-	URI      string     // connection string; the database is users where it names none
+	Database *database.Connection
 	Sessions int        // the most that are kept of a user
 	Sink     event.Sink // nil: nobody is told, and no events are written
 	Now      func() time.Time
@@ -31,27 +32,26 @@ type Config struct {
 
 // A Store keeps users. It is safe for concurrent use.
 type Store struct {
-	database *database
+	database *database.Connection
 	sessions int
 	outbox   *outbox
 }
 
-// New returns a store that connects when first used.
-func New(c Config) (*Store, error) {
-	if err := checkURI(c.URI); err != nil {
-		return nil, err
-	}
-	return &Store{database: &database{uri: c.URI}, sessions: c.Sessions, outbox: newOutbox(c)}, nil
+// New returns a store.
+func New(c Config) *Store {
+	return &Store{database: c.Database, sessions: c.Sessions, outbox: newOutbox(c)}
 }
 
-// Close ends the store's connections, if it has any.
-func (s *Store) Close(ctx context.Context) error { return s.database.close(ctx) }
+// users returns the collection.
+func (s *Store) users(ctx context.Context) (*mongo.Collection, error) {
+	return s.database.Collection(ctx, "users")
+}
 
 // Prepare creates the indexes. It may be repeated, and run by several at once:
 // creating an index that exists is no change. It is not on the path of a cold
 // start; a command runs it once for each deployment.
 func (s *Store) Prepare(ctx context.Context) error {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (s *Store) Prepare(ctx context.Context) error {
 			return errors.New("create an index: two users have one email") // without the driver's text: it quotes it
 		}
 		if err != nil {
-			return translate("create an index", err)
+			return database.Translate("create an index", err)
 		}
 	}
 	return nil
@@ -76,7 +76,7 @@ func (s *Store) Prepare(ctx context.Context) error {
 // One insert: of any number of sign-ups with one email, at one time, the unique
 // index lets one through. A process that dies leaves a whole user or none.
 func (s *Store) Create(ctx context.Context, u User, password string, first *Session) error {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 		return ErrUsed // without the driver's text: it quotes the email
 	}
 	if err != nil {
-		return translate("create a user", err)
+		return database.Translate("create a user", err)
 	}
 	w := s.outbox.window(ctx)
 	defer w.close()
@@ -117,16 +117,16 @@ func (s *Store) AccountByID(ctx context.Context, id string) (Account, error) {
 }
 
 func (s *Store) account(ctx context.Context, filter bson.D) (Account, error) {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return Account{}, err
 	}
 	var a Account
-	err = read(users.FindOne(ctx, filter), &a)
+	err = database.Read(users.FindOne(ctx, filter), &a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return a, ErrUnknown
 	}
-	return a, translate("find an account", err)
+	return a, database.Translate("find an account", err)
 }
 
 // Open adds a session to an account whose password was found right, and replaces
@@ -139,7 +139,7 @@ func (s *Store) account(ctx context.Context, filter bson.D) (Account, error) {
 // is within the bound; each session that goes is ended by one write, and told of
 // once.
 func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string) error {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	}
 	events := s.outbox.events(ctx, a.ID, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
 	var after Account
-	err = read(users.FindOneAndUpdate(ctx,
+	err = database.Read(users.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
 		update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}, events),
 		options.FindOneAndUpdate().SetReturnDocument(options.After)), &after) // whole: the embedded server cannot project here
@@ -161,7 +161,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 		return ErrChanged
 	}
 	if err != nil {
-		return translate("open a session", err)
+		return database.Translate("open a session", err)
 	}
 	w := s.outbox.window(ctx)
 	defer w.close()
@@ -193,19 +193,19 @@ func update(set, unset, more bson.D, events *events) bson.D {
 // It reads from the primary: a sign-out that was acknowledged is seen by every
 // read after it.
 func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (User, error) {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return User{}, err
 	}
 	var u User
-	err = read(users.FindOne(ctx, bson.D{
+	err = database.Read(users.FindOne(ctx, bson.D{
 		{Key: "_id", Value: id}, enabled,
 		{Key: session(sid) + ".expiresAt", Value: bson.D{{Key: "$gt", Value: now}}},
 	}, options.FindOne().SetProjection(bson.D{{Key: "email", Value: 1}})), &u)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return u, ErrEnded
 	}
-	return u, translate("find a session", err)
+	return u, database.Translate("find a session", err)
 }
 
 // End ends a session. To end one that has ended is no error.
@@ -218,7 +218,7 @@ func (s *Store) End(ctx context.Context, id, sid string) error {
 // end ends a session of the user that the filter matches, if it is there: only
 // then is there something to tell.
 func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reason string) error {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reas
 		append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}}),
 		update(nil, bson.D{{Key: session(sid), Value: ""}}, nil, events))
 	if err != nil {
-		return translate("end a session", err)
+		return database.Translate("end a session", err)
 	}
 	if result.MatchedCount == 1 {
 		s.outbox.deliver(ctx, w, users, events)
@@ -247,14 +247,14 @@ func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reas
 // refused and changes nothing, or anybody who has seen a session's id could end
 // it.
 func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
-	users, err := s.database.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return User{}, Session{}, err
 	}
 	at := session(r.Session)
 	used := Used{Token: r.Used, Salt: r.Salt, Generation: r.Generation, At: now}
 	var a Account
-	err = read(users.FindOneAndUpdate(ctx,
+	err = database.Read(users.FindOneAndUpdate(ctx,
 		bson.D{
 			{Key: "_id", Value: r.User}, enabled,
 			{Key: at + ".family", Value: r.Family},
@@ -273,19 +273,19 @@ func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Se
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return s.replay(ctx, users, r, now)
 	}
-	return a.User, a.exchanged(r.Session, used), translate("rotate a refresh token", err)
+	return a.User, a.exchanged(r.Session, used), database.Translate("rotate a refresh token", err)
 }
 
 // replay decides on a refresh token that is not the newest.
 func (s *Store) replay(ctx context.Context, users *mongo.Collection, r Rotation, now time.Time) (User, Session, error) {
 	family := bson.D{{Key: "_id", Value: r.User}, enabled, {Key: session(r.Session) + ".family", Value: r.Family}}
 	var a Account
-	err := read(users.FindOne(ctx, family), &a)
+	err := database.Read(users.FindOne(ctx, family), &a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return User{}, Session{}, ErrEnded
 	}
 	if err != nil {
-		return User{}, Session{}, translate("find a session", err)
+		return User{}, Session{}, database.Translate("find a session", err)
 	}
 	found := a.Sessions[r.Session]
 	used := found.Used[slot(r.Generation)]
@@ -316,19 +316,6 @@ const slots = 16
 
 // slot names the place of a generation among the used ones.
 func slot(generation int) string { return strconv.Itoa(generation % slots) }
-
-// read decodes what a command found. A document that does not fit is no fault of
-// the connection, and no other try would find another.
-func read(found *mongo.SingleResult, into any) error {
-	raw, err := found.Raw()
-	if err != nil {
-		return err
-	}
-	if err := bson.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("%w: %w", errUnreadable, err)
-	}
-	return nil
-}
 
 // enabled matches users that are not disabled: null is how MongoDB matches what is
 // null or missing.

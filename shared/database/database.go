@@ -1,4 +1,8 @@
-package user
+// Package database is the connection to MongoDB: made when first asked for, once a
+// process, however many packages keep something there. It says which errors may pass
+// with another try, and it knows nothing of what is kept: packages user and throttle
+// do.
+package database
 
 import (
 	"cmp"
@@ -10,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -23,8 +28,8 @@ import (
 // the budget of a request, so that the caller gets an honest 503.
 const wait = 3 * time.Second
 
-// A database is a connection that is made when first asked for.
-type database struct {
+// A Connection is to one database. It is safe for concurrent use.
+type Connection struct {
 	uri string
 
 	mu      sync.Mutex
@@ -33,28 +38,37 @@ type database struct {
 	failed  error         // how that went
 }
 
-// users returns the collection.
-func (d *database) users(ctx context.Context) (*mongo.Collection, error) {
-	client, err := d.connected(ctx)
+// New returns a connection to what a connection string names, the database users
+// where it names none. It dials nobody. Its errors never quote the string.
+func New(uri string) (*Connection, error) {
+	if err := checkURI(uri); err != nil {
+		return nil, err
+	}
+	return &Connection{uri: uri}, nil
+}
+
+// Collection returns a collection, or a fault.Away.
+func (c *Connection) Collection(ctx context.Context, name string) (*mongo.Collection, error) {
+	client, err := c.connected(ctx)
 	if err != nil {
 		return nil, fault.Away(fmt.Errorf("connect: %w", err))
 	}
-	return client.Database(databaseName(d.uri)).Collection("users"), nil
+	return client.Database(databaseName(c.uri)).Collection(name), nil
 }
 
 // connected returns the client. To make one dials nobody, but of a mongodb+srv://
 // string it asks the DNS, without a time limit: so all wait for one attempt, each
 // no longer than its own request may take, and the next to come tries again.
-func (d *database) connected(ctx context.Context) (*mongo.Client, error) {
+func (c *Connection) connected(ctx context.Context) (*mongo.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	d.mu.Lock()
-	if d.client == nil && d.ongoing == nil {
-		d.ongoing = make(chan struct{})
-		go d.connect()
+	c.mu.Lock()
+	if c.client == nil && c.ongoing == nil {
+		c.ongoing = make(chan struct{})
+		go c.connect()
 	}
-	client, ongoing := d.client, d.ongoing
-	d.mu.Unlock()
+	client, ongoing := c.client, c.ongoing
+	c.mu.Unlock()
 	if client != nil {
 		return client, nil
 	}
@@ -63,27 +77,28 @@ func (d *database) connected(ctx context.Context) (*mongo.Client, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.client, d.failed
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.client, c.failed
 }
 
-func (d *database) connect() {
-	client, err := mongo.Connect(clientOptions(d.uri))
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.client, d.failed = client, err
-	close(d.ongoing)
-	d.ongoing = nil
+func (c *Connection) connect() {
+	client, err := mongo.Connect(clientOptions(c.uri))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.client, c.failed = client, err
+	close(c.ongoing)
+	c.ongoing = nil
 }
 
-func (d *database) close(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.client == nil {
+// Close ends the connection, if it was made.
+func (c *Connection) Close(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client == nil {
 		return nil
 	}
-	return d.client.Disconnect(ctx)
+	return c.client.Disconnect(ctx)
 }
 
 // clientOptions are the project's defaults; what the connection string says
@@ -137,9 +152,9 @@ func parse(uri string) (*connstring.ConnString, error) {
 
 func isSRV(uri string) bool { return strings.HasPrefix(uri, connstring.SchemeMongoDBSRV+"://") }
 
-// translate makes a fault.Away of an error that another try may not meet, and
+// Translate makes a fault.Away of an error that another try may not meet, and
 // names the step in all others.
-func translate(step string, err error) error {
+func Translate(step string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -149,6 +164,19 @@ func translate(step string, err error) error {
 		return err
 	}
 	return fault.Away(err)
+}
+
+// Read decodes what a command found. A document that does not fit is no fault of
+// the connection, and no other try would find another.
+func Read(found *mongo.SingleResult, into any) error {
+	raw, err := found.Raw()
+	if err != nil {
+		return err
+	}
+	if err := bson.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return nil
 }
 
 // errUnreadable: a document in the collection is not one of ours.

@@ -1,0 +1,29 @@
+package database_test
+
+import (
+	"strings"
+	"testing"
+
+	"ticketing.com/auth/shared/database"
+)
+
+func TestConnectionStrings(t *testing.T) {
+	for _, c := range []struct{ uri, fault string }{
+		{"mongodb://127.0.0.1", ""},
+		{"mongodb://a:27017,b:27018,c/tickets?replicaSet=rs0", ""},
+		{"mongodb://u:p%40ss@db.example/users?authSource=admin&tls=true", ""},
+		{"mongodb+srv://u:secret@cluster.example/users?retryWrites=true", ""},
+		{"", "is not a connection string"},
+		{"postgres://secret@db", "is not a connection string"},
+		{"mongodb://u:secret@", "is not a connection string"},
+		{"mongodb://u:se cret:x@db:port/", "is not a connection string"},
+		{"mongodb://db/secret.name", "names a database"},
+		{"mongodb://db/users?tls=secret", "is not a connection string"},
+		{"mongodb://a,b/?directConnection=true", "has an option"},
+	} {
+		_, err := database.New(c.uri)
+		if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault) || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%s: %v", c.uri, err)
+		}
+	}
+}
