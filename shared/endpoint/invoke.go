@@ -121,8 +121,8 @@ func success(spec Spec, out any) (Response, error) {
 // Refuse renders a fault.
 func Refuse(e *fault.Error) Response {
 	h := header()
-	if name, value := e.Header(); name != "" {
-		h.Set(name, value)
+	for _, more := range e.Headers() {
+		h.Set(more.Name, more.Value)
 	}
 	return Response{Status: e.Status(), Header: h, Body: e.Body()}
 }

@@ -63,11 +63,14 @@ type Item struct {
 
 // An Error is a fault on its way to the caller. It is immutable.
 type Error struct {
-	kind   Kind
-	items  []Item
-	header [2]string // one header that belongs to the kind: name, value
-	cause  error
+	kind    Kind
+	items   []Item
+	headers []Header // that belong to the kind
+	cause   error
 }
+
+// A Header is a line that goes with the answer.
+type Header struct{ Name, Value string }
 
 // New returns a fault of a kind with one public sentence.
 func New(kind Kind, message string) *Error {
@@ -84,7 +87,7 @@ func Field(field, message string) *Error {
 // 5.0 V6.3.8). The cause, if there is one, is for the log.
 func Credentials(cause error) *Error {
 	e := New(Unauthenticated, "Email or password is wrong.")
-	e.header = [2]string{"WWW-Authenticate", "Bearer"}
+	e.headers = []Header{{"WWW-Authenticate", "Bearer"}}
 	e.cause = cause
 	return e
 }
@@ -93,7 +96,7 @@ func Credentials(cause error) *Error {
 // names no error code (RFC 6750 §3.1).
 func NoToken() *Error {
 	e := New(Unauthenticated, "A bearer token is needed.")
-	e.header = [2]string{"WWW-Authenticate", "Bearer"}
+	e.headers = []Header{{"WWW-Authenticate", "Bearer"}}
 	return e
 }
 
@@ -101,7 +104,7 @@ func NoToken() *Error {
 // expired or ended (RFC 6750 §3.1). Which of them is for the log alone.
 func InvalidToken(cause error) *Error {
 	e := New(Unauthenticated, "The token is not valid.")
-	e.header = [2]string{"WWW-Authenticate", `Bearer error="invalid_token"`}
+	e.headers = []Header{{"WWW-Authenticate", `Bearer error="invalid_token"`}}
 	e.cause = cause
 	return e
 }
@@ -109,7 +112,7 @@ func InvalidToken(cause error) *Error {
 // Method is the answer to a method that a path does not have.
 func Method(allow string) *Error {
 	e := New(MethodNotAllowed, "This method is not allowed here.")
-	e.header = [2]string{"Allow", allow}
+	e.headers = []Header{{"Allow", allow}}
 	return e
 }
 
@@ -118,10 +121,23 @@ func Method(allow string) *Error {
 // §10.2.3).
 func Retry(kind Kind, after time.Duration, message string, cause error) *Error {
 	e := New(kind, message)
-	e.header = [2]string{"Retry-After", strconv.Itoa(max(1, int(math.Ceil(after.Seconds()))))}
+	e.headers = []Header{{"Retry-After", seconds(after)}}
 	e.cause = cause
 	return e
 }
+
+// Limited is TooMany for a caller who has used up what a policy grants: so many
+// requests in a window, which is over after a while. It says so in the fields of
+// draft-ietf-httpapi-ratelimit-headers-10 as well (§3, §4).
+func Limited(policy string, quota int, window, after time.Duration) *Error {
+	e := Retry(TooMany, after, "Too many requests. Try again later.", nil)
+	e.headers = append(e.headers,
+		Header{"RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%s", policy, quota, seconds(window))},
+		Header{"RateLimit", fmt.Sprintf("%q;r=0;t=%s", policy, seconds(after))})
+	return e
+}
+
+func seconds(d time.Duration) string { return strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))) }
 
 // Busy is Unavailable because there is more work than this instance can do.
 func Busy(after time.Duration, cause error) *Error {
@@ -165,9 +181,8 @@ func (e *Error) Items() []Item { return e.items }
 // Status returns the HTTP status.
 func (e *Error) Status() int { return statuses[e.kind] }
 
-// Header returns the one header that belongs to this fault, or two empty
-// strings.
-func (e *Error) Header() (name, value string) { return e.header[0], e.header[1] }
+// Headers returns what goes with the answer.
+func (e *Error) Headers() []Header { return e.headers }
 
 // Body returns the JSON document.
 func (e *Error) Body() []byte {

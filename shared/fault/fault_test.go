@@ -3,6 +3,7 @@ package fault_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,11 +27,16 @@ func TestAFaultIsRenderedForTheCallerAndKeepsItsCauseForTheLog(t *testing.T) {
 		{"another method", fault.Method("GET, HEAD"), 405, "Allow", "GET, HEAD", `{"errors":[{"message":"This method is not allowed here."}]}`},
 		{"busy for less than a second says one second", fault.Busy(time.Millisecond, cause), 503, "Retry-After", "1", `{"errors":[{"message":"The service is busy. Try again shortly."}]}`},
 		{"a wait is rounded up", fault.Retry(fault.TooMany, 1500*time.Millisecond, "Wait.", nil), 429, "Retry-After", "2", `{"errors":[{"message":"Wait."}]}`},
+		{"a caller over its limit", fault.Limited("signin", 100, 5*time.Minute, 90500*time.Millisecond), 429, "Retry-After RateLimit-Policy RateLimit", `91 "signin";q=100;w=300 "signin";r=0;t=91`, `{"errors":[{"message":"Too many requests. Try again later."}]}`},
 		{"away", fault.Away(cause), 503, "Retry-After", "1", `{"errors":[{"message":"The service is unavailable. Try again shortly."}]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := fault.From(c.err)
-			name, value := e.Header()
+			var names, values []string
+			for _, h := range e.Headers() {
+				names, values = append(names, h.Name), append(values, h.Value)
+			}
+			name, value := strings.Join(names, " "), strings.Join(values, " ")
 			if e.Status() != c.status || name != c.header || value != c.value || string(e.Body()) != c.body {
 				t.Errorf("got %d %s: %q %s", e.Status(), name, value, e.Body())
 			}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -94,8 +95,8 @@ func TestGateTurnsAwayAtOnceWhenTheLineIsFull(t *testing.T) {
 		if !ok {
 			t.Fatalf("%T is no fault", err)
 		}
-		if name, value := f.Header(); f.Status() != 503 || name != "Retry-After" || value != "3" {
-			t.Errorf("%d, %s: %s", f.Status(), name, value)
+		if h := f.Headers(); f.Status() != 503 || !slices.Equal(h, []fault.Header{{Name: "Retry-After", Value: "3"}}) {
+			t.Errorf("%d, %v", f.Status(), h)
 		}
 		leave()
 		synctest.Wait()

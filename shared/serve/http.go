@@ -69,7 +69,7 @@ func crossOrigin(w *app.Wiring, next http.Handler) http.Handler {
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
 		AllowedHeaders: []string{"Authorization", "Content-Type", "Idempotency-Key", "Traceparent"},
-		ExposedHeaders: []string{"Retry-After", "WWW-Authenticate"},
+		ExposedHeaders: []string{"RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
 	}).Handler(next)
 }
