@@ -14,6 +14,7 @@ import (
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
+	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -28,17 +29,19 @@ var Endpoint = endpoint.Define(endpoint.Spec{
 
 // Input is a refresh token.
 type Input struct {
+	endpoint.Caller
 	RefreshToken string `json:"refreshToken"`
 }
 
 type refresh struct {
-	users  *user.Store
-	grants *session.Granter
-	now    func() time.Time
+	users    *user.Store
+	grants   *session.Granter
+	throttle *throttle.Throttle
+	now      func() time.Time
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	r := refresh{user.Wire(w, sink.Wire(w)), session.Wire(w), w.Now()}
+	r := refresh{user.Wire(w, sink.Wire(w)), session.Wire(w), throttle.Wire(w), w.Now()}
 	return r.handle
 }
 
@@ -49,6 +52,9 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 	presented, err := session.Parse(in.RefreshToken)
 	if err != nil {
 		return session.Grant{}, fault.InvalidToken(err)
+	}
+	if err := r.throttle.Admit(ctx, throttle.Refresh, in.Caller); err != nil {
+		return session.Grant{}, err
 	}
 	now := r.now().Truncate(time.Millisecond)
 	u, rotated, err := r.users.Rotate(ctx, presented.Rotation(now, r.grants.Life()), now)

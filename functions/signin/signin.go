@@ -17,6 +17,7 @@ import (
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
+	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -31,6 +32,7 @@ var Endpoint = endpoint.Define(endpoint.Spec{
 
 // Input is an email and its password.
 type Input struct {
+	endpoint.Caller
 	Email    string `json:"email"`
 	Password string `json:"password"`
 
@@ -53,11 +55,12 @@ type signin struct {
 	users     *user.Store
 	passwords *password.Hasher
 	grants    *session.Granter
+	throttle  *throttle.Throttle
 	now       func() time.Time
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signin{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), w.Now()}
+	s := signin{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), throttle.Wire(w), w.Now()}
 	return s.handle
 }
 
@@ -66,12 +69,16 @@ func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
 const tries = 3
 
 func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
+	try := s.throttle.Begin(ctx, in.Caller, string(in.address))
+	defer try.End()
 	for range tries {
-		account, rehash, err := s.verify(ctx, in)
+		account, rehash, err := s.verify(ctx, in, try)
 		if err != nil {
 			return session.Grant{}, err
 		}
+		try.Right()
 		opened, refresh := session.Open(account.ID, s.now(), s.grants.Life())
+		opened.Device = try.Device(account.ID)
 		err = s.users.Open(ctx, account, opened, rehash)
 		if errors.Is(err, user.ErrChanged) {
 			continue
@@ -85,29 +92,47 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 }
 
 // verify returns the account whose password is right, with a new hash where the
-// stored one is weaker than those made today. An email that nobody has costs a
-// find and a hash, as a wrong password does, and so does a disabled account: the
-// three cannot be told apart.
-func (s signin) verify(ctx context.Context, in Input) (account user.Account, rehash string, err error) {
+// stored one is weaker than those made today.
+//
+// An email that nobody has, a wrong password, a disabled account and one that takes
+// no password now cannot be told apart: each costs a find, a count, and a hash, which
+// is made and compared in any case. Only then does it matter whether it counts.
+func (s signin) verify(ctx context.Context, in Input, try *throttle.Try) (account user.Account, rehash string, err error) {
 	account, err = s.users.Account(ctx, string(in.address))
-	if errors.Is(err, user.ErrUnknown) {
-		err = s.passwords.Decoy(ctx, in.Password)
-		return account, "", cmp.Or(err, error(fault.Credentials(nil)))
+	unknown := errors.Is(err, user.ErrUnknown)
+	if err != nil && !unknown {
+		return account, "", err
+	}
+	if err := try.Admitted(); err != nil {
+		return account, "", err
+	}
+	counted := try.Count(account.Knows(try.Device(account.ID), s.now()))
+	right, stale, err := s.compare(ctx, account, unknown, in.Password)
+	var cause error
+	if _, broken := errors.AsType[*password.Unverifiable](err); broken {
+		cause, err = fmt.Errorf("user %s: %w", account.ID, err), nil
 	}
 	if err != nil {
 		return account, "", err
 	}
-	right, stale, err := s.passwords.Verify(ctx, account.Password, in.Password)
-	if _, broken := errors.AsType[*password.Unverifiable](err); broken {
-		return account, "", fault.Credentials(fmt.Errorf("user %s: %w", account.ID, err))
+	early := counted()
+	if early != nil && !errors.Is(early, throttle.ErrEarly) {
+		return account, "", early
 	}
-	switch {
-	case err != nil:
-		return account, "", err
-	case !right || account.DisabledAt != nil:
-		return account, "", fault.Credentials(nil)
-	case stale:
+	if !right || early != nil || account.DisabledAt != nil {
+		try.Wrong()
+		return account, "", fault.Credentials(cmp.Or(cause, early))
+	}
+	if stale {
 		rehash, _ = s.passwords.Hash(ctx, in.Password) // no room for it now: another sign-in will do
 	}
 	return account, rehash, nil
+}
+
+// compare does the work of one hash, whether there is an account or not.
+func (s signin) compare(ctx context.Context, account user.Account, unknown bool, plain string) (right, stale bool, err error) {
+	if unknown {
+		return false, false, s.passwords.Decoy(ctx, plain)
+	}
+	return s.passwords.Verify(ctx, account.Password, plain)
 }

@@ -19,6 +19,7 @@ import (
 	"ticketing.com/auth/shared/password/choice"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
+	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -38,6 +39,7 @@ var Endpoint = cloudevents.On(endpoint.Define(endpoint.Spec{
 // Input is an email and the password chosen for it.
 type Input struct {
 	endpoint.Keyed
+	endpoint.Caller
 	Email    string `json:"email"`
 	Password string `json:"password"`
 
@@ -65,11 +67,12 @@ type signup struct {
 	users     *user.Store
 	passwords *password.Hasher
 	grants    *session.Granter
+	throttle  *throttle.Throttle
 	now       func() time.Time
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signup{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), w.Now()}
+	s := signup{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), throttle.Wire(w), w.Now()}
 	return s.handle
 }
 
@@ -78,16 +81,23 @@ func wireEvent(w *app.Wiring) endpoint.Handler[Input, Accepted] {
 	return s.handleEvent
 }
 
-// handle hashes before it knows whether the email is free: looking first would
+func (s signup) handle(ctx context.Context, in Input) (session.Grant, error) {
+	if err := s.throttle.Admit(ctx, throttle.Signup, in.Caller); err != nil {
+		return session.Grant{}, err
+	}
+	return s.create(ctx, in)
+}
+
+// create hashes before it knows whether the email is free: looking first would
 // decide nothing, since another may take it in between, and would answer faster
 // for an email that is in use.
-func (s signup) handle(ctx context.Context, in Input) (session.Grant, error) {
+func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 	hash, err := s.passwords.Hash(ctx, in.Password)
 	if err != nil {
 		return session.Grant{}, err
 	}
 	u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
-	first, refresh := session.Open(u.ID, s.now(), s.grants.Life())
+	first, refresh := s.open(u, in)
 	err = s.users.Create(ctx, u, hash, &first)
 	if errors.Is(err, user.ErrUsed) {
 		return s.again(ctx, in, u)
@@ -98,7 +108,8 @@ func (s signup) handle(ctx context.Context, in Input) (session.Grant, error) {
 	return s.grants.Grant(u, first, refresh)
 }
 
-// handleEvent creates an account for another service. There is nobody to hand a
+// handleEvent creates an account for another service, which is trusted not to ask too
+// often. There is nobody to hand a
 // session to, so none is opened. A second delivery finds what the first did.
 func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
 	hash, err := s.passwords.Hash(ctx, in.Password)
@@ -125,7 +136,7 @@ func (s signup) again(ctx context.Context, in Input, u user.User) (session.Grant
 	account, err := s.before(ctx, u)
 	if !account.CreatedAt.IsZero() && s.now().Sub(account.CreatedAt) > keyLife {
 		in.Key += "+" // and so has its own id, which its retries find
-		return s.handle(ctx, in)
+		return s.create(ctx, in)
 	}
 	if err != nil {
 		return session.Grant{}, err
@@ -139,7 +150,7 @@ func (s signup) again(ctx context.Context, in Input, u user.User) (session.Grant
 	case account.DisabledAt != nil:
 		return session.Grant{}, used()
 	}
-	opened, refresh := session.Open(u.ID, s.now(), s.grants.Life())
+	opened, refresh := s.open(u, in)
 	err = s.users.Open(ctx, account, opened, "")
 	if errors.Is(err, user.ErrChanged) {
 		return session.Grant{}, fault.Busy(time.Second, err)
@@ -148,6 +159,12 @@ func (s signup) again(ctx context.Context, in Input, u user.User) (session.Grant
 		return session.Grant{}, err
 	}
 	return s.grants.Grant(u, opened, refresh)
+}
+
+func (s signup) open(u user.User, in Input) (user.Session, session.Refresh) {
+	opened, refresh := session.Open(u.ID, s.now(), s.grants.Life())
+	opened.Device = s.throttle.Device(in.Caller, u.ID)
+	return opened, refresh
 }
 
 // before returns the account that the same request made before. The id tells: it

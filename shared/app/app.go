@@ -148,9 +148,11 @@ func (w *Wiring) Duration(name string, otherwise, least, most time.Duration) tim
 	return d
 }
 
-// Switch returns whether a setting is on; it is off where it is not set.
-func (w *Wiring) Switch(name string) bool {
-	switch w.Text(name, "off") {
+// Switch returns whether a setting is on.
+func (w *Wiring) Switch(name string, otherwise bool) bool {
+	switch w.Text(name, "") {
+	case "":
+		return otherwise
 	case "on":
 		return true
 	case "off":

@@ -28,7 +28,7 @@ func TestEveryFaultIsListedOnceAndNoValueIsQuoted(t *testing.T) {
 		w.Number("FRACTION", 1, 1, 9)
 		w.Duration("DURATION", time.Second, 0, time.Hour)
 		w.Duration("LONG", time.Second, 0, time.Hour)
-		w.Switch("SWITCH")
+		w.Switch("SWITCH", true)
 		w.Required("REQUIRED")
 		w.Document("BOTH")
 		w.Document("GONE")
@@ -59,7 +59,7 @@ func TestEveryFaultIsListedOnceAndNoValueIsQuoted(t *testing.T) {
 
 func TestWhatIsNotSetHasItsDefault(t *testing.T) {
 	w := wiring(map[string]string{"EMPTY": ""})
-	if w.Number("EMPTY", 7, 0, 9) != 7 || w.Duration("NONE", time.Minute, 0, time.Hour) != time.Minute || w.Switch("NONE") || w.Text("EMPTY", "x") != "x" || w.Err() != nil {
+	if w.Number("EMPTY", 7, 0, 9) != 7 || w.Duration("NONE", time.Minute, 0, time.Hour) != time.Minute || w.Switch("NONE", false) || !w.Switch("NONE", true) || w.Text("EMPTY", "x") != "x" || w.Err() != nil {
 		t.Errorf("faults: %v", w.Err())
 	}
 }

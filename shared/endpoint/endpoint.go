@@ -74,7 +74,7 @@ type call func(context.Context, *Request) (any, error)
 // no work.
 //
 // In is None, Bearer, or a struct of JSON members, which may have a method
-// Validate(*fault.Fields) and embed Keyed.
+// Validate(*fault.Fields) and embed Keyed and Caller.
 func Define[In, Out any](spec Spec, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
 	return Endpoint{Spec: spec, In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), bind: bind(wire)}
 }

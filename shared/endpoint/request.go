@@ -34,7 +34,17 @@ type Request struct {
 	Authorization []string // the Authorization headers; more than one is refused
 	RetryKey      []string // the Idempotency-Key headers
 	Key           string   // what a retry of the same request has in common with it, where the door knows
+	Caller        Caller   // nobody, of an event
 }
+
+// A Caller is where a request came from, as far as its wire tells. An input embeds it
+// that wants to know. It is no identity: it tells one crowd from another.
+type Caller struct {
+	Peer      string   `json:"-"` // address, perhaps with a port, of whoever holds the other end of the wire
+	Forwarded []string `json:"-"` // the X-Forwarded-For headers, which anybody may have written
+}
+
+func (c *Caller) setCaller(caller Caller) { *c = caller }
 
 // Keyed is embedded by an input that wants to know a retry from a new request.
 type Keyed struct {
@@ -69,6 +79,9 @@ func read[In any](spec Spec, r *Request) (out In, err error) {
 				}
 			}
 			k.setKey(key)
+		}
+		if c, ok := in.(interface{ setCaller(Caller) }); ok {
+			c.setCaller(r.Caller)
 		}
 		err = decode(r, in)
 	}

@@ -20,6 +20,8 @@ type door func(context.Context, Call) (Answer, error)
 // client keeps as many connections as the races in the tests use.
 var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128, ExpectContinueTimeout: 10 * time.Second}}
 
+// overHTTP is also the proxy that a function stands behind: it adds the caller's
+// address to X-Forwarded-For, as all of them do.
 func overHTTP(url string) door {
 	return func(ctx context.Context, c Call) (Answer, error) {
 		var body io.Reader
@@ -31,6 +33,7 @@ func overHTTP(url string) door {
 			return Answer{}, err
 		}
 		r.Header = c.Header
+		r.Header.Set("X-Forwarded-For", strings.Join(append(c.Header.Values("X-Forwarded-For"), c.From), ", "))
 		if len(c.Body) > 1<<20 { // as curl does: what the server will not read is not sent into a closed door
 			r.Header.Set("Expect", "100-continue")
 		}
@@ -51,7 +54,7 @@ func overLambda(handler http.Handler) door {
 		path, query, _ := strings.Cut(c.Path, "?")
 		e := events.APIGatewayV2HTTPRequest{Version: "2.0", RawPath: path, RawQueryString: query, Headers: map[string]string{}, Body: c.Body}
 		e.RequestContext.HTTP.Method = c.Method
-		e.RequestContext.HTTP.SourceIP = "203.0.113.9"
+		e.RequestContext.HTTP.SourceIP = c.From
 		for name, values := range c.Header {
 			if name == "Cookie" {
 				e.Cookies = values

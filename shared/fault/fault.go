@@ -128,7 +128,7 @@ func Retry(kind Kind, after time.Duration, message string, cause error) *Error {
 
 // Limited is TooMany for a caller who has used up what a policy grants: so many
 // requests in a window, which is over after a while. It says so in the fields of
-// draft-ietf-httpapi-ratelimit-headers-10 as well (§3, §4).
+// draft-ietf-httpapi-ratelimit-headers-10 as well.
 func Limited(policy string, quota int, window, after time.Duration) *Error {
 	e := Retry(TooMany, after, "Too many requests. Try again later.", nil)
 	e.headers = append(e.headers,

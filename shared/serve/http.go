@@ -44,7 +44,7 @@ func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
 }
 
 // Events tells whether the event door is open: EVENTS.
-func Events(w *app.Wiring) bool { return w.Switch("EVENTS") }
+func Events(w *app.Wiring) bool { return w.Switch("EVENTS", false) }
 
 // crossOrigin lets the scripts of some web origins call: CORS_ALLOWED_ORIGINS,
 // separated by commas. Each is named in full: a pattern would let in whoever gets
@@ -157,6 +157,7 @@ func (d *door) answer(ctx context.Context, r *http.Request) endpoint.Response {
 		Body:          r.Body,
 		Authorization: r.Header.Values("Authorization"),
 		RetryKey:      r.Header.Values("Idempotency-Key"),
+		Caller:        endpoint.Caller{Peer: r.RemoteAddr, Forwarded: r.Header.Values("X-Forwarded-For")},
 	})
 }
 

@@ -69,6 +69,9 @@ func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http
 	for name, value := range e.Headers { // of several with one name the gateway makes one, with commas
 		r.Header.Set(name, value)
 	}
+	// who called the gateway is told above, by AWS itself; what the header adds to
+	// that, the caller wrote
+	r.Header.Del("X-Forwarded-For")
 	for _, cookie := range e.Cookies {
 		r.Header.Add("Cookie", cookie)
 	}

@@ -90,6 +90,9 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	told := event.Data{UserID: u.ID, Email: u.Email}
 	if first != nil {
 		document = append(document, bson.E{Key: "opened", Value: 1}, bson.E{Key: "sessions", Value: bson.D{{Key: first.ID, Value: *first}}})
+		if first.Device != "" {
+			document = append(document, bson.E{Key: "devices", Value: bson.D{{Key: first.Device, Value: first.CreatedAt}}})
+		}
 		told.SessionID = first.ID
 	}
 	events := s.outbox.events(ctx, u.ID, event.SignedUp, told)
@@ -150,6 +153,12 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	var unset bson.D
 	for _, sid := range a.expired(open.CreatedAt) {
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
+	}
+	if open.Device != "" {
+		set = append(set, bson.E{Key: "devices." + open.Device, Value: open.CreatedAt})
+		for _, device := range a.forgotten(open.Device, open.CreatedAt) {
+			unset = append(unset, bson.E{Key: "devices." + device, Value: ""})
+		}
 	}
 	events := s.outbox.events(ctx, a.ID, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
 	var after Account

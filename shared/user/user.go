@@ -4,7 +4,8 @@
 //	         sessions: { <sid>: { family, token, generation, used?: { <n>: … },
 //	                              createdAt, rotatedAt, expiresAt } },
 //	         events:   { <id>:  { type, time, trace?, data } }, undelivered?,
-//	         handled:  { <key>: { at, ended } } }
+//	         handled:  { <key>: { at, ended } },
+//	         devices?: { <device>: when it was last signed in from } }
 //
 // A user and all its sessions are ONE document, so every change of state is ONE
 // atomic write with no transaction, on any MongoDB: "a write operation is atomic
@@ -80,7 +81,8 @@ type Session struct {
 	RotatedAt  time.Time       `bson:"rotatedAt"` // when the newest refresh token was made
 	ExpiresAt  time.Time       `bson:"expiresAt"`
 
-	Salt []byte `bson:"-"` // of the exchange that Rotate returns
+	Salt   []byte `bson:"-"` // of the exchange that Rotate returns
+	Device string `bson:"-"` // where it was opened, as package throttle names it; kept with the account
 }
 
 // Used is a refresh token that was exchanged lately.
@@ -104,6 +106,32 @@ type Account struct {
 	Events      map[string]event.Event `bson:"events"`
 	Undelivered time.Time              `bson:"undelivered"`
 	Handled     map[string]handled     `bson:"handled"`
+
+	Devices map[string]time.Time `bson:"devices"`
+}
+
+// Knows tells whether somebody signed in to the account from a device lately. That
+// outlives the session: who signs out has not moved.
+func (a Account) Knows(device string, now time.Time) bool {
+	at, known := a.Devices[device]
+	return known && now.Sub(at) < deviceLife
+}
+
+const (
+	deviceLife  = 90 * 24 * time.Hour
+	deviceLimit = 20 // of an account; the one longest without a sign-in gives way
+)
+
+// forgotten names the devices that give way to one more, and those of long ago.
+func (a Account) forgotten(device string, now time.Time) (devices []string) {
+	others := slices.DeleteFunc(slices.Collect(maps.Keys(a.Devices)), func(d string) bool { return d == device })
+	slices.SortFunc(others, func(x, y string) int { return cmp.Or(a.Devices[y].Compare(a.Devices[x]), cmp.Compare(x, y)) })
+	for i, d := range others {
+		if i >= deviceLimit-1 || !a.Knows(d, now) {
+			devices = append(devices, d)
+		}
+	}
+	return devices
 }
 
 // expired names the sessions that are over.

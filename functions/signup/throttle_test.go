@@ -1,0 +1,47 @@
+package signup_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/functions/signup"
+	"ticketing.com/auth/shared/endpointtest"
+)
+
+func TestTheAddressIsThrottled(t *testing.T) {
+	endpointtest.EveryDoor(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+		call := func(i int, from string) endpointtest.Call {
+			return endpointtest.Call{From: from, Body: fmt.Sprintf(`{"email":"u%d@example.com","password":%q}`, i, secret)}
+		}
+		created := 0
+		for _, a := range b.Race(t, 70, func(i int) endpointtest.Call { return call(i, "198.51.100.1") }) {
+			if a.Status == http.StatusCreated {
+				created++
+				continue
+			}
+			// the bench's clock stands at 03:04:05.678, so the window ends in 355 s
+			endpointtest.Check(t, endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
+				Want: http.Header{"Retry-After": {"355"}, "Ratelimit-Policy": {`"signup";q=60;w=600`}, "Ratelimit": {`"signup";r=0;t=355`}}}, a)
+		}
+		if created != 60 {
+			t.Errorf("%d sign-ups of one address", created)
+		}
+		b.Do(t, call(100, "198.51.100.2")).Grant(t)
+		b.Clock.Advance(355 * time.Second)
+		b.Do(t, call(101, "198.51.100.1")).Grant(t)
+	}, "HASH_CONCURRENCY=70")
+}
+
+func TestTheFirstDeviceIsRemembered(t *testing.T) {
+	b := endpointtest.New(t, signup.Endpoint)
+	key := http.Header{"Idempotency-Key": {"once"}}
+	for i, from := range []string{"198.51.100.1", "198.51.100.2", "198.51.100.2"} {
+		b.Do(t, endpointtest.Call{Body: good, From: from, Header: key}).Grant(t)
+		a, err := b.Users.Account(t.Context(), "ann@example.com")
+		if err != nil || len(a.Devices) != min(i+1, 2) {
+			t.Errorf("%v %v", a.Devices, err)
+		}
+	}
+}

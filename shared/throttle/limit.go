@@ -1,0 +1,133 @@
+package throttle
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
+)
+
+// A Limit is how much one address may ask for. Behind one address may be a
+// household, an office, or the thousands of a mobile carrier, so each limit lies far
+// above what a person does, and where somebody cannot be told from his neighbours he
+// is told when to come back.
+type Limit struct {
+	Name   string
+	Quota  int           // requests in a window
+	Window time.Duration // windows follow each other, the same for everybody
+	weight int           // a request that succeeds weighs 1, any other this much; 1 where it is 0
+}
+
+var (
+	// Signup: each costs a hash, and makes an account or tells that there is one.
+	Signup = Limit{Name: "signup", Quota: 60, Window: 10 * time.Minute}
+	// Signin: a hundred wrong passwords or a thousand right ones.
+	Signin = Limit{Name: "signin", Quota: 100, Window: 5 * time.Minute, weight: 10}
+	// Refresh: what keeps 18,000 sessions alive; nobody can guess a refresh token, so
+	// it is only there for the database.
+	Refresh = Limit{Name: "refresh", Quota: 1200, Window: time.Minute}
+)
+
+// patience is how long an address's count may take. It protects what the machine can
+// do, not a secret: where the database does not answer in time the request goes on,
+// to succeed or to fail by itself.
+const patience = time.Second
+
+// A full limit is believed to be full for so long without looking: whoever goes on
+// all the same costs the database next to nothing. It is short because sign-ins that
+// succeed give back most of what they took.
+const believed = time.Second
+
+// maxBelieved bounds what is remembered of full limits, in entries of some 100 bytes.
+const maxBelieved = 4096
+
+// Admit counts a request of an address. It returns a fault of kind TooMany where the
+// limit is used up. It costs a round trip.
+func (t *Throttle) Admit(ctx context.Context, l Limit, c endpoint.Caller) error {
+	_, err := t.admit(ctx, l, c)
+	return err
+}
+
+// admit also returns what was counted, or "" where nothing was.
+func (t *Throttle) admit(ctx context.Context, l Limit, c endpoint.Caller) (id string, err error) {
+	if t.off {
+		return "", nil
+	}
+	now := t.now()
+	end := now.Truncate(l.Window).Add(l.Window)
+	refused := fault.Limited(l.Name, l.Quota, l.Window, end.Sub(now))
+	id = fmt.Sprintf("%s:%s:%d", l.Name, digest(t.subject(c)), end.Unix())
+	if t.isFull(id, now) {
+		return "", refused
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	weight := cmp.Or(l.weight, 1)
+	n, err := t.add(ctx, id, weight, end.Add(l.Window)) // later than it ends: the database has a clock of its own
+	if err != nil {
+		t.log.WarnContext(ctx, "a request was not counted", "limit", l.Name, "error", err)
+		return "", nil
+	}
+	if n > l.Quota*weight {
+		t.setFull(id, now)
+		return "", refused
+	}
+	return id, nil
+}
+
+// add adds to a count and returns what it is then.
+func (t *Throttle) add(ctx context.Context, id string, n int, expires time.Time) (int, error) {
+	c, err := t.collection(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var count struct {
+		N int `bson:"n"`
+	}
+	for range 3 { // two who begin a count at once: one of them may be told that it is there already
+		err = database.Read(c.FindOneAndUpdate(ctx, bson.D{{Key: "_id", Value: id}},
+			bson.D{
+				{Key: "$inc", Value: bson.D{{Key: "n", Value: n}}},
+				{Key: "$setOnInsert", Value: bson.D{{Key: "expiresAt", Value: expires}}},
+			},
+			options.FindOneAndUpdate().SetUpsert(true).SetReturnDocument(options.After)), &count)
+		if !mongo.IsDuplicateKeyError(err) {
+			break
+		}
+	}
+	return count.N, database.Translate("count a request", err)
+}
+
+// take subtracts from a count.
+func (t *Throttle) take(ctx context.Context, id string, n int) error {
+	c, err := t.collection(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = c.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}, {Key: "n", Value: bson.D{{Key: "$gte", Value: n}}}},
+		bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: -n}}}})
+	return database.Translate("give back a count", err)
+}
+
+func (t *Throttle) isFull(id string, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.full[id].After(now)
+}
+
+func (t *Throttle) setFull(id string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.full) >= maxBelieved {
+		clear(t.full) // they are found full again
+	}
+	t.full[id] = now.Add(believed)
+}

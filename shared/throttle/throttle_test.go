@@ -1,0 +1,410 @@
+package throttle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/mongotest"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// The rule by itself: who tries when, and who is let in.
+func TestAfterTenFailuresEachFurtherTryWaitsLonger(t *testing.T) {
+	const let, early = true, false
+	type try struct {
+		after time.Duration // since the one before
+		is    bool
+	}
+	times := func(n int, t try) (all []try) {
+		for range n {
+			all = append(all, t)
+		}
+		return all
+	}
+	join := func(all ...[]try) (tries []try) {
+		for _, a := range all {
+			tries = append(tries, a...)
+		}
+		return tries
+	}
+	for _, c := range []struct {
+		name  string
+		tries []try
+	}{
+		{"ten at once are free, the next is early", join(times(10, try{0, let}), times(3, try{0, early}))},
+		{"ten in a quarter of an hour are free", join(times(10, try{100 * time.Second, let}), times(1, try{0, early}))},
+		{"the waits double", join(times(10, try{0, let}), []try{
+			{999 * time.Millisecond, early}, {time.Millisecond, let},
+			{1999 * time.Millisecond, early}, {time.Millisecond, let},
+			{3999 * time.Millisecond, early}, {time.Millisecond, let},
+			{7999 * time.Millisecond, early}, {time.Millisecond, let}})},
+		{"no wait is longer than a quarter of an hour", join(times(10, try{0, let}), times(20, try{15 * time.Minute, let}), []try{
+			{15*time.Minute - time.Millisecond, early}, {time.Millisecond, let}})},
+		{"who tries too early does not prolong it", join(times(10, try{0, let}), times(9, try{100 * time.Millisecond, early}), []try{{100 * time.Millisecond, let}})},
+		{"a quarter of an hour without one forgets them", join(times(9, try{0, let}), []try{{15 * time.Minute, let}}, times(9, try{0, let}), times(1, try{0, early}))},
+		{"less does not", join(times(9, try{0, let}), []try{{15*time.Minute - time.Millisecond, let}, {0, early}})},
+		{"after a wait it is a quarter of an hour more", join(times(10, try{0, let}), []try{{15 * time.Minute, let}, {time.Second, early}})},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var f failures
+			now := noon
+			for i, try := range c.tries {
+				now = now.Add(try.after)
+				next, is := f.next(now)
+				if is != try.is {
+					t.Fatalf("try %d: let in %v", i+1, is)
+				}
+				if !is && next != f {
+					t.Fatalf("try %d changed %v to %v", i+1, f, next)
+				}
+				f = next
+			}
+		})
+	}
+}
+
+// A process is a throttle with a connection of its own.
+func process(t *testing.T, uri string, now func() time.Time, settings ...string) *Throttle {
+	t.Helper()
+	environment := map[string]string{"MONGODB_URI": uri}
+	for _, s := range settings {
+		name, value, _ := strings.Cut(s, "=")
+		environment[name] = value
+	}
+	w := app.New(func(name string) (string, bool) { v, ok := environment[name]; return v, ok },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, now)
+	throttle := Wire(w)
+	if err := w.Err(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close(context.Background()) })
+	return throttle
+}
+
+func at(moment time.Time) func() time.Time { return func() time.Time { return moment } }
+
+func from(address string) endpoint.Caller { return endpoint.Caller{Peer: address} }
+
+// race calls f n times at once and counts how often it returned nil; all other errors
+// must be the expected one, or a fault of the expected kind.
+func race(t *testing.T, n int, expected func(error) bool, f func(i int) error) int {
+	t.Helper()
+	var won atomic.Int64
+	var start, group sync.WaitGroup
+	start.Add(1)
+	for i := range n {
+		group.Go(func() {
+			start.Wait()
+			if err := f(i); err == nil {
+				won.Add(1)
+			} else if !expected(err) {
+				t.Error(err)
+			}
+		})
+	}
+	start.Done()
+	group.Wait()
+	return int(won.Load())
+}
+
+func tooMany(err error) bool { return fault.From(err).Kind() == fault.TooMany }
+func early(err error) bool   { return errors.Is(err, ErrEarly) }
+
+func TestOfManyTriesAtOnceInTwoProcessesTenAreLetIn(t *testing.T) {
+	uri := mongotest.URI(t)
+	processes := []*Throttle{process(t, uri, at(noon)), process(t, uri, at(noon))}
+	try := func(i int) error { return processes[i%2].enter(t.Context(), "account:x") }
+	if n := race(t, 200, early, try); n != 10 {
+		t.Errorf("%d of 200 were let in", n)
+	}
+	for i, after := range []time.Duration{time.Second, 3 * time.Second, 7 * time.Second} { // each a wait later
+		processes[0].now, processes[1].now = at(noon.Add(after)), at(noon.Add(after))
+		if n := race(t, 50, early, try); n != 1 {
+			t.Errorf("after wait %d %d of 50 were let in", i+1, n)
+		}
+	}
+	processes[0].now, processes[1].now = at(noon.Add(time.Hour)), at(noon.Add(time.Hour))
+	if n := race(t, 50, early, try); n != 10 {
+		t.Errorf("after an hour %d of 50 were let in", n)
+	}
+}
+
+func TestOfManyRequestsOfAnAddressInTwoProcessesItsQuotaIsAdmitted(t *testing.T) {
+	uri := mongotest.URI(t)
+	processes := []*Throttle{process(t, uri, at(noon)), process(t, uri, at(noon))}
+	limit := Limit{Name: "test", Quota: 20, Window: time.Minute}
+	if n := race(t, 100, tooMany, func(i int) error { return processes[i%2].Admit(t.Context(), limit, from("192.0.2.1:1")) }); n != 20 {
+		t.Errorf("%d of 100 were admitted", n)
+	}
+	for name, c := range map[string]struct {
+		limit Limit
+		from  string
+		after time.Duration
+		want  bool
+	}{
+		"the same address is refused":            {limit, "192.0.2.1:2", 59 * time.Second, false},
+		"another address is not":                 {limit, "192.0.2.2:1", 0, true},
+		"another limit is not":                   {Limit{Name: "other", Quota: 20, Window: time.Minute}, "192.0.2.1:1", 0, true},
+		"nor the same address in another window": {limit, "192.0.2.1:1", time.Minute, true},
+	} {
+		err := process(t, uri, at(noon.Add(c.after))).Admit(t.Context(), c.limit, from(c.from))
+		if (err == nil) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWhoIsRefusedIsToldWhenToComeBack(t *testing.T) {
+	throttle := process(t, mongotest.URI(t), at(noon.Add(30500*time.Millisecond)))
+	limit := Limit{Name: "test", Quota: 1, Window: time.Minute}
+	throttle.Admit(t.Context(), limit, from("192.0.2.1:1"))
+	err := throttle.Admit(t.Context(), limit, from("192.0.2.1:1"))
+	want := `[{Retry-After 30} {RateLimit-Policy "test";q=1;w=60} {RateLimit "test";r=0;t=30}]`
+	if got := fmt.Sprint(fault.From(err).Headers()); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// A process asks the database about a full limit once a second, however often it is
+// asked itself.
+func TestAFullLimitIsNotCountedAgainAndAgain(t *testing.T) {
+	uri := mongotest.URI(t)
+	throttle := process(t, uri, at(noon))
+	limit := Limit{Name: "test", Quota: 1, Window: time.Minute}
+	for range 50 {
+		throttle.Admit(t.Context(), limit, from("192.0.2.1:1"))
+	}
+	for id, n := range counts(t, throttle) {
+		if n != 2 {
+			t.Errorf("%s has %d", id, n)
+		}
+	}
+	for i := range 3 * maxBelieved {
+		throttle.setFull(fmt.Sprint(i), noon)
+	}
+	if len(throttle.full) > maxBelieved {
+		t.Errorf("%d are remembered", len(throttle.full))
+	}
+}
+
+func counts(t *testing.T, throttle *Throttle) map[string]int {
+	t.Helper()
+	c, err := throttle.collection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cursor, err := c.Find(t.Context(), bson.D{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]int{}
+	for cursor.Next(t.Context()) {
+		var d struct {
+			ID string `bson:"_id"`
+			N  int    `bson:"n"`
+		}
+		if err := cursor.Decode(&d); err != nil {
+			t.Fatal(err)
+		}
+		kind, _, _ := strings.Cut(d.ID, ":")
+		all[kind] += d.N
+	}
+	return all
+}
+
+// What a try leaves behind, by how it ended.
+func TestOnlyAWrongPasswordStaysCounted(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		known           bool
+		end             func(*Try)
+		address, counts int
+	}{
+		{"a wrong password", false, (*Try).Wrong, 10, 1},
+		{"a wrong password from a device", true, (*Try).Wrong, 10, 1},
+		{"a right password", false, (*Try).Right, 1, 0},
+		{"a right password from a device", true, (*Try).Right, 1, 0},
+		{"a password that nobody looked at", false, func(*Try) {}, 0, 0},
+		{"a password from a device that nobody looked at", true, func(*Try) {}, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			throttle := process(t, mongotest.URI(t), at(noon))
+			try := throttle.Begin(t.Context(), from("192.0.2.1:1"), "ann@example.com")
+			if err := errors.Join(try.Admitted(), try.Count(c.known)()); err != nil {
+				t.Fatal(err)
+			}
+			c.end(try)
+			try.End()
+			kind, got := "account", counts(t, throttle)
+			if c.known {
+				kind = "device"
+			}
+			if got["signin"] != c.address || got[kind] != c.counts || len(got) != 2 {
+				t.Errorf("counted is %v", got)
+			}
+		})
+	}
+}
+
+// A caller that leaves in the middle gets back what was counted, as if it had not come.
+func TestACallerThatLeavesIsNotCounted(t *testing.T) {
+	throttle := process(t, mongotest.URI(t), at(noon))
+	ctx, leave := context.WithCancel(t.Context())
+	try := throttle.Begin(ctx, from("192.0.2.1:1"), "ann@example.com")
+	if err := errors.Join(try.Admitted(), try.Count(false)()); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	try.End()
+	if got := counts(t, throttle); got["signin"] != 0 || got["account"] != 0 {
+		t.Errorf("counted is %v", got)
+	}
+}
+
+func TestNothingIsKeptInClear(t *testing.T) {
+	throttle := process(t, mongotest.URI(t), at(noon))
+	try := throttle.Begin(t.Context(), from("192.0.2.1:1"), "ann@example.com")
+	try.Admitted()
+	try.Count(true)()
+	try.Wrong()
+	try.End()
+	c, err := throttle.collection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cursor, err := c.Find(t.Context(), bson.D{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for ; cursor.Next(t.Context()); n++ {
+		for _, s := range []string{"ann", "example", "192.0", "0.2.1"} {
+			if strings.Contains(cursor.Current.String(), s) {
+				t.Errorf("%s holds %s", cursor.Current, s)
+			}
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d documents", n)
+	}
+}
+
+func TestADeviceIsAnAccountAndAnAddress(t *testing.T) {
+	on, off := &Throttle{}, &Throttle{off: true}
+	home := on.Device(from("[2001:db8::1]:1"), "ann")
+	for name, c := range map[string]struct {
+		device string
+		same   bool
+	}{
+		"the same again":               {on.Device(from("[2001:db8::1]:1"), "ann"), true},
+		"another address of the /64":   {on.Device(from("[2001:db8::2]:2"), "ann"), true},
+		"another network":              {on.Device(from("[2001:db8:0:1::1]:1"), "ann"), false},
+		"somebody else, there":         {on.Device(from("[2001:db8::1]:1"), "bob"), false},
+		"where nothing is throttled":   {off.Device(from("[2001:db8::1]:1"), "ann"), false},
+		"where nobody knows the place": {on.Device(from(""), "ann"), false},
+	} {
+		if (c.device == home) != c.same {
+			t.Errorf("%s: %q, and %q", name, c.device, home)
+		}
+	}
+	if len(home) != 5 || off.Device(from("192.0.2.1:1"), "ann") != "" {
+		t.Errorf("%q", home)
+	}
+}
+
+// What guards a secret fails closed, what guards the machine fails open.
+func TestWhereTheDatabaseIsAway(t *testing.T) {
+	for name, listen := range map[string]bool{"it refuses": false, "it is silent": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener, err := net.Listen("tcp", "127.0.0.1:0") // its connections are never taken up
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			if !listen {
+				listener.Close()
+			}
+			throttle := process(t, "mongodb://"+listener.Addr().String()+"/?serverSelectionTimeoutMS=1500", at(noon))
+			began := time.Now()
+			if err := throttle.Admit(t.Context(), Signup, from("192.0.2.1:1")); err != nil {
+				t.Errorf("a sign-up: %v", err)
+			}
+			if took := time.Since(began); took > 3*patience {
+				t.Errorf("it took %s to let it in", took)
+			}
+			try := throttle.Begin(t.Context(), from("192.0.2.1:1"), "ann@example.com")
+			defer try.End()
+			if err := try.Admitted(); err != nil {
+				t.Errorf("an address: %v", err)
+			}
+			if err := try.Count(false)(); fault.From(err).Kind() != fault.Unavailable {
+				t.Errorf("an account: %v", err)
+			}
+		})
+	}
+}
+
+func TestWhereItIsOffNothingIsCountedOrAsked(t *testing.T) {
+	throttle := process(t, "mongodb://127.0.0.1:1/", at(noon), "THROTTLE=off")
+	for range 3 * free {
+		try := throttle.Begin(t.Context(), from("192.0.2.1:1"), "ann@example.com")
+		if err := errors.Join(try.Admitted(), try.Count(false)(), throttle.Admit(t.Context(), Limit{Name: "test", Window: time.Minute}, from("192.0.2.1:1"))); err != nil {
+			t.Fatal(err)
+		}
+		try.Wrong()
+		try.End()
+	}
+}
+
+func TestPrepareMayBeRepeatedAndSweeps(t *testing.T) {
+	uri := mongotest.URI(t)
+	throttle := process(t, uri, at(noon))
+	for range 2 {
+		if err := throttle.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	throttle.Admit(t.Context(), Signup, from("192.0.2.1:1"))
+	later := process(t, uri, at(noon.Add(time.Hour)))
+	later.Admit(t.Context(), Refresh, from("192.0.2.1:1"))
+	if err := later.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := counts(t, later)
+	if got["refresh"] != 1 {
+		t.Errorf("what is not over was swept out: %v", got)
+	}
+	c, err := later.collection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs, err := c.Indexes().ListSpecifications(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range specs {
+		if s.ExpireAfterSeconds != nil {
+			return // the server sweeps by itself, in its own time
+		}
+	}
+	if got["signup"] != 0 {
+		t.Errorf("what is over is still there: %v", got)
+	}
+}

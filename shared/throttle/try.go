@@ -1,0 +1,250 @@
+package throttle
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/endpoint"
+)
+
+const (
+	// free is how many wrong passwords an account takes without a wait.
+	free = 10
+	// quiet is how long after the last of them, and the wait for the next, they are
+	// forgotten. So of any 15 minutes no more than 10 tries are free.
+	quiet = 15 * time.Minute
+	// The waits are 1 s, 2 s, 4 s … 15 min. They begin below the time that it takes a
+	// person to type a password again, since nobody can be told to wait.
+	firstWait, longestWait = time.Second, 15 * time.Minute
+)
+
+// ErrEarly: a password for this account is not looked at now. The caller must answer
+// as to a wrong one.
+var ErrEarly = errors.New("after too many failures the account takes no password yet")
+
+// failures are the tries of an account that were let in and have not succeeded.
+type failures struct {
+	N    int       `bson:"n"`
+	Last time.Time `bson:"last"`
+}
+
+// wait is how long after the last try the next is let in.
+func (f failures) wait() time.Duration {
+	if f.N < free {
+		return 0
+	}
+	return min(firstWait<<min(f.N-free, 30), longestWait)
+}
+
+// next is the state after one more try, or false where it comes too early. A try that
+// comes too early changes nothing, so nobody prolongs a wait by trying.
+func (f failures) next(now time.Time) (failures, bool) {
+	now = now.Truncate(time.Millisecond) // as MongoDB keeps it
+	switch allowed := f.Last.Add(f.wait()); {
+	case !now.Before(allowed.Add(quiet)):
+		return failures{1, now}, true
+	case f.N >= free && now.Before(allowed):
+		return f, false
+	}
+	return failures{f.N + 1, now}, true
+}
+
+func (f failures) expires() time.Time { return f.Last.Add(f.wait() + quiet) }
+
+// A Try is one sign-in, from its first moment to its answer. Counting costs it no
+// time: its address is counted while the account is read, its try while the password
+// is hashed, and what it gets back is given back while the session is opened.
+//
+//	try := throttle.Begin(ctx, caller, email); defer try.End()
+//	    … find the account …
+//	try.Admitted(): may this address try at all?
+//	counted := try.Count(known)
+//	    … hash …
+//	counted(): does the result count?
+//	try.Wrong(), or try.Right(), or neither: then nothing was learnt of the password
+type Try struct {
+	throttle *Throttle
+	ctx      context.Context
+	caller   endpoint.Caller
+	email    string
+
+	addressID string // what was counted of the address
+	admitted  func() error
+	accountID string // what was counted of the account
+	counted   func() error
+	known     bool
+	settled   bool
+	back      []func() error // what is being given back
+	cancel    func()
+}
+
+// Begin begins to count a sign-in.
+func (t *Throttle) Begin(ctx context.Context, c endpoint.Caller, email string) *Try {
+	y := &Try{throttle: t, ctx: ctx, caller: c, email: email, admitted: nothing, counted: nothing}
+	if !t.off {
+		y.admitted = begin(func() (err error) {
+			y.addressID, err = t.admit(ctx, Signin, c)
+			return err
+		})
+	}
+	return y
+}
+
+func nothing() error { return nil }
+
+// Admitted returns a fault of kind TooMany where the address has used up its limit.
+func (y *Try) Admitted() error { return y.admitted() }
+
+// Device is what Throttle.Device makes of the call.
+func (y *Try) Device(userID string) string { return y.throttle.Device(y.caller, userID) }
+
+// Count begins to count a try for the account; a second call is the same as the
+// first. Known says that it comes from a device of the account: then it counts for
+// that, and otherwise for all strangers together.
+//
+// What it returns waits for the count: ErrEarly where the password must not count,
+// whatever it is, and a fault.Away where the database does not answer. A password
+// that was not counted must not be looked at.
+func (y *Try) Count(known bool) (counted func() error) {
+	if y.throttle.off || y.accountID != "" {
+		return y.counted
+	}
+	y.known, y.accountID = known, "account:"+digest(y.email)
+	if known {
+		y.accountID = "device:" + digest(y.email, y.throttle.subject(y.caller))
+	}
+	y.counted = begin(func() error { return y.throttle.enter(y.ctx, y.accountID) })
+	return y.counted
+}
+
+// Wrong says that the password was wrong, or did not count. What was counted stays.
+func (y *Try) Wrong() { y.settled = true }
+
+// Right says that it was right, and begins to give back what was counted.
+func (y *Try) Right() { y.giveBack(true) }
+
+// End waits for what was begun. Where nothing was learnt of the password, it gives
+// back all that was counted.
+func (y *Try) End() {
+	if y.admitted() == nil && !errors.Is(y.counted(), ErrEarly) {
+		y.giveBack(false)
+	}
+	for _, wait := range y.back {
+		if err := wait(); err != nil {
+			y.throttle.log.WarnContext(y.ctx, "a count was not given back", "error", err)
+		}
+	}
+	if y.cancel != nil {
+		y.cancel()
+	}
+}
+
+// giveBack begins to give back what was counted, once: of the address all but what a
+// sign-in weighs that succeeds, of the account the try. A device from which the
+// password was right starts anew: its failures were its owner's.
+func (y *Try) giveBack(right bool) {
+	if y.settled {
+		return
+	}
+	y.settled = true
+	var ctx context.Context // a caller that has left gets it back too
+	ctx, y.cancel = context.WithTimeout(context.WithoutCancel(y.ctx), patience)
+	if y.addressID != "" {
+		weight := Signin.weight
+		if right {
+			weight--
+		}
+		y.back = append(y.back, begin(func() error { return y.throttle.take(ctx, y.addressID, weight) }))
+	}
+	if y.accountID != "" && y.counted() == nil {
+		y.back = append(y.back, begin(func() error {
+			if right && y.known {
+				return y.throttle.forget(ctx, y.accountID)
+			}
+			return y.throttle.take(ctx, y.accountID, 1)
+		}))
+	}
+}
+
+// rounds bounds how often a count begins anew because another was faster: one that
+// began it, one that was the last free one, one that was let in after a wait. Then
+// that other is refused the next time, or it is.
+const rounds = 8
+
+// enter counts a try, or returns ErrEarly. Of any number of tries at once, from any
+// number of processes, as many are let in as next allows one after the other: each is
+// a write whose filter holds what it was decided on.
+func (t *Throttle) enter(ctx context.Context, id string) error {
+	c, err := t.collection(ctx)
+	if err != nil {
+		return err
+	}
+	for range rounds {
+		var f failures
+		err := database.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: id}}), &f)
+		unknown := errors.Is(err, mongo.ErrNoDocuments)
+		if err != nil && !unknown {
+			return database.Translate("find failures", err)
+		}
+		next, now := f.next(t.now())
+		if !now {
+			return t.refuse(ctx, c, id)
+		}
+		won, err := t.swap(ctx, c, id, unknown, f, next)
+		if err != nil || won {
+			return err
+		}
+	}
+	return ErrEarly
+}
+
+// swap writes the next state, if what it was decided on still holds. While tries are
+// free that is only that they are; so those who sign in at once do not hold each other
+// up.
+func (t *Throttle) swap(ctx context.Context, c *mongo.Collection, id string, unknown bool, f, next failures) (won bool, err error) {
+	members := bson.D{{Key: "n", Value: next.N}, {Key: "last", Value: next.Last}, {Key: "expiresAt", Value: next.expires()}}
+	if unknown {
+		_, err := c.InsertOne(ctx, append(bson.D{{Key: "_id", Value: id}}, members...))
+		if mongo.IsDuplicateKeyError(err) {
+			return false, nil
+		}
+		return err == nil, database.Translate("count a try", err)
+	}
+	filter := bson.D{{Key: "_id", Value: id}, {Key: "n", Value: f.N}, {Key: "last", Value: f.Last}}
+	update := bson.D{{Key: "$set", Value: members}}
+	if f.N < free && next.N > 1 {
+		filter = bson.D{{Key: "_id", Value: id}, {Key: "n", Value: bson.D{{Key: "$lt", Value: free}}},
+			{Key: "last", Value: bson.D{{Key: "$gt", Value: next.Last.Add(-quiet)}}}}
+		update = bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: 1}}}, {Key: "$set", Value: members[1:]}}
+	}
+	result, err := c.UpdateOne(ctx, filter, update)
+	if err != nil {
+		return false, database.Translate("count a try", err)
+	}
+	return result.MatchedCount == 1, nil
+}
+
+// refuse counts a try that came too early. Nothing is decided by it: it is for whoever
+// looks into the collection, and so that such a try takes as long as another.
+func (t *Throttle) refuse(ctx context.Context, c *mongo.Collection, id string) error {
+	_, err := c.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$inc", Value: bson.D{{Key: "refused", Value: 1}}}})
+	if err != nil {
+		return database.Translate("count a refused try", err)
+	}
+	return ErrEarly
+}
+
+// forget starts a count anew.
+func (t *Throttle) forget(ctx context.Context, id string) error {
+	c, err := t.collection(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = c.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$set", Value: bson.D{{Key: "n", Value: 0}}}})
+	return database.Translate("forget failures", err)
+}
