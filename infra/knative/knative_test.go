@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/generate/settings"
 	"ticketing.com/auth/infra/knative"
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
@@ -141,6 +142,26 @@ func TestEverySecretThatIsNamedIsMade(t *testing.T) {
 	}
 }
 
+// Who counts is given the right to, and nobody else.
+func TestOnlyWhoCountsMayWriteThere(t *testing.T) {
+	script, err := os.ReadFile("mongodb/users.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range catalog.Functions() {
+		asked, err := settings.Of(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := slices.Contains(asked.Optional, "THROTTLE")
+		may := regexp.MustCompile(`(?m)^  ` + e.Name + `: .*throttles: count`).Match(script)
+		always := strings.Contains(documents(rendered(t, knative.Services), "Service")[e.Name], `target-burst-capacity: "-1"`)
+		if may != counts || always != counts {
+			t.Errorf("%s counts: %v; it may: %v; it has the activator before it: %v", e.Name, counts, may, always)
+		}
+	}
+}
+
 // The script that makes the database's users knows the ones who have a password.
 func TestEveryDatabaseUserIsGivenRights(t *testing.T) {
 	script, err := os.ReadFile("mongodb/users.js")
@@ -148,7 +169,7 @@ func TestEveryDatabaseUserIsGivenRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	var given, want []string
-	for _, m := range regexp.MustCompile(`(?m)^  (\w+): \["`).FindAllStringSubmatch(string(script), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^  (\w+): \{ users: `).FindAllStringSubmatch(string(script), -1) {
 		given = append(given, m[1])
 	}
 	for name := range documents(secrets(t, ""), "Secret") {

@@ -22,7 +22,7 @@ var sources embed.FS
 var services = page("services.yaml.tmpl")
 
 func page(name string) *template.Template {
-	functions := template.FuncMap{"namespace": func() string { return Namespace }}
+	functions := template.FuncMap{"namespace": func() string { return Namespace }, "hops": func() int { return Hops }}
 	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name, "service.yaml.tmpl"))
 }
 
@@ -34,6 +34,7 @@ type service struct {
 	Tells   bool // of changes, so SinkBinding looks for it
 	Takes   bool // events
 	Public  bool // is reached at its own address; the others by the ingress alone
+	Counts  bool // counts by the caller's address, so the way to it must always be the same
 	work
 }
 
@@ -65,6 +66,11 @@ var (
 	// relaying is one run at a time: a second one would send the same again.
 	relaying = work{Concurrency: 1, Target: 1, MaxScale: 1, CPU: "50m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 30}
 )
+
+// Hops is who adds to X-Forwarded-For on the way to a function: the ingress, Knative's
+// activator, its queue-proxy. The base's ConfigMap says so too, for an overlay to say
+// otherwise.
+const Hops = 3
 
 // AllInOne is the name of infra/allinone as a service, beside the functions'.
 const AllInOne = "auth"
@@ -111,6 +117,7 @@ func serviceOf(e endpoint.Endpoint) (service, error) {
 		Main:  "functions/" + e.Name + "/cmd/" + e.Name,
 		Tells: slices.Contains(append(asked.Optional, asked.Required...), "K_SINK"),
 		Takes: len(e.Trigger.Types) > 0,
+		Counts: slices.Contains(asked.Optional, "TRUSTED_PROXIES"),
 	}
 	if slices.Contains(asked.Optional, "HASH_CONCURRENCY") {
 		s.work = hashing
@@ -126,7 +133,7 @@ func serviceOf(e endpoint.Endpoint) (service, error) {
 func allInOne(functions []endpoint.Endpoint) (service, error) {
 	s := service{
 		Spec: endpoint.Spec{Name: AllInOne, Summary: "Every route in one process."},
-		Main: "infra/allinone", Tells: true, Takes: true, Public: true, work: everything,
+		Main: "infra/allinone", Tells: true, Takes: true, Public: true, Counts: true, work: everything,
 	}
 	var required []string
 	for _, e := range functions {

@@ -95,7 +95,7 @@ func Kn(functions []endpoint.Endpoint) ([]byte, error) {
 }
 
 // kn are the flags of a service, a line each. kn has none for the root file system,
-// service links and the ConfigMap, whose values are the defaults.
+// service links and the ConfigMap, whose values are the defaults but for the hops.
 func (s service) kn() []string {
 	lines := []string{
 		fmt.Sprintf(`--namespace %s --image "$(ko build ./%s)" --service-account %s --security-context strict`, Namespace, s.Main, s.Name),
@@ -103,6 +103,10 @@ func (s service) kn() []string {
 		fmt.Sprintf("--scale-min 0 --scale-max %d --scale-metric concurrency --scale-target %d --concurrency-limit %d --timeout %d", s.MaxScale, s.Target, s.Concurrency, s.Timeout),
 		"--annotation-revision autoscaling.knative.dev/scale-to-zero-pod-retention-period=1m --port 8080",
 		fmt.Sprintf("--request cpu=%s,memory=%s --limit cpu=%s,memory=%s --env GOMEMLIMIT=%s", s.CPU, s.Memory, s.CPULimit, s.Memory, s.GoMemory),
+	}
+	if s.Counts {
+		lines[3] += " --annotation-revision autoscaling.knative.dev/target-burst-capacity=-1"
+		lines[4] += fmt.Sprintf(" --env TRUSTED_PROXIES=%d", Hops)
 	}
 	if !s.Public {
 		lines[0] += " --cluster-local"

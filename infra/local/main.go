@@ -34,6 +34,7 @@ import (
 	"ticketing.com/auth/shared/embedded"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -120,13 +121,13 @@ func system(ctx context.Context, listener net.Listener, data string, files map[s
 	}
 	defer stop()
 	w := app.New(environment(uri, files), logs, time.Now)
-	users, all := user.Wire(w, nil), catalog.Together(w)
+	users, counts, all := user.Wire(w, nil), throttle.Wire(w), catalog.Together(w)
 	handler := serve.Handler(w, all...)
 	if err := w.Err(); err != nil {
 		return err
 	}
 	defer closed(w)
-	if err := users.Prepare(ctx); err != nil {
+	if err := errors.Join(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
 		return err
 	}
 	greet(os.Stdout, listener.Addr(), all, serve.Events(w))

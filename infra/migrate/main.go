@@ -1,4 +1,5 @@
-// Command migrate creates the indexes that the user store relies on. It may be
+// Command migrate creates the indexes that the user store relies on, and that which
+// sweeps out what the throttle has counted. It may be
 // run again, and by several at once.
 //
 //	MONGODB_URI=mongodb://… migrate
@@ -9,12 +10,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"os"
 	"time"
 
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -26,14 +29,14 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	w := app.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
-	users := user.Wire(w, nil)
+	users, counts := user.Wire(w, nil), throttle.Wire(w)
 	if err := w.Err(); err != nil {
 		app.Complain(os.Stderr, "migrate", err)
 		return app.ExitSettings
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
-	if err := users.Prepare(ctx); err != nil {
+	if err := cmp.Or(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
 		w.Log().Error("migrate", "error", err)
 		return 1
 	}

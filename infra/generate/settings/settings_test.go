@@ -41,6 +41,10 @@ func TestAFunctionIsToldOfWhatItReadsAndNoMore(t *testing.T) {
 		if slices.Contains(s.Optional, "HASH_MEMORY_KIB") != hashes {
 			t.Errorf("%s hashes: %v", e.Name, s.Optional)
 		}
+		counts := hashes || e.Name == "refresh"
+		if slices.Contains(s.Optional, "THROTTLE") != counts || slices.Contains(s.Optional, "TRUSTED_PROXIES") != counts {
+			t.Errorf("%s counts: %v", e.Name, s.Optional)
+		}
 		if !slices.Contains(s.Optional, "LOG_LEVEL") || !slices.IsSorted(s.Optional) {
 			t.Errorf("%s: %v", e.Name, s.Optional)
 		}

@@ -8,17 +8,18 @@
 //
 //   mongosh --nodb --file users.js
 
+const count = ["find", "insert", "update"], index = ["createCollection", "createIndex"];
 const may = {
-  signup: ["find", "insert", "update"], // finds what an Idempotency-Key has made
-  signin: ["find", "update"],
-  signout: ["find", "update"],
-  currentuser: ["find"],
-  refresh: ["find", "update"],
-  relay: ["find", "update"],
-  auth: ["find", "insert", "update"], // every route in one process
-  migrate: ["createCollection", "createIndex"],
+  signup: { users: ["find", "insert", "update"], throttles: count }, // finds what an Idempotency-Key has made
+  signin: { users: ["find", "update"], throttles: count },
+  signout: { users: ["find", "update"] },
+  currentuser: { users: ["find"] },
+  refresh: { users: ["find", "update"], throttles: count },
+  relay: { users: ["find", "update"] },
+  auth: { users: ["find", "insert", "update"], throttles: count }, // every route in one process
+  migrate: { users: index, throttles: index },
 };
-const database = "users", collection = "users";
+const database = "users";
 
 const uri = process.env.MONGODB_URI, passwords = JSON.parse(process.env.PASSWORDS);
 const only = process.env.ONLY ? process.env.ONLY.split(" ") : Object.keys(may);
@@ -36,11 +37,12 @@ if (!primary(mongo)) {
 for (const name of only) {
   if (!passwords[name]) throw new Error("PASSWORDS has none for " + name);
   const db = mongo.getDB(database);
-  const role = { privileges: [{ resource: { db: database, collection }, actions: may[name] }], roles: [] };
+  const privileges = Object.entries(may[name]).map(([collection, actions]) => ({ resource: { db: database, collection }, actions }));
+  const role = { privileges, roles: [] };
   const user = { pwd: passwords[name], roles: [{ role: name, db: database }] };
   db.getRole(name) ? db.updateRole(name, role) : db.createRole({ role: name, ...role });
   db.getUser(name) ? db.updateUser(name, user) : db.createUser({ user: name, ...user });
-  print(name + " may " + may[name].join(", "));
+  for (const [collection, actions] of Object.entries(may[name])) print(name + " may " + actions.join(", ") + " " + collection);
 }
 
 // reached waits for a server that is starting, for two minutes.
