@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,7 +51,7 @@ type system struct {
 	users  *mongo.Collection
 }
 
-func start(b *testing.B) system {
+func start(b *testing.B, more ...string) system {
 	b.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -58,7 +59,11 @@ func start(b *testing.B) system {
 	}
 	signing, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private)}})
 	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
-	settings := map[string]string{"MONGODB_URI": mongotest.URI(b), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying)}
+	settings := map[string]string{"MONGODB_URI": mongotest.URI(b), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying), "THROTTLE": "off"}
+	for _, s := range more {
+		name, value, _ := strings.Cut(s, "=")
+		settings[name] = value
+	}
 	w := app.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
 	server := httptest.NewServer(serve.Handler(w, signup.Endpoint, signin.Endpoint, currentuser.Endpoint))
@@ -177,6 +182,37 @@ func BenchmarkSignin(b *testing.B) {
 			}
 		})
 	})
+}
+
+// BenchmarkThrottle compares sign-ins that are counted with the same that are not. Each
+// comes from another address, as those of many people do.
+func BenchmarkThrottle(b *testing.B) {
+	for _, c := range []struct{ name, setting string }{{"off", "THROTTLE=off"}, {"on", "THROTTLE=on"}} {
+		s := start(b, c.setting, "TRUSTED_PROXIES=1")
+		var n atomic.Int64
+		signin := func(b *testing.B) {
+			i := n.Add(1)
+			r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.url+"/api/users/signin", strings.NewReader(credentials))
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255))
+			read(b, r)
+		}
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				signin(b)
+			}
+		})
+		b.Run(c.name+", all cores", func(b *testing.B) {
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					signin(b)
+				}
+			})
+		})
+	}
 }
 
 // BenchmarkValidate decodes and validates a sign-up.
