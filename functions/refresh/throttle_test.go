@@ -12,8 +12,9 @@ import (
 
 // The limit is high, so most of its requests here carry tokens that are well formed
 // and nobody's.
-func TestTheAddressIsThrottled(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+func TestTheAddressIsThrottled(t *testing.T) { endpointtest.EveryDoor(t, refresh.Endpoint, throttled) }
+
+func throttled(t *testing.T, b *endpointtest.Bench) {
 	g := b.Given(t, "ann@example.com", "a password")
 	call := func(token, from string) endpointtest.Call {
 		c := exchange(token)
@@ -49,4 +50,13 @@ func TestWhatTheThrottleAsksOfTheDatabase(t *testing.T) {
 			t.Errorf("%s: %s", setting, got)
 		}
 	}
+}
+
+// It guards the database, not a secret: where it cannot count, nobody is logged out.
+func TestWhereItCannotCountSessionsGoOn(t *testing.T) {
+	tap := mongotest.NewTap(t)
+	b := endpointtest.New(t, refresh.Endpoint, "MONGODB_URI="+tap.URI)
+	g := b.Given(t, "ann@example.com", "a password")
+	tap.Stall("throttles")
+	b.Do(t, exchange(g.RefreshToken)).Grant(t)
 }

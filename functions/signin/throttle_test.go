@@ -266,3 +266,22 @@ func TestTheThrottleCanBeOff(t *testing.T) {
 		t.Errorf("%d devices are remembered", n)
 	}
 }
+
+// It guards a secret: where it cannot count, no password is looked at.
+func TestWhereItCannotCountNobodySignsIn(t *testing.T) {
+	tap := mongotest.NewTap(t)
+	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI)
+	b.Given(t, "ann@example.com", secret)
+	tap.Stall("throttles")
+	began := time.Now()
+	for name, password := range map[string]string{"the right password": secret, "a wrong one": "wrong"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			endpointtest.Check(t, endpointtest.Case{Status: http.StatusServiceUnavailable, Want: http.Header{"Retry-After": {"1"}},
+				JSON: endpointtest.Errors("The service is unavailable. Try again shortly.")}, b.Do(t, attempt(owner, "ann", password)))
+			if took := time.Since(began); took > 10*time.Second { // the budget of a request, doubled for a busy machine
+				t.Errorf("it took %s", took)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"ticketing.com/auth/functions/signup"
 	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/mongotest"
 )
 
 func TestTheAddressIsThrottled(t *testing.T) {
@@ -44,4 +45,12 @@ func TestTheFirstDeviceIsRemembered(t *testing.T) {
 			t.Errorf("%v %v", a.Devices, err)
 		}
 	}
+}
+
+// It guards the machine, not a secret: where it cannot count, nobody is kept out.
+func TestWhereItCannotCountPeopleSignUp(t *testing.T) {
+	tap := mongotest.NewTap(t)
+	b := endpointtest.New(t, signup.Endpoint, "MONGODB_URI="+tap.URI)
+	tap.Stall("throttles")
+	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 }

@@ -20,6 +20,14 @@ type Tap struct {
 
 	mu       sync.Mutex
 	commands []string
+	stalled  string
+}
+
+// Stall has the commands of a collection stay without an answer from now on.
+func (tap *Tap) Stall(collection string) {
+	tap.mu.Lock()
+	defer tap.mu.Unlock()
+	tap.stalled = collection
 }
 
 // NewTap gives a database of this call's own behind a tap.
@@ -70,7 +78,9 @@ func (tap *Tap) carry(client net.Conn, server string) {
 		if err != nil {
 			return
 		}
-		tap.note(message)
+		if stalled := tap.note(message); stalled {
+			continue
+		}
 		if _, err := to.Write(message); err != nil {
 			return
 		}
@@ -89,24 +99,26 @@ func readMessage(r io.Reader) ([]byte, error) {
 	return message, err
 }
 
-// note remembers the command of an OP_MSG: after header, flags and the kind of its
-// section comes a document, whose first member is named after the command.
-func (tap *Tap) note(message []byte) {
+// note remembers the command of an OP_MSG, and tells whether it is stalled: after
+// header, flags and the kind of its section comes a document, whose first member is
+// named after the command.
+func (tap *Tap) note(message []byte) (stalled bool) {
 	const opcode, opMsg, document = 12, 2013, 16 + 4 + 1
 	if len(message) < document || binary.LittleEndian.Uint32(message[opcode:]) != opMsg {
-		return
+		return false
 	}
 	first, err := bson.Raw(message[document:]).IndexErr(0)
 	if err != nil {
-		return
+		return false
 	}
 	collection, is := first.Value().StringValueOK() // what is of no collection is the driver's own business
 	if !is {
-		return
+		return false
 	}
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
 	tap.commands = append(tap.commands, first.Key()+" "+collection)
+	return collection == tap.stalled
 }
 
 // Commands returns what was asked since the last time, such as "find users", in the

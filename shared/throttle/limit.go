@@ -23,7 +23,7 @@ type Limit struct {
 	Name   string
 	Quota  int           // requests in a window
 	Window time.Duration // windows follow each other, the same for everybody
-	weight int           // a request that succeeds weighs 1, any other this much; 1 where it is 0
+	weight int           // of a wrong password; any other request weighs 1
 }
 
 var (

@@ -46,6 +46,7 @@ func (f failures) wait() time.Duration {
 func (f failures) next(now time.Time) (failures, bool) {
 	now = now.Truncate(time.Millisecond) // as MongoDB keeps it
 	switch allowed := f.Last.Add(f.wait()); {
+	case f.Last.Sub(now) > longestWait: // a process whose clock is wrong wrote that; nobody waits for it
 	case !now.Before(allowed.Add(quiet)):
 		return failures{1, now}, true
 	case f.N >= free && now.Before(allowed):
@@ -54,7 +55,9 @@ func (f failures) next(now time.Time) (failures, bool) {
 	return failures{f.N + 1, now}, true
 }
 
-func (f failures) expires() time.Time { return f.Last.Add(f.wait() + quiet) }
+// expires is later than the failures are forgotten: the database, which sweeps them
+// out, has a clock of its own.
+func (f failures) expires() time.Time { return f.Last.Add(f.wait() + 2*quiet) }
 
 // A Try is one sign-in, from its first moment to its answer. Counting costs it no
 // time: its address is counted while the account is read, its try while the password
@@ -129,7 +132,7 @@ func (y *Try) Wrong() { y.settled = true }
 func (y *Try) Right() { y.giveBack(true) }
 
 // End waits for what was begun. Where nothing was learnt of the password, it gives
-// back all that was counted.
+// back what was counted.
 func (y *Try) End() {
 	if y.admitted() == nil && !errors.Is(y.counted(), ErrEarly) {
 		y.giveBack(false)
@@ -144,9 +147,10 @@ func (y *Try) End() {
 	}
 }
 
-// giveBack begins to give back what was counted, once: of the address all but what a
-// sign-in weighs that succeeds, of the account the try. A device from which the
-// password was right starts anew: its failures were its owner's.
+// giveBack begins to give back what was counted, once: of the address all but what
+// every sign-in weighs, since one that came to nothing has cost something too; of the
+// account the try. A device from which the password was right starts anew: its
+// failures were its owner's.
 func (y *Try) giveBack(right bool) {
 	if y.settled {
 		return
@@ -155,11 +159,7 @@ func (y *Try) giveBack(right bool) {
 	var ctx context.Context // a caller that has left gets it back too
 	ctx, y.cancel = context.WithTimeout(context.WithoutCancel(y.ctx), patience)
 	if y.addressID != "" {
-		weight := Signin.weight
-		if right {
-			weight--
-		}
-		y.back = append(y.back, begin(func() error { return y.throttle.take(ctx, y.addressID, weight) }))
+		y.back = append(y.back, begin(func() error { return y.throttle.take(ctx, y.addressID, Signin.weight-1) }))
 	}
 	if y.accountID != "" && y.counted() == nil {
 		y.back = append(y.back, begin(func() error {
