@@ -25,7 +25,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -107,9 +109,16 @@ func digest(parts ...string) string {
 }
 
 // begin starts work that its caller waits for later, as it must: nothing runs on
-// after an answer.
+// after an answer. A panic in it becomes its error, since nobody else could recover.
 func begin(work func() error) (wait func() error) {
 	done := make(chan error, 1)
-	go func() { done <- work() }()
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("panic: a %T\n%s", p, debug.Stack())
+			}
+		}()
+		done <- work()
+	}()
 	return sync.OnceValue(func() error { return <-done })
 }

@@ -375,6 +375,13 @@ func TestWhereItIsOffNothingIsCountedOrAsked(t *testing.T) {
 	}
 }
 
+func TestAPanicBesideTheRequestIsAnError(t *testing.T) {
+	wait := begin(func() error { panic("a secret") })
+	if err := errors.Join(wait(), wait()); err == nil || strings.Contains(err.Error(), "a secret") {
+		t.Error(err)
+	}
+}
+
 func TestPrepareMayBeRepeatedAndSweeps(t *testing.T) {
 	uri := mongotest.URI(t)
 	throttle := process(t, uri, at(noon))
