@@ -114,9 +114,9 @@ func serviceOf(e endpoint.Endpoint) (service, error) {
 	}
 	s := service{
 		Spec: e.Spec, work: reading,
-		Main:  "functions/" + e.Name + "/cmd/" + e.Name,
-		Tells: slices.Contains(append(asked.Optional, asked.Required...), "K_SINK"),
-		Takes: len(e.Trigger.Types) > 0,
+		Main:   "functions/" + e.Name + "/cmd/" + e.Name,
+		Tells:  slices.Contains(append(asked.Optional, asked.Required...), "K_SINK"),
+		Takes:  len(e.Trigger.Types) > 0,
 		Counts: slices.Contains(asked.Optional, "TRUSTED_PROXIES"),
 	}
 	if slices.Contains(asked.Optional, "HASH_CONCURRENCY") {
