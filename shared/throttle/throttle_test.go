@@ -150,8 +150,12 @@ func TestOfManyRequestsOfAnAddressInTwoProcessesItsQuotaIsAdmitted(t *testing.T)
 	uri := mongotest.URI(t)
 	processes := []*Throttle{process(t, uri, at(noon)), process(t, uri, at(noon))}
 	limit := Limit{Name: "test", Quota: 20, Window: time.Minute}
-	if n := race(t, 100, tooMany, func(i int) error { return processes[i%2].Admit(t.Context(), limit, from("192.0.2.1:1")) }); n != 20 {
-		t.Errorf("%d of 100 were admitted", n)
+	n := 0
+	for range 5 { // no more at once than the embedded database answers within patience
+		n += race(t, 16, tooMany, func(i int) error { return processes[i%2].Admit(t.Context(), limit, from("192.0.2.1:1")) })
+	}
+	if n != 20 {
+		t.Errorf("%d of 80 were admitted", n)
 	}
 	for name, c := range map[string]struct {
 		limit Limit
