@@ -157,7 +157,7 @@ func (y *Try) giveBack(right bool) {
 	}
 	y.settled = true
 	var ctx context.Context // a caller that has left gets it back too
-	ctx, y.cancel = context.WithTimeout(context.WithoutCancel(y.ctx), patience)
+	ctx, y.cancel = context.WithTimeout(context.WithoutCancel(y.ctx), y.patience())
 	if y.addressID != "" {
 		y.back = append(y.back, begin(func() error { return y.throttle.take(ctx, y.addressID, Signin.weight-1) }))
 	}
@@ -170,6 +170,20 @@ func (y *Try) giveBack(right bool) {
 		}))
 	}
 }
+
+// patience is how long it may take to give back: where the time of the request has run
+// out, no longer than its caller still waits, who was promised an answer.
+func (y *Try) patience() time.Duration {
+	deadline, limited := y.ctx.Deadline()
+	if !limited {
+		return patience
+	}
+	return min(patience, max(time.Until(deadline), 0)+overtime)
+}
+
+// overtime is what is left of a caller's five seconds when the budget of a request has
+// run out, but for the way back.
+const overtime = 250 * time.Millisecond
 
 // rounds bounds how often a count begins anew because another was faster: one that
 // began it, one that was the last free one, one that was let in after a wait. Then
