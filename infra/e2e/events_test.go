@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,14 +82,22 @@ func (s *system) drain(t *testing.T, uri string) {
 // bearer reads who a token is of, and of which session, as other services do.
 func bearer(t *testing.T, token string) (of change) {
 	t.Helper()
+	of, err := claimed(token)
+	if err != nil {
+		t.Error(err)
+	}
+	return of
+}
+
+func claimed(token string) (change, error) {
 	var claims struct{ Sub, Sid string }
 	_, rest, _ := strings.Cut(token, ".")
 	payload, _, _ := strings.Cut(rest, ".")
 	read, err := base64.RawURLEncoding.DecodeString(payload)
 	if err = cmp.Or(err, json.Unmarshal(read, &claims)); err != nil || claims.Sub == "" || claims.Sid == "" {
-		t.Errorf("no token of a session: %q %v", token, err)
+		return change{}, fmt.Errorf("no token of a session: %q %v", token, err)
 	}
-	return change{user: claims.Sub, session: claims.Sid}
+	return change{user: claims.Sub, session: claims.Sid}, nil
 }
 
 func (of change) is(kind string) change { return change{of.user, of.session, kind} }
@@ -291,12 +300,16 @@ func (s *system) stream(t *testing.T, email string, acknowledge func(kind, token
 // The same without chance: a function is killed when the database has done the
 // first of its commands, or the second, and so on to the last, and never learns
 // that it was done. Between two commands there is no other state to be killed in.
+// Asked to stop at the same moments, it answers first.
 func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 	whole, sink := t, newSink(t)
 	line := newLine(t, mongotest.Server(t).URI())
 	s := startTold(t, line.uri, sink, "SESSION_LIMIT=1")
 	post := func(function, bearer, body string) error {
-		_, _, _, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+		if status >= http.StatusInternalServerError {
+			err = fmt.Errorf("%s: %d %s", function, status, answer)
+		}
 		return err
 	}
 	signup := func(t *testing.T, email string) granted {
@@ -318,6 +331,10 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 		{"a sign-out", "signout", func(t *testing.T, email string) func() error {
 			g := signup(t, email)
 			return func() error { return post("signout", g.Token, "") }
+		}},
+		{"a refresh", "refresh", func(t *testing.T, email string) func() error {
+			g := signup(t, email)
+			return func() error { return post("refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`) }
 		}},
 		{"a theft", "refresh", func(t *testing.T, email string) func() error {
 			first := signup(t, email)
@@ -366,6 +383,19 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 			}
 			if kills == 0 {
 				t.Error("it asks the database for nothing")
+			}
+			// and asked to stop there, it finishes what it has begun
+			for n := range kills {
+				act := c.prepare(t, fmt.Sprintf("t%d-%d@example.com", i, n))
+				asked := line.strikeAfter(n+1, func() { s.all[c.victim].Send(syscall.SIGTERM) })
+				if err := act(); err != nil || !asked() {
+					t.Errorf("asked to stop after command %d: %v", n+1, err)
+				}
+				<-s.all[c.victim].Done()
+				if code := s.all[c.victim].Signal(os.Kill); code != 0 {
+					t.Errorf("asked to stop after command %d: exit code %d", n+1, code)
+				}
+				s.restart(whole, c.victim)
 			}
 			s.drain(t, line.uri)
 			sink.audit(t, line.uri)

@@ -55,9 +55,12 @@ func TestAFunctionNeedsTheSettingsOfItsRoleAndNoOther(t *testing.T) {
 type system struct {
 	all map[string]*e2e.Process
 	env map[string][]string
+
+	mu   sync.Mutex // held where functions are restarted while others call them
+	past map[string]string
 }
 
-func start(t *testing.T, uri string, more ...string) *system {
+func start(t testing.TB, uri string, more ...string) *system {
 	t.Helper()
 	keys := t.TempDir()
 	if err := keyring.Create(keys, time.Now()); err != nil {
@@ -68,7 +71,7 @@ func start(t *testing.T, uri string, more ...string) *system {
 		"SIGNING_KEYS":   "SIGNING_KEYS_FILE=" + filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS": "VERIFYING_KEYS_FILE=" + filepath.Join(keys, keyring.VerifyingFile),
 	}
-	s := &system{all: map[string]*e2e.Process{}, env: map[string][]string{}}
+	s := &system{all: map[string]*e2e.Process{}, env: map[string][]string{}, past: map[string]string{}}
 	for name, needs := range secrets {
 		if name == "relay" {
 			continue // it is woken where there are events
@@ -84,7 +87,35 @@ func start(t *testing.T, uri string, more ...string) *system {
 	return s
 }
 
-func (s *system) restart(t *testing.T, name string) { s.all[name] = e2e.Start(t, name, s.env[name]...) }
+// restart starts a function again, at another address. What the one before has logged
+// is kept.
+func (s *system) restart(t testing.TB, name string) {
+	next := e2e.Start(t, name, s.env[name]...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := s.all[name]; last != nil {
+		s.past[name] += last.Logs()
+	}
+	s.all[name] = next
+}
+
+// url is where a function is now.
+func (s *system) url(function string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[function].URL
+}
+
+// logs are what every function has logged since the start of the system.
+func (s *system) logs() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[string]string{}
+	for name, p := range s.all {
+		all[name] = s.past[name] + p.Logs()
+	}
+	return all
+}
 
 func (s *system) post(t *testing.T, function, bearer, body string) (int, http.Header, string) {
 	t.Helper()

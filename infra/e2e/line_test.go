@@ -12,13 +12,14 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 )
 
-// A line is the way to a database. It can be cut after a command.
+// A line is the way to a database. It counts commands, and can be cut after one.
 type line struct {
 	uri string
 
 	mu   sync.Mutex
 	left int    // commands until the cut
 	cut  func() // nil: none
+	lost bool   // whether the answer is
 }
 
 func newLine(t *testing.T, uri string) *line {
@@ -54,9 +55,18 @@ func newLine(t *testing.T, uri string) *line {
 // from now on, and lose that answer. The function it returns takes that back, and
 // tells whether it has happened.
 func (l *line) cutAfter(commands int, cut func()) (happened func() bool) {
+	return l.after(commands, true, cut)
+}
+
+// strikeAfter is cutAfter, but the answer is not lost.
+func (l *line) strikeAfter(commands int, strike func()) (happened func() bool) {
+	return l.after(commands, false, strike)
+}
+
+func (l *line) after(commands int, lost bool, cut func()) (happened func() bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.left, l.cut = commands, cut
+	l.left, l.cut, l.lost = commands, cut, lost
 	return func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -102,7 +112,7 @@ func (l *line) cuts(command []byte) bool {
 		return false
 	}
 	l.cut()
-	return true
+	return l.lost
 }
 
 // message reads one message of MongoDB's wire protocol: it begins with its length.

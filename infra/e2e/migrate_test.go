@@ -48,7 +48,7 @@ func TestAMigratedDatabaseTakesNoEmailTwice(t *testing.T) {
 	}
 }
 
-func migrated(t *testing.T, uri string) {
+func migrated(t testing.TB, uri string) {
 	t.Helper()
 	code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate")
 	if code != 0 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, inPlace) {

@@ -1,0 +1,130 @@
+package e2e_test
+
+import (
+	"flag"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/shared/mongotest"
+)
+
+// long is for how long each fault lasts, where the short form, which runs with all
+// tests, is not enough: go test -run=TestFaults ./infra/e2e -faults=1m
+var long = flag.Duration("faults", 0, "how long each fault lasts; a few seconds if 0")
+
+// throttled are the settings under which the crowd lives: everything is on.
+var throttled = []string{"THROTTLE=on", "TRUSTED_PROXIES=1"}
+
+// TestFaultsOfTheDatabase has the database fail in each way while people use the
+// system: every answer is honest and comes in time, and nothing that was acknowledged
+// is lost.
+func TestFaultsOfTheDatabase(t *testing.T) {
+	type fault struct {
+		name  string
+		lasts time.Duration // longer than the budget of a request, where it is about time
+		begin func(*wire, *mongotest.Instance)
+	}
+	together(t, map[string][]fault{
+		"slow":    {{"slow", 6 * time.Second, func(w *wire, _ *mongotest.Instance) { w.is(slow) }}},
+		"stalled": {{"stalled", 5 * time.Second, func(w *wire, _ *mongotest.Instance) { w.is(stalled) }}},
+		"away": {
+			{"cut", time.Second, func(w *wire, _ *mongotest.Instance) { w.is(cut) }},
+			{"refusing", 4 * time.Second, func(w *wire, _ *mongotest.Instance) { w.is(refusing) }},
+			{"restarted in the middle", time.Second, func(_ *wire, db *mongotest.Instance) { db.Kill() }},
+		},
+	}, func(t *testing.T, faults []fault) {
+		db, sink := mongotest.Server(t), newSink(t)
+		where, err := url.Parse(db.URI())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWire(t, where.Host)
+		where.Host = w.addr
+		s := startTold(t, where.String(), sink, throttled...)
+		crowd := newCrowd(s, 6, 20*time.Millisecond, false)
+		crowd.await(t, 6) // by now each is at another step
+		for _, f := range faults {
+			f.begin(w, db)
+			time.Sleep(max(f.lasts, *long))
+			db.Start() // where it was killed
+			if err := w.is(sound); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			crowd.await(t, 6) // no function is restarted
+			t.Logf("%s: six lives later it is %.1f s", f.name, time.Since(began).Seconds())
+		}
+		crowd.end()
+		crowd.hold(t, db.URI(), sink)
+	})
+}
+
+// together runs subtests at the same time, however few cores there are: they mostly
+// wait.
+func together[Case any](t *testing.T, cases map[string]Case, run func(*testing.T, Case)) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	for name, c := range cases {
+		group.Go(func() { t.Run(name, func(t *testing.T) { run(t, c) }) })
+	}
+}
+
+// TestFaultsOfTheSink has the sink fail in each way. Nobody who calls notices more
+// of it than the time that K_SINK_TIMEOUT allows.
+func TestFaultsOfTheSink(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	w := newWire(t, strings.TrimPrefix(sink.URL, "http://"))
+	sink.URL = "http://" + w.addr
+	s := startTold(t, uri, sink, append(throttled, "K_SINK_TIMEOUT=100ms")...)
+	crowd := newCrowd(s, 4, 5*time.Millisecond, false)
+	for _, m := range []mood{slow, stalled, cut, refusing, sound} {
+		if err := w.is(m); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(*long)
+		crowd.await(t, 4)
+	}
+	crowd.end()
+	for kind, n := range crowd.counts {
+		if strings.HasSuffix(kind, " 503") {
+			t.Errorf("%s × %d: that the sink is away is no reason", kind, n)
+		}
+	}
+	crowd.hold(t, uri, sink)
+}
+
+// TestFaultsOfTheFunctions has each function that writes be stopped and killed again
+// and again under load, after one command of somebody's, or two, and so on.
+func TestFaultsOfTheFunctions(t *testing.T) {
+	sink := newSink(t)
+	line := newLine(t, mongotest.Server(t).URI())
+	s := startTold(t, line.uri, sink, throttled...)
+	crowd := newCrowd(s, 3, 5*time.Millisecond, true)
+	victims := []string{"signup", "signin", "refresh", "signout"}
+	for began, n := time.Now(), 0; n < 3*len(victims) || time.Since(began) < *long; n++ {
+		victim, signal := victims[n%len(victims)], os.Kill
+		if n/len(victims)%2 == 0 {
+			signal = syscall.SIGTERM
+		}
+		struck := make(chan struct{})
+		line.strikeAfter(1+n/len(victims)%8, func() { close(struck) })
+		select {
+		case <-struck:
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody asks the database for anything")
+		}
+		if code := s.all[victim].Signal(signal); signal == syscall.SIGTERM && code != 0 {
+			t.Errorf("%s: exit code %d: %s", victim, code, s.all[victim].Logs())
+		}
+		s.restart(t, victim)
+		crowd.await(t, 1)
+	}
+	crowd.end()
+	crowd.mortal = false
+	crowd.hold(t, line.uri, sink)
+}

@@ -1,0 +1,172 @@
+package e2e_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A wire is the way to a server, with what can be wrong with one. It knows no
+// protocol, so it serves before the database as before the sink.
+type wire struct {
+	addr string // where it is, all the time
+
+	to string
+
+	mu       sync.Mutex
+	mood     mood
+	changed  chan struct{} // closed when the mood is another
+	listener net.Listener  // nil while it refuses
+	open     map[net.Conn]bool
+	accepted int
+	replies  int
+}
+
+// A mood is what is wrong with a wire.
+type mood string
+
+const (
+	sound    mood = "sound"
+	slow     mood = "slow"     // each reply comes a second late
+	stalled  mood = "stalled"  // it takes a connection and what is sent, and no answer comes
+	cut      mood = "cut"      // every third reply is reset in the middle
+	refusing mood = "refusing" // nobody listens
+)
+
+// newWire lays a wire to an address, on a port below those that the kernel hands
+// out: it must be free still after the wire has refused for a while.
+func newWire(t testing.TB, to string) *wire {
+	t.Helper()
+	w := &wire{to: to, mood: sound, changed: make(chan struct{}), open: map[net.Conn]bool{}}
+	var err error
+	for range 20 {
+		w.addr = fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000))
+		if err = w.listen(); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.is(refusing) })
+	return w
+}
+
+func (w *wire) listen() error {
+	listener, err := net.Listen("tcp", w.addr)
+	if err != nil {
+		return err
+	}
+	w.listener = listener
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go w.carry(near)
+		}
+	}()
+	return nil
+}
+
+// is changes the mood. What was held up in a stall goes on; a wire that refuses
+// drops whoever is connected.
+func (w *wire) is(m mood) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mood = m
+	close(w.changed)
+	w.changed = make(chan struct{})
+	switch {
+	case m == refusing && w.listener != nil:
+		w.listener.Close()
+		w.listener = nil
+		for c := range w.open {
+			reset(c)
+		}
+	case m != refusing && w.listener == nil:
+		return w.listen()
+	}
+	return nil
+}
+
+// reset closes a connection so that the other end reads an error and no end.
+func reset(c net.Conn) {
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+}
+
+// carry joins a connection with the server. In a stall what is lost is the question
+// on one connection and the answer on the next, so that of the commands nobody
+// hears of again some were obeyed.
+func (w *wire) carry(near net.Conn) {
+	far, err := net.Dial("tcp", w.to)
+	if err != nil {
+		reset(near)
+		return
+	}
+	w.mu.Lock()
+	w.accepted++
+	deaf := w.accepted%2 == 0
+	w.open[near], w.open[far] = true, true
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.open, near)
+		delete(w.open, far)
+	}()
+	var group sync.WaitGroup
+	group.Go(func() { w.pump(near, far, deaf, false) })
+	group.Go(func() { w.pump(far, near, !deaf, true) })
+	group.Wait()
+}
+
+// pump carries what comes one way. Mute says that a stall holds it up.
+func (w *wire) pump(from, to net.Conn, mute, reply bool) {
+	defer from.Close()
+	defer to.Close()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		if err != nil {
+			return
+		}
+		for held := true; held; {
+			m, changed, third := w.now(reply)
+			held = false
+			switch {
+			case m == stalled && mute:
+				<-changed
+				held = true // by the next mood
+			case m == slow && reply:
+				select {
+				case <-time.After(time.Second):
+				case <-changed:
+				}
+			case m == cut && third:
+				to.Write(buffer[:n/2])
+				reset(to)
+				return
+			}
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// now returns the mood, what is closed when it changes, and whether this is a third
+// reply.
+func (w *wire) now(reply bool) (m mood, changed chan struct{}, third bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if reply {
+		w.replies++
+	}
+	return w.mood, w.changed, reply && w.replies%3 == 0
+}
