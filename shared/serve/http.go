@@ -90,7 +90,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
 	body := &watched{ReadCloser: r.Body, done: r.ContentLength == 0}
 	r.Body = body
-	w = &polite{w, body}
+	w = &polite{w, body, len(r.TransferEncoding) > 0}
 	if d.events != nil && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath {
 		d.events.ServeHTTP(w, r.WithContext(ctx))
 		return
@@ -101,13 +101,21 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // A polite writer tells a caller whose body was not read to its end that the
 // connection closes. Else the server would wait for the rest, to find the next
 // request after it.
+//
+// After chunks it closes as well. Where a request has a length beside them net/http
+// takes the chunks and hides the length; a proxy that took the length would see
+// another request behind it than the server does (RFC 9112 §6.1: "MUST close").
 type polite struct {
 	http.ResponseWriter
-	body *watched
+	body    *watched
+	chunked bool
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (p *polite) WriteHeader(status int) {
+	if p.chunked {
+		p.Header().Set("Connection", "close")
+	}
 	if !p.body.done {
 		p.Header().Set("Connection", "close")
 		// a caller in the middle of sending must be able to see the answer before
