@@ -28,12 +28,12 @@ func Lambda(handler http.Handler) func(context.Context, events.APIGatewayV2HTTPR
 	return func(ctx context.Context, e events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
 		w := &answer{header: http.Header{}, status: http.StatusOK}
 		r, err := lambdaRequest(ctx, e)
-		if err != nil { // no gateway sends this; somebody who may invoke the function did
+		if err == nil {
+			handler.ServeHTTP(w, r)
+		} else { // no gateway sends this; somebody who may invoke the function did
 			endpoint.Refuse(fault.New(fault.Invalid, "The request is malformed.")).Write(w)
-			return w.proxied(), nil
 		}
-		handler.ServeHTTP(w, r)
-		if r.Method == http.MethodHead {
+		if e.RequestContext.HTTP.Method == http.MethodHead {
 			w.body.Reset()
 		}
 		return w.proxied(), nil

@@ -37,6 +37,12 @@ func echo(gate chan struct{}) endpoint.Endpoint {
 		})
 }
 
+// needless is a function that asks for nothing.
+var needless = endpoint.Define(endpoint.Spec{Name: "needless", Method: http.MethodGet, Path: "/needless", Success: http.StatusOK},
+	func(*app.Wiring) endpoint.Handler[endpoint.None, string] {
+		return func(context.Context, endpoint.None) (string, error) { return "hello", nil }
+	})
+
 // needy is a function that asks for all there is.
 var needy = endpoint.Define(endpoint.Spec{Name: "needy", Method: http.MethodGet, Path: "/needy", Success: http.StatusOK},
 	func(w *app.Wiring) endpoint.Handler[endpoint.None, string] {
