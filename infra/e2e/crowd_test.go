@@ -196,6 +196,7 @@ func (c *crowd) insist(pause time.Duration, call func() (int, string)) (a answer
 	for !c.stopped(pause) {
 		status, body := call()
 		if status == 0 || status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+			time.Sleep(250 * time.Millisecond) // they were told to wait a second
 			continue
 		}
 		a.status = status

@@ -142,6 +142,7 @@ func (g *gate) pass(request message, client, backend net.Conn, replies *bufio.Re
 	if err != nil || !request.wantsReply() {
 		return err
 	}
+	reply.nameFullDisk()
 	_, err = client.Write(reply)
 	return err
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 // These tests hold the gate to its word with backends that do what FerretDB
@@ -426,5 +428,31 @@ func TestAStopDoesNotWaitForEverForASlowReader(t *testing.T) {
 	b.stop(ctx)
 	if ctx.Err() == nil {
 		t.Error("stop returned though the reply could not have been written")
+	}
+}
+
+func TestTheErrorOfAFullDiskHasMongoDBsCode(t *testing.T) {
+	const text = "[db.go:167 fsql.(*DB).InTransaction] database or disk is full (13)"
+	for name, c := range map[string]struct {
+		reply bson.D
+		want  int32
+	}{
+		"a full disk":               {bson.D{{Key: "ok", Value: 0.0}, {Key: "errmsg", Value: text}, {Key: "code", Value: int32(1)}}, 14031},
+		"another internal error":    {bson.D{{Key: "ok", Value: 0.0}, {Key: "errmsg", Value: "x"}, {Key: "code", Value: int32(1)}}, 1},
+		"another error that quotes": {bson.D{{Key: "ok", Value: 0.0}, {Key: "errmsg", Value: text}, {Key: "code", Value: int32(9)}}, 9},
+		"a document that quotes":    {bson.D{{Key: "x", Value: text}, {Key: "code", Value: int32(1)}, {Key: "ok", Value: 1.0}}, 1},
+	} {
+		body, err := bson.Marshal(c.reply)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := newMessage(1, 0, append([]byte{0}, body...))
+		m.nameFullDisk()
+		if got := bson.Raw(m[headerLength+5:]).Lookup("code").Int32(); got != c.want {
+			t.Errorf("%s: code %d, want %d", name, got, c.want)
+		}
+	}
+	for _, m := range []message{nil, newMessage(1, 0, nil), newMessage(1, 0, []byte("\x00database or disk is full (13)"))} {
+		m.nameFullDisk() // does not panic
 	}
 }

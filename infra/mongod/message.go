@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 // The wire protocol, as far as the gate must know it. Every message begins
@@ -63,4 +65,25 @@ func (m message) wantsReply() bool {
 		return true
 	}
 	return binary.LittleEndian.Uint32(m[headerLength:])&moreToCome == 0
+}
+
+// nameFullDisk gives the error of a full disk the code that MongoDB has for it.
+// FerretDB passes on what SQLite says as an internal error, and of that a client must
+// think that no other try will help.
+func (m message) nameFullDisk() {
+	const (
+		document       = headerLength + 4 + 1 // the flags, and the kind of the section
+		checksum       = 1 << 0
+		internalError  = 1
+		outOfDiskSpace = 14031 // its name in the reply stays
+	)
+	if len(m) < document || !bytes.Contains(m, []byte("database or disk is full (13)")) || m[headerLength]&checksum != 0 {
+		return
+	}
+	reply := bson.Raw(m[document:])
+	ok, isNumber := reply.Lookup("ok").DoubleOK()
+	code := reply.Lookup("code")
+	if n, is := code.Int32OK(); isNumber && ok == 0 && is && n == internalError {
+		binary.LittleEndian.PutUint32(code.Value, outOfDiskSpace)
+	}
 }

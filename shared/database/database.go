@@ -194,5 +194,6 @@ func passing(err mongo.ServerError) bool {
 }
 
 // passingCodes are those of the driver specification "Retryable Reads", of a time
-// limit that ran out, and of a write concern that did.
-var passingCodes = []int{6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
+// limit that ran out, of a write concern that did, and of a disk that is full until
+// somebody makes room.
+var passingCodes = []int{6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436, 14031}

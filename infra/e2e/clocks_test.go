@@ -1,0 +1,135 @@
+package e2e_test
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/token"
+)
+
+// clocked is every function with a clock of its own, on one database. A process has
+// the machine's clock, and so these are no processes.
+type clocked struct {
+	clocks map[string]*endpointtest.Clock
+	doors  map[string]http.Handler
+}
+
+func newClocked(t *testing.T) clocked {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signing, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private)}})
+	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
+	settings := map[string]string{"MONGODB_URI": mongotest.URI(t), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying),
+		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "TRUSTED_PROXIES": "1"}
+	migrated(t, settings["MONGODB_URI"])
+	c := clocked{map[string]*endpointtest.Clock{}, map[string]http.Handler{}}
+	for _, f := range catalog.Functions() {
+		if f.Path == "" {
+			continue
+		}
+		clock := endpointtest.NewClock()
+		w := app.New(func(name string) (string, bool) { v, is := settings[name]; return v, is },
+			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, clock.Now)
+		c.clocks[f.Name], c.doors[f.Name] = clock, serve.Handler(w, f)
+		if err := w.Err(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { w.Close(t.Context()) })
+	}
+	return c
+}
+
+// later moves every clock.
+func (c clocked) later(d time.Duration) {
+	for _, clock := range c.clocks {
+		clock.Advance(d)
+	}
+}
+
+// ask calls a function from an address and fails the test unless the status is one of
+// those that are wanted.
+func (c clocked) ask(t *testing.T, function, from, bearer, body string, want ...int) (status int, g granted) {
+	t.Helper()
+	method := http.MethodPost
+	if function == "currentuser" {
+		method = http.MethodGet
+	}
+	r := httptest.NewRequestWithContext(t.Context(), method, "/api/users/"+function, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-Forwarded-For", from)
+	if bearer != "" {
+		r.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	w := httptest.NewRecorder()
+	c.doors[function].ServeHTTP(w, r)
+	if !slices.Contains(want, w.Code) {
+		t.Errorf("%s: %d %s, want %v", function, w.Code, w.Body, want)
+	}
+	json.Unmarshal(w.Body.Bytes(), &g)
+	return w.Code, g
+}
+
+// A function whose clock is wrong by an hour says no to some for that time: it sees a
+// token as expired, or as one of the future. It never fails otherwise, what it has
+// acknowledged holds when its clock is right again, and what it signed does not count
+// for longer than the hour and a token's life.
+func TestAClockThatIsOffByAnHourDoesNoLastingHarm(t *testing.T) {
+	for _, victim := range []string{"signup", "signin", "refresh", "signout", "currentuser"} {
+		for name, off := range map[string]time.Duration{"fast": time.Hour, "slow": -time.Hour} {
+			t.Run(victim+" "+name, func(t *testing.T) {
+				t.Parallel()
+				const home, elsewhere = "203.0.113.1", "203.0.113.2"
+				c := newClocked(t)
+				ann := credentials("ann@example.com")
+				wrong := strings.Replace(ann, "correct", "wrong", 1)
+				refreshed := func(g granted) string { return `{"refreshToken":"` + g.RefreshToken + `"}` }
+
+				c.clocks[victim].Advance(off)
+				_, up := c.ask(t, "signup", home, "", ann, http.StatusCreated)
+				_, in := c.ask(t, "signin", home, "", ann, http.StatusOK)
+				_, next := c.ask(t, "refresh", home, "", refreshed(in), http.StatusOK)
+				c.ask(t, "currentuser", home, next.Token, "", http.StatusOK, http.StatusUnauthorized)
+				out, _ := c.ask(t, "signout", home, up.Token, "", http.StatusOK, http.StatusUnauthorized)
+				for range 12 {
+					c.ask(t, "signin", elsewhere, "", wrong, http.StatusUnauthorized)
+				}
+
+				c.clocks[victim].Advance(-off)
+				if out == http.StatusOK {
+					c.ask(t, "currentuser", home, up.Token, "", http.StatusUnauthorized)
+					c.ask(t, "refresh", home, "", refreshed(up), http.StatusUnauthorized)
+				} else { // who was told no is still in
+					c.ask(t, "refresh", home, "", refreshed(up), http.StatusOK)
+				}
+				c.ask(t, "signin", home, "", ann, http.StatusOK) // strangers' failures do not keep her out
+				_, last := c.ask(t, "refresh", home, "", refreshed(next), http.StatusOK)
+				c.ask(t, "currentuser", home, last.Token, "", http.StatusOK)
+				c.later(time.Minute)
+				c.ask(t, "signin", elsewhere, "", ann, http.StatusOK) // nor longer than their wait
+				c.later(time.Hour + 15*time.Minute)
+				for _, g := range []granted{up, in, next, last} {
+					c.ask(t, "currentuser", home, g.Token, "", http.StatusUnauthorized)
+				}
+				_, last = c.ask(t, "refresh", home, "", refreshed(last), http.StatusOK)
+				c.ask(t, "currentuser", home, last.Token, "", http.StatusOK)
+			})
+		}
+	}
+}
