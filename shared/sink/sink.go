@@ -188,6 +188,9 @@ func encoded(value string) string {
 	return out.String()
 }
 
+// longest is how long a send may take whose context has no end: none of ours.
+const longest = 10 * time.Second
+
 // newClient follows no redirect: the token is for the sink and nobody else.
 func newClient(caCerts string) *http.Client {
 	transport, err := trust.Transport([]byte(caCerts))
@@ -196,6 +199,7 @@ func newClient(caCerts string) *http.Client {
 	}
 	return &http.Client{
 		Transport:     transport,
+		Timeout:       longest,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
