@@ -69,6 +69,9 @@ func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
 const tries = 3
 
 func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
+	if err := s.passwords.Room(); err != nil {
+		return session.Grant{}, err
+	}
 	try := s.throttle.Begin(ctx, in.Caller, string(in.address))
 	defer try.End()
 	for range tries {

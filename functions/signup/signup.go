@@ -82,6 +82,9 @@ func wireEvent(w *app.Wiring) endpoint.Handler[Input, Accepted] {
 }
 
 func (s signup) handle(ctx context.Context, in Input) (session.Grant, error) {
+	if err := s.passwords.Room(); err != nil {
+		return session.Grant{}, err
+	}
 	if err := s.throttle.Admit(ctx, throttle.Signup, in.Caller); err != nil {
 		return session.Grant{}, err
 	}

@@ -117,7 +117,7 @@ func (s *system) logs() map[string]string {
 	return all
 }
 
-func (s *system) post(t *testing.T, function, bearer, body string) (int, http.Header, string) {
+func (s *system) post(t testing.TB, function, bearer, body string) (int, http.Header, string) {
 	t.Helper()
 	status, header, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
 	if err != nil {
@@ -263,7 +263,7 @@ func TestADatabaseThatIsAwayGives503UntilItIsBack(t *testing.T) {
 
 type granted struct{ Token, RefreshToken string }
 
-func grant(t *testing.T, body string) (g granted) {
+func grant(t testing.TB, body string) (g granted) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(body), &g); err != nil || g.Token == "" {
 		t.Fatalf("%s: %v", body, err)

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -134,6 +135,20 @@ func (p *Process) Signal(s os.Signal) int {
 
 // Logs returns what the process wrote to standard error.
 func (p *Process) Logs() string { return p.stderr.String() }
+
+// Peak returns the most memory that was resident, in bytes.
+func (p *Process) Peak(t testing.TB) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	m := resident.FindSubmatch(status)
+	if err != nil || m == nil {
+		t.Fatalf("how much memory a process has, only Linux says here: %v", err)
+	}
+	kib, _ := strconv.Atoi(string(m[1]))
+	return kib << 10
+}
+
+var resident = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
 // Call sends a request and returns status, headers and body. An answer that
 // takes over five seconds is an error: that is what callers are promised.

@@ -97,7 +97,7 @@ func (g *gate) enter(ctx context.Context, memoryKiB uint32) (leave func(), err e
 	}
 	defer g.inLine.Add(-1)
 	if g.inLine.Add(1) > g.line {
-		return nil, fault.Busy(g.wait, ErrBusy)
+		return nil, g.busy()
 	}
 	patience, cancel := context.WithTimeout(ctx, g.wait)
 	defer cancel()
@@ -107,9 +107,14 @@ func (g *gate) enter(ctx context.Context, memoryKiB uint32) (leave func(), err e
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	default:
-		return nil, fault.Busy(g.wait, ErrBusy)
+		return nil, g.busy()
 	}
 }
+
+// isFull tells whether enter would turn the next one away at once.
+func (g *gate) isFull() bool { return g.inLine.Load() >= g.line }
+
+func (g *gate) busy() error { return fault.Busy(g.wait, ErrBusy) }
 
 // memoryLimit returns how many bytes this process may use: the least of GOMEMLIMIT
 // and what the control group grants, version 2 or 1. A container sees its own

@@ -86,6 +86,10 @@ func TestGateTurnsAwayAtOnceWhenTheLineIsFull(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
+		h := &Hasher{gate: func() *gate { return g }}
+		if err := h.Room(); !errors.Is(err, ErrBusy) {
+			t.Errorf("Room: %v", err)
+		}
 		began := time.Now()
 		_, err := g.enter(t.Context(), 64)
 		if !errors.Is(err, ErrBusy) || time.Since(began) != 0 {
@@ -100,6 +104,9 @@ func TestGateTurnsAwayAtOnceWhenTheLineIsFull(t *testing.T) {
 		}
 		leave()
 		synctest.Wait()
+		if err := h.Room(); err != nil {
+			t.Errorf("Room when all are gone: %v", err)
+		}
 		empty(t, g)
 	})
 }
@@ -358,7 +365,7 @@ func TestGateIsSizedByCoresAndMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := newGate(tt.config, tt.memory, 2)
-			if g.size != tt.atOnce*int64(tt.memory) || g.share != tt.share || g.wait != time.Second {
+			if g.size != tt.atOnce*int64(tt.memory) || g.share != tt.share || g.wait != defaultWait {
 				t.Errorf("size %d, share %d, wait %v; want %d at once, share %d", g.size, g.share, g.wait, tt.atOnce, tt.share)
 			}
 		})
@@ -372,13 +379,13 @@ func TestLineIsAsLongAsTheWaitCanServe(t *testing.T) {
 		memory, passes uint32
 		line           int64
 	}{
-		"a second holds forty hashes of 25 ms": {Config{Concurrency: 1}, 19456, 2, 40},
-		"twice that with two at once":          {Config{Concurrency: 2}, 19456, 2, 80},
-		"half as long, half as many":           {Config{Concurrency: 1, Wait: time.Second / 2}, 19456, 2, 20},
-		"twice the work, half as many":         {Config{Concurrency: 1}, 19456, 4, 20},
-		"never more than the memory allows":    {Config{Concurrency: 64}, 64, 1, 1024},
-		"one a core, however slow the hash":    {Config{Concurrency: 2}, 1 << 20, 16, 2},
-		"set by the operator":                  {Config{Concurrency: 1, Queue: 7}, 19456, 2, 7},
+		"800 ms hold 32 hashes of 25 ms":    {Config{Concurrency: 1}, 19456, 2, 32},
+		"twice that with two at once":       {Config{Concurrency: 2}, 19456, 2, 64},
+		"half as long, half as many":        {Config{Concurrency: 1, Wait: 400 * time.Millisecond}, 19456, 2, 16},
+		"twice the work, half as many":      {Config{Concurrency: 1}, 19456, 4, 16},
+		"never more than the memory allows": {Config{Concurrency: 64}, 64, 1, 1024},
+		"one a core, however slow the hash": {Config{Concurrency: 2}, 1 << 20, 16, 2},
+		"set by the operator":               {Config{Concurrency: 1, Queue: 7}, 19456, 2, 7},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

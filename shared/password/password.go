@@ -56,15 +56,16 @@ const (
 )
 
 // defaultWait is how long a caller queues: as long as a person hardly notices
-// beside a cold start, and much less than it takes a proxy to give up.
-const defaultWait = time.Second
+// beside a cold start, and so that who is turned away knows it within a second, the
+// way to the database included.
+const defaultWait = 800 * time.Millisecond
 
 // Config is what an operator may set. Every zero stands for a default.
 type Config struct {
 	MemoryKiB   uint32        // memory of one hash; 19456
 	Time        uint32        // passes over that memory; 2
 	Concurrency int           // hashes at once; by CPU and memory limit
-	Wait        time.Duration // the longest wait for a turn; one second
+	Wait        time.Duration // the longest wait for a turn; 800 ms
 	Queue       int           // how many may wait; as many as Wait can serve
 	MemoryLimit int64         // bytes this process may use; GOMEMLIMIT and the cgroup are asked
 	Random      io.Reader     // where salts come from; crypto/rand
@@ -151,6 +152,15 @@ func (h *Hasher) Decoy(ctx context.Context, plain string) error {
 		_, err := h.matches(nobody, plain)
 		return err
 	})
+}
+
+// Room returns what Hash, Verify and Decoy would return now if there is not even room
+// in the line. Who asks first spares the database a flood that comes to nothing.
+func (h *Hasher) Room() error {
+	if g := h.gate(); g.isFull() {
+		return g.busy()
+	}
+	return nil
 }
 
 // admit does a work of so much memory when there is room for it.
