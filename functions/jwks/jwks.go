@@ -16,14 +16,14 @@ import (
 )
 
 // Endpoint is GET /.well-known/jwks.json.
-var Endpoint = endpoint.Define(endpoint.Spec{
+var Endpoint = endpoint.Like[token.Set](endpoint.Define(endpoint.Spec{
 	Name:    "jwks",
 	Method:  http.MethodGet,
 	Path:    "/.well-known/jwks.json",
 	Success: http.StatusOK,
 	Summary: "Publish the keys that verify access tokens (RFC 7517).",
 	MaxAge:  5 * time.Minute, // a new key is published at least so long before it signs
-}, wire)
+}, wire))
 
 func wire(w *app.Wiring) endpoint.Handler[endpoint.None, jsontext.Value] {
 	keys := token.WireKeys(w)

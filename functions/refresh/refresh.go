@@ -12,6 +12,7 @@ import (
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/throttle"
@@ -25,12 +26,19 @@ var Endpoint = endpoint.Define(endpoint.Spec{
 	Path:    "/api/users/refresh",
 	Success: http.StatusOK,
 	Summary: "Exchange a refresh token for a new access token and a new refresh token.",
+	Refuses: []fault.Kind{fault.Unauthenticated},
 }, wire)
 
 // Input is a refresh token.
 type Input struct {
 	endpoint.Caller
 	RefreshToken string `json:"refreshToken"`
+}
+
+// Members implements reference.Described.
+func (Input) Members() []reference.Member {
+	return []reference.Member{{Name: "refreshToken", Opaque: true, About: "The newest one of the session. " +
+		"Sent again within ten seconds it gets the same answer; later it is taken for stolen, and the session ends."}}
 }
 
 type refresh struct {

@@ -15,6 +15,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/throttle"
@@ -28,6 +29,7 @@ var Endpoint = endpoint.Define(endpoint.Spec{
 	Path:    "/api/users/signin",
 	Success: http.StatusOK,
 	Summary: "Start a session with an email and a password.",
+	Refuses: []fault.Kind{fault.Unauthenticated},
 }, wire)
 
 // Input is an email and its password.
@@ -48,6 +50,14 @@ func (in *Input) Validate(bad *fault.Fields) {
 	}
 	if len(in.Password) > password.MaxBytes {
 		bad.Add("password", password.TooLong)
+	}
+}
+
+// Members implements reference.Described.
+func (Input) Members() []reference.Member {
+	return []reference.Member{
+		email.Member("email"),
+		{Name: "password", Format: "password", MaxLength: password.MaxBytes, About: fmt.Sprintf("At most %d bytes.", password.MaxBytes)},
 	}
 }
 

@@ -6,6 +6,7 @@ package signup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/password/choice"
+	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/throttle"
@@ -55,6 +57,15 @@ func (in *Input) Validate(bad *fault.Fields) {
 	}
 	if err := choice.Check(in.Password, strings.TrimSpace(in.Email), string(in.address)); err != nil {
 		bad.Add("password", err.Error())
+	}
+}
+
+// Members implements reference.Described.
+func (Input) Members() []reference.Member {
+	return []reference.Member{
+		email.Member("email"),
+		{Name: "password", Format: "password", MinLength: choice.MinLength, MaxLength: choice.MaxLength,
+			About: fmt.Sprintf("Taken as it is, at most %d bytes. One that is common, guessable or made of the email is refused; no rule asks for digits or symbols.", password.MaxBytes)},
 	}
 }
 

@@ -19,10 +19,13 @@
 package email
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 
 	"golang.org/x/net/idna"
+
+	"ticketing.com/auth/shared/reference"
 )
 
 // An Address is an email address in its normal form: printable ASCII without
@@ -52,6 +55,12 @@ const (
 )
 
 func (r Refusal) Error() string { return string(r) }
+
+// Member describes a member of an input that Parse reads.
+func Member(name string) reference.Member {
+	return reference.Member{Name: name, Format: "idn-email", MaxLength: maxWritten,
+		About: fmt.Sprintf("A plain address: one @, a domain of two labels or more, at most %d bytes. White space around it is dropped; case does not matter.", maxAddress)}
+}
 
 // domains converts the domain by UTS 46, non-transitional (ß stays ß, as the
 // registries hold it), with all its checks: STD3 characters, hyphens, bidi,

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/fault"
 )
 
 // A Trigger is an event of another service that a function takes.
@@ -44,6 +45,10 @@ type Spec struct {
 	// Anonymous lets a request without a token through to a handle that takes a
 	// Bearer; its Token is then empty.
 	Anonymous bool
+
+	// Refuses names what the handle refuses beyond what follows from its input and
+	// its parts. It is for the reference alone.
+	Refuses []fault.Kind
 }
 
 // A Handler is the business of a function. It must be safe for concurrent use,
@@ -84,6 +89,13 @@ func Define[In, Out any](spec Spec, wire func(*app.Wiring) Handler[In, Out]) End
 // cloudevents.On, which has the door.
 func On[In, Out any](e Endpoint, door EventDoor, t Trigger, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
 	e.EventDoor, e.Trigger, e.event = door, t, bind(wire)
+	return e
+}
+
+// Like declares what an answer is like which the handle renders by itself: a raw
+// JSON value does not say.
+func Like[Out any](e Endpoint) Endpoint {
+	e.Out = reflect.TypeFor[Out]()
 	return e
 }
 

@@ -129,15 +129,15 @@ func retryKey(headers []string) (string, error) {
 	} else if strings.Contains(value, ",") { // two headers that a gateway has joined
 		value = ""
 	}
-	if len(headers) > 1 || value == "" || len(value) > maxRetryKey || strings.ContainsFunc(value, odd) {
+	if len(headers) > 1 || value == "" || len(value) > MaxRetryKey || strings.ContainsFunc(value, odd) {
 		return "", fault.New(fault.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
 	}
 	sum := sha256.Sum256([]byte("http\x00" + value))
 	return hex.EncodeToString(sum[:16]), nil
 }
 
-// maxRetryKey is the longest Idempotency-Key, in characters.
-const maxRetryKey = 255
+// MaxRetryKey is the longest Idempotency-Key, in characters.
+const MaxRetryKey = 255
 
 // decode reads the body into the struct that in points to, and validates it.
 func decode(r *Request, in any) error {

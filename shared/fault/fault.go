@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"ticketing.com/auth/shared/reference"
 )
 
 // A Kind is what went wrong, as far as a caller can act on it.
@@ -59,6 +61,14 @@ var statuses = [...]int{
 type Item struct {
 	Message string `json:"message"`
 	Field   string `json:"field,omitzero"` // the member of the input it is about
+}
+
+// Members implements reference.Described.
+func (Item) Members() []reference.Member {
+	return []reference.Member{
+		{Name: "message", About: "A sentence for people. It never carries the input."},
+		{Name: "field", About: "The member of the request that it is about, if it is about one."},
+	}
 }
 
 // An Error is a fault on its way to the caller. It is immutable.

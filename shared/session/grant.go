@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
@@ -15,6 +16,15 @@ type Grant struct {
 	Token        string    `json:"token"`        // the access token, a JWT
 	RefreshToken string    `json:"refreshToken"` // opaque
 	ExpiresIn    int       `json:"expiresIn"`    // life of the access token, in seconds
+}
+
+// Members implements reference.Described.
+func (Grant) Members() []reference.Member {
+	return []reference.Member{
+		{Name: "token", Opaque: true, About: "The access token, a JWT (RFC 9068) signed with Ed25519. It is sent as a bearer token."},
+		{Name: "refreshToken", Opaque: true, About: "Good for one exchange at refresh."},
+		{Name: "expiresIn", Minimum: 1, About: "Life of the access token, in seconds."},
+	}
 }
 
 // A Granter makes grants. It holds the signing key.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"ticketing.com/auth/shared/reference"
 )
 
 // A Set is a JWK Set (RFC 7517 §5).
@@ -25,6 +27,15 @@ type JWK struct {
 	ID        string `json:"kid"`
 	Algorithm string `json:"alg"`
 	Use       string `json:"use"`
+}
+
+// Members implements reference.Described, for a public key.
+func (JWK) Members() []reference.Member {
+	return []reference.Member{
+		{Name: "x", Opaque: true, About: "The public key, in base64url."},
+		{Name: "d", Secret: true},
+		{Name: "kid", Opaque: true, About: "The thumbprint of the key (RFC 7638), which the header of a token names."},
+	}
 }
 
 // NewJWK returns a private key as it is written.

@@ -43,6 +43,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/reference"
 )
 
 var (
@@ -66,6 +67,14 @@ var (
 type User struct {
 	ID    string `json:"id"    bson:"_id"` // opaque
 	Email string `json:"email" bson:"email"`
+}
+
+// Members implements reference.Described.
+func (User) Members() []reference.Member {
+	return []reference.Member{
+		{Name: "id", Opaque: true},
+		{Name: "email", Format: "email", About: "In its normal form: the domain in A-labels, all of it lower-cased."},
+	}
 }
 
 // A Session is the record of one sign-in. It holds hashes only: whoever reads

@@ -31,8 +31,8 @@ import (
 // Limits in characters. A character is a Unicode code point (NIST SP 800-63B
 // §3.1.1.2), and a byte where the text is not UTF-8.
 const (
-	minLength = 8
-	maxLength = 256 // at most password.MaxBytes, as a code point has at most four
+	MinLength = 8
+	MaxLength = 256 // at most password.MaxBytes, as a code point has at most four
 )
 
 // enough is how many bits of work a password must cost: more than 10⁸ guesses, where
@@ -70,9 +70,9 @@ func Check(plain string, personal ...string) error {
 	}
 	text := []rune(plain)
 	switch {
-	case len(text) < minLength:
+	case len(text) < MinLength:
 		return TooShort
-	case len(text) > maxLength:
+	case len(text) > MaxLength:
 		return TooLong
 	}
 	switch l := lists(); {
