@@ -5,7 +5,9 @@ go 1.26.0
 require (
 	github.com/go-json-experiment/json v1.27.2
 	github.com/rogpeppe/go-internal v1.14.1
+	github.com/swaggest/swgui v1.8.5
 	go.mongodb.org/mongo-driver/v2 v2.10.0
+	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/crypto v0.58.0
 	ticketing.com/auth/functions/currentuser v0.0.0
 	ticketing.com/auth/functions/jwks v0.0.0

@@ -21,6 +21,7 @@ import (
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/knative"
 	"ticketing.com/auth/infra/lambda"
+	"ticketing.com/auth/infra/openapi"
 	"ticketing.com/auth/shared/endpoint"
 )
 
@@ -28,6 +29,7 @@ import (
 func outputs() []output {
 	all := []output{
 		{"infra/lambda/template.yaml", "", lambda.Template},
+		{"infra/openapi/openapi.yaml", "", openapi.Document},
 		{"infra/knative/base/functions.yaml", "", knative.Services},
 		{"infra/knative/eventing/functions.yaml", "", knative.Takers},
 		{"infra/knative/eventing/triggers.yaml", "", knative.Triggers},

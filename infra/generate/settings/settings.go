@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -30,20 +31,17 @@ type Settings struct {
 // other. That a file may stand for a setting (…_FILE) is not listed.
 func Of(e endpoint.Endpoint) (Settings, error) {
 	var s Settings
-	missing, _ := bind(e, nil)
+	_, missing, _ := bind(e, nil)
 	for fault := range strings.Lines(missing) {
 		name, _, _ := strings.Cut(fault, " ")
 		s.Required = append(s.Required, name)
 	}
-	given := map[string]string{}
 	for _, name := range s.Required {
-		sample, known := samples()[name]
-		if !known {
+		if _, known := samples()[name]; !known {
 			return Settings{}, fmt.Errorf("%s needs %s, and nothing says where a deployment has that: it needs a sample in infra/generate/settings and a source in infra/knative and infra/lambda", e.Name, name)
 		}
-		given[name] = sample
 	}
-	wrong, read := bind(e, given)
+	_, wrong, read := bind(e, given(s.Required))
 	if wrong != "" {
 		return Settings{}, fmt.Errorf("%s does not take the samples of its settings: %s", e.Name, wrong)
 	}
@@ -58,20 +56,35 @@ func Of(e endpoint.Endpoint) (Settings, error) {
 	return s, nil
 }
 
-// bind wires the function as its process does, and returns what the wiring
+// Handler returns the HTTP door of a function that has samples for its settings. It
+// answers as the function does, as long as that needs nothing of what they name.
+func (s Settings) Handler(e endpoint.Endpoint) http.Handler {
+	h, _, _ := bind(e, given(s.Required))
+	return h
+}
+
+func given(names []string) map[string]string {
+	values := map[string]string{}
+	for _, name := range names {
+		values[name] = samples()[name]
+	}
+	return values
+}
+
+// bind wires the function as its process does, and returns its door, what the wiring
 // complains of, and what it has looked up. Nothing is dialled.
-func bind(e endpoint.Endpoint, given map[string]string) (faults string, read []string) {
+func bind(e endpoint.Endpoint, given map[string]string) (h http.Handler, faults string, read []string) {
 	lookup := func(name string) (string, bool) {
 		read = append(read, name)
 		value, set := given[name]
 		return value, set
 	}
 	w := app.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	serve.Handler(w, e)
+	h = serve.Handler(w, e)
 	if err := w.Err(); err != nil {
 		faults = err.Error()
 	}
-	return faults, read
+	return h, faults, read
 }
 
 // samples are values that pass: some settings are read only where others are there.

@@ -1,0 +1,162 @@
+package openapi
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/reference"
+)
+
+// Whoever adds a function is told here to add its examples to examples.go.
+func TestEveryFunctionWithARouteHasAnExampleOfASuccess(t *testing.T) {
+	routes := map[string]bool{}
+	for _, e := range catalog.Functions() {
+		if e.Path == "" {
+			continue
+		}
+		routes[e.Name] = true
+		shown := false
+		for _, x := range examples()[e.Name] {
+			shown = shown || x.status == e.Success
+		}
+		if !shown {
+			t.Errorf("examples.go has no success of %s", e.Name)
+		}
+	}
+	for name := range examples() {
+		if !routes[name] {
+			t.Errorf("examples.go has %s, which is no function with a route", name)
+		}
+	}
+}
+
+type question struct {
+	Text string `json:"text"`
+	Page *int   `json:"page"`
+}
+
+func (question) Members() []reference.Member {
+	return []reference.Member{{Name: "text", MaxLength: 7, About: "What is asked."}}
+}
+
+type reply struct {
+	Texts []string `json:"texts"`
+	Next  *hint    `json:"next"`
+	Note  string   `json:"note,omitzero"`
+	Done  bool     `json:"done"`
+}
+
+type hint struct {
+	Page int `json:"page"`
+}
+
+func define[In, Out any](spec endpoint.Spec) endpoint.Endpoint {
+	return endpoint.Define(spec, func(*app.Wiring) endpoint.Handler[In, Out] {
+		return func(context.Context, In) (out Out, err error) { return out, nil }
+	})
+}
+
+func spec(method, path string) endpoint.Spec {
+	return endpoint.Spec{Name: "ask", Method: method, Path: path, Success: http.StatusOK, Summary: "Ask."}
+}
+
+// A function is described by what it says of itself, before anybody has written an
+// example.
+func TestANewFunctionIsDescribed(t *testing.T) {
+	asking := spec("POST", "/ask")
+	asking.Refuses = []fault.Kind{fault.Forbidden}
+	got, err := Document([]endpoint.Endpoint{define[question, reply](asking)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"  /ask:\n    post:\n      operationId: ask\n      tags: [auth]\n      summary: Ask.\n      security: []\n      requestBody:\n",
+		"    question:\n      type: object\n      required: [text]\n      properties:\n" +
+			"        text:\n          type: string\n          description: What is asked.\n          maxLength: 7\n        page:\n          type: integer\n",
+		"    reply:\n      type: object\n      required: [texts, next, done]\n      properties:\n" +
+			"        texts:\n          type: array\n          items:\n            type: string\n" +
+			"        next:\n          anyOf:\n            - $ref: '#/components/schemas/hint'\n            - type: \"null\"\n" +
+			"        note:\n          type: string\n        done:\n          type: boolean\n",
+		"                      - message: text is missing.\n                        field: text\n",
+	} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("it has not\n%s", want)
+		}
+	}
+	if have := statuses(string(got)); have != "200 400 403 405 413 415 500" {
+		t.Errorf("statuses: %s", have)
+	}
+}
+
+func TestWhatAFunctionTakesSaysWhatItRefuses(t *testing.T) {
+	anonymous := spec("GET", "/ask")
+	anonymous.Anonymous = true
+	for name, c := range map[string]struct {
+		endpoint endpoint.Endpoint
+		statuses string
+		security string
+	}{
+		"nothing":                  {define[endpoint.None, hint](spec("GET", "/ask")), "200 405 500", "security: []\n"},
+		"a token":                  {define[endpoint.Bearer, hint](spec("POST", "/ask")), "200 401 405 415 500", "security: [{bearer: []}]\n"},
+		"a token that may be left": {define[endpoint.Bearer, hint](anonymous), "200 401 405 500", "security: [{}, {bearer: []}]\n"},
+		"a body and its retries":   {define[struct{ endpoint.Keyed }, hint](spec("POST", "/ask")), "200 400 405 413 415 422 500", "security: []\n"},
+	} {
+		got, err := Document([]endpoint.Endpoint{c.endpoint})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		document, head, _ := strings.Cut(string(got), "    head:\n")
+		if have := statuses(document); have != c.statuses || !strings.Contains(document, c.security) {
+			t.Errorf("%s: %s", name, have)
+		}
+		if get := c.endpoint.Method == "GET"; get != (head != "") || get && statuses(head) != c.statuses || strings.Contains(head, "content:") {
+			t.Errorf("%s: HEAD: %s", name, head)
+		}
+	}
+}
+
+func statuses(document string) string {
+	var all []string
+	for line := range strings.Lines(document) {
+		if status, ok := strings.CutPrefix(line, `        "`); ok {
+			all = append(all, strings.TrimSuffix(status, "\":\n"))
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+type wrong struct {
+	Text string `json:"text"`
+}
+
+func (wrong) Members() []reference.Member { return []reference.Member{{Name: "txt"}} }
+
+func TestWhatCannotBeDescribedIsRefusedByName(t *testing.T) {
+	type unnamed struct{ Text string }
+	type odd struct {
+		Size float64 `json:"size"`
+	}
+	twice := []endpoint.Endpoint{define[endpoint.None, hint](spec("GET", "/ask")), define[endpoint.None, hint](spec("POST", "/ask"))}
+	type hint struct { // of the same name as another
+		Text string `json:"text"`
+	}
+	for want, functions := range map[string][]endpoint.Endpoint{
+		"another function has the path /ask":            twice,
+		"describes its member txt, and has none":        {define[endpoint.None, wrong](spec("GET", "/ask"))},
+		"has no name in JSON for its Text":              {define[endpoint.None, unnamed](spec("GET", "/ask"))},
+		"size of openapi.odd: a member of type float64": {define[endpoint.None, odd](spec("GET", "/ask"))},
+		"would have one name in the reference: hint":    {twice[0], define[endpoint.None, hint](spec("GET", "/hint"))},
+	} {
+		_, err := Document(functions)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "ask: ") {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package openapi
+
+import (
+	"go.yaml.in/yaml/v3"
+)
+
+// The parts of an OpenAPI 3.1 document that are used here, in the order in which they
+// are written. See https://spec.openapis.org/oas/v3.1.1.html.
+type (
+	document struct {
+		OpenAPI    string         `yaml:"openapi"`
+		Info       info           `yaml:"info"`
+		Servers    []server       `yaml:"servers"`
+		Tags       []tag          `yaml:"tags"`
+		Paths      list[pathItem] `yaml:"paths"`
+		Components components     `yaml:"components"`
+	}
+	info struct {
+		Title       string  `yaml:"title"`
+		Version     string  `yaml:"version"`
+		Description string  `yaml:"description"`
+		License     license `yaml:"license"`
+	}
+	license struct {
+		Name       string `yaml:"name"`
+		Identifier string `yaml:"identifier"`
+	}
+	server struct {
+		URL         string `yaml:"url"`
+		Description string `yaml:"description"`
+	}
+	tag struct {
+		Name        string `yaml:"name"`
+		Description string `yaml:"description"`
+	}
+	pathItem  = list[operation] // by method
+	operation struct {
+		OperationID string                `yaml:"operationId"`
+		Tags        []string              `yaml:"tags,flow"`
+		Summary     string                `yaml:"summary"`
+		Security    []map[string][]string `yaml:"security,flow"`
+		Parameters  []parameter           `yaml:"parameters,omitempty"`
+		RequestBody *requestBody          `yaml:"requestBody,omitempty"`
+		Responses   list[response]        `yaml:"responses"` // by status
+	}
+	parameter struct {
+		Name        string  `yaml:"name"`
+		In          string  `yaml:"in"`
+		Description string  `yaml:"description"`
+		Schema      *schema `yaml:"schema"`
+	}
+	requestBody struct {
+		Description string          `yaml:"description"`
+		Required    bool            `yaml:"required"`
+		Content     list[mediaType] `yaml:"content"`
+	}
+	response struct {
+		Description string          `yaml:"description"`
+		Headers     list[header]    `yaml:"headers"`
+		Content     list[mediaType] `yaml:"content,omitempty"`
+	}
+	header struct {
+		Ref         string  `yaml:"$ref,omitempty"`
+		Description string  `yaml:"description,omitempty"`
+		Required    bool    `yaml:"required,omitempty"`
+		Schema      *schema `yaml:"schema,omitempty"`
+	}
+	mediaType struct {
+		Schema   *schema       `yaml:"schema"`
+		Examples list[example] `yaml:"examples,omitempty"`
+	}
+	example struct {
+		Summary string            `yaml:"summary"`
+		Request *exchange         `yaml:"x-request,omitempty"`
+		Headers map[string]string `yaml:"x-headers,omitempty"`
+		Value   raw               `yaml:"value"`
+	}
+	// An exchange is what a replay must know of the request that gets an answer,
+	// beside the example of a body that has the same name.
+	exchange struct {
+		Method  string            `yaml:"method,omitempty"`
+		Headers map[string]string `yaml:"headers,omitempty"`
+		Body    string            `yaml:"body,omitempty"`
+		Length  int               `yaml:"length,omitempty"` // to which white space fills up the body
+	}
+	components struct {
+		Schemas         list[*schema]        `yaml:"schemas"`
+		Headers         list[header]         `yaml:"headers"`
+		SecuritySchemes list[securityScheme] `yaml:"securitySchemes"`
+	}
+	securityScheme struct {
+		Type         string `yaml:"type"`
+		Scheme       string `yaml:"scheme"`
+		BearerFormat string `yaml:"bearerFormat"`
+		Description  string `yaml:"description"`
+	}
+	schema struct {
+		Ref         string        `yaml:"$ref,omitempty"`
+		Type        string        `yaml:"type,omitempty"`
+		Description string        `yaml:"description,omitempty"`
+		Format      string        `yaml:"format,omitempty"`
+		Const       string        `yaml:"const,omitempty"`
+		Enum        []string      `yaml:"enum,omitempty,flow"`
+		Pattern     string        `yaml:"pattern,omitempty"`
+		MinLength   int           `yaml:"minLength,omitempty"`
+		MaxLength   int           `yaml:"maxLength,omitempty"`
+		Minimum     int           `yaml:"minimum,omitempty"`
+		MinItems    int           `yaml:"minItems,omitempty"`
+		Items       *schema       `yaml:"items,omitempty"`
+		Required    []string      `yaml:"required,omitempty,flow"`
+		Properties  list[*schema] `yaml:"properties,omitempty"`
+		AnyOf       []*schema     `yaml:"anyOf,omitempty"`
+		Opaque      bool          `yaml:"x-opaque,omitempty"`
+	}
+)
+
+// A list is a map that keeps its order.
+type list[T any] []entry[T]
+
+type entry[T any] struct {
+	name  string
+	value T
+}
+
+func (l list[T]) has(name string) bool {
+	for _, e := range l {
+		if e.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// MarshalYAML implements yaml.Marshaler.
+func (l list[T]) MarshalYAML() (any, error) {
+	mapping := &yaml.Node{Kind: yaml.MappingNode}
+	for _, e := range l {
+		var key, value yaml.Node
+		key.SetString(e.name)
+		if err := value.Encode(e.value); err != nil {
+			return nil, err
+		}
+		mapping.Content = append(mapping.Content, &key, &value)
+	}
+	return mapping, nil
+}
+
+// raw is JSON, which is written as YAML.
+type raw string
+
+// MarshalYAML implements yaml.Marshaler. JSON is YAML in another style (YAML 1.2 §1.3).
+func (r raw) MarshalYAML() (any, error) {
+	var n yaml.Node
+	if err := yaml.Unmarshal([]byte(r), &n); err != nil {
+		return nil, err
+	}
+	plain(&n)
+	return n.Content[0], nil
+}
+
+func plain(n *yaml.Node) {
+	n.Style = 0
+	if len(n.Content) == 0 && n.Kind != yaml.ScalarNode {
+		n.Style = yaml.FlowStyle // {} and []
+	}
+	for _, c := range n.Content {
+		plain(c)
+	}
+}
