@@ -30,6 +30,8 @@ import (
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/infra/openapi"
+	"ticketing.com/auth/infra/openapi/docs"
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/embedded"
 	"ticketing.com/auth/shared/endpoint"
@@ -126,6 +128,11 @@ func system(ctx context.Context, listener net.Listener, data string, files map[s
 	if err := w.Err(); err != nil {
 		return err
 	}
+	document, err := openapi.Document(all)
+	if err != nil {
+		return fmt.Errorf("the reference: %w", err)
+	}
+	handler = docs.Handler(document, handler)
 	defer closed(w)
 	if err := errors.Join(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
 		return err
@@ -233,5 +240,6 @@ func greet(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events b
 			}
 		}
 	}
+	fmt.Fprintf(t, "  GET\t%s\tThe reference of all this, to be read and tried.\n", docs.Path)
 	t.Flush()
 }
