@@ -249,13 +249,12 @@ func (f function) headers(status int) list[header] {
 
 // headers are those that many answers have.
 func headers() list[header] {
-	_, none := fault.NoToken().Header()
-	_, invalid := fault.InvalidToken(nil).Header()
+	challenge := func(e *fault.Error) string { return endpoint.Refuse(e).Header.Get("WWW-Authenticate") }
 	return list[header]{
 		{"NoStore", header{Description: "Nobody may keep the answer.", Required: true, Schema: &schema{Type: "string", Const: "no-store"}}},
 		{"NoSniff", header{Description: "The answer is what its type says.", Required: true, Schema: &schema{Type: "string", Const: "nosniff"}}},
 		{"Challenge", header{Description: "What counts here, and whether a token was sent that does not (RFC 6750 §3).", Required: true,
-			Schema: &schema{Type: "string", Enum: []string{none, invalid}}}},
+			Schema: &schema{Type: "string", Enum: []string{challenge(fault.NoToken()), challenge(fault.InvalidToken(nil))}}}},
 		{"RetryAfter", header{Description: "In how many seconds another try may help.", Required: true, Schema: &schema{Type: "integer", Minimum: 1}}},
 	}
 }

@@ -60,26 +60,25 @@ func (f function) faults() []scene {
 }
 
 func faulty(name, summary string, err error) scene {
-	f := fault.From(err)
-	x := scene{name: name, summary: summary, status: f.Status(), answer: string(f.Body())}
-	header, value := f.Header()
-	if header != "" {
-		x.headers = map[string]string{header: value}
+	r := endpoint.Refuse(fault.From(err))
+	return scene{name: name, summary: summary, status: r.Status, headers: particular(r.Header), answer: string(r.Body)}
+}
+
+// particular are the headers that not every answer has.
+func particular(h http.Header) map[string]string {
+	all := map[string]string{}
+	for _, name := range []string{"Allow", "Retry-After", "WWW-Authenticate"} {
+		if value := h.Get(name); value != "" {
+			all[name] = value
+		}
 	}
-	return x
+	return all
 }
 
 // asked is the example of a request, with what the function answers to it.
 func (f function) asked(name, summary string, x exchange) scene {
 	got := f.answer(x.Method, x.Headers, x.Body+strings.Repeat(" ", max(0, x.Length-len(x.Body))))
-	shown := scene{name: name, summary: summary, request: &x, status: got.StatusCode, headers: map[string]string{}}
-	for _, header := range []string{"Allow", "Retry-After", "WWW-Authenticate"} {
-		if value := got.Header.Get(header); value != "" {
-			shown.headers[header] = value
-		}
-	}
-	shown.answer = got.body
-	return shown
+	return scene{name: name, summary: summary, request: &x, status: got.StatusCode, headers: particular(got.Header), answer: got.body}
 }
 
 type answer struct {
