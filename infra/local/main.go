@@ -6,6 +6,8 @@
 //
 // With -watch it builds and restarts the functions whenever a source is saved.
 //
+// The reference of the API is at /docs.
+//
 // The environment is that of the functions, and what it sets is used: with
 // MONGODB_URI no embedded database is started, with SIGNING_KEYS and
 // VERIFYING_KEYS none are made. It is not for production: the embedded database

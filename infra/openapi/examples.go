@@ -34,8 +34,9 @@ const (
 	secret = "correct horse battery staple"
 )
 
-// examples returns the story of Ann, by function. They are replayed in the order of the
-// catalog, each function's from its first to its last: what one makes the next ones use.
+// examples returns the story of Ann, by function. They are replayed as the document has
+// them: function by function, status by status, and each status's from its first to its
+// last. What one makes the next ones use.
 func examples() map[string][]scene {
 	key := &exchange{Headers: map[string]string{"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}}
 	var wrong fault.Fields
