@@ -15,8 +15,7 @@
 // ignores Ctrl-C, which a terminal sends to both, so the parent can still use
 // the database on its own way out.
 //
-// It needs the go command for the first start in a while, and a Unix for the
-// file locks.
+// It needs the go command for the first start in a while; see package built.
 package embedded
 
 import (
@@ -30,6 +29,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"ticketing.com/auth/shared/built"
 )
 
 // readiness bounds a start, without the build. It takes some ten milliseconds,
@@ -83,7 +84,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Progress == nil {
 		o.Progress = func(string) {}
 	}
-	binary, err := binary(ctx, o.Progress)
+	binary, err := Binary(ctx, o.Progress)
 	if err != nil {
 		return nil, fmt.Errorf("embedded database: %w", err)
 	}
@@ -96,6 +97,16 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("embedded database: %w", err)
 	}
 	return s, nil
+}
+
+// Binary answers the path of the built server. Progress is told what takes long.
+func Binary(ctx context.Context, progress func(string)) (string, error) {
+	folder, err := built.Module{
+		Name: "mongod", Title: "the embedded database", Path: "infra/mongod",
+		Flags: []string{"-tags=ferretdb_no_postgresql", "-ldflags=-s -w"},
+		Takes: "a minute or two",
+	}.Programs(ctx, progress)
+	return filepath.Join(folder, "mongod"), err
 }
 
 func (o Options) args() ([]string, error) {

@@ -1,4 +1,4 @@
-package embedded
+package built
 
 import (
 	"context"
@@ -12,8 +12,11 @@ import (
 	"time"
 )
 
-// These tests build a stand-in for the server, in a repository and a cache of
-// their own.
+// These tests build a stand-in, in a repository and a cache of their own.
+
+func standInModule() Module {
+	return Module{Name: "stand-in", Title: "the stand-in", Path: "infra/stand-in", Takes: "a moment"}
+}
 
 const standIn = `package main
 
@@ -33,7 +36,7 @@ func repository(t *testing.T) (source string) {
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
 
 	root := t.TempDir()
-	source = filepath.Join(root, "infra", "mongod")
+	source = filepath.Join(root, "infra", "stand-in")
 	write(t, filepath.Join(root, "go.work"), "go 1.26\n")
 	write(t, filepath.Join(source, "go.mod"), "module stand.in\n\ngo 1.26\n")
 	write(t, filepath.Join(source, "main.go"), standIn)
@@ -57,11 +60,11 @@ func write(t *testing.T, path, content string) {
 
 func mustBuild(t *testing.T) (path string, built bool) {
 	t.Helper()
-	path, err := binary(t.Context(), func(string) { built = true })
+	folder, err := standInModule().Programs(t.Context(), func(string) { built = true })
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path, built
+	return filepath.Join(folder, "stand.in"), built
 }
 
 func TestAnUnchangedTreeNeedsNoGoCommand(t *testing.T) {
@@ -109,7 +112,7 @@ func TestManyStartsAtOnceBuildOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			path, err := binary(t.Context(), func(sentence string) {
+			path, err := standInModule().Programs(t.Context(), func(sentence string) {
 				if strings.HasPrefix(sentence, "Building") {
 					builds.Add(1)
 				}
@@ -136,7 +139,11 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 		},
 		"the wrong folder": {
 			func(t *testing.T, _ string) { t.Chdir("/") },
-			"/ is not inside the repository: no folder above it has go.work and infra/mongod",
+			"/ is not inside the repository: no folder above it has go.work",
+		},
+		"a module that is not there": {
+			func(t *testing.T, source string) { os.RemoveAll(source) },
+			"is not the repository: it has no infra/stand-in",
 		},
 		"a source that does not compile": {
 			func(t *testing.T, source string) {
@@ -151,7 +158,7 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.arrange(t, repository(t))
-			_, err := Start(t.Context(), Options{})
+			_, err := standInModule().Programs(t.Context(), func(string) {})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got  %v\nwant %s", err, c.want)
 			}
@@ -159,19 +166,37 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 	}
 }
 
+func TestACopyIsCompletedAndTheSourceLeftAlone(t *testing.T) {
+	source := repository(t)
+	m := standInModule()
+	m.Complete = func(_ context.Context, folder string) error {
+		return os.WriteFile(filepath.Join(folder, "main.go"), []byte(strings.ReplaceAll(standIn, "stand-in", "completed")), 0o600)
+	}
+	folder, err := m.Programs(t.Context(), func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := exec.Command(filepath.Join(folder, "stand.in")).CombinedOutput(); err != nil || string(said) != "completed\n" {
+		t.Errorf("what was built says %q, %v", said, err)
+	}
+	if left, err := os.ReadFile(filepath.Join(source, "main.go")); err != nil || string(left) != standIn {
+		t.Errorf("the source is now %q, %v", left, err)
+	}
+}
+
 func TestWaitingForAnotherBuildEndsWithTheContext(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path, func(string) {})
+	unlock, err := lock(t.Context(), path, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err = lock(ctx, path, func(string) { cancel() })
+	_, err = lock(ctx, path, cancel)
 	if err == nil {
 		t.Fatal("two hold the lock")
 	}
 	unlock()
-	again, err := lock(t.Context(), path, func(string) {})
+	again, err := lock(t.Context(), path, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +206,7 @@ func TestWaitingForAnotherBuildEndsWithTheContext(t *testing.T) {
 func TestSweepRemovesWhatIsNotWanted(t *testing.T) {
 	cache, now := t.TempDir(), time.Now()
 	for name, age := range map[string]time.Duration{
-		"mongod-wanted": time.Hour, "mongod-former": 2 * keep, "build-killed/mongod": 0, "lock": 2 * keep,
+		"mongod-wanted": time.Hour, "mongod-former": 2 * keep, "build-killed/mongod": 0, "lock-mongod": 2 * keep,
 	} {
 		write(t, filepath.Join(cache, name), "")
 		os.Chtimes(filepath.Join(cache, name), now, now.Add(-age))
@@ -191,7 +216,7 @@ func TestSweepRemovesWhatIsNotWanted(t *testing.T) {
 
 	sweep(cache, now.Add(-keep))
 	left, err := filepath.Glob(filepath.Join(cache, "*"))
-	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "lock" || filepath.Base(left[1]) != "mongod-wanted" {
+	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "lock-mongod" || filepath.Base(left[1]) != "mongod-wanted" {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
