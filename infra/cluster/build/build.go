@@ -1,0 +1,146 @@
+// Package build builds what a cluster is made of: Kubernetes, CoreDNS, Traefik, Knative
+// Serving and Eventing, each from the module of its own in a folder here, whose go.mod
+// lists what is built as its tools. They are built once and kept in the user's cache
+// (see package built), and nothing is downloaded but Go modules.
+//
+// It is for infra/cluster. It runs nothing that it builds.
+package build
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"ticketing.com/auth/shared/built"
+)
+
+const kubernetesVersion = "v1.34.4" // as in kubernetes/go.mod; a test holds that
+
+// modules are in the order in which they are needed.
+func modules() []built.Module {
+	const v = " -X k8s.io/component-base/version."
+	stripped := "-ldflags=-s -w"
+	return []built.Module{
+		{Name: "kubernetes", Title: "Kubernetes", Packages: []string{"tool"}, Takes: "about nine minutes on two cores",
+			// a kubelet of unknown version is refused by the API server's clients
+			Flags: []string{stripped + v + "gitVersion=" + kubernetesVersion + v + "gitMajor=1" + v + "gitMinor=34" + v + "gitTreeState=clean"}},
+		{Name: "coredns", Title: "CoreDNS", Takes: "about a minute", Flags: []string{stripped}},
+		{Name: "serving", Title: "Knative Serving", Packages: []string{"tool"}, Takes: "about two minutes", Flags: []string{stripped}},
+		{Name: "traefik", Title: "Traefik", Packages: []string{"tool"}, Takes: "about four minutes", Flags: []string{stripped}, Complete: trimLego},
+		{Name: "eventing", Title: "Knative Eventing", Packages: []string{"tool"}, Takes: "about two minutes", Flags: []string{stripped}},
+	}
+}
+
+// Programs are the paths of what was built, by part and name, such as
+// "kubernetes/kubelet".
+type Programs map[string]string
+
+// All builds every part that is not built yet.
+func All(ctx context.Context, progress func(string)) (Programs, error) {
+	programs := Programs{}
+	all := modules()
+	for i, m := range all {
+		m.Path = "infra/cluster/build/" + m.Name
+		folder, err := m.Programs(ctx, func(sentence string) {
+			progress(fmt.Sprintf("[%d of %d] %s", i+1, len(all), sentence))
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Title, err)
+		}
+		entries, err := os.ReadDir(folder)
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range entries {
+			programs[m.Name+"/"+entry.Name()] = filepath.Join(folder, entry.Name())
+		}
+	}
+	return programs, nil
+}
+
+// Own builds programs of the workspace into a folder, as static binaries: for those the
+// go command's own cache is enough.
+func Own(ctx context.Context, folder string, packages ...string) error {
+	root, err := built.Repository()
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", folder + string(filepath.Separator)}
+	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0", "GOOS=linux")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the system: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Source answers the folder of the source of a module that a part is made of: Knative's
+// manifests are kept beside its code.
+func Source(ctx context.Context, part, module string) (string, error) {
+	root, err := built.Repository()
+	if err != nil {
+		return "", err
+	}
+	return download(ctx, filepath.Join(root, "infra", "cluster", "build", part), module)
+}
+
+// download answers the folder of a module, of the version that the go.mod of a folder
+// names, and has it downloaded if need be.
+func download(ctx context.Context, folder, module string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
+	cmd.Dir = folder
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var answer struct{ Dir, Error string }
+	if decoding := json.Unmarshal(out, &answer); decoding == nil && answer.Error != "" {
+		return "", fmt.Errorf("download %s: %s", module, answer.Error)
+	}
+	if err != nil {
+		return "", fmt.Errorf("download %s: %w: %s", module, err, strings.TrimSpace(stderr.String()))
+	}
+	return answer.Dir, nil
+}
+
+// lego is the ACME client that Traefik has in it.
+const lego = "github.com/go-acme/lego/v4"
+
+// trimLego puts lego into the copy of Traefik's module, where its go.mod looks for it,
+// with our package dns in the place of the table of all DNS providers.
+func trimLego(ctx context.Context, folder string) error {
+	original, err := legoSource(ctx, folder)
+	if err != nil {
+		return err
+	}
+	trimmed := filepath.Join(folder, "lego")
+	if err := os.CopyFS(trimmed, os.DirFS(original)); err != nil {
+		return err
+	}
+	providers := filepath.Join(trimmed, "providers", "dns")
+	if err := os.RemoveAll(providers); err != nil {
+		return err
+	}
+	return os.CopyFS(providers, os.DirFS(filepath.Join(folder, "dns")))
+}
+
+// legoSource downloads lego of the version that is required. It is replaced in that
+// go.mod, so it is asked for by version.
+func legoSource(ctx context.Context, folder string) (string, error) {
+	mod, err := os.ReadFile(filepath.Join(folder, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(mod)) {
+		if words := strings.Fields(line); len(words) > 1 && words[0] == lego {
+			return download(ctx, os.TempDir(), lego+"@"+words[1])
+		}
+	}
+	return "", fmt.Errorf("%s requires no %s", folder, lego)
+}
