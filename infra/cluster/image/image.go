@@ -1,0 +1,160 @@
+// Package image makes container images without a container runtime: a static binary,
+// alone in an image that is otherwise empty. It is what ko makes of a Go program, for a
+// runtime on the same machine: as an archive of the Docker form, its layers not
+// compressed, since compressing takes longer than it saves.
+package image
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+)
+
+// An Image is one program and the name it is asked for by.
+type Image struct {
+	Name    string // such as dev.local/signup
+	Program string // the path of the binary
+	User    string // numeric, such as 65532:65532; empty is that
+	Tag     string // set by Seal
+}
+
+// Ref is the name and the tag.
+func (i Image) Ref() string { return i.Name + ":" + i.Tag }
+
+// Seal gives the image the tag that its content makes, so that another content is
+// another image, to a cluster that never pulls.
+func (i Image) Seal() (Image, error) {
+	sum, err := digest(i.Program)
+	i.Tag = sum[:12]
+	return i, err
+}
+
+// Write writes an archive of the images, for "ctr images import".
+func Write(w io.Writer, images []Image) error {
+	archive := tar.NewWriter(w)
+	var index []entry
+	for _, i := range images {
+		e, err := i.write(archive)
+		if err != nil {
+			return fmt.Errorf("image %s: %w", i.Name, err)
+		}
+		index = append(index, e)
+	}
+	listed, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(archive, "manifest.json", listed); err != nil {
+		return err
+	}
+	return archive.Close()
+}
+
+// An entry is an image in the archive's index.
+type entry struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// write writes the layer and the configuration. The layer is made twice, once for its
+// digest, so that no image need be held in memory.
+func (i Image) write(archive *tar.Writer) (entry, error) {
+	sum := sha256.New()
+	size := counter{w: sum}
+	if err := i.layer(&size); err != nil {
+		return entry{}, err
+	}
+	layer := fmt.Sprintf("%x", sum.Sum(nil))
+	user := i.User
+	if user == "" {
+		user = "65532:65532" // nobody in particular, as in distroless images
+	}
+	config, err := json.Marshal(map[string]any{
+		"architecture": runtime.GOARCH,
+		"os":           "linux",
+		"config": map[string]any{
+			"Entrypoint": []string{"/" + program}, "User": user, "WorkingDir": "/",
+			"Env": []string{"PATH=/"},
+		},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + layer}},
+	})
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{
+		Config:   fmt.Sprintf("%x.json", sha256.Sum256(config)),
+		RepoTags: []string{i.Ref()},
+		Layers:   []string{layer + ".tar"},
+	}
+	if err := writeFile(archive, e.Config, config); err != nil {
+		return e, err
+	}
+	if err := archive.WriteHeader(&tar.Header{Name: e.Layers[0], Mode: 0o644, Size: size.n}); err != nil {
+		return e, err
+	}
+	return e, i.layer(archive)
+}
+
+// program is where the binary is in the image.
+const program = "ko-app"
+
+// layer writes the one layer: the binary and a folder for temporary files.
+func (i Image) layer(w io.Writer) error {
+	layer := tar.NewWriter(w)
+	if err := layer.WriteHeader(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}); err != nil {
+		return err
+	}
+	file, err := os.Open(i.Program)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if err := layer.WriteHeader(&tar.Header{Name: program, Mode: 0o755, Size: info.Size()}); err != nil {
+		return err
+	}
+	if _, err := io.Copy(layer, file); err != nil {
+		return err
+	}
+	return layer.Close()
+}
+
+func writeFile(archive *tar.Writer, name string, content []byte) error {
+	if err := archive.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+		return err
+	}
+	_, err := archive.Write(content)
+	return err
+}
+
+func digest(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return strings.Repeat("0", 64), err
+	}
+	defer file.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, file)
+	return fmt.Sprintf("%x", sum.Sum(nil)), err
+}
+
+// A counter counts what is written.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}

@@ -1,0 +1,94 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// needed are the programs that the node has from its host, and the Debian package of
+// each.
+var needed = map[string]string{
+	"containerd": "containerd", "ctr": "containerd", "runc": "runc", "etcd": "etcd-server", "nft": "nftables",
+	"iptables": "iptables", plugins + "/ptp": "containernetworking-plugins", "ip": "iproute2", "nsenter": "util-linux",
+}
+
+// capabilities are those of root that a container's root may lack, by their bits.
+var capabilities = map[string]int{"CAP_SYS_ADMIN": 21, "CAP_NET_ADMIN": 12, "CAP_MKNOD": 27, "CAP_SYS_CHROOT": 18}
+
+// ErrUnable is what keeps a node from running on this host at all.
+var ErrUnable = errors.New("no cluster can run here")
+
+// Needs says in one sentence what the host lacks. What packages would mend, it installs
+// if it may.
+func Needs(ctx context.Context, install bool, progress io.Writer) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: it must be root, to make namespaces, links and cgroups", ErrUnable)
+	}
+	if lacking := lacks(); len(lacking) > 0 {
+		return fmt.Errorf("%w: root lacks %s here; in a container, it must be a privileged one", ErrUnable, strings.Join(lacking, ", "))
+	}
+	missing := missing()
+	if len(missing) == 0 {
+		return nil
+	}
+	if !install {
+		return fmt.Errorf("packages are missing: apt-get install -y %s (or start with -install)", strings.Join(missing, " "))
+	}
+	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-qq", "-y", "--no-install-recommends"}, missing...)} {
+		fmt.Fprintln(progress, "apt-get", strings.Join(args, " "))
+		cmd := exec.CommandContext(ctx, "apt-get", args...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("apt-get %s: %w\n%s", args[0], err, out)
+		}
+	}
+	return nil
+}
+
+func missing() (packages []string) {
+	for program, packaged := range needed {
+		if _, err := exec.LookPath(program); err != nil && !slices.Contains(packages, packaged) {
+			packages = append(packages, packaged)
+		}
+	}
+	slices.Sort(packages)
+	return packages
+}
+
+func lacks() (names []string) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return []string{"/proc"}
+	}
+	_, rest, _ := strings.Cut(string(status), "CapEff:\t")
+	effective, _, _ := strings.Cut(rest, "\n")
+	has, _ := strconv.ParseUint(effective, 16, 64)
+	for name, bit := range capabilities {
+		if has&(1<<bit) == 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Root reports whether a path is where a node may keep its files.
+func Root(dir string) error {
+	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || strings.Count(dir, "/") < 2 {
+		return fmt.Errorf("-dir %s: it must be an absolute path of a folder of its own, since it is emptied", dir)
+	}
+	for _, hidden := range private {
+		if dir == hidden || strings.HasPrefix(dir, hidden+"/") {
+			return fmt.Errorf("-dir %s: inside, %s is another", dir, hidden)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+//go:build linux
+
+// Package node is a machine of Kubernetes without a machine: etcd, containerd, the
+// control plane, a kubelet and kube-proxy, in namespaces of their own (network,
+// processes, mounts, IPC, host name) on a plain Linux host, as root. A pair of virtual
+// links joins it to the host, which reaches the API server and the ingress by it.
+//
+// The first process of the namespaces is this program again (see Inside). When it ends
+// the kernel ends all others, and with the last of them the namespaces go, with their
+// mounts and links. What is outside of them is little, and Stop puts it back: a folder,
+// a cgroup, three sysctls that the kubelet sets.
+//
+// It is for infra/cluster, which puts Knative and the system on it. It is a cluster for
+// tests and for development: etcd does not sync, everybody is administrator, nothing
+// enforces NetworkPolicies, and there is no way out of it to the internet.
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"embed"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"text/template"
+	"time"
+)
+
+const (
+	Address    = "10.250.0.2" // of the node, as the host sees it
+	host       = "10.250.0.1" // of the host, as the node sees it
+	link       = "ticketing0" // the host's end; it is what tells that a cluster is up
+	pods       = "10.244.0.0/24"
+	services   = "10.96.0.0/16"
+	apiService = "10.96.0.1"
+	DNS        = "10.96.0.10" // the address that pods ask; whoever answers is put there later
+	name       = "node"
+	cgroup     = "ticketing-auth"
+	plugins    = "/usr/lib/cni" // where Debian has them
+)
+
+// A Node is the node whose files are in a folder.
+type Node struct {
+	Dir string
+
+	// Program answers the path of a built program, such as "kubelet".
+	Program func(name string) string
+
+	// Pause is the image that holds a pod's namespaces.
+	Pause string
+}
+
+// Kubeconfig is the path of the administrator's configuration of kubectl.
+func (n Node) Kubeconfig() string { return filepath.Join(n.Dir, "kubeconfig") }
+
+// Bin is a folder with a kubectl of the cluster's version, and nothing else.
+func (n Node) Bin() string { return filepath.Join(n.Dir, "bin") }
+
+func (n Node) kubectl() string { return filepath.Join(n.Bin(), "kubectl") }
+
+// Logs is the folder of what the node's processes say.
+func (n Node) Logs() string { return filepath.Join(n.Dir, "logs") }
+
+//go:embed files
+var files embed.FS
+
+var templates = template.Must(template.ParseFS(files, "files/*"))
+
+// prepare writes all that the node's processes read.
+func (n Node) prepare() error {
+	for _, dir := range []string{"pki", "logs", "bin", "config/cni", "containerd", "kubelet", "etcd"} {
+		if err := os.MkdirAll(filepath.Join(n.Dir, filepath.FromSlash(dir)), 0o700); err != nil {
+			return err
+		}
+	}
+	ca, admin, err := writePKI(filepath.Join(n.Dir, "pki"))
+	if err != nil {
+		return err
+	}
+	values := map[string]string{
+		"Address": Address, "Dir": n.Dir, "Cgroup": cgroup, "DNS": DNS, "Pods": pods, "Pause": n.Pause,
+		"CNI": plugins, "Snapshotter": snapshotter(n.Dir),
+		"CA":          base64.StdEncoding.EncodeToString(ca),
+		"Certificate": base64.StdEncoding.EncodeToString(admin.certificate),
+		"Key":         base64.StdEncoding.EncodeToString(admin.key),
+	}
+	for from, to := range map[string]string{
+		"kubeconfig.yaml": "kubeconfig", "kubelet.yaml": "config/kubelet.yaml", "kube-proxy.yaml": "config/kube-proxy.yaml",
+		"containerd.toml": "config/containerd.toml", "resolv.conf": "config/resolv.conf", "10-ptp.conflist": "config/cni/10-ptp.conflist",
+	} {
+		var text bytes.Buffer
+		if err := templates.ExecuteTemplate(&text, from, values); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(n.Dir, filepath.FromSlash(to)), text.Bytes(), 0o600); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink(n.Program("kubectl"), n.kubectl()); err != nil {
+		return err
+	}
+	plan, err := json.MarshalIndent(n.processes(), "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(n.plan(), plan, 0o600)
+}
+
+// plan is the file that tells Inside what to start.
+func (n Node) plan() string { return filepath.Join(n.Dir, "processes.json") }
+
+// A process is one of the node's. Those behind the API server are started once it is
+// ready.
+type process struct {
+	Name   string
+	Path   string
+	Args   []string
+	Behind bool `json:",omitempty"`
+}
+
+func (n Node) processes() []process {
+	pki := func(name string) string { return filepath.Join(n.Dir, "pki", name) }
+	config := func(name string) string { return filepath.Join(n.Dir, "config", name) }
+	as := func(flags ...string) []string { // whoever speaks to the API server
+		return append(flags, "--kubeconfig="+n.Kubeconfig())
+	}
+	const etcd = "http://127.0.0.1:2379"
+	return []process{
+		{Name: "etcd", Path: "etcd", Args: []string{
+			"--data-dir=" + filepath.Join(n.Dir, "etcd"), "--unsafe-no-fsync",
+			"--listen-client-urls=" + etcd, "--advertise-client-urls=" + etcd, "--listen-peer-urls=http://127.0.0.1:2380",
+		}},
+		{Name: "containerd", Path: "containerd", Args: []string{"--config", config("containerd.toml")}},
+		{Name: "kube-apiserver", Path: n.Program("kube-apiserver"), Args: []string{
+			"--etcd-servers=" + etcd, "--service-cluster-ip-range=" + services,
+			"--advertise-address=" + Address, "--secure-port=6443",
+			"--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"), "--client-ca-file=" + pki("ca.crt"),
+			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+			"--service-account-signing-key-file=" + pki("accounts.key"), "--service-account-key-file=" + pki("accounts.pub"),
+			"--kubelet-client-certificate=" + pki("admin.crt"), "--kubelet-client-key=" + pki("admin.key"),
+			"--kubelet-preferred-address-types=InternalIP", "--authorization-mode=Node,RBAC", "--allow-privileged=true",
+		}},
+		{Behind: true, Name: "kube-controller-manager", Path: n.Program("kube-controller-manager"), Args: as(
+			"--authentication-kubeconfig="+n.Kubeconfig(), "--authorization-kubeconfig="+n.Kubeconfig(), "--leader-elect=false",
+			"--root-ca-file="+pki("ca.crt"), "--service-account-private-key-file="+pki("accounts.key"), "--use-service-account-credentials",
+			"--cluster-signing-cert-file="+pki("ca.crt"), "--cluster-signing-key-file="+pki("ca.key"), "--bind-address=127.0.0.1",
+		)},
+		{Behind: true, Name: "kube-scheduler", Path: n.Program("kube-scheduler"), Args: as(
+			"--authentication-kubeconfig="+n.Kubeconfig(), "--authorization-kubeconfig="+n.Kubeconfig(), "--leader-elect=false", "--bind-address=127.0.0.1",
+		)},
+		{Behind: true, Name: "kubelet", Path: n.Program("kubelet"), Args: as(
+			"--config="+config("kubelet.yaml"), "--hostname-override="+name, "--node-ip="+Address, "--root-dir="+filepath.Join(n.Dir, "kubelet"),
+		)},
+		{Behind: true, Name: "kube-proxy", Path: n.Program("kube-proxy"), Args: []string{
+			"--config=" + config("kube-proxy.yaml"), "--hostname-override=" + name,
+		}},
+	}
+}
+
+// awaitAPI waits until the API server is ready.
+func (n Node) awaitAPI(ctx context.Context, address string) error {
+	ca, err := os.ReadFile(filepath.Join(n.Dir, "pki", "ca.crt"))
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
+	last := errors.New("it was not asked yet")
+	for {
+		answer, err := client.Get("https://" + address + ":6443/readyz")
+		if err == nil {
+			said, _ := io.ReadAll(io.LimitReader(answer.Body, 200))
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = fmt.Errorf("%s: %s", answer.Status, said)
+		}
+		last = err
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the API server is not ready: %w (%w)", context.Cause(ctx), last)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
