@@ -48,6 +48,7 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 	addr := flags.String("addr", "127.0.0.1:27017", "loopback `host:port` to listen on; port 0 takes a free one")
 	flags.StringVar(&s.data, "data", ".data/mongod", "`folder` of the data, made if it is missing")
 	flags.BoolVar(&s.scratch, "scratch", false, "keep the data in a temporary folder, deleted at the end, instead of -data")
+	exposed := flags.Bool("exposed", false, "let -addr be any address: whoever reaches it reads and writes everything, so it is for a pod in a cluster of tests")
 	flags.BoolVar(&s.untilStdinCloses, "until-stdin-closes", false,
 		"run as a child process: stop when standard input ends, and ignore Ctrl-C")
 
@@ -68,18 +69,18 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 		return s, refuse("-scratch deletes its data at the end, so it takes no -data")
 	}
 	var err error
-	s.addr, err = loopback(*addr)
+	s.addr, err = resolve(*addr, *exposed)
 	return s, err
 }
 
-// loopback resolves an address and refuses any that another machine could
-// reach: there is no authentication behind it.
-func loopback(addr string) (*net.TCPAddr, error) {
+// resolve resolves an address and, unless it is to be exposed, refuses any that another
+// machine could reach: there is no authentication behind it.
+func resolve(addr string, exposed bool) (*net.TCPAddr, error) {
 	resolved, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return nil, refuse("-addr %q is not a host:port: %v", addr, err)
 	}
-	if !resolved.IP.IsLoopback() {
+	if !exposed && !resolved.IP.IsLoopback() {
 		return nil, refuse("-addr %q is not a loopback address: there is no authentication, so it must stay on this machine", addr)
 	}
 	return resolved, nil

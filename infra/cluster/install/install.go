@@ -1,0 +1,294 @@
+//go:build linux
+
+// Package install puts onto a bare node what the system needs there: the cluster's DNS,
+// an ingress, Knative Serving and Eventing. Knative's manifests are those in its own
+// modules, with our images in them.
+//
+// It is for infra/cluster. The system itself is put there by package system.
+package install
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"text/template"
+	"time"
+
+	"ticketing.com/auth/infra/cluster/build"
+	"ticketing.com/auth/infra/cluster/image"
+	"ticketing.com/auth/infra/cluster/node"
+)
+
+const nodePort = "30080"
+
+// BaseURL is where the ingress is reached from the host.
+const BaseURL = "http://" + node.Address + ":" + nodePort
+
+//go:embed files
+var files embed.FS
+
+// Images are those of the programs that run in pods, by part and name, such as
+// "serving/queue"; where a part is one program, by its name alone.
+func Images(programs build.Programs) (map[string]image.Image, error) {
+	images := map[string]image.Image{}
+	for key, program := range programs {
+		part, name, _ := strings.Cut(key, "/")
+		if part == "kubernetes" {
+			continue // these run on the node itself
+		}
+		if part != name {
+			name = part + "/" + name
+		}
+		sealed, err := image.Image{Name: "dev.local/" + strings.ReplaceAll(name, "/", "-"), Program: program}.Seal()
+		if err != nil {
+			return nil, err
+		}
+		images[name] = sealed
+	}
+	return images, nil
+}
+
+// A Platform is what is installed, and where.
+type Platform struct {
+	Node   node.Node
+	Images map[string]image.Image
+	Say    func(string)
+}
+
+// Image is how a manifest names an image.
+func (p Platform) Image(name string) (string, error) {
+	i, ok := p.Images[name]
+	if !ok {
+		return "", fmt.Errorf("there is no image %s", name)
+	}
+	return i.Ref(), nil
+}
+
+func (Platform) DNS() string      { return node.DNS }
+func (Platform) NodePort() string { return nodePort }
+
+// Install installs everything and waits until it is ready. Again, it installs what has
+// changed.
+func (p Platform) Install(ctx context.Context) error {
+	if err := Import(ctx, p.Node, p.Images); err != nil {
+		return err
+	}
+	p.Say("The images are on the node.")
+	serving, err := serving(ctx)
+	if err != nil {
+		return err
+	}
+	eventing, err := eventing(ctx)
+	if err != nil {
+		return err
+	}
+	definitions := append(serving.definitions, eventing.definitions...)
+	if err := p.apply(ctx, definitions); err != nil {
+		return err
+	}
+	if _, err := p.Node.Kubectl(ctx, nil, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"); err != nil {
+		return err
+	}
+	if err := p.awaitAccounts(ctx); err != nil {
+		return err
+	}
+	if err := p.apply(ctx, append(serving.objects, eventing.objects...)); err != nil {
+		return err
+	}
+	for _, name := range []string{"settings.yaml", "coredns.yaml", "traefik.yaml"} {
+		if err := p.applyOwn(ctx, name); err != nil {
+			return err
+		}
+	}
+	p.Say("Knative, DNS and the ingress are applied.")
+	if _, err := p.Node.Kubectl(ctx, nil, "wait", "--for=condition=Available", "--timeout=300s", "--all-namespaces", "deployment", "--all"); err != nil {
+		return err
+	}
+	p.Say("Knative, DNS and the ingress are ready.")
+	return nil
+}
+
+// Import gives the node the images that it does not have.
+func Import(ctx context.Context, n node.Node, images map[string]image.Image) error {
+	there, err := n.Images(ctx)
+	if err != nil {
+		return err
+	}
+	var missing []image.Image
+	for _, i := range images {
+		if !there[i.Ref()] {
+			missing = append(missing, i)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	archive, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	written := make(chan error, 1)
+	go func() {
+		err := image.Write(w, missing)
+		w.Close()
+		written <- err
+	}()
+	err = n.Import(ctx, archive)
+	archive.Close() // or the writer waits for a reader that is gone
+	if wrote := <-written; err == nil {
+		err = wrote
+	}
+	return err
+}
+
+// A bundle is the manifests of a part: the definitions of its kinds, which must be
+// known before its objects.
+type bundle struct{ definitions, objects [][]byte }
+
+func serving(ctx context.Context) (bundle, error) {
+	core, err := build.Source(ctx, "serving", "knative.dev/serving")
+	if err != nil {
+		return bundle{}, err
+	}
+	networking, err := build.Source(ctx, "serving", "knative.dev/networking")
+	if err != nil {
+		return bundle{}, err
+	}
+	caching, err := build.Source(ctx, "serving", "knative.dev/caching")
+	if err != nil {
+		return bundle{}, err
+	}
+	gateway, err := build.Source(ctx, "traefik", "sigs.k8s.io/gateway-api")
+	if err != nil {
+		return bundle{}, err
+	}
+	var b bundle
+	if b.definitions, err = read(
+		core+"/config/core/300-resources/*.yaml", caching+"/config/image.yaml", gateway+"/config/crd/standard/*.yaml",
+		networking+"/config/certificate.yaml", networking+"/config/domain-claim.yaml", networking+"/config/ingress.yaml", networking+"/config/serverlessservice.yaml",
+	); err != nil {
+		return b, err
+	}
+	core += "/config/core"
+	b.objects, err = read(
+		core+"/100-namespace.yaml", core+"/200-serviceaccount.yaml", core+"/200-roles/*.yaml",
+		core+"/configmaps/*.yaml", networking+"/config/config-network.yaml",
+		core+"/deployments/*.yaml",
+		core+"/300-knativecertificate.yaml", core+"/999-cache.yaml", // judged by the webhooks, which are not up yet
+		core+"/webhooks/*.yaml",
+	)
+	return b, err
+}
+
+func eventing(ctx context.Context) (bundle, error) {
+	root, err := build.Source(ctx, "eventing", "knative.dev/eventing")
+	if err != nil {
+		return bundle{}, err
+	}
+	core, broker, channel := root+"/config/core", root+"/config/brokers/mt-channel-broker", root+"/config/channels/in-memory-channel"
+	var b bundle
+	if b.definitions, err = read(core+"/resources/*.yaml", channel+"/resources/*.yaml"); err != nil {
+		return b, err
+	}
+	b.objects, err = read(
+		core+"/100-namespace.yaml", core+"/200-*.yaml", core+"/roles/*.yaml", core+"/configmaps/*.yaml", core+"/deployments/*.yaml",
+		broker+"/roles/*.yaml", broker+"/deployments/*.yaml",
+		channel+"/200-*.yaml", channel+"/roles/*.yaml", channel+"/configmaps/*.yaml", channel+"/deployments/*.yaml",
+		core+"/webhooks/*.yaml", channel+"/webhooks/*.yaml",
+	)
+	return b, err
+}
+
+// leftOut are files that nothing here needs: scaling of Knative's own pods, and sinks
+// that nobody sends to.
+var leftOut = regexp.MustCompile(`(hpa|job-sink|request-reply)\.yaml$`)
+
+// read reads the manifests of the patterns, each of which must find some.
+func read(patterns ...string) (all [][]byte, err error) {
+	for _, pattern := range patterns {
+		paths, err := filepath.Glob(pattern)
+		if err == nil && len(paths) == 0 {
+			err = fs.ErrNotExist
+		}
+		if err != nil {
+			return nil, fmt.Errorf("manifests %s: %w", pattern, err)
+		}
+		for _, path := range paths {
+			if leftOut.MatchString(path) && strings.Contains(path, "/deployments/") {
+				continue
+			}
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, content)
+		}
+	}
+	return all, nil
+}
+
+var (
+	reference = regexp.MustCompile(`ko://knative\.dev/(\w+)/cmd/(?:\w+/)?(\w+)`)
+	requests  = regexp.MustCompile(`(requests:\s+(?:#.*\s+)*cpu: )\d+m`)
+)
+
+// localise puts our images in. Knative's own pods ask for 1.2 CPUs in all, to be sure
+// of them on a machine with many; on this one that leaves too little for the functions,
+// whose requests are what is tested.
+func (p Platform) localise(manifest []byte) []byte {
+	manifest = reference.ReplaceAllFunc(manifest, func(found []byte) []byte {
+		m := reference.FindSubmatch(found)
+		if i, ok := p.Images[string(m[1])+"/"+string(m[2])]; ok {
+			return []byte(i.Ref())
+		}
+		return found // a part that is not built, and never asked for
+	})
+	return requests.ReplaceAll(manifest, []byte("${1}10m"))
+}
+
+func (p Platform) apply(ctx context.Context, manifests [][]byte) error {
+	var all bytes.Buffer
+	for _, m := range manifests {
+		all.Write(p.localise(m))
+		all.WriteString("\n---\n")
+	}
+	_, err := p.Node.Kubectl(ctx, &all, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	return err
+}
+
+func (p Platform) applyOwn(ctx context.Context, name string) error {
+	manifest, err := template.ParseFS(files, "files/"+name)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := manifest.Execute(&text, p); err != nil {
+		return err
+	}
+	// the settings are ours alone, the rest of their ConfigMaps is Knative's
+	_, err = p.Node.Kubectl(ctx, &text, "apply", "--server-side", "--force-conflicts", "--field-manager=ticketing-auth", "-f", "-")
+	return err
+}
+
+// awaitAccounts waits until the first namespaces have the account that pods without
+// one of their own are given.
+func (p Platform) awaitAccounts(ctx context.Context) error {
+	for {
+		_, err := p.Node.Kubectl(ctx, nil, "--namespace=kube-system", "get", "serviceaccount", "default")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}

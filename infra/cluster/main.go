@@ -1,0 +1,221 @@
+//go:build linux
+
+// Command cluster brings up a real Kubernetes with Knative Serving and Eventing on a
+// plain Linux machine, as root, without Docker, and the whole system on it:
+//
+//	go run ./infra/cluster up       # and again, to bring what has changed
+//	go run ./infra/cluster status
+//	go run ./infra/cluster down
+//
+// All is built from Go modules (see package build) or comes from the distribution's
+// packages: containerd, runc and etcd. It runs in namespaces of its own, and down, as
+// well as an up that fails or is interrupted, leaves nothing behind but the cache of
+// what was built.
+//
+// It is for tests, for CI, and for whoever has no Docker; with Docker, kind is the way
+// (see the README). It is nothing to keep data in.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"ticketing.com/auth/infra/cluster/build"
+	"ticketing.com/auth/infra/cluster/image"
+	"ticketing.com/auth/infra/cluster/install"
+	"ticketing.com/auth/infra/cluster/node"
+	"ticketing.com/auth/infra/cluster/system"
+)
+
+func main() {
+	// A second signal meets the default handling.
+	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, restore)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+const usage = `usage: cluster up|down|status [-dir DIR] [-install]
+
+  up       build what is not built yet, start the cluster, install Knative and the
+           system; if it is up, install what has changed
+             -install   install missing Debian packages, with apt-get
+             -bare      no system on it: Kubernetes and Knative alone
+  status   say whether it is up, and how to reach it
+  down     end it and remove all it has left
+
+  -dir DIR   where the cluster keeps its files (/var/lib/ticketing-auth-cluster)
+`
+
+// run is the command. It returns the exit code: 0; 1 when the cluster is not up, or not
+// any more; 2 after one line that says what is wrong.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	command := ""
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	c := cluster{stdout: stdout, stderr: stderr, began: time.Now()}
+	flags.StringVar(&c.node.Dir, "dir", "/var/lib/ticketing-auth-cluster", "")
+	do := map[string]func(context.Context) error{
+		"up": c.up, "down": c.down, "status": c.status,
+		"inside": func(context.Context) error { return node.Inside(c.node.Dir, os.Stdin) },
+	}[command]
+	switch command {
+	case "up":
+		flags.BoolVar(&c.install, "install", false, "")
+		flags.BoolVar(&c.bare, "bare", false, "")
+	case "help", "-h", "-help", "--help":
+		io.WriteString(stdout, usage)
+		return 0
+	}
+	if do == nil {
+		io.WriteString(stderr, usage)
+		return 2
+	}
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		io.WriteString(stdout, usage)
+		return 0
+	case err == nil && flags.NArg() > 0:
+		err = errors.New("too many arguments")
+	case err == nil:
+		err = node.Root(c.node.Dir)
+	}
+	if err == nil {
+		err = do(ctx)
+	}
+	if errors.Is(err, errDown) {
+		fmt.Fprintln(stdout, "The cluster is down.")
+		return 1
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "cluster %s: %v\n", command, err)
+		return 2
+	}
+	return 0
+}
+
+var errDown = errors.New("the cluster is down")
+
+// A cluster is the one of this machine.
+type cluster struct {
+	node           node.Node
+	install, bare  bool
+	stdout, stderr io.Writer
+	began          time.Time
+}
+
+// say tells of progress, with the time since the beginning.
+func (c *cluster) say(sentence string) {
+	fmt.Fprintf(c.stderr, "%7s  %s\n", time.Since(c.began).Round(100*time.Millisecond), sentence)
+}
+
+func (c *cluster) up(ctx context.Context) error {
+	unlock, err := node.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := node.Needs(ctx, c.install, c.stderr); err != nil {
+		return err
+	}
+	platform, err := c.build(ctx)
+	if err != nil {
+		return err
+	}
+	if c.node.Up() {
+		c.say("The cluster is up already: what has changed is installed.")
+		if err := c.fill(ctx, platform); err != nil {
+			return err
+		}
+		c.exports()
+		return nil
+	}
+	running, err := c.node.Start(ctx)
+	if err != nil {
+		return err
+	}
+	c.say("The API server is ready.")
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { <-running.Died(); cancel(running.Why()) }()
+	if err := c.fill(ctx, platform); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		c.say("It failed: everything is taken down.")
+		return errors.Join(err, running.Stop())
+	}
+	if err := running.Leave(); err != nil {
+		return errors.Join(running.Why(), running.Stop())
+	}
+	c.exports()
+	return nil
+}
+
+// build builds what the node runs, and the images of what its pods run.
+func (c *cluster) build(ctx context.Context) (platform map[string]image.Image, err error) {
+	programs, err := build.All(ctx, c.say)
+	if err != nil {
+		return nil, err
+	}
+	own, err := os.MkdirTemp("", "ticketing-auth-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(own)
+	if err := build.Own(ctx, own, "./infra/cluster/pause"); err != nil {
+		return nil, err
+	}
+	programs["pause/pause"] = filepath.Join(own, "pause")
+	platform, err = install.Images(programs)
+	if err != nil {
+		return nil, err
+	}
+	c.node.Program = func(name string) string { return programs["kubernetes/"+name] }
+	c.node.Pause = platform["pause"].Ref()
+	return platform, nil
+}
+
+func (c *cluster) fill(ctx context.Context, platform map[string]image.Image) error {
+	if err := (install.Platform{Node: c.node, Images: platform, Say: c.say}).Install(ctx); err != nil {
+		return err
+	}
+	if c.bare {
+		return nil
+	}
+	return system.System{Node: c.node, Say: c.say}.Install(ctx)
+}
+
+func (c *cluster) down(context.Context) error { // an interrupted down would be half a down
+	unlock, err := node.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return c.node.Stop()
+}
+
+func (c *cluster) status(context.Context) error {
+	if !c.node.Up() {
+		return errDown
+	}
+	c.exports()
+	return nil
+}
+
+// exports prints what a shell needs to reach the cluster.
+func (c *cluster) exports() {
+	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport BASE_URL=%s\nexport PATH=%s:$PATH\n",
+		c.node.Kubeconfig(), install.BaseURL, c.node.Bin())
+}
