@@ -361,6 +361,14 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A pod is reached by its own address, and somebody must have meant that.
+func TestItMayBeExposed(t *testing.T) {
+	server := start(t, "-scratch", "-exposed", "-addr", "0.0.0.0:0")
+	if err := server.connect().Ping(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // The folder's name goes into a URI and near a socket's path: any name will do.
 func TestAnyFolderNameWillDo(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "100% ü?&#", strings.Repeat("long", 50))

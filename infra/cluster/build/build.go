@@ -131,15 +131,23 @@ func trimLego(ctx context.Context, folder string) error {
 }
 
 // legoSource downloads lego of the version that is required. It is replaced in that
-// go.mod, so it is asked for by version.
+// go.mod, by what is not there yet, so it is asked for by version.
 func legoSource(ctx context.Context, folder string) (string, error) {
-	mod, err := os.ReadFile(filepath.Join(folder, "go.mod"))
+	cmd := exec.CommandContext(ctx, "go", "mod", "edit", "-json")
+	cmd.Dir = folder
+	out, err := cmd.Output()
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(string(mod)) {
-		if words := strings.Fields(line); len(words) > 1 && words[0] == lego {
-			return download(ctx, os.TempDir(), lego+"@"+words[1])
+	var mod struct {
+		Require []struct{ Path, Version string }
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		return "", err
+	}
+	for _, m := range mod.Require {
+		if m.Path == lego {
+			return download(ctx, os.TempDir(), lego+"@"+m.Version)
 		}
 	}
 	return "", fmt.Errorf("%s requires no %s", folder, lego)

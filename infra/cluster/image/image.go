@@ -79,7 +79,7 @@ func (i Image) write(archive *tar.Writer) (entry, error) {
 		"architecture": runtime.GOARCH,
 		"os":           "linux",
 		"config": map[string]any{
-			"Entrypoint": []string{"/" + program}, "User": user, "WorkingDir": "/",
+			"Entrypoint": []string{"/" + executable}, "User": user, "WorkingDir": "/",
 			"Env": []string{"PATH=/"},
 		},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + layer}},
@@ -101,8 +101,8 @@ func (i Image) write(archive *tar.Writer) (entry, error) {
 	return e, i.layer(archive)
 }
 
-// program is where the binary is in the image.
-const program = "ko-app"
+// executable is where the binary is in the image.
+const executable = "ko-app"
 
 // layer writes the one layer: the binary and a folder for temporary files.
 func (i Image) layer(w io.Writer) error {
@@ -119,7 +119,7 @@ func (i Image) layer(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := layer.WriteHeader(&tar.Header{Name: program, Mode: 0o755, Size: info.Size()}); err != nil {
+	if err := layer.WriteHeader(&tar.Header{Name: executable, Mode: 0o755, Size: info.Size()}); err != nil {
 		return err
 	}
 	if _, err := io.Copy(layer, file); err != nil {

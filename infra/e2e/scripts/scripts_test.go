@@ -19,8 +19,7 @@ import (
 func TestMain(m *testing.M) { e2e.Main(m) }
 
 // The scripts are played against BASE_URL, or, if there is none, against the local
-// runner. What only a cluster can do is played where KUBECONFIG names one that has
-// the system.
+// runner.
 func TestScripts(t *testing.T) {
 	base := os.Getenv("BASE_URL")
 	if base == "" {
@@ -28,7 +27,25 @@ func TestScripts(t *testing.T) {
 		t.Cleanup(interrupt) // scripts are played at the same time, after this function
 		base = url
 	}
-	play(t, base)
+	testscript.Run(t, played(".", base))
+}
+
+// What only a cluster can do is played where KUBECONFIG names one that has the system,
+// one script at a time: they put functions to sleep, and cut the broker off.
+func TestClusterScripts(t *testing.T) {
+	if is, _ := condition("cluster"); !is || os.Getenv("BASE_URL") == "" {
+		t.Skip("left out, since BASE_URL and KUBECONFIG name no cluster that has the system, or there is no kubectl")
+	}
+	testscript.RunT(oneByOne{t}, played("cluster", os.Getenv("BASE_URL")))
+}
+
+// oneByOne is a test whose parts are not played at the same time.
+type oneByOne struct{ *testing.T }
+
+func (oneByOne) Parallel()     {}
+func (oneByOne) Verbose() bool { return testing.Verbose() }
+func (t oneByOne) Run(name string, part func(testscript.T)) {
+	t.T.Run(name, func(t *testing.T) { part(oneByOne{t}) })
 }
 
 // One process that serves every route answers as the functions do.
@@ -46,12 +63,12 @@ func TestScriptsOnTheAllInOne(t *testing.T) {
 	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=on", "THROTTLE=off",
 		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS_FILE="+filepath.Join(keys, keyring.VerifyingFile))
-	play(t, p.URL)
+	testscript.Run(t, played(".", p.URL))
 }
 
-func play(t *testing.T, base string) {
+func played(dir, base string) testscript.Params {
 	params := testscript.Params{
-		Dir:                 ".",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds:                verbs(),
@@ -63,14 +80,19 @@ func play(t *testing.T, base string) {
 				"BOB=bob-"+strings.ToLower(rand.Text())+"@example.com",
 				"PASSWORD=correct-horse-battery-staple",
 			)
-			env.Values[caller{}] = &caller{base: base, host: os.Getenv("HOST_HEADER")}
+			c := &caller{base: base, host: os.Getenv("HOST_HEADER")}
+			env.Values[key{}] = c
+			env.Defer(func() { c.load.end() })
 			return nil
 		},
 	}
 	if only := os.Getenv("SCRIPT"); only != "" {
-		params.Dir, params.Files = "", []string{only}
+		params.Dir, params.Files = "", nil
+		if filepath.Dir(only) == dir {
+			params.Files = []string{only}
+		}
 	}
-	testscript.Run(t, params)
+	return params
 }
 
 // condition knows [cluster]: there is a Kubernetes to speak to, and kubectl.

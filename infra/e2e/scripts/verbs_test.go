@@ -13,11 +13,15 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+type key struct{} // under which a script has its caller
+
 // A caller sends a script's requests and remembers the last answer.
 type caller struct {
 	base, host string
 	answer     *http.Response
 	body       string
+	load       *load
+	rotations  int
 }
 
 // What a script may say, beside what package testscript lets it say:
@@ -28,14 +32,31 @@ type caller struct {
 //	header NAME VALUE           '' if there must be none
 //	keep NAME MEMBER            puts a member of the body, such as user.id, into $NAME
 //	until VERB ARGUMENT…        tries again, for up to two minutes
+//
+// and, of a cluster,
+//
 //	kubectl ARGUMENT…           in the system's namespace
-//	pods FUNCTION COUNT         as many pods of a function are there
+//	pods FUNCTION COUNT         as many pods of a function are there; 2+ is two or more
+//	renew FUNCTION…             gives each a new revision, and waits for it
+//	load COUNT METHOD PATH …    so many callers send this request again and again from
+//	                            now on; # in it is the request's number
+//	loaded STATUS…              ends that. Every answer was one of these, the first
+//	                            among them; "lost" is no answer. 429 and 503 said
+//	                            when to come back
+//	acknowledged METHOD PATH …  sends this for the number of every request of the last
+//	                            load that was done (2xx), and is answered 200
+//	event TYPE DATA [with HEADER]…   sends an event to the broker
+//	told COUNT TEXT…            the broker's listener was told as many events that have
+//	                            all these texts in them
+//	rotate                      the next step of a rotation of the keys, in the Secrets,
+//	                            as if the time for it had come
 //
 // A "!" before a verb says that it must fail.
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *caller, []string) error{
 		"answer": answer, "body": body, "header": header, "keep": keep,
-		"kubectl": kubectl, "pods": pods,
+		"kubectl": kubectl, "pods": pods, "renew": renew, "loaded": loaded, "acknowledged": acknowledged,
+		"load": startLoad, "event": event, "told": told, "rotate": rotate,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
 		all[method] = func(ts *testscript.TestScript, c *caller, args []string) error {
@@ -57,7 +78,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	commands := map[string]func(*testscript.TestScript, bool, []string){}
 	for name, verb := range all {
 		commands[name] = func(ts *testscript.TestScript, neg bool, args []string) {
-			err := verb(ts, ts.Value(caller{}).(*caller), args)
+			err := verb(ts, ts.Value(key{}).(*caller), args)
 			switch {
 			case err != nil && !neg:
 				ts.Fatalf("%v", err)
@@ -70,8 +91,21 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 }
 
 func (c *caller) send(ts *testscript.TestScript, method string, args []string) error {
+	r, err := c.request(method, args)
+	if err != nil {
+		return err
+	}
+	if c.answer, c.body, err = do(r); err != nil {
+		return err
+	}
+	ts.Logf("%s\n%s", c.answer.Status, c.body)
+	return nil
+}
+
+// request makes a request of a script's words.
+func (c *caller) request(method string, args []string) (*http.Request, error) {
 	if len(args) == 0 {
-		return errors.New("usage: METHOD PATH [BODY] [as TOKEN] [with HEADER]…")
+		return nil, errors.New("usage: METHOD PATH [BODY] [as TOKEN] [with HEADER]…")
 	}
 	path, args := args[0], args[1:]
 	var sent io.Reader
@@ -80,7 +114,7 @@ func (c *caller) send(ts *testscript.TestScript, method string, args []string) e
 	}
 	r, err := http.NewRequest(method, c.base+path, sent)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.Host = c.host
 	if sent != nil {
@@ -93,18 +127,22 @@ func (c *caller) send(ts *testscript.TestScript, method string, args []string) e
 		case args[0] == "with" && ok:
 			r.Header.Set(name, value)
 		default:
-			return fmt.Errorf("%s %s: what is that?", args[0], args[1])
+			return nil, fmt.Errorf("%s %s: what is that?", args[0], args[1])
 		}
 	}
+	return r, nil
+}
+
+// do sends a request and reads the whole answer. A function that sleeps takes a while.
+func do(r *http.Request) (*http.Response, string, error) {
 	client := &http.Client{Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	if c.answer, err = client.Do(r); err != nil {
-		return err
+	answer, err := client.Do(r)
+	if err != nil {
+		return nil, "", err
 	}
-	defer c.answer.Body.Close()
-	all, err := io.ReadAll(c.answer.Body)
-	c.body = string(all)
-	ts.Logf("%s\n%s", c.answer.Status, c.body)
-	return err
+	defer answer.Body.Close()
+	all, err := io.ReadAll(answer.Body)
+	return answer, string(all), err
 }
 
 func answer(_ *testscript.TestScript, c *caller, args []string) error {
@@ -152,19 +190,4 @@ func keep(ts *testscript.TestScript, c *caller, args []string) error {
 	}
 	ts.Setenv(args[0], fmt.Sprint(value))
 	return nil
-}
-
-func kubectl(ts *testscript.TestScript, _ *caller, args []string) error {
-	return ts.Exec("kubectl", append([]string{"--namespace", "ticketing"}, args...)...)
-}
-
-func pods(ts *testscript.TestScript, c *caller, args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: pods FUNCTION COUNT")
-	}
-	err := kubectl(ts, c, []string{"get", "pods", "--output", "name", "--selector", "serving.knative.dev/service=" + args[0]})
-	if got := fmt.Sprint(strings.Count(ts.ReadFile("stdout"), "\n")); err == nil && got != args[1] {
-		return fmt.Errorf("%s has %s pods", args[0], got)
-	}
-	return err
 }

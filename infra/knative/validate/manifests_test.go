@@ -28,7 +28,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var overlays = []string{"local", "local-eventing", "production", "production-eventing", "small"}
+var overlays = []string{"local", "local-eventing", "production", "production-eventing", "small", "e2e"}
 
 // built is an overlay as kubectl would send it to the cluster.
 func built(t *testing.T, overlay string) resmap.ResMap {
@@ -158,6 +158,7 @@ var kinds = map[string]func() any{
 	"v1 Service":                         func() any { return &core.Service{} },
 	"v1 ServiceAccount":                  func() any { return &core.ServiceAccount{} },
 	"apps/v1 StatefulSet":                func() any { return &apps.StatefulSet{} },
+	"apps/v1 Deployment":                 func() any { return &apps.Deployment{} },
 	"batch/v1 Job":                       func() any { return &batch.Job{} },
 	"networking.k8s.io/v1 NetworkPolicy": func() any { return &network.NetworkPolicy{} },
 	"policy/v1 PodDisruptionBudget":      func() any { return &policy.PodDisruptionBudget{} },
@@ -181,6 +182,8 @@ func restricted(o any) error {
 	case *serving.Service:
 		meta.ObjectMeta, pod = o.Spec.Template.ObjectMeta, o.Spec.Template.Spec.PodSpec
 	case *apps.StatefulSet:
+		meta, pod = &o.Spec.Template, o.Spec.Template.Spec
+	case *apps.Deployment:
 		meta, pod = &o.Spec.Template, o.Spec.Template.Spec
 	case *batch.Job:
 		meta, pod = &o.Spec.Template, o.Spec.Template.Spec

@@ -1,0 +1,117 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func program(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// contents reads an archive.
+func contents(t *testing.T, archive io.Reader) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for all := tar.NewReader(archive); ; {
+		header, err := all.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[header.Name] = string(content)
+	}
+}
+
+func TestAnArchiveHoldsWhatItsIndexNames(t *testing.T) {
+	first, err := Image{Name: "dev.local/first", Program: program(t, "one")}.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Image{Name: "dev.local/second", Program: program(t, "two"), User: "0"}.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	if err := Write(&archive, []Image{first, second}); err != nil {
+		t.Fatal(err)
+	}
+	files := contents(t, &archive)
+	var index []entry
+	if err := json.Unmarshal([]byte(files["manifest.json"]), &index); err != nil || len(index) != 2 {
+		t.Fatalf("the index is %s, %v", files["manifest.json"], err)
+	}
+	for i, want := range []struct{ ref, program, user string }{
+		{first.Ref(), "one", "65532:65532"}, {second.Ref(), "two", "0"},
+	} {
+		e := index[i]
+		if e.RepoTags[0] != want.ref {
+			t.Errorf("the name is %s, want %s", e.RepoTags, want.ref)
+		}
+		var config struct {
+			Config struct {
+				User       string
+				Entrypoint []string
+			}
+			Rootfs struct {
+				DiffIDs []string `json:"diff_ids"`
+			}
+		}
+		if err := json.Unmarshal([]byte(files[e.Config]), &config); err != nil {
+			t.Fatal(err)
+		}
+		layer := files[e.Layers[0]]
+		if got := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(layer))); config.Rootfs.DiffIDs[0] != got {
+			t.Errorf("the layer's digest is %s, the configuration says %s", got, config.Rootfs.DiffIDs)
+		}
+		if config.Config.User != want.user || config.Config.Entrypoint[0] != "/"+executable {
+			t.Errorf("it runs as %s: %s", config.Config.User, config.Config.Entrypoint)
+		}
+		if got := contents(t, bytes.NewReader([]byte(layer))); got[executable] != want.program || len(got) != 2 {
+			t.Errorf("the layer holds %q", got)
+		}
+	}
+}
+
+func TestAnotherContentIsAnotherImage(t *testing.T) {
+	path := program(t, "one")
+	first, err := Image{Name: "dev.local/x", Program: path}.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _ := Image{Name: "dev.local/x", Program: path}.Seal()
+	os.WriteFile(path, []byte("two"), 0o600)
+	other, _ := Image{Name: "dev.local/x", Program: path}.Seal()
+	if first != again || first == other {
+		t.Errorf("%s, again %s, changed %s", first.Ref(), again.Ref(), other.Ref())
+	}
+}
+
+func TestAProgramThatIsNotThereIsAnError(t *testing.T) {
+	missing := Image{Name: "dev.local/x", Program: filepath.Join(t.TempDir(), "none"), Tag: "t"}
+	if _, err := missing.Seal(); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if err := Write(io.Discard, []Image{missing}); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}

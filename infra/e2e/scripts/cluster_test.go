@@ -1,0 +1,308 @@
+package scripts_test
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"ticketing.com/auth/infra/keys/keyring"
+)
+
+// Verbs of a cluster. What they do to it they do with kubectl, so any will do.
+
+func kubectl(ts *testscript.TestScript, _ *caller, args []string) error {
+	return ts.Exec("kubectl", append([]string{"--namespace", "ticketing"}, args...)...)
+}
+
+// ask is kubectl whose answer is wanted.
+func ask(ts *testscript.TestScript, args ...string) (string, error) {
+	err := kubectl(ts, nil, args)
+	return ts.ReadFile("stdout"), err
+}
+
+func pods(ts *testscript.TestScript, _ *caller, args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: pods FUNCTION COUNT")
+	}
+	names, err := ask(ts, "get", "pods", "--output", "name", "--selector", "serving.knative.dev/service="+args[0])
+	if err != nil {
+		return err
+	}
+	wanted, more := strings.CutSuffix(args[1], "+")
+	want, err := strconv.Atoi(wanted)
+	if err != nil {
+		return err
+	}
+	if got := strings.Count(names, "\n"); got != want && !(more && got > want) {
+		return fmt.Errorf("%s has %d pods", args[0], got)
+	}
+	return nil
+}
+
+func renew(ts *testscript.TestScript, _ *caller, functions []string) error {
+	for _, f := range functions {
+		service := "services.serving.knative.dev/" + f
+		patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"renewed":%q}}}}}`, rand.Text())
+		generation, err := ask(ts, "patch", service, "--type=merge", "--patch="+patch, "--output=jsonpath={.metadata.generation}")
+		if err != nil {
+			return err
+		}
+		for _, condition := range []string{"jsonpath={.status.observedGeneration}=" + generation, "condition=Ready"} {
+			if _, err := ask(ts, "wait", "--for="+condition, "--timeout=120s", service); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A load is requests that are sent again and again, and what became of them.
+type load struct {
+	stop chan struct{}
+	all  sync.WaitGroup
+
+	mu       sync.Mutex
+	sent     int
+	outcomes map[string]int // by status
+	done     []int          // the numbers of those that were done
+	faults   []string
+}
+
+// pause is how long a caller waits before the next request.
+const pause = 20 * time.Millisecond
+
+func startLoad(_ *testscript.TestScript, c *caller, args []string) error {
+	if len(args) < 3 {
+		return errors.New("usage: load COUNT METHOD PATH …")
+	}
+	callers, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	if c.load != nil {
+		return errors.New("there is a load already")
+	}
+	c.load = &load{stop: make(chan struct{}), outcomes: map[string]int{}}
+	for range callers {
+		c.load.all.Go(func() {
+			for {
+				select {
+				case <-c.load.stop:
+					return
+				case <-time.After(pause):
+					c.load.send(c, strings.ToUpper(args[1]), args[2:])
+				}
+			}
+		})
+	}
+	return nil
+}
+
+func numbered(args []string, n int) (all []string) {
+	for _, a := range args {
+		all = append(all, strings.ReplaceAll(a, "#", strconv.Itoa(n)))
+	}
+	return all
+}
+
+func (l *load) send(c *caller, method string, args []string) {
+	l.mu.Lock()
+	l.sent++
+	n := l.sent
+	l.mu.Unlock()
+	r, err := c.request(method, numbered(args, n))
+	var answer *http.Response
+	if err == nil {
+		answer, _, err = do(r)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.outcomes["lost"]++
+		l.faults = append(l.faults, err.Error())
+		return
+	}
+	l.outcomes[strconv.Itoa(answer.StatusCode)]++
+	switch {
+	case answer.StatusCode/100 == 2:
+		l.done = append(l.done, n)
+	case (answer.StatusCode == http.StatusServiceUnavailable || answer.StatusCode == http.StatusTooManyRequests) && answer.Header.Get("Retry-After") == "":
+		l.faults = append(l.faults, answer.Status+" without Retry-After")
+	}
+}
+
+// end ends the load, if there is one, once what was sent is answered.
+func (l *load) end() {
+	if l == nil {
+		return
+	}
+	select {
+	case <-l.stop:
+	default:
+		close(l.stop)
+	}
+	l.all.Wait()
+}
+
+func loaded(ts *testscript.TestScript, c *caller, statuses []string) error {
+	if c.load == nil || len(statuses) == 0 {
+		return errors.New("usage: loaded STATUS…, after load")
+	}
+	c.load.end()
+	ts.Logf("%d requests: %v", c.load.sent, c.load.outcomes)
+	if c.load.outcomes[statuses[0]] == 0 {
+		return fmt.Errorf("none of %d requests was answered %s: %v", c.load.sent, statuses[0], c.load.outcomes)
+	}
+	for _, status := range slices.Sorted(maps.Keys(c.load.outcomes)) {
+		if !slices.Contains(statuses, status) {
+			return fmt.Errorf("the answers were %v: %q", c.load.outcomes, c.load.faults[:min(3, len(c.load.faults))])
+		}
+	}
+	for _, fault := range c.load.faults {
+		if strings.Contains(fault, "Retry-After") {
+			return errors.New(fault)
+		}
+	}
+	return nil
+}
+
+func acknowledged(ts *testscript.TestScript, c *caller, args []string) error {
+	if c.load == nil || len(args) < 2 {
+		return errors.New("usage: acknowledged METHOD PATH …, after loaded")
+	}
+	for _, n := range c.load.done {
+		if err := c.send(ts, strings.ToUpper(args[0]), numbered(args[1:], n)); err != nil {
+			return err
+		}
+		if c.answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("number %d of %d was acknowledged, and now is answered %s", n, len(c.load.done), c.answer.Status)
+		}
+	}
+	return nil
+}
+
+// broker is where the API server's proxy has the broker of the system's namespace.
+const broker = "/api/v1/namespaces/knative-eventing/services/http:broker-ingress:80/proxy/ticketing/default"
+
+func event(ts *testscript.TestScript, c *caller, args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: event TYPE DATA [with HEADER]…")
+	}
+	proxy := exec.Command("kubectl", "proxy", "--port=0")
+	proxy.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"))
+	out, err := proxy.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := proxy.Start(); err != nil {
+		return err
+	}
+	defer proxy.Wait()
+	defer proxy.Process.Kill()
+	said, err := bufio.NewReader(out).ReadString('\n')
+	_, address, ok := strings.Cut(strings.TrimSpace(said), "Starting to serve on ")
+	if err != nil || !ok {
+		return fmt.Errorf("kubectl proxy says %q: %v", said, err)
+	}
+	words := []string{broker, args[1], "with", "ce-specversion: 1.0", "with", "ce-id: " + rand.Text(), "with", "ce-source: /scripts", "with", "ce-type: " + args[0]}
+	inside := &caller{base: "http://" + address}
+	if err := inside.send(ts, http.MethodPost, append(words, args[2:]...)); err != nil {
+		return err
+	}
+	if inside.answer.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("the broker answers %s: %s", inside.answer.Status, inside.body)
+	}
+	return nil
+}
+
+func told(ts *testscript.TestScript, _ *caller, args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: told COUNT TEXT…")
+	}
+	log, err := ask(ts, "logs", "deployment/listener", "--tail=-1")
+	if err != nil {
+		return err
+	}
+	got := 0
+	for line := range strings.Lines(log) {
+		if !slices.ContainsFunc(args[1:], func(text string) bool { return !strings.Contains(line, text) }) {
+			got++
+		}
+	}
+	if fmt.Sprint(got) != args[0] {
+		return fmt.Errorf("it was told %d", got)
+	}
+	return nil
+}
+
+// rotate takes the keys out of their Secrets and puts them back one step further.
+func rotate(ts *testscript.TestScript, c *caller, _ []string) error {
+	dir := ts.MkAbs("keys")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	secrets := map[string]string{"signing-keys": keyring.SigningFile, "verifying-keys": keyring.VerifyingFile}
+	for secret, file := range secrets {
+		encoded, err := secretValue(ts, secret, file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), encoded, 0o600); err != nil {
+			return err
+		}
+	}
+	c.rotations++
+	later := time.Now().UTC().Add(time.Duration(c.rotations) * 24 * time.Hour)
+	step, err := keyring.Rotate(dir, keyring.Options{Now: later, Life: 15 * time.Minute})
+	if err != nil {
+		return err
+	}
+	ts.Logf("%v %v", step.Kind, step.Keys)
+	for secret, file := range secrets {
+		content, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			return err
+		}
+		patch, err := json.Marshal(map[string]any{"data": map[string][]byte{file: content}})
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "patch.json"), patch, 0o600); err != nil {
+			return err
+		}
+		if _, err := ask(ts, "patch", "secret", secret, "--type=merge", "--patch-file="+filepath.Join(dir, "patch.json")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// secretValue reads a value of a Secret, past the script's log.
+func secretValue(ts *testscript.TestScript, secret, name string) ([]byte, error) {
+	read := exec.Command("kubectl", "--namespace=ticketing", "get", "secret", secret, "--output=json")
+	read.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"))
+	out, err := read.Output()
+	if err != nil {
+		return nil, fmt.Errorf("secret %s: %w", secret, err)
+	}
+	var of struct{ Data map[string]string }
+	if err := json.Unmarshal(out, &of); err != nil {
+		return nil, err
+	}
+	return base64.StdEncoding.DecodeString(of.Data[name])
+}
