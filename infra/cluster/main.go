@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/infra/cluster/build"
+	"ticketing.com/auth/infra/cluster/cold"
 	"ticketing.com/auth/infra/cluster/image"
 	"ticketing.com/auth/infra/cluster/install"
 	"ticketing.com/auth/infra/cluster/node"
@@ -42,20 +43,22 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-const usage = `usage: cluster up|down|status [-dir DIR] [-install]
+const usage = `usage: cluster up|status|cold|down [-dir DIR] [flags]
 
   up       build what is not built yet, start the cluster, install Knative and the
            system; if it is up, install what has changed
              -install   install missing Debian packages, with apt-get
              -bare      no system on it: Kubernetes and Knative alone
   status   say whether it is up, and how to reach it
+  cold     measure calls that find their function asleep, beside a bare server
+             -times 20
   down     end it and remove all it has left
 
   -dir DIR   where the cluster keeps its files (/var/lib/ticketing-auth-cluster)
 `
 
-// run is the command. It returns the exit code: 0; 1 when the cluster is not up, or not
-// any more; 2 after one line that says what is wrong.
+// run is the command. It returns the exit code: 0; 1 when the cluster is down; 2 after
+// one line that says what is wrong; 3 after one that says why none can run here.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	command := ""
 	if len(args) > 0 {
@@ -66,13 +69,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c := cluster{stdout: stdout, stderr: stderr, began: time.Now()}
 	flags.StringVar(&c.node.Dir, "dir", "/var/lib/ticketing-auth-cluster", "")
 	do := map[string]func(context.Context) error{
-		"up": c.up, "down": c.down, "status": c.status,
+		"up": c.up, "down": c.down, "status": c.status, "cold": c.cold,
 		"inside": func(context.Context) error { return node.Inside(c.node.Dir, os.Stdin) },
 	}[command]
 	switch command {
 	case "up":
 		flags.BoolVar(&c.install, "install", false, "")
 		flags.BoolVar(&c.bare, "bare", false, "")
+	case "cold":
+		flags.IntVar(&c.times, "times", 20, "")
 	case "help", "-h", "-help", "--help":
 		io.WriteString(stdout, usage)
 		return 0
@@ -98,7 +103,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "The cluster is down.")
 		return 1
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, node.ErrUnable):
+		fmt.Fprintf(stderr, "cluster %s: %v\n", command, err)
+		return 3
+	case err != nil:
 		fmt.Fprintf(stderr, "cluster %s: %v\n", command, err)
 		return 2
 	}
@@ -111,6 +120,7 @@ var errDown = errors.New("the cluster is down")
 type cluster struct {
 	node           node.Node
 	install, bare  bool
+	times          int
 	stdout, stderr io.Writer
 	began          time.Time
 }
@@ -212,6 +222,13 @@ func (c *cluster) status(context.Context) error {
 	}
 	c.exports()
 	return nil
+}
+
+func (c *cluster) cold(ctx context.Context) error {
+	if !c.node.Up() {
+		return errDown
+	}
+	return cold.Measure(ctx, c.node, c.times, c.say, c.stdout)
 }
 
 // exports prints what a shell needs to reach the cluster.

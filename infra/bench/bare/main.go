@@ -1,5 +1,6 @@
 // Command bare is the floor that the functions' starts are measured against: an
-// HTTP server of the standard library that answers and does nothing else.
+// HTTP server of the standard library that answers and does nothing else. In a pod it
+// listens where PORT says.
 package main
 
 import (
@@ -10,7 +11,11 @@ import (
 )
 
 func main() {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address := "127.0.0.1:0"
+	if port := os.Getenv("PORT"); port != "" {
+		address = ":" + port
+	}
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		panic(err)
 	}

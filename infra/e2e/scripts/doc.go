@@ -6,5 +6,8 @@
 //	BASE_URL=http://… KUBECONFIG=… go test ./infra/e2e/scripts   a cluster
 //	SCRIPT=errors.txt go test ./infra/e2e/scripts                one text
 //
+// The texts in cluster/ are of what only a cluster can do, and are played one at a time;
+// infra/cluster brings one up that has all they need.
+//
 // It is all tests. What a script may say is listed in verbs_test.go.
 package scripts

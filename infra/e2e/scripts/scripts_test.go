@@ -27,7 +27,7 @@ func TestScripts(t *testing.T) {
 		t.Cleanup(interrupt) // scripts are played at the same time, after this function
 		base = url
 	}
-	testscript.Run(t, played(".", base))
+	testscript.Run(t, played(t, ".", base))
 }
 
 // What only a cluster can do is played where KUBECONFIG names one that has the system,
@@ -36,7 +36,7 @@ func TestClusterScripts(t *testing.T) {
 	if is, _ := condition("cluster"); !is || os.Getenv("BASE_URL") == "" {
 		t.Skip("left out, since BASE_URL and KUBECONFIG name no cluster that has the system, or there is no kubectl")
 	}
-	testscript.RunT(oneByOne{t}, played("cluster", os.Getenv("BASE_URL")))
+	testscript.RunT(oneByOne{t}, played(t, "cluster", os.Getenv("BASE_URL")))
 }
 
 // oneByOne is a test whose parts are not played at the same time.
@@ -63,10 +63,11 @@ func TestScriptsOnTheAllInOne(t *testing.T) {
 	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=on", "THROTTLE=off",
 		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS_FILE="+filepath.Join(keys, keyring.VerifyingFile))
-	testscript.Run(t, played(".", p.URL))
+	testscript.Run(t, played(t, ".", p.URL))
 }
 
-func played(dir, base string) testscript.Params {
+// played are the texts of a folder, or the one of them that SCRIPT names.
+func played(t *testing.T, dir, base string) testscript.Params {
 	params := testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
@@ -87,10 +88,10 @@ func played(dir, base string) testscript.Params {
 		},
 	}
 	if only := os.Getenv("SCRIPT"); only != "" {
-		params.Dir, params.Files = "", nil
-		if filepath.Dir(only) == dir {
-			params.Files = []string{only}
+		if filepath.Dir(only) != dir {
+			t.Skipf("SCRIPT names %s alone", only)
 		}
+		params.Dir, params.Files = "", []string{only}
 	}
 	return params
 }
