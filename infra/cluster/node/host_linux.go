@@ -46,8 +46,10 @@ func (n Node) write(r record) error {
 
 // Lock makes sure that one command at a time changes the cluster of this machine. The
 // lock is a name in the kernel, which goes with the process and leaves no file.
-func Lock() (unlock func(), err error) {
-	lock, err := net.Listen("unix", "@ticketing-auth-cluster")
+func Lock() (unlock func(), err error) { return lock("@ticketing-auth-cluster") }
+
+func lock(name string) (unlock func(), err error) {
+	lock, err := net.Listen("unix", name)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, errors.New("another command is bringing the cluster up or down: wait for it to end")
 	}
