@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -139,7 +140,12 @@ func (c *cluster) up(ctx context.Context) error {
 	if err := node.Needs(ctx, c.install, c.stderr); err != nil {
 		return err
 	}
-	platform, err := c.build(ctx)
+	own, err := os.MkdirTemp("", "ticketing-auth-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(own)
+	platform, err := c.build(ctx, own)
 	if err != nil {
 		return err
 	}
@@ -163,6 +169,7 @@ func (c *cluster) up(ctx context.Context) error {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+		c.explain()
 		c.say("It failed: everything is taken down.")
 		return errors.Join(err, running.Stop())
 	}
@@ -173,17 +180,30 @@ func (c *cluster) up(ctx context.Context) error {
 	return nil
 }
 
-// build builds what the node runs, and the images of what its pods run.
-func (c *cluster) build(ctx context.Context) (platform map[string]image.Image, err error) {
+// explain says what the cluster says of itself, before a failure takes it down.
+func (c *cluster) explain() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, args := range [][]string{
+		{"get", "pods", "--all-namespaces"},
+		{"get", "events", "--all-namespaces", "--field-selector=type=Warning", "--sort-by=.lastTimestamp"},
+	} {
+		said, err := c.node.Kubectl(ctx, nil, args...)
+		lines := strings.Split(said, "\n")
+		fmt.Fprintln(c.stderr, strings.Join(lines[max(0, len(lines)-40):], "\n"))
+		if err != nil {
+			return // nobody answers
+		}
+	}
+}
+
+// build builds what the node runs and what its pods run, into the cache, and what is our
+// own into a folder.
+func (c *cluster) build(ctx context.Context, own string) (platform map[string]image.Image, err error) {
 	programs, err := build.All(ctx, c.say)
 	if err != nil {
 		return nil, err
 	}
-	own, err := os.MkdirTemp("", "ticketing-auth-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(own)
 	if err := build.Own(ctx, own, "./infra/cluster/pause"); err != nil {
 		return nil, err
 	}

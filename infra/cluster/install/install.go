@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -101,7 +102,7 @@ func (p Platform) Install(ctx context.Context) error {
 	if err := p.apply(ctx, append(serving.objects, eventing.objects...)); err != nil {
 		return err
 	}
-	for _, name := range []string{"settings.yaml", "coredns.yaml", "traefik.yaml"} {
+	for _, name := range []string{"coredns.yaml", "traefik.yaml"} {
 		if err := p.applyOwn(ctx, name); err != nil {
 			return err
 		}
@@ -111,7 +112,23 @@ func (p Platform) Install(ctx context.Context) error {
 		return err
 	}
 	p.Say("Knative, DNS and the ingress are ready.")
-	return nil
+	return Again(ctx, func() error { return p.applyOwn(ctx, "settings.yaml") }) // which Knative's webhook judges
+}
+
+// Again tries again for a minute: webhooks that have just become ready may still refuse
+// connections.
+func Again(ctx context.Context, try func() error) error {
+	for end := time.Now().Add(time.Minute); ; {
+		err := try()
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // Import gives the node the images that it does not have.
@@ -142,10 +159,7 @@ func Import(ctx context.Context, n node.Node, images map[string]image.Image) err
 	}()
 	err = n.Import(ctx, archive)
 	archive.Close() // or the writer waits for a reader that is gone
-	if wrote := <-written; err == nil {
-		err = wrote
-	}
-	return err
+	return errors.Join(<-written, err)
 }
 
 // A bundle is the manifests of a part: the definitions of its kinds, which must be
@@ -198,7 +212,7 @@ func eventing(ctx context.Context) (bundle, error) {
 		return b, err
 	}
 	b.objects, err = read(
-		core+"/100-namespace.yaml", core+"/200-*.yaml", core+"/roles/*.yaml", core+"/configmaps/*.yaml", core+"/deployments/*.yaml",
+		core+"/100-namespace.yaml", core+"/200-*.yaml", core+"/roles/*.yaml", core+"/configmaps/*.yaml", root+"/third_party/eventing-integrations-latest/*.yaml", core+"/deployments/*.yaml",
 		broker+"/roles/*.yaml", broker+"/deployments/*.yaml",
 		channel+"/200-*.yaml", channel+"/roles/*.yaml", channel+"/configmaps/*.yaml", channel+"/deployments/*.yaml",
 		core+"/webhooks/*.yaml", channel+"/webhooks/*.yaml",

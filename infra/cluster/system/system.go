@@ -74,7 +74,10 @@ func (s System) Install(ctx context.Context) error {
 	if _, err := s.Node.Kubectl(ctx, nil, "--namespace", knative.Namespace, "delete", "job", "migrate", "--ignore-not-found"); err != nil {
 		return err
 	}
-	if err := s.apply(ctx, manifests); err != nil {
+	if err := install.Again(ctx, func() error {
+		_, err := s.Node.Kubectl(ctx, strings.NewReader(manifests), "apply", "-f", "-")
+		return err
+	}); err != nil {
 		return err
 	}
 	s.Say("The system is applied.")
@@ -154,18 +157,6 @@ func resolve(manifests string, references map[string]string) (resolved string, e
 		return references[found]
 	})
 	return resolved, err
-}
-
-// apply applies the manifests. Webhooks that have just become ready may refuse the
-// first connections.
-func (s System) apply(ctx context.Context, manifests string) error {
-	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(time.Second) {
-		if _, err = s.Node.Kubectl(ctx, strings.NewReader(manifests), "apply", "-f", "-"); err == nil {
-			return nil
-		}
-	}
-	return err
 }
 
 // await waits until everything says that it is ready, and the ingress leads to it.
