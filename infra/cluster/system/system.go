@@ -74,10 +74,13 @@ func (s System) Install(ctx context.Context) error {
 	if _, err := s.Node.Kubectl(ctx, nil, "--namespace", knative.Namespace, "delete", "job", "migrate", "--ignore-not-found"); err != nil {
 		return err
 	}
-	if err := install.Again(ctx, func() error {
-		_, err := s.Node.Kubectl(ctx, strings.NewReader(manifests), "apply", "-f", "-")
+	if err := s.apply(ctx, binding(manifests)); err != nil {
 		return err
-	}); err != nil {
+	}
+	if err := s.wait(ctx, "Ready", "sinkbindings.sources.knative.dev", "--all"); err != nil {
+		return err
+	}
+	if err := s.apply(ctx, manifests); err != nil {
 		return err
 	}
 	s.Say("The system is applied.")
@@ -159,22 +162,45 @@ func resolve(manifests string, references map[string]string) (resolved string, e
 	return resolved, err
 }
 
+// binding are the manifests of the broker and of the SinkBinding. They come first: a
+// function that is there before its sink gets a revision without one, and relay's
+// cannot start.
+func binding(manifests string) string {
+	var all []string
+	for document := range strings.SplitSeq(manifests, "\n---\n") {
+		if strings.Contains(document, "\nkind: Broker\n") || strings.Contains(document, "\nkind: SinkBinding\n") {
+			all = append(all, document)
+		}
+	}
+	return strings.Join(all, "\n---\n")
+}
+
+func (s System) apply(ctx context.Context, manifests string) error {
+	return install.Again(ctx, func() error {
+		_, err := s.Node.Kubectl(ctx, strings.NewReader(manifests), "apply", "-f", "-")
+		return err
+	})
+}
+
+func (s System) wait(ctx context.Context, condition, kind, which string) error {
+	_, err := s.Node.Kubectl(ctx, nil, "--namespace", knative.Namespace, "wait", "--for=condition="+condition, "--timeout=300s", kind, which)
+	return err
+}
+
 // await waits until everything says that it is ready, and the ingress leads to it.
 func (s System) await(ctx context.Context) error {
 	for _, w := range []struct{ condition, kind, what string }{
 		{"Complete", "job", "The indexes are made."},
 		{"Available", "deployment", "The database is ready."},
-		{"Ready", "brokers.eventing.knative.dev", ""},
-		{"Ready", "sinkbindings.sources.knative.dev", ""},
 		{"Ready", "services.serving.knative.dev", "The functions are ready."},
 		{"Ready", "triggers.eventing.knative.dev", ""},
 		{"Ready", "pingsources.sources.knative.dev", "Events are ready."},
 	} {
-		args := []string{"--namespace", knative.Namespace, "wait", "--for=condition=" + w.condition, "--timeout=300s", w.kind, "--all"}
+		which := "--all"
 		if w.kind == "deployment" { // those of sleeping functions are there too
-			args = append(args[:len(args)-1], "--selector=app.kubernetes.io/name in (mongod, listener)")
+			which = "--selector=app.kubernetes.io/name in (mongod, listener)"
 		}
-		if _, err := s.Node.Kubectl(ctx, nil, args...); err != nil {
+		if err := s.wait(ctx, w.condition, w.kind, which); err != nil {
 			return err
 		}
 		if w.what != "" {

@@ -73,8 +73,9 @@ func renew(ts *testscript.TestScript, _ *caller, functions []string) error {
 
 // A load is requests that are sent again and again, and what became of them.
 type load struct {
-	stop chan struct{}
-	all  sync.WaitGroup
+	stop  chan struct{}
+	ended bool
+	all   sync.WaitGroup
 
 	mu       sync.Mutex
 	sent     int
@@ -94,18 +95,19 @@ func startLoad(_ *testscript.TestScript, c *caller, args []string) error {
 	if err != nil {
 		return err
 	}
-	if c.load != nil {
+	if c.load != nil && !c.load.ended {
 		return errors.New("there is a load already")
 	}
-	c.load = &load{stop: make(chan struct{}), outcomes: map[string]int{}}
+	l := &load{stop: make(chan struct{}), outcomes: map[string]int{}}
+	c.load = l
 	for range callers {
-		c.load.all.Go(func() {
+		l.all.Go(func() {
 			for {
 				select {
-				case <-c.load.stop:
+				case <-l.stop:
 					return
 				case <-time.After(pause):
-					c.load.send(c, strings.ToUpper(args[1]), args[2:])
+					l.send(c, strings.ToUpper(args[1]), args[2:])
 				}
 			}
 		})
@@ -115,7 +117,7 @@ func startLoad(_ *testscript.TestScript, c *caller, args []string) error {
 
 func numbered(args []string, n int) (all []string) {
 	for _, a := range args {
-		all = append(all, strings.ReplaceAll(a, "#", strconv.Itoa(n)))
+		all = append(all, strings.ReplaceAll(a, "%n", strconv.Itoa(n)))
 	}
 	return all
 }
@@ -148,14 +150,11 @@ func (l *load) send(c *caller, method string, args []string) {
 
 // end ends the load, if there is one, once what was sent is answered.
 func (l *load) end() {
-	if l == nil {
+	if l == nil || l.ended {
 		return
 	}
-	select {
-	case <-l.stop:
-	default:
-		close(l.stop)
-	}
+	l.ended = true
+	close(l.stop)
 	l.all.Wait()
 }
 

@@ -39,7 +39,7 @@ type caller struct {
 //	pods FUNCTION COUNT         as many pods of a function are there; 2+ is two or more
 //	renew FUNCTION…             gives each a new revision, and waits for it
 //	load COUNT METHOD PATH …    so many callers send this request again and again from
-//	                            now on; # in it is the request's number
+//	                            now on; %n in it is the request's number
 //	loaded STATUS…              ends that. Every answer was one of these, the first
 //	                            among them; "lost" is no answer. 429 and 503 said
 //	                            when to come back
