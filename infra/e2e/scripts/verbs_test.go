@@ -46,7 +46,7 @@ type caller struct {
 //	acknowledged METHOD PATH …  sends this for the number of every request of the last
 //	                            load that was done (2xx), and is answered 200
 //	event TYPE DATA [with HEADER]…   sends an event to the broker
-//	told COUNT TEXT…            the broker's listener was told as many events that have
+//	told COUNT TEXT…            the broker's listener was told as many events, by their ids, that have
 //	                            all these texts in them
 //	rotate                      the next step of a rotation of the keys, in the Secrets,
 //	                            as if the time for it had come
