@@ -98,17 +98,16 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 		DisableGeneralOptionsHandler: true,             // OPTIONS * is an unknown path like any other
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	stopped := make(chan error, 1)
-	go func() {
-		<-ctx.Done()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-		defer cancel()
-		stopped <- server.Shutdown(ctx)
-	}()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	var arriving arrivals
+	arriving.watch(server)
+	context.AfterFunc(ctx, func() { listener.Close() })
+	if err := server.Serve(listener); ctx.Err() == nil {
 		return err
 	}
-	return <-stopped
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	arriving.wait(ctx)
+	return server.Shutdown(ctx)
 }
 
 func closed(w *app.Wiring) error {

@@ -73,6 +73,38 @@ func TestAStartWithAWrongEnvironmentSaysAllThatIsWrongAndExits2(t *testing.T) {
 	}
 }
 
+// net/http by itself drops a request that it reads after its Shutdown has begun.
+func TestAStopAnswersWhoWasConnectedBefore(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	w := wiring(io.Discard, nil)
+	stopped := make(chan error, 1)
+	go func() { stopped <- serve.Serve(ctx, listener, serve.Handler(w, echo(nil)), w.Log()) }()
+	connections := make([]net.Conn, 20)
+	for i := range connections {
+		if connections[i], err = net.Dial("tcp", listener.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // they are accepted, and say nothing yet
+	stop()
+	time.Sleep(50 * time.Millisecond)
+	for i, c := range connections {
+		fmt.Fprint(c, "GET /health/readiness HTTP/1.1\r\nHost: x\r\n\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("connection %d: %v %v", i, answer, err)
+		}
+		c.Close()
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAStopFinishesWhatHasBegun(t *testing.T) {
 	gate := make(chan struct{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

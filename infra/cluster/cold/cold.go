@@ -114,13 +114,16 @@ var helloText string
 
 var helloYAML = template.Must(template.New("hello").Parse(helloText))
 
+// client waits for a pod that is slow to start, and not for one that never does.
+var client = &http.Client{Timeout: time.Minute}
+
 func signUp(ctx context.Context, credentials string) (token string, err error) {
 	c := call{method: http.MethodPost, path: "/api/users/signup", body: credentials}
 	r, err := c.request(ctx)
 	if err != nil {
 		return "", err
 	}
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := client.Do(r)
 	if err != nil {
 		return "", err
 	}
@@ -179,7 +182,7 @@ func (c *call) send(ctx context.Context) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := client.Do(r)
 	if err != nil {
 		return 0, err
 	}

@@ -229,12 +229,13 @@ func awaitRoute(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	last := "no answer"
+	client := &http.Client{Timeout: 20 * time.Second}
 	for ctx.Err() == nil {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return err
 		}
-		answer, err := http.DefaultClient.Do(r)
+		answer, err := client.Do(r)
 		if err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK || answer.StatusCode == http.StatusMethodNotAllowed {
