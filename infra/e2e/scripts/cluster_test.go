@@ -250,29 +250,57 @@ func event(ts *testscript.TestScript, _ *caller, args []string) error {
 	}
 }
 
+// told counts events: each once, though it may have come more often.
 func told(ts *testscript.TestScript, _ *caller, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: told COUNT TEXT…")
 	}
+	events, err := deliveries(ts, args[1:])
+	if got := fmt.Sprint(len(events)); err == nil && got != args[0] {
+		return fmt.Errorf("it was told %s", got)
+	}
+	return err
+}
+
+// heard counts deliveries: a broker may bring an event more often than it was sent.
+func heard(ts *testscript.TestScript, _ *caller, args []string) error {
+	least := 0
+	if len(args) > 1 {
+		least, _ = strconv.Atoi(args[0])
+	}
+	if least == 0 {
+		return errors.New("usage: heard COUNT TEXT…")
+	}
+	events, err := deliveries(ts, args[1:])
+	got := 0
+	for _, times := range events {
+		got += times
+	}
+	if err == nil && got < least {
+		return fmt.Errorf("it was heard %d times", got)
+	}
+	return err
+}
+
+// deliveries are the events with all these texts in them that came to the listener, by
+// source and id, and how often each did.
+func deliveries(ts *testscript.TestScript, texts []string) (map[string]int, error) {
 	log, err := ask(ts, "logs", "deployment/listener", "--tail=-1")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	events := map[string]bool{} // each once, though it may have been told more often
+	events := map[string]int{}
 	for line := range strings.Lines(log) {
-		if slices.ContainsFunc(args[1:], func(text string) bool { return !strings.Contains(line, text) }) {
+		if slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
 			continue
 		}
 		var event struct{ Source, ID string }
 		if err := json.Unmarshal([]byte(line), &event); err != nil {
-			return err
+			return nil, err
 		}
-		events[event.Source+" "+event.ID] = true
+		events[event.Source+" "+event.ID]++
 	}
-	if fmt.Sprint(len(events)) != args[0] {
-		return fmt.Errorf("it was told %d", len(events))
-	}
-	return nil
+	return events, nil
 }
 
 // rotate takes the keys out of their Secrets and puts them back one step further.

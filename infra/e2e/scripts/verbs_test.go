@@ -46,8 +46,9 @@ type caller struct {
 //	acknowledged METHOD PATH …  sends this for the number of every request of the last
 //	                            load that was done (2xx), and is answered 200
 //	event TYPE DATA [with HEADER]…   sends an event to the broker
-//	told COUNT TEXT…            the broker's listener was told as many events, by their ids, that have
+//	told COUNT TEXT…            the broker's listener was told so many events that have
 //	                            all these texts in them
+//	heard COUNT TEXT…           and such events came so many times, or more often
 //	rotate                      the next step of a rotation of the keys, in the Secrets,
 //	                            as if the time for it had come
 //
@@ -56,7 +57,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *caller, []string) error{
 		"answer": answer, "body": body, "header": header, "keep": keep,
 		"kubectl": kubectl, "pods": pods, "renew": renew, "loaded": loaded, "acknowledged": acknowledged,
-		"load": startLoad, "event": event, "told": told, "rotate": rotate,
+		"load": startLoad, "event": event, "told": told, "heard": heard, "rotate": rotate,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
 		all[method] = func(ts *testscript.TestScript, c *caller, args []string) error {
