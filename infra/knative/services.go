@@ -67,10 +67,11 @@ var (
 	relaying = work{Concurrency: 1, Target: 1, MaxScale: 1, CPU: "50m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 30}
 )
 
-// Hops is who adds to X-Forwarded-For on the way to a function: the ingress, Knative's
-// activator, its queue-proxy. The base's ConfigMap says so too, for an overlay to say
-// otherwise.
-const Hops = 3
+// Hops is who adds to X-Forwarded-For on the way to a function on any cluster: Knative's
+// activator and its queue-proxy. What stands before them is the ingress's business, so an
+// overlay says it. Too few are safe, and seen soon; with too many callers would choose
+// their address themselves. The base's ConfigMap says the same.
+const Hops = 2
 
 // AllInOne is the name of infra/allinone as a service, beside the functions'.
 const AllInOne = "auth"

@@ -251,11 +251,11 @@ func event(ts *testscript.TestScript, _ *caller, args []string) error {
 }
 
 // told counts events: each once, though it may have come more often.
-func told(ts *testscript.TestScript, _ *caller, args []string) error {
+func told(ts *testscript.TestScript, c *caller, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: told COUNT TEXT…")
 	}
-	events, err := deliveries(ts, args[1:])
+	events, err := deliveries(ts, c.began, args[1:])
 	if got := fmt.Sprint(len(events)); err == nil && got != args[0] {
 		return fmt.Errorf("it was told %s", got)
 	}
@@ -263,7 +263,7 @@ func told(ts *testscript.TestScript, _ *caller, args []string) error {
 }
 
 // heard counts deliveries: a broker may bring an event more often than it was sent.
-func heard(ts *testscript.TestScript, _ *caller, args []string) error {
+func heard(ts *testscript.TestScript, c *caller, args []string) error {
 	least := 0
 	if len(args) > 1 {
 		least, _ = strconv.Atoi(args[0])
@@ -271,7 +271,7 @@ func heard(ts *testscript.TestScript, _ *caller, args []string) error {
 	if least == 0 {
 		return errors.New("usage: heard COUNT TEXT…")
 	}
-	events, err := deliveries(ts, args[1:])
+	events, err := deliveries(ts, c.began, args[1:])
 	got := 0
 	for _, times := range events {
 		got += times
@@ -282,10 +282,10 @@ func heard(ts *testscript.TestScript, _ *caller, args []string) error {
 	return err
 }
 
-// deliveries are the events with all these texts in them that came to the listener, by
-// source and id, and how often each did.
-func deliveries(ts *testscript.TestScript, texts []string) (map[string]int, error) {
-	log, err := ask(ts, "logs", "deployment/listener", "--tail=-1")
+// deliveries are the events with all these texts in them that have come to the listener
+// since then, by source and id, and how often each did.
+func deliveries(ts *testscript.TestScript, since time.Time, texts []string) (map[string]int, error) {
+	log, err := ask(ts, "logs", "deployment/listener", "--tail=-1", "--since-time="+since.Format(time.RFC3339))
 	if err != nil {
 		return nil, err
 	}

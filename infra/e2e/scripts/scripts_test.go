@@ -81,7 +81,7 @@ func played(t *testing.T, dir, base string) testscript.Params {
 				"BOB=bob-"+strings.ToLower(rand.Text())+"@example.com",
 				"PASSWORD=correct-horse-battery-staple",
 			)
-			c := &caller{base: base, host: os.Getenv("HOST_HEADER")}
+			c := &caller{base: base, host: os.Getenv("HOST_HEADER"), began: time.Now()}
 			env.Values[key{}] = c
 			env.Defer(func() { c.load.end() })
 			return nil

@@ -22,6 +22,7 @@ type caller struct {
 	body       string
 	load       *load
 	rotations  int
+	began      time.Time
 }
 
 // What a script may say, beside what package testscript lets it say:
@@ -46,8 +47,8 @@ type caller struct {
 //	acknowledged METHOD PATH …  sends this for the number of every request of the last
 //	                            load that was done (2xx), and is answered 200
 //	event TYPE DATA [with HEADER]…   sends an event to the broker
-//	told COUNT TEXT…            the broker's listener was told so many events that have
-//	                            all these texts in them
+//	told COUNT TEXT…            since the script began the broker's listener was told so
+//	                            many events that have all these texts in them
 //	heard COUNT TEXT…           and such events came so many times, or more often
 //	rotate                      the next step of a rotation of the keys, in the Secrets,
 //	                            as if the time for it had come
