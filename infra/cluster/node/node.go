@@ -23,7 +23,6 @@ import (
 	"embed"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -174,7 +173,6 @@ func (n Node) awaitAPI(ctx context.Context, address string) error {
 	roots.AppendCertsFromPEM(ca)
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	defer client.CloseIdleConnections()
-	last := errors.New("it was not asked yet")
 	for {
 		answer, err := client.Get("https://" + address + ":6443/readyz")
 		if err == nil {
@@ -185,10 +183,9 @@ func (n Node) awaitAPI(ctx context.Context, address string) error {
 			}
 			err = fmt.Errorf("%s: %s", answer.Status, said)
 		}
-		last = err
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the API server is not ready: %w (%w)", context.Cause(ctx), last)
+			return fmt.Errorf("the API server is not ready: %w (%w)", context.Cause(ctx), err)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
