@@ -253,6 +253,6 @@ func (c *cluster) cold(ctx context.Context) error {
 
 // exports prints what a shell needs to reach the cluster.
 func (c *cluster) exports() {
-	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport BASE_URL=%s\nexport PATH=%s:$PATH\n",
-		c.node.Kubeconfig(), install.BaseURL, c.node.Bin())
+	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport BASE_URL=%s\nexport KINGRESS_URL=%s\nexport PATH=%s:$PATH\n",
+		c.node.Kubeconfig(), install.BaseURL, install.KnativeURL, c.node.Bin())
 }

@@ -34,6 +34,7 @@ func outputs() []output {
 		{"infra/knative/eventing/functions.yaml", "", knative.Takers},
 		{"infra/knative/eventing/triggers.yaml", "", knative.Triggers},
 		{"infra/knative/ingress/kourier/routes.yaml", "", knative.Kourier},
+		{"infra/knative/ingress/traefik/routes.yaml", "", knative.Traefik},
 		{"infra/knative/ingress/gateway/routes.yaml", "", knative.Gateway},
 		{"infra/knative/overlays/small/service.yaml", "", knative.Small},
 		{"skaffold.yaml", "", knative.Skaffold},

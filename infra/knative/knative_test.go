@@ -95,7 +95,7 @@ func TestAFunctionThatNeedsASecretNobodyHasIsNamed(t *testing.T) {
 	}
 }
 
-func TestBothFormsOfTheIngressLeadEveryRouteToItsFunction(t *testing.T) {
+func TestEveryFormOfTheIngressLeadsEveryRouteToItsFunction(t *testing.T) {
 	var want []string
 	for _, e := range catalog.Functions() {
 		if e.Path != "" {
@@ -107,6 +107,7 @@ func TestBothFormsOfTheIngressLeadEveryRouteToItsFunction(t *testing.T) {
 		route  string
 	}{
 		"kourier": {knative.Kourier, `path: (\S+)\n +rewriteHost: (\S+?)\.ticketing\.svc\.cluster\.local `},
+		"traefik": {knative.Traefik, `path: (\S+)\n +appendHeaders: \{Host: (\S+?)\.ticketing\.svc\.cluster\.local\}\n.*traefik-internal`},
 		"gateway": {knative.Gateway, `type: Exact, value: (\S+?)\}\}\]\n.*hostname: (\S+?)\.ticketing\.svc\.cluster\.local\}`},
 	} {
 		var got []string

@@ -13,11 +13,14 @@ const (
 	Namespace = "ticketing"
 )
 
-var kourier, gateway = page("kourier.yaml.tmpl"), page("gateway.yaml.tmpl")
+var kourier, traefik, gateway = page("kourier.yaml.tmpl"), page("traefik.yaml.tmpl"), page("gateway.yaml.tmpl")
 
 // Kourier renders the routes as a Knative Ingress, the form that Knative writes
 // itself for its own Routes: Kourier and Istio take it.
 func Kourier(functions []endpoint.Endpoint) ([]byte, error) { return routes(kourier, functions) }
+
+// Traefik renders them as a Knative Ingress that Traefik understands.
+func Traefik(functions []endpoint.Endpoint) ([]byte, error) { return routes(traefik, functions) }
 
 // Gateway renders the routes for the Gateway API, the form that every newer ingress
 // takes.

@@ -26,10 +26,14 @@ import (
 	"ticketing.com/auth/infra/cluster/node"
 )
 
-const nodePort = "30080"
+const nodePort, knativePort = "30080", "30081"
 
-// BaseURL is where the ingress is reached from the host.
-const BaseURL = "http://" + node.Address + ":" + nodePort
+const (
+	// BaseURL is where the ingress is reached from the host, by its Gateway.
+	BaseURL = "http://" + node.Address + ":" + nodePort
+	// KnativeURL is where it is reached by its Knative Ingresses.
+	KnativeURL = "http://" + node.Address + ":" + knativePort
+)
 
 //go:embed files
 var files embed.FS
@@ -71,8 +75,9 @@ func (p Platform) Image(name string) (string, error) {
 	return i.Ref(), nil
 }
 
-func (Platform) DNS() string      { return node.DNS }
-func (Platform) NodePort() string { return nodePort }
+func (Platform) DNS() string         { return node.DNS }
+func (Platform) NodePort() string    { return nodePort }
+func (Platform) KnativePort() string { return knativePort }
 
 // Install installs everything and waits until it is ready. Again, it installs what has
 // changed.

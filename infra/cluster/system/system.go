@@ -216,8 +216,10 @@ func (s System) awaitRoutes(ctx context.Context) error {
 		if e.Path == "" {
 			continue
 		}
-		if err := awaitRoute(ctx, install.BaseURL+e.Path); err != nil {
-			return err
+		for _, url := range []string{install.BaseURL, install.KnativeURL} {
+			if err := awaitRoute(ctx, url+e.Path); err != nil {
+				return err
+			}
 		}
 	}
 	s.Say("Every route leads to its function.")
@@ -235,6 +237,7 @@ func awaitRoute(ctx context.Context, url string) error {
 		if err != nil {
 			return err
 		}
+		r.Host = knative.Host
 		answer, err := client.Do(r)
 		if err == nil {
 			answer.Body.Close()

@@ -6,6 +6,9 @@
 //	BASE_URL=http://… KUBECONFIG=… go test ./infra/e2e/scripts   a cluster
 //	SCRIPT=errors.txt go test ./infra/e2e/scripts                one text
 //
+// HOST_HEADER is the host that is asked for, where that is not BASE_URL's own;
+// KINGRESS_URL is where a cluster has the routes in a second form, by a Knative Ingress.
+//
 // The texts in cluster/ are of what only a cluster can do, and are played one at a time;
 // infra/cluster brings one up that has all they need.
 //

@@ -13,6 +13,7 @@ import (
 
 	"ticketing.com/auth/infra/e2e"
 	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/infra/knative"
 	"ticketing.com/auth/shared/mongotest"
 )
 
@@ -27,7 +28,16 @@ func TestScripts(t *testing.T) {
 		t.Cleanup(interrupt) // scripts are played at the same time, after this function
 		base = url
 	}
-	testscript.Run(t, played(t, ".", base))
+	testscript.Run(t, played(t, ".", base, os.Getenv("HOST_HEADER")))
+}
+
+// The ingress takes the routes in another form as well, where KINGRESS_URL says so.
+func TestScriptsByTheKnativeIngress(t *testing.T) {
+	url := os.Getenv("KINGRESS_URL")
+	if url == "" {
+		t.Skip("left out, since KINGRESS_URL names no ingress")
+	}
+	testscript.Run(t, played(t, ".", url, knative.Host))
 }
 
 // What only a cluster can do is played where KUBECONFIG names one that has the system,
@@ -36,7 +46,7 @@ func TestClusterScripts(t *testing.T) {
 	if is, _ := condition("cluster"); !is || os.Getenv("BASE_URL") == "" {
 		t.Skip("left out, since BASE_URL and KUBECONFIG name no cluster that has the system, or there is no kubectl")
 	}
-	testscript.RunT(oneByOne{t}, played(t, "cluster", os.Getenv("BASE_URL")))
+	testscript.RunT(oneByOne{t}, played(t, "cluster", os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER")))
 }
 
 // oneByOne is a test whose parts are not played at the same time.
@@ -63,11 +73,11 @@ func TestScriptsOnTheAllInOne(t *testing.T) {
 	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=on", "THROTTLE=off",
 		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS_FILE="+filepath.Join(keys, keyring.VerifyingFile))
-	testscript.Run(t, played(t, ".", p.URL))
+	testscript.Run(t, played(t, ".", p.URL, ""))
 }
 
 // played are the texts of a folder, or the one of them that SCRIPT names.
-func played(t *testing.T, dir, base string) testscript.Params {
+func played(t *testing.T, dir, base, host string) testscript.Params {
 	params := testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
@@ -81,7 +91,7 @@ func played(t *testing.T, dir, base string) testscript.Params {
 				"BOB=bob-"+strings.ToLower(rand.Text())+"@example.com",
 				"PASSWORD=correct-horse-battery-staple",
 			)
-			c := &caller{base: base, host: os.Getenv("HOST_HEADER"), began: time.Now()}
+			c := &caller{base: base, host: host, began: time.Now()}
 			env.Values[key{}] = c
 			env.Defer(func() { c.load.end() })
 			return nil
