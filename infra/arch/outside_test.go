@@ -15,8 +15,9 @@ func TestTheModulesOutsideTheWorkspacePassTheirTests(t *testing.T) {
 		about []string // what the tests are about, by its folders
 		args  []string
 	}{
-		"mongod":           {[]string{"mongod"}, []string{"-tags=ferretdb_no_postgresql"}},
-		// what these read and build is outside their module, of which go test remembers nothing
+		"mongod": {[]string{"mongod"}, []string{"-tags=ferretdb_no_postgresql"}},
+		// these two judge files outside their own module, of which the cache of go test
+		// knows nothing: a result of yesterday's manifests would count for today's
 		"knative/validate": {[]string{"knative"}, []string{"-count=1"}},
 		"openapi/validate": {[]string{"openapi", "local"}, []string{"-count=1"}},
 	} {

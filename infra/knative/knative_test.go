@@ -163,6 +163,23 @@ func TestOnlyWhoCountsMayWriteThere(t *testing.T) {
 	}
 }
 
+// What the README's table calls read only is.
+func TestWhoOnlyReadsMayOnlyRead(t *testing.T) {
+	script, err := os.ReadFile("mongodb/users.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readers := regexp.MustCompile(`\[(\w+)\].* database \(read only\)`).FindAllStringSubmatch(rendered(t, knative.Table), -1)
+	if len(readers) == 0 {
+		t.Error("nobody only reads")
+	}
+	for _, m := range readers {
+		if !strings.Contains(string(script), "\n  "+m[1]+": { users: [\"find\"] },\n") {
+			t.Errorf("%s may more than find", m[1])
+		}
+	}
+}
+
 // The script that makes the database's users knows the ones who have a password.
 func TestEveryDatabaseUserIsGivenRights(t *testing.T) {
 	script, err := os.ReadFile("mongodb/users.js")

@@ -103,6 +103,8 @@ func TestWhatAClusterWouldRefuseIsRefused(t *testing.T) {
 		{"a port too many", "- containerPort: 8080", "- containerPort: 8080\n        - containerPort: 8081", "more than one container port"},
 		{"a root file system that can be written to by root", "runAsNonRoot: true", "runAsNonRoot: false", "restricted"},
 		{"a capability", "drop:\n            - ALL", "drop: []", "restricted"},
+		{"a root file system that can be written to", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "not confined"},
+		{"addresses of neighbours", "enableServiceLinks: false", "enableServiceLinks: true", "not confined"},
 		{"a name that DNS does not take", "name: signin\n  namespace", "name: sign_in\n  namespace", "sign_in"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -194,6 +196,9 @@ func restricted(o any) error {
 	default:
 		return nil
 	}
+	if err := confined(pod); err != nil {
+		return err
+	}
 	evaluator, err := checks.NewEvaluator(checks.DefaultChecks(), nil)
 	if err != nil {
 		return err
@@ -202,6 +207,21 @@ func restricted(o any) error {
 	verdict := checks.AggregateCheckResults(evaluator.EvaluatePod(level, &meta.ObjectMeta, &pod))
 	if !verdict.Allowed {
 		return fmt.Errorf("not restricted: %s", verdict.ForbiddenDetail())
+	}
+	return nil
+}
+
+// confined is what "restricted" leaves open: no token, no addresses of neighbours, and
+// a root file system that nobody writes to.
+func confined(pod core.PodSpec) error {
+	off := func(b *bool) bool { return b != nil && !*b }
+	if !off(pod.AutomountServiceAccountToken) || !off(pod.EnableServiceLinks) {
+		return fmt.Errorf("not confined: it has a token, or service links")
+	}
+	for _, c := range append(pod.InitContainers, pod.Containers...) {
+		if c.SecurityContext == nil || off(c.SecurityContext.ReadOnlyRootFilesystem) || c.SecurityContext.ReadOnlyRootFilesystem == nil {
+			return fmt.Errorf("not confined: %s may write to its root", c.Name)
+		}
 	}
 	return nil
 }
