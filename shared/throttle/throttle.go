@@ -45,6 +45,7 @@ import (
 type Throttle struct {
 	database *database.Connection
 	off      bool
+	blind    bool // nobody's address is known: accounts are all that is counted
 	hops     int // as TRUSTED_PROXIES
 	now      func() time.Time
 	log      *slog.Logger
@@ -57,9 +58,14 @@ type Throttle struct {
 // database.Wire asks for.
 func Wire(w *app.Wiring) *Throttle {
 	return app.Part(w, "throttle", func() *Throttle {
+		mode := w.Text("THROTTLE", "on")
+		if mode != "on" && mode != "accounts" && mode != "off" {
+			w.Fault("THROTTLE", "must be on, accounts or off")
+		}
 		return &Throttle{
 			database: database.Wire(w),
-			off:      !w.Switch("THROTTLE", true),
+			off:      mode == "off",
+			blind:    mode == "accounts",
 			hops:     w.Number("TRUSTED_PROXIES", 0, 0, 16),
 			now:      w.Now(),
 			log:      w.Log(),
@@ -91,13 +97,13 @@ func (t *Throttle) collection(ctx context.Context) (*mongo.Collection, error) {
 
 // Device names the place that a call comes from, to be kept with the account that was
 // signed in to from there: whoever tries that account from the same place later is
-// not stopped by what strangers did. It is "" where nothing is throttled.
+// not stopped by what strangers did. It is "" where nothing goes by addresses.
 //
 // It is 20 bits of a digest: enough that one stranger in a million passes for a
 // device of somebody's, and so few that each stands for thousands of addresses. The
 // account keeps it for weeks, and it should not become a diary of where somebody was.
 func (t *Throttle) Device(c endpoint.Caller, userID string) string {
-	if t.off {
+	if t.off || t.blind {
 		return ""
 	}
 	return digest("device of", userID, t.subject(c))[:5]

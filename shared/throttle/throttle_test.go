@@ -379,6 +379,33 @@ func TestWhereItIsOffNothingIsCountedOrAsked(t *testing.T) {
 	}
 }
 
+// Where nobody's address is known, all would have one count, which one of them could
+// use up for everybody; and everybody would have the owner's device.
+func TestWhereAddressesAreNotKnownAccountsAreStillCounted(t *testing.T) {
+	throttle := process(t, mongotest.URI(t), at(noon), "THROTTLE=accounts")
+	caller := from("192.0.2.1:1")
+	for range 2 * Signup.Quota {
+		if err := throttle.Admit(t.Context(), Signup, caller); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if device := throttle.Device(caller, "1"); device != "" {
+		t.Errorf("the device %s", device)
+	}
+	for i := range free + 1 {
+		try := throttle.Begin(t.Context(), caller, "ann@example.com")
+		want := error(nil)
+		if i == free {
+			want = ErrEarly
+		}
+		if err := errors.Join(try.Admitted(), try.Count(false)()); !errors.Is(err, want) {
+			t.Errorf("try %d: %v", i+1, err)
+		}
+		try.Wrong()
+		try.End()
+	}
+}
+
 func TestAPanicBesideTheRequestIsAnError(t *testing.T) {
 	wait := begin(func() error { panic("a secret") })
 	if err := errors.Join(wait(), wait()); err == nil || strings.Contains(err.Error(), "a secret") {
