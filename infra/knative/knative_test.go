@@ -207,6 +207,7 @@ func TestADatabaseOfOnesOwnIsNamedWithoutAUser(t *testing.T) {
 		"db.example":                     "must begin with mongodb://",
 		"http://db.example":              "must begin with mongodb://",
 		"mongodb+srv://db.example":       "must name the database",
+		"mongodb://db.example/tickets":   "must name the database",
 		"mongodb://db.example/?w=1":      "must name the database",
 	} {
 		_, err := knative.Secrets(catalog.Functions(), knative.Material{Password: strings.ToUpper, MongoDB: uri})

@@ -94,8 +94,8 @@ func (m Material) address() (of func(user string) string, err error) {
 	if strings.Contains(hosts, "@") {
 		return nil, errors.New("the database's URI must name no user: each function gets its own")
 	}
-	if name, _, _ := strings.Cut(path, "?"); name == "" { // or the users would be looked for in another
-		return nil, errors.New("the database's URI must name the database: …/users")
+	if name, _, _ := strings.Cut(path, "?"); name != "users" { // where users.js makes them
+		return nil, errors.New("the database's URI must name the database users: …/users")
 	}
 	return func(user string) string {
 		return scheme + "://" + url.UserPassword(user, m.Password(user)).String() + "@" + rest

@@ -22,7 +22,7 @@ var sources embed.FS
 var services = page("services.yaml.tmpl")
 
 func page(name string) *template.Template {
-	functions := template.FuncMap{"namespace": func() string { return Namespace }, "hops": func() int { return Hops }}
+	functions := template.FuncMap{"namespace": func() string { return Namespace }}
 	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name, "service.yaml.tmpl"))
 }
 
@@ -34,7 +34,7 @@ type service struct {
 	Tells   bool // of changes, so SinkBinding looks for it
 	Takes   bool // events
 	Public  bool // is reached at its own address; the others by the ingress alone
-	Counts  bool // counts by the caller's address, so the way to it must always be the same
+	Counts  bool // counts its callers, so the way to it must always be the same
 	work
 }
 
@@ -66,12 +66,6 @@ var (
 	// relaying is one run at a time: a second one would send the same again.
 	relaying = work{Concurrency: 1, Target: 1, MaxScale: 1, CPU: "50m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 30}
 )
-
-// Hops is who adds to X-Forwarded-For on the way to a function on any cluster: Knative's
-// activator and its queue-proxy. What stands before them is the ingress's business, so an
-// overlay says it. Too few are safe, and seen soon; with too many callers would choose
-// their address themselves. The base's ConfigMap says the same.
-const Hops = 2
 
 // AllInOne is the name of infra/allinone as a service, beside the functions'.
 const AllInOne = "auth"
@@ -130,11 +124,12 @@ func serviceOf(e endpoint.Endpoint) (service, error) {
 	return s, err
 }
 
-// allInOne is what serves all functions that have a route, with the secrets of all.
+// allInOne is what serves all functions that have a route, with the secrets of all. It
+// takes no events: the public reaches the address where it would take them.
 func allInOne(functions []endpoint.Endpoint) (service, error) {
 	s := service{
 		Spec: endpoint.Spec{Name: AllInOne, Summary: "Every route in one process."},
-		Main: "infra/allinone", Tells: true, Takes: true, Public: true, Counts: true, work: everything,
+		Main: "infra/allinone", Tells: true, Public: true, Counts: true, work: everything,
 	}
 	var required []string
 	for _, e := range functions {

@@ -94,8 +94,9 @@ func Kn(functions []endpoint.Endpoint) ([]byte, error) {
 	return []byte(out.String()), nil
 }
 
-// kn are the flags of a service, a line each. kn has none for the root file system,
-// service links and the ConfigMap, whose values are the defaults but for the hops.
+// kn are the flags of a service, a line each. kn has none for the root file system and
+// service links, and the ConfigMap's name is kustomize's; its values are the defaults
+// but for THROTTLE.
 func (s service) kn() []string {
 	lines := []string{
 		fmt.Sprintf(`--namespace %s --image "$(ko build ./%s)" --service-account %s --security-context strict`, Namespace, s.Main, s.Name),
@@ -106,7 +107,7 @@ func (s service) kn() []string {
 	}
 	if s.Counts {
 		lines[3] += " --annotation-revision autoscaling.knative.dev/target-burst-capacity=-1"
-		lines[4] += fmt.Sprintf(" --env TRUSTED_PROXIES=%d", Hops)
+		lines[4] += " --env THROTTLE=accounts"
 	}
 	if !s.Public {
 		lines[0] += " --cluster-local"

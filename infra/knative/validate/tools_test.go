@@ -45,7 +45,7 @@ func deployed(t *testing.T, unsaid func(*serving.Service)) map[string]serving.Se
 			}
 			if s.Spec.Template.Annotations["autoscaling.knative.dev/target-burst-capacity"] != "" { // it counts by address
 				c := &s.Spec.Template.Spec.Containers[0]
-				c.Env = append(c.Env, core.EnvVar{Name: "TRUSTED_PROXIES", Value: settings.Data["TRUSTED_PROXIES"]})
+				c.Env = append(c.Env, core.EnvVar{Name: "THROTTLE", Value: settings.Data["THROTTLE"]})
 			}
 			unsaid(&s)
 			all[s.Name] = s
@@ -329,6 +329,7 @@ type skaffoldYAML struct {
 			Context string `json:"context"`
 			Ko      struct {
 				Main         string   `json:"main"`
+				Flags        []string `json:"flags"`
 				Ldflags      []string `json:"ldflags"`
 				Dependencies struct {
 					Paths  []string `json:"paths"`
