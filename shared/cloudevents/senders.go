@@ -23,12 +23,14 @@ import (
 
 // senders decides who may send events. With an issuer and an audience each
 // delivery must carry an OIDC token of them, as Knative's broker and sources send;
-// without, the network decides.
+// without, the network decides. Who may write a pod's manifest anywhere in a cluster can
+// have a token of its issuer for any audience: it is the subject that tells whose pod.
 //
 // It fails closed: while the issuer's keys cannot be had, no event is let in, and
 // the broker is told to try again.
 type senders struct {
 	issuer, audience string
+	subject          string // with which a token's subject begins
 	keysURL          string // of the issuer's JWK Set; empty: discovered
 	caFile           string // PEM, trusted beside the system's for fetching it
 	now              func() time.Time
@@ -52,11 +54,12 @@ const (
 )
 
 // wireSenders reads the settings: EVENT_OIDC_ISSUER, EVENT_OIDC_AUDIENCE,
-// EVENT_OIDC_JWKS_URL, EVENT_OIDC_CA_FILE.
+// EVENT_OIDC_SUBJECT, EVENT_OIDC_JWKS_URL, EVENT_OIDC_CA_FILE.
 func wireSenders(w *app.Wiring) *senders {
 	s := &senders{
 		issuer:   w.Text("EVENT_OIDC_ISSUER", ""),
 		audience: w.Text("EVENT_OIDC_AUDIENCE", ""),
+		subject:  w.Text("EVENT_OIDC_SUBJECT", ""),
 		keysURL:  w.Text("EVENT_OIDC_JWKS_URL", ""),
 		caFile:   w.Text("EVENT_OIDC_CA_FILE", ""),
 		now:      w.Now(),
@@ -64,8 +67,8 @@ func wireSenders(w *app.Wiring) *senders {
 	if (s.issuer == "") != (s.audience == "") {
 		w.Fault("EVENT_OIDC_ISSUER", "and EVENT_OIDC_AUDIENCE must be set together")
 	}
-	if s.issuer == "" && s.keysURL+s.caFile != "" {
-		w.Fault("EVENT_OIDC_ISSUER", "must be set where EVENT_OIDC_JWKS_URL or EVENT_OIDC_CA_FILE is")
+	if s.issuer == "" && s.subject+s.keysURL+s.caFile != "" {
+		w.Fault("EVENT_OIDC_ISSUER", "must be set where EVENT_OIDC_SUBJECT, EVENT_OIDC_JWKS_URL or EVENT_OIDC_CA_FILE is")
 	}
 	for name, text := range map[string]string{"EVENT_OIDC_ISSUER": s.issuer, "EVENT_OIDC_JWKS_URL": s.keysURL} {
 		if u, err := url.Parse(text); text != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
@@ -95,11 +98,15 @@ func (s *senders) check(ctx context.Context, headers []string) error {
 		return fault.Away(fmt.Errorf("the issuer of event tokens: %w", err))
 	}
 	call := &keyCall{}
-	if _, err := verifier.Verify(context.WithValue(ctx, keyCall{}, call), strings.TrimSpace(token)); err != nil {
+	checked, err := verifier.Verify(context.WithValue(ctx, keyCall{}, call), strings.TrimSpace(token))
+	if err != nil {
 		if call.unreachable != nil {
 			return fault.Away(fmt.Errorf("the keys of event tokens: %w", call.unreachable))
 		}
 		return fault.InvalidToken(errors.New("the event token does not verify")) // the library's words may quote claims
+	}
+	if !strings.HasPrefix(checked.Subject, s.subject) {
+		return fault.InvalidToken(errors.New("the event token is somebody else's"))
 	}
 	return nil
 }

@@ -100,8 +100,8 @@ func TestADeliveryMustProveWhereItComesFrom(t *testing.T) {
 	}
 	rs := jwt.SigningMethodRS256
 	for name, settings := range map[string]map[string]string{
-		"by discovery":     i.settings(),
-		"by a JWK Set URL": i.settings("EVENT_OIDC_JWKS_URL", i.url+"/keys"),
+		"by discovery":     i.settings("EVENT_OIDC_SUBJECT", "system:serviceaccount:knative-eventing:"),
+		"by a JWK Set URL": i.settings("EVENT_OIDC_SUBJECT", "system:serviceaccount:knative-eventing:", "EVENT_OIDC_JWKS_URL", i.url+"/keys"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := wiring(settings)
@@ -119,6 +119,7 @@ func TestADeliveryMustProveWhereItComesFrom(t *testing.T) {
 				{"another scheme", "Basic " + signed(t, rs, i.key, "k1", right), 401},
 				{"words", "Bearer of good news", 401},
 				{"another audience", "Bearer " + signed(t, rs, i.key, "k1", with("aud", "signin")), 401},
+				{"another subject", "Bearer " + signed(t, rs, i.key, "k1", with("sub", "system:serviceaccount:knative-eventing-too:broker")), 401},
 				{"another issuer", "Bearer " + signed(t, rs, i.key, "k1", with("iss", "https://evil.example")), 401},
 				{"an expired one", "Bearer " + signed(t, rs, i.key, "k1", with("exp", time.Now().Add(-time.Minute).Unix())), 401},
 				{"another key under the known id", "Bearer " + signed(t, jwt.SigningMethodES256, stranger, "k1", right), 401},
