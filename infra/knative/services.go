@@ -63,7 +63,8 @@ var (
 	// everything is what one process that serves all routes does: it reads much and
 	// hashes one at a time.
 	everything = work{Concurrency: 50, Target: 10, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "192Mi", GoMemory: "172MiB", Timeout: 15}
-	// relaying is one run at a time: a second one would send the same again.
+	// relaying is what a clock wakes, one run at a time: a second one would send the
+	// same again.
 	relaying = work{Concurrency: 1, Target: 1, MaxScale: 1, CPU: "50m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 30}
 )
 
@@ -117,7 +118,7 @@ func serviceOf(e endpoint.Endpoint) (service, error) {
 	if slices.Contains(asked.Optional, "HASH_CONCURRENCY") {
 		s.work = hashing
 	}
-	if e.Path == "" {
+	if slices.Contains(e.Trigger.Types, ping) {
 		s.work = relaying
 	}
 	s.Secrets, err = secretsOf(e.Name, asked.Required)
