@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"ticketing.com/auth/shared/endpoint"
 )
@@ -18,6 +19,34 @@ var (
 	route = regexp.MustCompile(`^(/[a-z0-9._-]*[a-z0-9])+$`)
 
 	methods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
+
+	// kept are the names that something beside the functions has, and what that is. Tests
+	// of infra/knative and infra/lambda look for others of the kind.
+	kept = map[string]string{
+		"allinone":     "a command that is built beside the functions",
+		"api":          "the gateway in the template for AWS",
+		"architecture": "a parameter of the template for AWS",
+		"auth":         "the Service of all functions in one",
+		"default":      "the account of every namespace",
+		"keyfile":      "the password that the members of the database share",
+		"listener":     "the Service that hears events in a cluster for tests",
+		"local":        "a command that is built beside the functions",
+		"migrate":      "the database user that makes the indexes",
+		"mongod":       "the Service of the database in a cluster for tests",
+		"mongodb":      "the Service of the database",
+		"read":         "a role of every database in MongoDB",
+		"root":         "the administrator of the database",
+		"throttle":     "a parameter of the template for AWS",
+		"traces":       "a policy of the template for AWS",
+		"tracing":      "a parameter of the template for AWS",
+	}
+	// answered are the paths, and all below them, that are answered before a function is
+	// looked for, and by whom.
+	answered = map[string]string{
+		"/docs":         "the local runner",
+		"/health":       "every process",
+		"/openapi.yaml": "the local runner",
+	}
 )
 
 // Check returns all that is wrong with a list of functions, a sentence each: what is
@@ -32,6 +61,9 @@ func Check(functions []endpoint.Endpoint) error {
 		if !label.MatchString(e.Name) {
 			faults = append(faults, fmt.Errorf("%q is no name for a function: it must be a DNS label of at most 50 lower-case letters, digits and hyphens", e.Name))
 		}
+		if of, is := kept[e.Name]; is {
+			wrong("is no name for a function: %s has it", of)
+		}
 		if names[e.Name] {
 			wrong("is there twice")
 		}
@@ -45,6 +77,8 @@ func Check(functions []endpoint.Endpoint) error {
 		case e.Path == "":
 		case !route.MatchString(e.Path):
 			wrong("has the Path %q: it must be exact, such as /api/users/%s", e.Path, e.Name)
+		case by(e.Path) != "":
+			wrong("has the Path %s, which %s answers itself", e.Path, by(e.Path))
 		case paths[e.Path] != "":
 			wrong("has the Path %s, which is %s's", e.Path, paths[e.Path])
 		case !slices.Contains(methods, e.Method):
@@ -61,4 +95,14 @@ func Check(functions []endpoint.Endpoint) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// by tells who answers a path before any function does, or "".
+func by(path string) string {
+	for top, who := range answered {
+		if path == top || strings.HasPrefix(path, top+"/") {
+			return who
+		}
+	}
+	return ""
 }

@@ -180,6 +180,41 @@ func TestWhoOnlyReadsMayOnlyRead(t *testing.T) {
 	}
 }
 
+// Whatever of the manifests is written by hand has a name that no function may take.
+func TestNoFunctionTakesTheNameOfSomethingElse(t *testing.T) {
+	taken := map[string]string{knative.AllInOne: "all functions in one"}
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".yaml") || strings.HasSuffix(path, "functions.yaml") {
+			return err
+		}
+		manifest, err := os.ReadFile(path)
+		for _, kind := range []string{"Service", "ServiceAccount", "Deployment", "StatefulSet", "Job"} {
+			for name := range documents(string(manifest), kind) {
+				taken[name] = path
+			}
+		}
+		return err
+	})
+	if err != nil || len(taken) < 5 {
+		t.Errorf("%d names: %v", len(taken), err)
+	}
+	_, err = knative.Secrets(catalog.Functions(), knative.Material{Password: func(user string) string {
+		if !slices.ContainsFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Name == user }) {
+			taken[user] = "a password"
+		}
+		return "secret"
+	}})
+	if err != nil || taken["root"] == "" {
+		t.Errorf("root has no password: %v", err)
+	}
+	for name, of := range taken {
+		e := endpoint.Endpoint{Spec: endpoint.Spec{Name: name, Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}}
+		if err := catalog.Check([]endpoint.Endpoint{e}); err == nil {
+			t.Errorf("a function may be called %s, as %s is", name, of)
+		}
+	}
+}
+
 // The script that makes the database's users knows the ones who have a password.
 func TestEveryDatabaseUserIsGivenRights(t *testing.T) {
 	script, err := os.ReadFile("mongodb/users.js")

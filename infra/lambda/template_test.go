@@ -177,6 +177,32 @@ func TestWhatTheTemplateRefersToIsThere(t *testing.T) {
 	}
 }
 
+// CloudFormation knows parameters and resources by one name each, and a function's
+// begins with its own.
+func TestNoFunctionTakesTheNameOfSomethingElse(t *testing.T) {
+	others := 0
+	for path := range template(t) {
+		kind, name, _ := strings.Cut(path, ".")
+		name, _, _ = strings.Cut(name, ".")
+		if kind != "Parameters" && kind != "Resources" || name == "" {
+			continue
+		}
+		word := strings.ToLower(name[:1]) + name[1:]
+		ofAFunction := slices.ContainsFunc(routed(), func(e endpoint.Endpoint) bool { return e.Name == word })
+		if ofAFunction || word != strings.ToLower(word) { // of two words, which a function's is not
+			continue
+		}
+		others++
+		e := endpoint.Endpoint{Spec: endpoint.Spec{Name: word, Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}}
+		if err := catalog.Check([]endpoint.Endpoint{e}); err == nil {
+			t.Errorf("a function may be called %s, and %s are: %s", word, kind, name)
+		}
+	}
+	if others == 0 {
+		t.Error("nothing has a name that a function could have")
+	}
+}
+
 // template renders the template and reads it: values by path. It reads no YAML but
 // what is in the template: mappings in blocks, their keys indented by two spaces
 // each, and lists of one mapping, in which the first key stands above the others.
