@@ -10,13 +10,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/knative"
@@ -92,8 +95,10 @@ func command(args []string) error {
 		if err != nil {
 			return err
 		}
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
 		name := flags.Arg(1)
-		if err := create(root, name, func(step string) { fmt.Println(step) }); err != nil {
+		if err := create(ctx, root, name, func(step string) { fmt.Println(step) }); err != nil {
 			return err
 		}
 		fmt.Printf("%s is POST /api/users/%[1]s now. Its story is in functions/%[1]s/%[1]s.go; go test ./functions/%[1]s\n", name)
