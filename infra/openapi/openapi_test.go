@@ -11,6 +11,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/reference"
+	"ticketing.com/auth/shared/throttle"
 )
 
 // Whoever adds a function is told here to add its examples to examples.go.
@@ -119,6 +120,34 @@ func TestWhatAFunctionTakesSaysWhatItRefuses(t *testing.T) {
 		if get := c.endpoint.Method == "GET"; get != (head != "") || get && statuses(head) != c.statuses || strings.Contains(head, "content:") {
 			t.Errorf("%s: HEAD: %s", name, head)
 		}
+	}
+}
+
+// Whether a function has a limit is not guessed from what else it does.
+func TestAFunctionThatCountsSaysWhatItRefuses(t *testing.T) {
+	counting := func(name string) endpoint.Endpoint {
+		counts := spec("POST", "/ask")
+		counts.Name = name
+		return endpoint.Define(counts, func(w *app.Wiring) endpoint.Handler[question, hint] {
+			throttle.Wire(w)
+			return func(context.Context, question) (out hint, err error) { return out, nil }
+		})
+	}
+	got, err := Document([]endpoint.Endpoint{counting("signin")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"                    RateLimit: '\"signin\";r=0;t=150'\n                    RateLimit-Policy: '\"signin\";q=100;w=300'\n                    Retry-After: \"150\"\n",
+		"            RateLimit:\n              $ref: '#/components/headers/RateLimit'\n",
+		"                      - message: Too many requests. Try again later.\n",
+	} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("it has not\n%s", want)
+		}
+	}
+	if _, err := Document([]endpoint.Endpoint{counting("ask")}); err == nil || err.Error() != "ask: it reads THROTTLE, and package throttle has no limit of its name" {
+		t.Errorf("without a limit of its name: %v", err)
 	}
 }
 

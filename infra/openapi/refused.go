@@ -10,6 +10,7 @@ import (
 
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/throttle"
 )
 
 // refused are the examples of what a function refuses whatever its business: what its
@@ -53,11 +54,14 @@ func (f function) faults() []scene {
 	if slices.Contains(f.Optional, "HASH_CONCURRENCY") {
 		all = append(all, faulty("busy", "More passwords are being checked than there is room for.", fault.Busy(time.Second, nil)))
 	}
-	if slices.Contains(f.Required, "SIGNING_KEYS") { // who hands out sessions is asked for them by those who guess
-		all = append(all, faulty("too-many", "Too many tries.", fault.Retry(fault.TooMany, time.Minute, "Too many tries. Try again later.", nil)))
+	if limit, is := throttle.LimitOf(f.Name); is && f.counts() {
+		all = append(all, faulty("too-many", "The address has used up what it may ask for.", fault.Limited(limit.Name, limit.Quota, limit.Window, limit.Window/2)))
 	}
 	return all
 }
+
+// counts tells whether the function bounds how often one address may call it.
+func (f function) counts() bool { return slices.Contains(f.Optional, "THROTTLE") }
 
 func faulty(name, summary string, err error) scene {
 	r := endpoint.Refuse(fault.From(err))
@@ -67,7 +71,7 @@ func faulty(name, summary string, err error) scene {
 // particular are the headers that not every answer has.
 func particular(h http.Header) map[string]string {
 	all := map[string]string{}
-	for _, name := range []string{"Allow", "Retry-After", "WWW-Authenticate"} {
+	for _, name := range []string{"Allow", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate"} {
 		if value := h.Get(name); value != "" {
 			all[name] = value
 		}

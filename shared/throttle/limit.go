@@ -20,7 +20,7 @@ import (
 // above what a person does, and where somebody cannot be told from his neighbours he
 // is told when to come back.
 type Limit struct {
-	Name   string
+	Name   string        // of the function that it is for
 	Quota  int           // requests in a window
 	Window time.Duration // windows follow each other, the same for everybody
 	weight int           // of a wrong password; any other request weighs 1
@@ -35,6 +35,16 @@ var (
 	// it is only there for the database.
 	Refresh = Limit{Name: "refresh", Quota: 1200, Window: time.Minute}
 )
+
+// LimitOf returns the limit of a function, if it has one.
+func LimitOf(function string) (Limit, bool) {
+	for _, l := range []Limit{Signup, Signin, Refresh} {
+		if l.Name == function {
+			return l, true
+		}
+	}
+	return Limit{}, false
+}
 
 // patience is how long an address's count may take. It protects what the machine can
 // do, not a secret: where the database does not answer in time the request goes on,

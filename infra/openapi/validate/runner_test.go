@@ -52,16 +52,16 @@ func environment() []string {
 	})
 }
 
-// start starts the local runner on a new folder, and stops it at the end as Ctrl-C
-// does.
-func start(t *testing.T) (url string) {
+// start starts the local runner on a new folder with a setting, and stops it at the end
+// as Ctrl-C does.
+func start(t *testing.T, setting string) (url string) {
 	t.Helper()
 	binary, err := runner()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary, "-addr", "127.0.0.1:0", "-data", t.TempDir())
-	cmd.Dir, cmd.Env = root, append(environment(), "THROTTLE=off")
+	cmd.Dir, cmd.Env = root, append(environment(), setting)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
