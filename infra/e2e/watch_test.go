@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,12 +18,14 @@ import (
 )
 
 // A save is served, what is stored stays, and nobody who calls meanwhile is refused.
-// What does not compile, or does not start, is shown and changes nothing.
+// What does not compile, or does not start, is shown and changes nothing; what dies is
+// shown, and started again.
 func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	root := e2e.Repository(t)
 	cmd := exec.Command(e2e.Binary(t, "local"), "-watch", "-addr", "127.0.0.1:0", "-data", filepath.Join(t.TempDir(), "data"))
 	cmd.Dir = root
-	cmd.Env = e2e.Environment()
+	temporary := t.TempDir()
+	cmd.Env = e2e.Environment("LOG_LEVEL=error", "TMPDIR="+temporary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr := &e2e.Transcript{}
 	cmd.Stderr = stderr
@@ -80,6 +84,12 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	}
 	save("There is nothing here.", "Nothing at all.")
 	until("serve the change", func() bool { return strings.Contains(nothing(), "Nothing at all.") })
+	binaries := func() []string {
+		found, _ := filepath.Glob(filepath.Join(temporary, "ticketing-local-*", "local-*"))
+		return found
+	}
+	replaced := func() bool { return len(binaries()) == 1 }
+	until("remove what it served before", replaced)
 	save(`"There is nothing here."`, `"There is nothing`)
 	until("show what does not compile", func() bool {
 		return strings.Contains(stderr.String(), "It does not compile. What was there before goes on.")
@@ -95,5 +105,36 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	until("serve what was mended", func() bool { return strings.Contains(nothing(), "Nothing here again.") })
 	cancel()
 	callers.Wait()
+
+	until("remove what did not start, and what it served before", replaced)
+	for _, when := range []string{"at once", "in 1s, or after a change"} {
+		kill(t, binaries())
+		until("start again "+when, func() bool {
+			return strings.Contains(stderr.String(), "The functions have stopped by themselves: signal: killed. They start again "+when+".\n")
+		})
+		until("know Ann again", func() bool {
+			_, _, body, err := e2e.Call(t.Context(), http.MethodGet, url+"/api/users/currentuser", g.Token, "")
+			return err == nil && strings.Contains(body, "ann@example.com")
+		})
+	}
 	interrupt()
+	if left, _ := filepath.Glob(filepath.Join(temporary, "ticketing-local-*")); len(left) > 0 {
+		t.Errorf("it leaves %v", left)
+	}
+}
+
+// kill kills the process that runs one of the programs.
+func kill(t *testing.T, programs []string) {
+	t.Helper()
+	links, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, link := range links {
+		if program, err := os.Readlink(link); err == nil && slices.Contains(programs, program) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("no process runs any of %v", programs)
 }

@@ -24,13 +24,20 @@ const (
 	look = 300 * time.Millisecond
 	// begin is how long a new process has to say that it serves.
 	begin = 30 * time.Second
+	// A process that ends by itself is followed by another at once. Where that ends soon
+	// too the next ones wait longer and longer, so that what always dies does not keep the
+	// machine busy, and can still be read about.
+	firstPause, longestPause = time.Second, 30 * time.Second
+	// steady is how long a process must have served for its end to be a new matter.
+	steady = time.Minute
 )
 
 // watch runs the system with the functions in a process of their own, which is built
 // and started anew when a source is saved. The database, the keys and the socket are
 // this process's, so users stay, and callers in between wait instead of being
 // refused: the old process finishes what it has begun once the new one serves. What
-// does not compile or does not start is shown, and the old one goes on.
+// does not compile or does not start is shown, and the old one goes on. One that ends by
+// itself is shown as well, and started again.
 func watch(ctx context.Context, addr, data string) error {
 	files, err := keys(filepath.Join(data, "keys"))
 	if err != nil {
@@ -67,13 +74,19 @@ func watch(ctx context.Context, addr, data string) error {
 		}
 	}
 	defer func() { s.now.end() }()
-	for seen := ""; ; {
-		changed, err := settled(ctx, root, seen)
-		if err != nil {
+	for seen, last := "", ""; ; {
+		now := sources(root)
+		if now != seen && now == last { // it has not changed for a moment: a save is often more than one write
+			s.renew(ctx, seen == "")
+			seen = now
+		}
+		last = now
+		s.revive(ctx)
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		s.renew(ctx, seen == "")
-		seen = changed
 	}
 }
 
@@ -85,24 +98,6 @@ func workspace(ctx context.Context) (string, error) {
 		return "", errors.New("-watch builds from the sources: run it in the repository")
 	}
 	return filepath.Dir(file), nil
-}
-
-// settled returns what the sources look like once they differ from what was seen,
-// and have not changed for a moment: a save is often more than one write.
-func settled(ctx context.Context, root, seen string) (string, error) {
-	last := seen
-	for {
-		now := sources(root)
-		if now != seen && now == last {
-			return now, nil
-		}
-		last = now
-		select {
-		case <-time.After(look):
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
-	}
 }
 
 // sources names every file that the system is made of, with its time and size.
@@ -129,6 +124,9 @@ type served struct {
 	env                []string
 	count              int // of builds, so that no file is written while it runs
 	now                *process
+
+	due   time.Time     // when what ended by itself is started again; zero where nothing has
+	pause time.Duration // until then, the next time
 }
 
 // renew builds what the sources say and puts it in the place of what is served.
@@ -145,7 +143,7 @@ func (s *served) renew(ctx context.Context, first bool) {
 		return
 	}
 	greeting := io.Discard
-	if first || s.now == nil {
+	if first || s.now == nil { // nothing has served yet
 		greeting = os.Stdout
 	}
 	next, err := start(ctx, binary, s.data, s.socket, s.env, greeting)
@@ -156,16 +154,58 @@ func (s *served) renew(ctx context.Context, first bool) {
 		}
 		return
 	}
-	s.now.end()
+	if s.now.end(); s.now != nil {
+		os.Remove(s.now.cmd.Path)
+	}
+	s.pause, s.due = 0, time.Time{}
 	if s.now = next; !first {
 		fmt.Fprintf(os.Stderr, "Restarted after a change, in %.1f s.\n", time.Since(began).Seconds())
 	}
 }
 
+// revive starts the process again if it has ended by itself: callers would wait for it
+// for ever, since the socket is still there.
+func (s *served) revive(ctx context.Context) {
+	if s.now == nil || s.now.alive() || ctx.Err() != nil {
+		return
+	}
+	if s.due.IsZero() {
+		if time.Since(s.now.began) > steady {
+			s.pause = 0
+		}
+		s.fell("The functions have stopped by themselves: " + s.now.cmd.ProcessState.String())
+	}
+	if time.Now().Before(s.due) {
+		return
+	}
+	again, err := start(ctx, s.now.cmd.Path, s.data, s.socket, s.env, io.Discard)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.fell("They do not start again: " + err.Error())
+		}
+		return
+	}
+	s.now, s.due = again, time.Time{}
+	fmt.Fprintln(os.Stderr, "They are there again.")
+}
+
+// fell says why nothing is served, and when that is to change.
+func (s *served) fell(why string) {
+	when := "at once"
+	if s.pause > 0 {
+		when = "in " + s.pause.String() + ", or after a change"
+	}
+	fmt.Fprintf(os.Stderr, "%s. They start again %s.\n", why, when)
+	s.due = time.Now().Add(s.pause)
+	s.pause = min(max(2*s.pause, firstPause), longestPause)
+}
+
 func (s *served) keep(why string, output []byte) {
-	goes := "Nothing is served until that is mended."
-	if s.now != nil {
-		goes = "What was there before goes on."
+	goes := "What was there before goes on."
+	if s.now == nil {
+		goes = "Nothing is served until that is mended."
+	} else if !s.now.alive() {
+		goes = "What was there before is started again."
 	}
 	fmt.Fprintf(os.Stderr, "%s%s. %s\n", output, why, goes)
 }
@@ -177,6 +217,7 @@ type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	done  chan struct{}
+	began time.Time
 }
 
 // untilStdinCloses is how long such a process goes on.
@@ -205,7 +246,7 @@ func start(ctx context.Context, binary, data string, socket *os.File, env []stri
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd, stdin, make(chan struct{})}
+	p := &process{cmd, stdin, make(chan struct{}), time.Now()}
 	serves := make(chan bool, 1)
 	go func() {
 		lines := bufio.NewReader(stdout)
@@ -227,6 +268,15 @@ func start(ctx context.Context, binary, data string, socket *os.File, env []stri
 	}
 	p.end()
 	return nil, errors.New("it did not begin to serve")
+}
+
+func (p *process) alive() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // end lets the process finish what it has begun. There may be none.
