@@ -46,7 +46,7 @@ type Throttle struct {
 	database *database.Connection
 	off      bool
 	blind    bool // nobody's address is known: accounts are all that is counted
-	hops     int // as TRUSTED_PROXIES
+	hops     int  // as TRUSTED_PROXIES
 	now      func() time.Time
 	log      *slog.Logger
 
