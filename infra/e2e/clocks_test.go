@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -13,19 +14,24 @@ import (
 	"testing"
 	"time"
 
+	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/endpointtest"
 	"ticketing.com/auth/shared/mongotest"
 	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/token"
 )
 
 // clocked is every function with a clock of its own, on one database. A process has
 // the machine's clock, and so these are no processes.
 type clocked struct {
-	clocks map[string]*endpointtest.Clock
-	doors  map[string]http.Handler
+	settings map[string]string
+	database *endpointtest.Clock
+	clocks   map[string]*endpointtest.Clock
+	doors    map[string]http.Handler
 }
 
 func newClocked(t *testing.T) clocked {
@@ -39,25 +45,32 @@ func newClocked(t *testing.T) clocked {
 	settings := map[string]string{"MONGODB_URI": mongotest.URI(t), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying),
 		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "TRUSTED_PROXIES": "1"}
 	migrated(t, settings["MONGODB_URI"])
-	c := clocked{map[string]*endpointtest.Clock{}, map[string]http.Handler{}}
+	c := clocked{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}}
 	for _, f := range catalog.Functions() {
-		if f.Path == "" {
-			continue
+		if f.Path != "" {
+			c.start(t, f.Name, f)
 		}
-		clock := endpointtest.NewClock()
-		w := app.New(func(name string) (string, bool) { v, is := settings[name]; return v, is },
-			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, clock.Now)
-		c.clocks[f.Name], c.doors[f.Name] = clock, serve.Handler(w, f)
-		if err := w.Err(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { w.Close(t.Context()) })
 	}
 	return c
 }
 
-// later moves every clock.
+// start starts a function under a name.
+func (c clocked) start(t *testing.T, name string, f endpoint.Endpoint) {
+	t.Helper()
+	clock := endpointtest.NewClock()
+	w := app.New(func(name string) (string, bool) { v, is := c.settings[name]; return v, is },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, clock.Now)
+	throttle.Wire(w).By(c.database.Now)
+	c.clocks[name], c.doors[name] = clock, serve.Handler(w, f)
+	if err := w.Err(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close(t.Context()) })
+}
+
+// later moves every clock, the database's too.
 func (c clocked) later(d time.Duration) {
+	c.database.Advance(d)
 	for _, clock := range c.clocks {
 		clock.Advance(d)
 	}
@@ -71,7 +84,7 @@ func (c clocked) ask(t *testing.T, function, from, bearer, body string, want ...
 	if function == "currentuser" {
 		method = http.MethodGet
 	}
-	r := httptest.NewRequestWithContext(t.Context(), method, "/api/users/"+function, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(t.Context(), method, "/api/users/"+strings.TrimPrefix(function, "another "), strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("X-Forwarded-For", from)
 	if bearer != "" {
@@ -131,5 +144,44 @@ func TestAClockThatIsOffByAnHourDoesNoLastingHarm(t *testing.T) {
 				c.ask(t, "currentuser", home, last.Token, "", http.StatusOK)
 			})
 		}
+	}
+}
+
+// Of two sign-in functions one has a wrong clock. What is counted goes by the
+// database's, so no more passwords are tried than ten and those that waited, no address
+// has a second quota, and the owner is let in when strangers have waited.
+func TestGuessingIsBoundedWhateverAFunctionsClockSays(t *testing.T) {
+	for name, off := range map[string]time.Duration{"an hour fast": time.Hour, "an hour slow": -time.Hour, "16 minutes fast": 16 * time.Minute, "16 minutes slow": -16 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClocked(t)
+			c.start(t, "another signin", signin.Endpoint)
+			c.clocks["another signin"].Advance(off)
+			ann := credentials("ann@example.com")
+			wrong := strings.Replace(ann, "correct", "wrong", 1)
+			both := []string{"signin", "another signin"}
+			c.ask(t, "signup", "203.0.113.1", "", ann, http.StatusCreated)
+
+			for i := range 10 {
+				c.ask(t, both[i%2], fmt.Sprint("198.51.100.", i), "", wrong, http.StatusUnauthorized)
+			}
+			for i := range 40 { // in the first second nobody is let in, not with the right password
+				c.ask(t, both[i%2], fmt.Sprint("192.0.2.", i), "", ann, http.StatusUnauthorized)
+				c.later(20 * time.Millisecond)
+			}
+			c.ask(t, "another signin", "203.0.113.1", "", ann, http.StatusOK) // but her, where she was before
+			c.later(time.Second)
+			c.ask(t, "another signin", "203.0.113.2", "", ann, http.StatusOK) // and elsewhere after the wait
+
+			tried := 0
+			for i := range 120 {
+				if status, _ := c.ask(t, both[i%2], "198.51.100.200", "", credentials(fmt.Sprintf("u%d@example.com", i/4)), http.StatusUnauthorized, http.StatusTooManyRequests); status == http.StatusUnauthorized {
+					tried++
+				}
+			}
+			if tried != 100 {
+				t.Errorf("an address has tried %d wrong passwords", tried)
+			}
+		})
 	}
 }

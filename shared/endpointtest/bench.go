@@ -34,6 +34,7 @@ import (
 	"ticketing.com/auth/shared/serve"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
+	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
@@ -80,6 +81,7 @@ func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
 	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(b.logs, o) }, b.Clock.Now)
 	if environment["MONGODB_URI"] != "" {
 		b.Users = user.Wire(b.wiring, sink.Wire(b.wiring))
+		throttle.Wire(b.wiring).By(b.Clock.Now)
 	}
 	b.handler = serve.Handler(b.wiring, e)
 	if err := b.wiring.Err(); err != nil {

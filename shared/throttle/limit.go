@@ -62,53 +62,69 @@ const maxBelieved = 4096
 // Admit counts a request of an address. It returns a fault of kind TooMany where the
 // limit is used up. It costs a round trip.
 func (t *Throttle) Admit(ctx context.Context, l Limit, c endpoint.Caller) error {
-	_, err := t.admit(ctx, l, c)
+	_, err := t.admit(ctx, l, t.subject(c))
 	return err
 }
 
 // admit also returns what was counted, or "" where nothing was.
-func (t *Throttle) admit(ctx context.Context, l Limit, c endpoint.Caller) (id string, err error) {
+//
+// A process that has not heard the database's time yet may count in the window of a
+// clock that is wrong. The answer tells, and it counts again in the one that is now.
+func (t *Throttle) admit(ctx context.Context, l Limit, subject string) (id string, err error) {
 	if t.off || t.blind {
 		return "", nil
 	}
-	now := t.now()
-	end := now.Truncate(l.Window).Add(l.Window)
-	refused := fault.Limited(l.Name, l.Quota, l.Window, end.Sub(now))
-	id = fmt.Sprintf("%s:%s:%d", l.Name, digest(t.subject(c)), end.Unix())
-	if t.isFull(id, now) {
-		return "", refused
-	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	weight := cmp.Or(l.weight, 1)
-	n, err := t.add(ctx, id, weight, end.Add(l.Window)) // later than it ends: the database has a clock of its own
-	if err != nil {
-		t.log.WarnContext(ctx, "a request was not counted", "limit", l.Name, "error", err)
-		return "", nil
-	}
-	if n > l.Quota*weight {
-		t.setFull(id, now)
-		return "", refused
+	for range 2 {
+		now := t.clock.now()
+		end := l.end(now)
+		refused := fault.Limited(l.Name, l.Quota, l.Window, end.Sub(now))
+		id = fmt.Sprintf("%s:%s:%d", l.Name, digest(subject), end.Unix())
+		if t.isFull(id, now) {
+			return "", refused
+		}
+		n, err := t.add(ctx, id, cmp.Or(l.weight, 1), end.Add(l.Window)) // later than it ends: a count that began at its end goes on
+		switch {
+		case err != nil:
+			t.log.WarnContext(ctx, "a request was not counted", "limit", l.Name, "error", err)
+			return "", nil
+		case !l.end(t.clock.now()).Equal(end):
+		case n > l.Quota*cmp.Or(l.weight, 1):
+			t.setFull(id, now)
+			return "", refused
+		default:
+			return id, nil
+		}
 	}
 	return id, nil
 }
 
-// add adds to a count and returns what it is then.
+// end returns when the window of a moment is over.
+func (l Limit) end(now time.Time) time.Time { return now.Truncate(l.Window).Add(l.Window) }
+
+// add adds to a count and returns what it is then. The answer brings the time.
 func (t *Throttle) add(ctx context.Context, id string, n int, expires time.Time) (int, error) {
 	c, err := t.collection(ctx)
 	if err != nil {
 		return 0, err
 	}
 	var count struct {
-		N int `bson:"n"`
+		N  int       `bson:"n"`
+		At time.Time `bson:"at"`
 	}
 	for range 3 { // two who begin a count at once: one of them may be told that it is there already
+		asked := t.clock.own()
 		err = database.Read(c.FindOneAndUpdate(ctx, bson.D{{Key: "_id", Value: id}},
 			bson.D{
 				{Key: "$inc", Value: bson.D{{Key: "n", Value: n}}},
 				{Key: "$setOnInsert", Value: bson.D{{Key: "expiresAt", Value: expires}}},
+				{Key: "$currentDate", Value: bson.D{{Key: "at", Value: true}}},
 			},
 			options.FindOneAndUpdate().SetUpsert(true).SetReturnDocument(options.After)), &count)
+		if err == nil {
+			t.clock.hear(count.At, asked)
+		}
 		if !mongo.IsDuplicateKeyError(err) {
 			break
 		}

@@ -3,7 +3,7 @@
 // What it counts is in the database, in a collection of its own, so that it holds
 // however many processes there are, and after each of them was scaled to zero:
 //
-//	throttles: { _id: "<limit>:<digest of the address>:<window>", n, expiresAt }
+//	throttles: { _id: "<limit>:<digest of the address>:<window>", n, at, expiresAt }
 //	           { _id: "account:<digest of the email>", n, last, refused?, expiresAt }
 //	           { _id: "device:<digest of both>",       n, last, refused?, expiresAt }
 //
@@ -14,6 +14,8 @@
 //
 // Every change is one atomic write of one document, of those that MongoDB and the
 // embedded server do alike. Expiry is checked in every read; the TTL index is a broom.
+//
+// Time is the database's, so that a process whose clock is wrong counts as the others do.
 //
 // Emails and addresses are kept as digests. They are not keyed: who has the database
 // can learn an address by trying all of them, for the minutes that it is kept. What
@@ -47,7 +49,7 @@ type Throttle struct {
 	off      bool
 	blind    bool // nobody's address is known: accounts are all that is counted
 	hops     int  // as TRUSTED_PROXIES
-	now      func() time.Time
+	clock    clock
 	log      *slog.Logger
 
 	mu   sync.Mutex
@@ -67,7 +69,7 @@ func Wire(w *app.Wiring) *Throttle {
 			off:      mode == "off",
 			blind:    mode == "accounts",
 			hops:     w.Number("TRUSTED_PROXIES", 0, 0, 16),
-			now:      w.Now(),
+			clock:    clock{own: w.Now()},
 			log:      w.Log(),
 			full:     map[string]time.Time{},
 		}
@@ -83,7 +85,11 @@ func (t *Throttle) Prepare(ctx context.Context) error {
 	}
 	_, err = c.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "expiresAt", Value: 1}}, Options: options.Index().SetExpireAfterSeconds(0)})
 	if server, is := errors.AsType[mongo.ServerError](err); is && server.HasErrorCode(notImplemented) {
-		_, err = c.DeleteMany(ctx, bson.D{{Key: "expiresAt", Value: bson.D{{Key: "$lt", Value: t.now()}}}})
+		var now time.Time
+		if now, err = t.time(ctx, c); err != nil {
+			return err
+		}
+		_, err = c.DeleteMany(ctx, bson.D{{Key: "expiresAt", Value: bson.D{{Key: "$lt", Value: now}}}})
 	}
 	return database.Translate("sweep out old counts", err)
 }

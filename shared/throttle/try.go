@@ -46,7 +46,7 @@ func (f failures) wait() time.Duration {
 func (f failures) next(now time.Time) (failures, bool) {
 	now = now.Truncate(time.Millisecond) // as MongoDB keeps it
 	switch allowed := f.Last.Add(f.wait()); {
-	case f.Last.Sub(now) > longestWait: // a process whose clock is wrong wrote that; nobody waits for it
+	case f.Last.Sub(now) > longestWait: // the database's clock was wrong and was put right; nobody waits for it
 	case !now.Before(allowed.Add(quiet)):
 		return failures{1, now}, true
 	case f.N >= free && now.Before(allowed):
@@ -55,8 +55,8 @@ func (f failures) next(now time.Time) (failures, bool) {
 	return failures{f.N + 1, now}, true
 }
 
-// expires is later than the failures are forgotten: the database, which sweeps them
-// out, has a clock of its own.
+// expires is later than the failures are forgotten: the database may come to have
+// another clock, of another member of its replica set.
 func (f failures) expires() time.Time { return f.Last.Add(f.wait() + 2*quiet) }
 
 // A Try is one sign-in, from its first moment to its answer. Counting costs it no
@@ -91,7 +91,7 @@ func (t *Throttle) Begin(ctx context.Context, c endpoint.Caller, email string) *
 	y := &Try{throttle: t, ctx: ctx, caller: c, email: email, admitted: nothing, counted: nothing}
 	if !t.off {
 		y.admitted = begin(func() (err error) {
-			y.addressID, err = t.admit(ctx, Signin, c)
+			y.addressID, err = t.admit(ctx, Signin, t.subject(c))
 			return err
 		})
 	}
@@ -205,8 +205,12 @@ func (t *Throttle) enter(ctx context.Context, id string) error {
 		if err != nil && !unknown {
 			return database.Translate("find failures", err)
 		}
-		next, now := f.next(t.now())
-		if !now {
+		now, err := t.time(ctx, c)
+		if err != nil {
+			return err
+		}
+		next, in := f.next(now)
+		if !in {
 			return t.refuse(ctx, c, id)
 		}
 		won, err := t.swap(ctx, c, id, unknown, f, next)
