@@ -138,7 +138,7 @@ func TestAFunctionThatCountsSaysWhatItRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"                    RateLimit: '\"signin\";r=0;t=150'\n                    RateLimit-Policy: '\"signin\";q=100;w=300'\n                    Retry-After: \"150\"\n",
+		"                    RateLimit: '\"signin\";r=0;t=150'\n                    RateLimit-Policy: '\"signin\";q=1000;w=300'\n                    Retry-After: \"150\"\n",
 		"            RateLimit:\n              $ref: '#/components/headers/RateLimit'\n",
 		"                      - message: Too many requests. Try again later.\n",
 	} {

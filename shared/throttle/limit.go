@@ -20,17 +20,17 @@ import (
 // above what a person does, and where somebody cannot be told from his neighbours he
 // is told when to come back.
 type Limit struct {
-	Name   string        // of the function that it is for
-	Quota  int           // requests in a window
+	Name   string        // of the function that it is for, or of what it counts
+	Quota  int           // requests in a window; it is told to whoever has used it up
 	Window time.Duration // windows follow each other, the same for everybody
-	weight int           // of a wrong password; any other request weighs 1
+	weight int           // as how many a wrong password counts; any other request is one
 }
 
 var (
 	// Signup: each costs a hash, and makes an account or tells that there is one.
 	Signup = Limit{Name: "signup", Quota: 60, Window: 10 * time.Minute}
-	// Signin: a hundred wrong passwords or a thousand right ones.
-	Signin = Limit{Name: "signin", Quota: 100, Window: 5 * time.Minute, weight: 10}
+	// Signin: a thousand right passwords or a hundred wrong ones.
+	Signin = Limit{Name: "signin", Quota: 1000, Window: 5 * time.Minute, weight: 10}
 	// Refresh: what keeps 18,000 sessions alive; nobody can guess a refresh token, so
 	// it is only there for the database.
 	Refresh = Limit{Name: "refresh", Quota: 1200, Window: time.Minute}
@@ -90,7 +90,7 @@ func (t *Throttle) admit(ctx context.Context, l Limit, subject string) (id strin
 			t.log.WarnContext(ctx, "a request was not counted", "limit", l.Name, "error", err)
 			return "", nil
 		case !l.end(t.clock.now()).Equal(end):
-		case n > l.Quota*cmp.Or(l.weight, 1):
+		case n > l.Quota:
 			t.setFull(id, now)
 			return "", refused
 		default:

@@ -94,7 +94,7 @@ func TestWhoGoesOnIsRefusedAsDocumented(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
 		"nothing is wrong":                {"", "", ""},
 		"another message":                 {"message: Too many requests.", "message: Too many tries.", "Too many tries."},
-		"another quota":                   {`"signin";q=100`, `"signin";q=99`, "q=99"},
+		"another quota":                   {`"signin";q=1000`, `"signin";q=99`, "q=99"},
 		"another window":                  {`"signup";q=60;w=600`, `"signup";q=60;w=60`, "w=60"},
 		"a header that is not described":  {"            RateLimit:\n              $ref: '#/components/headers/RateLimit'\n", "", "has Ratelimit, which is not documented"},
 		"two times that are not the same": {`"signup";r=0;t=300`, `"signup";r=0;t=299`, "t=299"},
