@@ -162,6 +162,31 @@ func TestOfManyRightPasswordsAtOnceNoMoreAreLetInThanThereIsRoomFor(t *testing.T
 	}
 }
 
+// However many of her sign-ins are under way at once, nobody is told that her right
+// password is wrong: a client would throw it away. Some are told to come back.
+func TestOfManyRightPasswordsAtOnceNoneIsCalledWrong(t *testing.T) {
+	for name, from := range map[string]string{"from where she was": owner, "from elsewhere": another} {
+		b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=40", "SESSION_LIMIT=1000")
+		b.Given(t, "ann@example.com", secret)
+		answers(t, b, "the first", http.StatusOK, attempt(owner, "ann", secret))
+		granted := 0
+		for i, a := range b.Race(t, 40, func(int) endpointtest.Call { return attempt(from, "ann", secret) }) {
+			switch {
+			case a.Status == http.StatusOK:
+				granted++
+			case a.Status != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "":
+				t.Errorf("%s, sign-in %d: %d %v %s", name, i, a.Status, a.Header, a.Body)
+			}
+		}
+		if granted == 0 {
+			t.Errorf("%s: none of 40 was let in", name)
+		}
+		t.Logf("%s: %d of 40 were let in", name, granted)
+		b.Clock.Advance(time.Second)
+		answers(t, b, name+", afterwards", http.StatusOK, attempt(from, "ann", secret))
+	}
+}
+
 // What a refused sign-in asks of the database and of the processor is the same,
 // whatever the reason: that is what it takes, and a clock would only guess at it.
 func TestARefusalTakesTheSameWorkWhateverTheReason(t *testing.T) {
@@ -189,7 +214,7 @@ func TestARefusalTakesTheSameWorkWhateverTheReason(t *testing.T) {
 		tap.Commands()
 		var got endpointtest.Answer
 		n := hashes(8<<20, func() { got = b.Do(t, attempt(another, c.email, c.password)) })
-		const want = "find throttles, find users, findAndModify throttles, update throttles"
+		const want = "find throttles, find users, findAndModify throttles, update throttles, update throttles"
 		if commands := tap.Commands(); n != 1 || commands != want {
 			t.Errorf("%s: %d hashes, %s", c.name, n, commands)
 		}

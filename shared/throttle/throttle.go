@@ -4,8 +4,8 @@
 // however many processes there are, and after each of them was scaled to zero:
 //
 //	throttles: { _id: "<limit>:<digest of the address>:<window>", n, at, expiresAt }
-//	           { _id: "account:<digest of the email>", n, last, refused?, expiresAt }
-//	           { _id: "device:<digest of both>",       n, last, refused?, expiresAt }
+//	           { _id: "account:<digest of the email>", n, wrong, last, early?, refused?, expiresAt }
+//	           { _id: "device:<digest of both>",       n, wrong, last, early?, refused?, expiresAt }
 //
 // It is called by signup, signin and refresh. It does not bound how many hashes run
 // at once: that is the gate of package password. It decides nothing about a password,

@@ -67,16 +67,40 @@ func TestAfterTenFailuresEachFurtherTryWaitsLonger(t *testing.T) {
 			now := noon
 			for i, try := range c.tries {
 				now = now.Add(try.after)
-				next, is := f.next(now)
-				if is != try.is {
-					t.Fatalf("try %d: let in %v", i+1, is)
+				next, err := f.next(now)
+				if is := err == nil; is != try.is || !is && !errors.Is(err, ErrEarly) {
+					t.Fatalf("try %d: %v", i+1, err)
 				}
-				if !is && next != f {
+				if err != nil && next != f {
 					t.Fatalf("try %d changed %v to %v", i+1, f, next)
 				}
 				f = next
+				f.Wrong = f.N
 			}
 		})
+	}
+}
+
+// Who finds the count full is told so only if it is full of failures.
+func TestATryUnderWayIsNoFailure(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		n, wrong int
+		after    time.Duration // since the last of them
+		want     error
+	}{
+		{"nine under way", 9, 0, 0, nil},
+		{"ten under way", 10, 0, 0, errUndecided},
+		{"one under way after nine failures", 10, 9, 0, errUndecided},
+		{"ten failures", 10, 10, 0, ErrEarly},
+		{"one under way after ten failures", 11, 10, 0, ErrEarly},
+		{"ten that were under way when their process was killed", 14, 0, 9 * time.Second, ErrEarly},
+		{"ten under way, after the wait", 10, 0, time.Second, nil},
+	} {
+		f := failures{N: c.n, Wrong: c.wrong, Last: noon}
+		if _, err := f.next(noon.Add(c.after)); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, not %v", c.name, err, c.want)
+		}
 	}
 }
 
@@ -135,24 +159,28 @@ func race(t *testing.T, n int, expected func(error) bool, f func(i int) error) i
 
 func tooMany(err error) bool { return fault.From(err).Kind() == fault.TooMany }
 func early(err error) bool   { return errors.Is(err, ErrEarly) }
+func underway(err error) bool {
+	return errors.Is(err, errUndecided) && fault.From(err).Kind() == fault.Unavailable
+}
 
 func TestOfManyTriesAtOnceInTwoProcessesTenAreLetIn(t *testing.T) {
 	uri := mongotest.URI(t)
 	moment := noon
 	now := func() time.Time { return moment }
 	processes := []*Throttle{process(t, uri, now), process(t, uri, now)}
+	refused := func(err error) bool { return early(err) || underway(err) }
 	try := func(i int) error { return processes[i%2].enter(t.Context(), "account:x") }
-	if n := race(t, 200, early, try); n != 10 {
+	if n := race(t, 200, underway, try); n != 10 {
 		t.Errorf("%d of 200 were let in", n)
 	}
 	for i, after := range []time.Duration{time.Second, 3 * time.Second, 7 * time.Second} { // each a wait later
 		moment = noon.Add(after)
-		if n := race(t, 50, early, try); n != 1 {
+		if n := race(t, 50, refused, try); n != 1 {
 			t.Errorf("after wait %d %d of 50 were let in", i+1, n)
 		}
 	}
 	moment = noon.Add(time.Hour)
-	if n := race(t, 50, early, try); n != 10 {
+	if n := race(t, 50, refused, try); n != 10 {
 		t.Errorf("after an hour %d of 50 were let in", n)
 	}
 }
@@ -276,6 +304,86 @@ func TestOnlyAWrongPasswordStaysCounted(t *testing.T) {
 				t.Errorf("counted is %v", got)
 			}
 		})
+	}
+}
+
+// What was forgotten makes no failures of tries that are under way.
+func TestFailuresThatWereForgottenAreNone(t *testing.T) {
+	moment := noon
+	throttle := process(t, mongotest.URI(t), func() time.Time { return moment })
+	for range free {
+		try := throttle.Begin(t.Context(), from("192.0.2.1:1"), "ann@example.com")
+		if err := errors.Join(try.Admitted(), try.Count(false)()); err != nil {
+			t.Fatal(err)
+		}
+		try.Wrong()
+		try.End()
+	}
+	moment = noon.Add(time.Hour)
+	enter := func() error { return throttle.enter(t.Context(), "account:"+digest("ann@example.com")) }
+	for range free {
+		if err := enter(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := enter(); !underway(err) {
+		t.Errorf("with ten under way: %v", err)
+	}
+}
+
+// Who knows the password takes back his own try, and of a device all, since its failures
+// were its owner's. Of strangers it takes no more: they may be others.
+func TestWhatARightPasswordForgives(t *testing.T) {
+	for kind, left := range map[string]int{"account": 3, "device": 0} {
+		throttle := process(t, mongotest.URI(t), at(noon))
+		end := func(end func(*Try)) {
+			try := throttle.Begin(t.Context(), from("192.0.2.1:1"), "ann@example.com")
+			if err := errors.Join(try.Admitted(), try.Count(kind == "device")()); err != nil {
+				t.Fatal(err)
+			}
+			end(try)
+			try.End()
+		}
+		for range 3 {
+			end((*Try).Wrong)
+		}
+		end((*Try).Right)
+		if got := counts(t, throttle)[kind]; got != left {
+			t.Errorf("of 3 failures of a kind, %s, %d are left", kind, got)
+		}
+	}
+}
+
+// Right passwords that are under way fill a limit for as long as they are; it is asked
+// again after a second.
+func TestAFullLimitIsBelievedForASecond(t *testing.T) {
+	moment := noon
+	throttle := process(t, mongotest.URI(t), func() time.Time { return moment })
+	var tries []*Try
+	for i := range Signin.Quota / Signin.weight {
+		tries = append(tries, throttle.Begin(t.Context(), from("192.0.2.1:1"), fmt.Sprint(i)))
+		if err := tries[i].Admitted(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admitted := func() error { return throttle.Begin(t.Context(), from("192.0.2.1:1"), "ann@example.com").Admitted() }
+	if err := admitted(); !tooMany(err) {
+		t.Errorf("one more: %v", err)
+	}
+	for _, try := range tries {
+		try.Right()
+		try.End()
+	}
+	moment = noon.Add(believed - time.Millisecond)
+	if err := admitted(); !tooMany(err) {
+		t.Errorf("before a second is over: %v", err)
+	}
+	moment = noon.Add(believed)
+	if err := admitted(); err != nil {
+		t.Errorf("a second later: %v", err)
+	}
+	if believed > time.Second {
+		t.Errorf("somebody who may sign in is kept out for %s", believed)
 	}
 }
 

@@ -1,6 +1,7 @@
 package throttle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"ticketing.com/auth/shared/database"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
 )
 
 const (
@@ -27,10 +29,19 @@ const (
 // as to a wrong one.
 var ErrEarly = errors.New("after too many failures the account takes no password yet")
 
+// errUndecided: no more tries of the account are let in until some of those that are
+// under way have come to an end. They may all be right, so that is no failure.
+var errUndecided = errors.New("as many tries of the account are under way as may fail")
+
+// underWay is how long a try may be undecided: twice the budget of a request. What has
+// not come to an end by then was cut off, and counts as a failure.
+const underWay = 9 * time.Second
+
 // failures are the tries of an account that were let in and have not succeeded.
 type failures struct {
-	N    int       `bson:"n"`
-	Last time.Time `bson:"last"`
+	N     int       `bson:"n"`
+	Wrong int       `bson:"wrong"` // of them, those that have failed; the others are under way
+	Last  time.Time `bson:"last"`
 }
 
 // wait is how long after the last try the next is let in.
@@ -41,18 +52,21 @@ func (f failures) wait() time.Duration {
 	return min(firstWait<<min(f.N-free, 30), longestWait)
 }
 
-// next is the state after one more try, or false where it comes too early. A try that
-// comes too early changes nothing, so nobody prolongs a wait by trying.
-func (f failures) next(now time.Time) (failures, bool) {
+// next is the state after one more try, or ErrEarly or errUndecided where it comes too
+// early. A try that comes too early changes nothing, so nobody prolongs a wait by trying.
+func (f failures) next(now time.Time) (failures, error) {
 	now = now.Truncate(time.Millisecond) // as MongoDB keeps it
 	switch allowed := f.Last.Add(f.wait()); {
 	case f.Last.Sub(now) > longestWait: // the database's clock was wrong and was put right; nobody waits for it
 	case !now.Before(allowed.Add(quiet)):
-		return failures{1, now}, true
-	case f.N >= free && now.Before(allowed):
-		return f, false
+		return failures{N: 1, Last: now}, nil
+	case f.N < free || !now.Before(allowed):
+	case f.Wrong < free && now.Sub(f.Last) < underWay:
+		return f, errUndecided
+	default:
+		return f, ErrEarly
 	}
-	return failures{f.N + 1, now}, true
+	return failures{f.N + 1, f.Wrong, now}, nil
 }
 
 // expires is later than the failures are forgotten: the database may come to have
@@ -111,8 +125,9 @@ func (y *Try) Device(userID string) string { return y.throttle.Device(y.caller, 
 // that, and otherwise for all strangers together.
 //
 // What it returns waits for the count: ErrEarly where the password must not count,
-// whatever it is, and a fault.Away where the database does not answer. A password
-// that was not counted must not be looked at.
+// whatever it is, and a fault of kind Unavailable where the database does not answer or
+// too many tries of the account are under way. A password that was not counted must not
+// be looked at.
 func (y *Try) Count(known bool) (counted func() error) {
 	if y.throttle.off || y.accountID != "" {
 		return y.counted
@@ -125,8 +140,21 @@ func (y *Try) Count(known bool) (counted func() error) {
 	return y.counted
 }
 
-// Wrong says that the password was wrong, or did not count. What was counted stays.
-func (y *Try) Wrong() { y.settled = true }
+// Wrong says that the password was wrong, or did not count. What was counted stays, and
+// is no longer under way. One that was refused notes the same of itself, so that it
+// takes as long.
+func (y *Try) Wrong() {
+	if y.settled || y.accountID == "" {
+		return
+	}
+	y.settled = true
+	member := "wrong"
+	if errors.Is(y.counted(), ErrEarly) {
+		member = "refused"
+	}
+	ctx := y.outlasting()
+	y.back = append(y.back, begin(func() error { return y.throttle.note(ctx, y.accountID, member) }))
+}
 
 // Right says that it was right, and begins to give back what was counted.
 func (y *Try) Right() { y.giveBack(true) }
@@ -139,7 +167,7 @@ func (y *Try) End() {
 	}
 	for _, wait := range y.back {
 		if err := wait(); err != nil {
-			y.throttle.log.WarnContext(y.ctx, "a count was not given back", "error", err)
+			y.throttle.log.WarnContext(y.ctx, "a count was not settled", "error", err)
 		}
 	}
 	if y.cancel != nil {
@@ -156,8 +184,7 @@ func (y *Try) giveBack(right bool) {
 		return
 	}
 	y.settled = true
-	var ctx context.Context // a caller that has left gets it back too
-	ctx, y.cancel = context.WithTimeout(context.WithoutCancel(y.ctx), y.patience())
+	ctx := y.outlasting()
 	if y.addressID != "" {
 		y.back = append(y.back, begin(func() error { return y.throttle.take(ctx, y.addressID, Signin.weight-1) }))
 	}
@@ -171,7 +198,13 @@ func (y *Try) giveBack(right bool) {
 	}
 }
 
-// patience is how long it may take to give back: where the time of the request has run
+// outlasting is what a count is settled in: of a caller that has left too.
+func (y *Try) outlasting() (ctx context.Context) {
+	ctx, y.cancel = context.WithTimeout(context.WithoutCancel(y.ctx), y.patience())
+	return ctx
+}
+
+// patience is how long it may take to settle: where the time of the request has run
 // out, no longer than its caller still waits, who was promised an answer.
 func (y *Try) patience() time.Duration {
 	deadline, limited := y.ctx.Deadline()
@@ -190,14 +223,38 @@ const overtime = 250 * time.Millisecond
 // that other is refused the next time, or it is.
 const rounds = 8
 
-// enter counts a try, or returns ErrEarly. Of any number of tries at once, from any
-// number of processes, as many are let in as next allows one after the other: each is
-// a write whose filter holds what it was decided on.
+// pauses are how long a try waits for those under way, time after time: in all as long
+// as one waits for a hash, which goes on beside it.
+var pauses = [...]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
+
+// enter counts a try, or returns ErrEarly. Where tries under way leave no room, it
+// waits for them and then returns a fault of kind Unavailable.
 func (t *Throttle) enter(ctx context.Context, id string) error {
 	c, err := t.collection(ctx)
 	if err != nil {
 		return err
 	}
+	for _, pause := range pauses {
+		if err := t.count(ctx, c, id); !errors.Is(err, errUndecided) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return database.Translate("wait for tries under way", ctx.Err())
+		}
+	}
+	err = t.count(ctx, c, id)
+	if errors.Is(err, errUndecided) {
+		return fault.Busy(time.Second, err)
+	}
+	return err
+}
+
+// count counts a try, or returns ErrEarly or errUndecided. Of any number of tries at
+// once, from any number of processes, as many are let in as next allows one after the
+// other: each is a write whose filter holds what it was decided on.
+func (t *Throttle) count(ctx context.Context, c *mongo.Collection, id string) error {
 	for range rounds {
 		var f failures
 		err := database.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: id}}), &f)
@@ -209,16 +266,19 @@ func (t *Throttle) enter(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		next, in := f.next(now)
-		if !in {
-			return t.refuse(ctx, c, id)
+		next, err := f.next(now)
+		if errors.Is(err, ErrEarly) { // nothing is decided by this, but it takes as long as to be let in
+			return cmp.Or(t.note(ctx, id, "early"), err)
+		}
+		if err != nil {
+			return err
 		}
 		won, err := t.swap(ctx, c, id, unknown, f, next)
 		if err != nil || won {
 			return err
 		}
 	}
-	return ErrEarly
+	return errUndecided
 }
 
 // swap writes the next state, if what it was decided on still holds. While tries are
@@ -226,6 +286,9 @@ func (t *Throttle) enter(ctx context.Context, id string) error {
 // up.
 func (t *Throttle) swap(ctx context.Context, c *mongo.Collection, id string, unknown bool, f, next failures) (won bool, err error) {
 	members := bson.D{{Key: "n", Value: next.N}, {Key: "last", Value: next.Last}, {Key: "expiresAt", Value: next.expires()}}
+	if next.N == 1 {
+		members = append(members, bson.E{Key: "wrong", Value: 0})
+	}
 	if unknown {
 		_, err := c.InsertOne(ctx, append(bson.D{{Key: "_id", Value: id}}, members...))
 		if mongo.IsDuplicateKeyError(err) {
@@ -247,14 +310,14 @@ func (t *Throttle) swap(ctx context.Context, c *mongo.Collection, id string, unk
 	return result.MatchedCount == 1, nil
 }
 
-// refuse counts a try that came too early. Nothing is decided by it: it is for whoever
-// looks into the collection, and so that such a try takes as long as another.
-func (t *Throttle) refuse(ctx context.Context, c *mongo.Collection, id string) error {
-	_, err := c.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$inc", Value: bson.D{{Key: "refused", Value: 1}}}})
+// note counts what a try has come to.
+func (t *Throttle) note(ctx context.Context, id, member string) error {
+	c, err := t.collection(ctx)
 	if err != nil {
-		return database.Translate("count a refused try", err)
+		return err
 	}
-	return ErrEarly
+	_, err = c.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$inc", Value: bson.D{{Key: member, Value: 1}}}})
+	return database.Translate("note how a try went", err)
 }
 
 // forget starts a count anew.
