@@ -105,26 +105,39 @@ func (s signup) handle(ctx context.Context, in Input) (session.Grant, error) {
 // create hashes before it knows whether the email is free: looking first would
 // decide nothing, since another may take it in between, and would answer faster
 // for an email that is in use.
+//
+// An Idempotency-Key that has grown old makes another id, which its retries find.
 func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 	hash, err := s.passwords.Hash(ctx, in.Password)
 	if err != nil {
 		return session.Grant{}, err
 	}
-	u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
-	first, refresh := s.open(u, in)
-	err = s.users.Create(ctx, u, hash, &first)
-	if errors.Is(err, user.ErrUsed) {
-		return s.again(ctx, in, u)
+	for range keyUses {
+		u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
+		first, refresh := s.open(u, in)
+		err = s.users.Create(ctx, u, hash, &first)
+		if err == nil {
+			return s.grants.Grant(u, first, refresh)
+		}
+		if !errors.Is(err, user.ErrUsed) {
+			return session.Grant{}, err
+		}
+		account, err := s.before(ctx, u)
+		if !account.CreatedAt.IsZero() && s.now().Sub(account.CreatedAt) > keyLife {
+			in.Key += "+"
+			continue
+		}
+		if err != nil {
+			return session.Grant{}, err
+		}
+		return s.again(ctx, in, account)
 	}
-	if err != nil {
-		return session.Grant{}, err
-	}
-	return s.grants.Grant(u, first, refresh)
+	return session.Grant{}, mismatch()
 }
 
 // handleEvent creates an account for another service, which is trusted not to ask too
-// often. There is nobody to hand a
-// session to, so none is opened. A second delivery finds what the first did.
+// often. There is nobody to hand a session to, so none is opened. A second delivery
+// finds what the first did.
 func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
 	hash, err := s.passwords.Hash(ctx, in.Password)
 	if err != nil {
@@ -138,33 +151,50 @@ func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
 	return Accepted{u}, err
 }
 
-// keyLife is how long an Idempotency-Key is remembered. After that a request with
-// it is a new one.
-const keyLife = 24 * time.Hour
+const (
+	// keyLife is how long an Idempotency-Key is remembered. After that a request with
+	// it is a new one.
+	keyLife = 24 * time.Hour
+	// keyUses is how often a key may be used for a new account. Each costs those that
+	// come after it two commands.
+	keyUses = 4
+)
 
-// again answers a sign-up whose email or key was used. With the key, the email and
-// the password of an account of the last day it is a retry: the first answer was
-// lost, and the caller gets a session. The password is compared with what is
-// stored of it; a digest of the request would be a second and weaker hash.
-func (s signup) again(ctx context.Context, in Input, u user.User) (session.Grant, error) {
-	account, err := s.before(ctx, u)
-	if !account.CreatedAt.IsZero() && s.now().Sub(account.CreatedAt) > keyLife {
-		in.Key += "+" // and so has its own id, which its retries find
-		return s.create(ctx, in)
+// again answers a sign-up whose key was used with this email. With the password of the
+// account it is a retry: the first answer was lost, and the caller gets a session. The
+// password is compared with what is stored of it; a digest of the request would be a
+// second and weaker hash.
+//
+// So it is a sign-in, and counts as one: or whoever knows the key could guess here
+// without end, and sign in to an account that takes no password now.
+func (s signup) again(ctx context.Context, in Input, account user.Account) (session.Grant, error) {
+	try := s.throttle.Begin(ctx, in.Caller, account.Email)
+	defer try.End()
+	if err := try.Admitted(); err != nil {
+		return session.Grant{}, err
 	}
+	counted := try.Count(account.Knows(try.Device(account.ID), s.now()))
+	right, _, err := s.passwords.Verify(ctx, account.Password, in.Password)
 	if err != nil {
 		return session.Grant{}, err
 	}
-	right, _, err := s.passwords.Verify(ctx, account.Password, in.Password)
+	early := counted()
+	if early != nil && !errors.Is(early, throttle.ErrEarly) {
+		return session.Grant{}, early
+	}
 	switch {
-	case err != nil:
-		return session.Grant{}, err
+	case early != nil: // not Mismatch, which is for another request, and this one may be the same
+		try.Wrong()
+		return session.Grant{}, throttle.Wait()
 	case !right:
+		try.Wrong()
 		return session.Grant{}, mismatch()
-	case account.DisabledAt != nil:
+	}
+	try.Right()
+	if account.DisabledAt != nil {
 		return session.Grant{}, used()
 	}
-	opened, refresh := s.open(u, in)
+	opened, refresh := s.open(account.User, in)
 	err = s.users.Open(ctx, account, opened, "")
 	if errors.Is(err, user.ErrChanged) {
 		return session.Grant{}, fault.Busy(time.Second, err)
@@ -172,7 +202,7 @@ func (s signup) again(ctx context.Context, in Input, u user.User) (session.Grant
 	if err != nil {
 		return session.Grant{}, err
 	}
-	return s.grants.Grant(u, opened, refresh)
+	return s.grants.Grant(account.User, opened, refresh)
 }
 
 func (s signup) open(u user.User, in Input) (user.Session, session.Refresh) {

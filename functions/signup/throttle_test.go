@@ -3,6 +3,7 @@ package signup_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,45 @@ func TestTheFirstDeviceIsRemembered(t *testing.T) {
 		a, err := b.Users.Account(t.Context(), "ann@example.com")
 		if err != nil || len(a.Devices) != min(i+1, 2) {
 			t.Errorf("%v %v", a.Devices, err)
+		}
+	}
+}
+
+// A retry is told from another request by the password of the account. Who knows the
+// key can try passwords there, so it counts as a sign-in.
+func TestWhoKnowsAKeyCanGuessNoMoreThanAtASignIn(t *testing.T) {
+	endpointtest.EveryDoor(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+		const owner, stranger, another = "198.51.100.1", "198.51.100.2", "198.51.100.3"
+		call := func(from, body string) endpointtest.Call {
+			return endpointtest.Call{From: from, Body: body, Header: http.Header{"Idempotency-Key": {"order-1"}}}
+		}
+		wrong := endpointtest.Case{Status: http.StatusUnprocessableEntity, JSON: endpointtest.Errors("This Idempotency-Key, or this event, was used with another request.")}
+		early := endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
+			Want: http.Header{"Retry-After": {"60"}, "Ratelimit-Policy": {`"account";q=10;w=900`}, "Ratelimit": {`"account";r=0;t=60`}}}
+		b.Do(t, call(owner, good)).Grant(t)
+		b.Do(t, call(another, good)).Grant(t) // on the road, before anybody guesses
+		for i := range 10 {
+			endpointtest.Check(t, wrong, b.Do(t, call(stranger, strings.Replace(good, "staple", fmt.Sprint("stable ", i), 1))))
+		}
+		endpointtest.Check(t, early, b.Do(t, call(stranger, strings.Replace(good, "staple", "table", 1))))
+		endpointtest.Check(t, early, b.Do(t, call(stranger, good)))
+		b.Do(t, call(owner, good)).Grant(t) // her own retry is let through, where she was
+		b.Clock.Advance(time.Minute)
+		b.Do(t, call("198.51.100.4", good)).Grant(t) // and elsewhere when she comes back
+	})
+}
+
+func TestARetryAsksTheDatabaseForOneMoreRoundTripThanASignUp(t *testing.T) {
+	tap := mongotest.NewTap(t)
+	b := endpointtest.New(t, signup.Endpoint, "MONGODB_URI="+tap.URI)
+	for _, want := range []string{
+		"findAndModify throttles, insert users",
+		"find throttles, find users, findAndModify throttles, findAndModify throttles, findAndModify users, insert throttles, insert users, update throttles, update throttles",
+	} {
+		tap.Commands()
+		b.Do(t, keyed("k", good)).Grant(t)
+		if got := tap.Commands(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -44,4 +46,33 @@ func TestALimitHoldsForAllProcessesAndOutlivesThem(t *testing.T) {
 		}
 		return
 	}
+}
+
+// A password is asked for by signin, and by a sign-up that repeats its key. What one of
+// them counts the other knows.
+func TestTheFailuresOfASignInCountForARepeatedSignUpToo(t *testing.T) {
+	const home, elsewhere, stranger = "203.0.113.1", "203.0.113.2", "203.0.113.3"
+	c := newClocked(t)
+	ann := credentials("ann@example.com")
+	wrong := strings.Replace(ann, "correct", "wrong", 1)
+	signUp := func(from, body string, want int) {
+		t.Helper()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/users/signup", strings.NewReader(body))
+		r.Header = http.Header{"Content-Type": {"application/json"}, "X-Forwarded-For": {from}, "Idempotency-Key": {"order-1"}}
+		w := httptest.NewRecorder()
+		c.doors["signup"].ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("a sign-up from %s: %d %s, want %d", from, w.Code, w.Body, want)
+		}
+	}
+	signUp(home, ann, http.StatusCreated)
+	for range 5 {
+		c.ask(t, "signin", stranger, "", wrong, http.StatusUnauthorized)
+		signUp(stranger, wrong, http.StatusUnprocessableEntity)
+	}
+	c.ask(t, "signin", elsewhere, "", ann, http.StatusUnauthorized)
+	signUp(elsewhere, ann, http.StatusTooManyRequests)
+	signUp(home, ann, http.StatusCreated)
+	c.later(time.Second)
+	signUp(elsewhere, ann, http.StatusCreated)
 }

@@ -129,7 +129,7 @@ func itemOf(e endpoint.Endpoint, named *schemas) (pathItem, error) {
 	if f.keyed() {
 		o.Parameters = []parameter{{
 			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxRetryKey},
-			Description: "A string of the caller's own, new for each request and the same for its retries, so that a retry whose first answer was lost does not do it again.",
+			Description: "A string of the caller's own, new for each request and the same for its retries, so that a retry whose first answer was lost does not do it again. It should be random, such as a UUID: who knows it can take it away from a request to come.",
 		}}
 	}
 	if in != nil {
@@ -265,7 +265,7 @@ func headers() list[header] {
 		{"Challenge", header{Description: "What counts here, and whether a token was sent that does not (RFC 6750 §3).", Required: true,
 			Schema: &schema{Type: "string", Enum: []string{challenge(fault.NoToken()), challenge(fault.InvalidToken(nil))}}}},
 		{"RetryAfter", header{Description: "In how many seconds another try may help.", Required: true, Schema: &schema{Type: "integer", Minimum: 1}}},
-		{"RateLimitPolicy", header{Description: "How much an address may ask for: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema{Type: "string"}}},
+		{"RateLimitPolicy", header{Description: "How much an address, an account or a session may ask for: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema{Type: "string"}}},
 		{"RateLimit", header{Description: "That `r` of them are left, and that the window ends in `t` seconds.", Required: true, Schema: &schema{Type: "string"}}},
 	}
 }

@@ -29,6 +29,10 @@ const (
 // as to a wrong one.
 var ErrEarly = errors.New("after too many failures the account takes no password yet")
 
+// Wait is the answer to a try that came too early, where it may be told because it
+// tells nothing of whether there is an account.
+func Wait() error { return fault.Limited("account", free, quiet, time.Minute) }
+
 // errUndecided: no more tries of the account are let in until some of those that are
 // under way have come to an end. They may all be right, so that is no failure.
 var errUndecided = errors.New("as many tries of the account are under way as may fail")
