@@ -46,10 +46,15 @@ type refresh struct {
 	grants   *session.Granter
 	throttle *throttle.Throttle
 	now      func() time.Time
+	looking  chan struct{} // a place for each that is looked for though its address is refused
 }
 
+// lookers is how many tokens of refused addresses are looked for at once: enough that
+// their owners find a place, and no more than a database does beside its work.
+const lookers = 8
+
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	r := refresh{user.Wire(w, sink.Wire(w)), session.Wire(w), throttle.Wire(w), w.Now()}
+	r := refresh{user.Wire(w, sink.Wire(w)), session.Wire(w), throttle.Wire(w), w.Now(), make(chan struct{}, lookers)}
 	return r.handle
 }
 
@@ -61,11 +66,12 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 	if err != nil {
 		return session.Grant{}, fault.InvalidToken(err)
 	}
-	if err := r.throttle.Admit(ctx, throttle.Refresh, in.Caller); err != nil {
+	now := r.now().Truncate(time.Millisecond)
+	rotation := presented.Rotation(now, r.grants.Life())
+	if err := r.admit(ctx, in.Caller, rotation, now); err != nil {
 		return session.Grant{}, err
 	}
-	now := r.now().Truncate(time.Millisecond)
-	u, rotated, err := r.users.Rotate(ctx, presented.Rotation(now, r.grants.Life()), now)
+	u, rotated, err := r.users.Rotate(ctx, rotation, now)
 	if errors.Is(err, user.ErrEnded) || errors.Is(err, user.ErrReused) {
 		return session.Grant{}, fault.InvalidToken(err)
 	}
@@ -73,4 +79,29 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 		return session.Grant{}, err
 	}
 	return r.grants.Grant(u, rotated, presented.Next(rotated.Salt))
+}
+
+// admit counts a refresh for its address. Where that has used up its limit, perhaps by
+// the made-up tokens of a neighbour, a token that was once issued counts for its
+// session instead. To find out costs a read that a flood would have for each of its
+// own, so few look at once.
+func (r refresh) admit(ctx context.Context, c endpoint.Caller, rotation user.Rotation, now time.Time) error {
+	refused := r.throttle.Admit(ctx, throttle.Refresh, c)
+	if refused == nil || fault.From(refused).Kind() != fault.TooMany {
+		return refused
+	}
+	select {
+	case r.looking <- struct{}{}:
+	default:
+		return refused
+	}
+	defer func() { <-r.looking }()
+	err := r.users.Issued(ctx, rotation, now)
+	if errors.Is(err, user.ErrEnded) {
+		return refused
+	}
+	if err != nil {
+		return err
+	}
+	return r.throttle.AdmitSession(ctx, rotation.Session)
 }

@@ -1,7 +1,9 @@
 package refresh_test
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,30 +12,92 @@ import (
 	"ticketing.com/auth/shared/mongotest"
 )
 
-// The limit is high, so most of its requests here carry tokens that are well formed
-// and nobody's.
+const home, elsewhere = "198.51.100.1", "198.51.100.2"
+
+func by(token, from string) endpointtest.Call {
+	c := exchange(token)
+	c.From = from
+	return c
+}
+
+// refused is the answer where a policy has no more to give, at first for 55 s: the
+// bench's clock stands at 03:04:05.678.
+func refused(policy string, after int) endpointtest.Case {
+	name, _, _ := strings.Cut(policy, ";")
+	return endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
+		Want: http.Header{"Retry-After": {fmt.Sprint(after)}, "Ratelimit-Policy": {policy}, "Ratelimit": {fmt.Sprintf("%s;r=0;t=%d", name, after)}}}
+}
+
+// useUp sends a token, well formed and nobody's, as often as an address may.
+func useUp(t *testing.T, b *endpointtest.Bench, token string) {
+	t.Helper()
+	for range 12 {
+		for _, a := range b.Race(t, 100, func(int) endpointtest.Call { return by(token, home) }) {
+			endpointtest.Check(t, dead("", ""), a)
+		}
+	}
+}
+
 func TestTheAddressIsThrottled(t *testing.T) { endpointtest.EveryDoor(t, refresh.Endpoint, throttled) }
 
 func throttled(t *testing.T, b *endpointtest.Bench) {
 	g := b.Given(t, "ann@example.com", "a password")
-	call := func(token, from string) endpointtest.Call {
-		c := exchange(token)
-		c.From = from
-		return c
+	over := b.Given(t, "bob@example.com", "a password")
+	if err := b.Users.End(t.Context(), over.User.ID, b.Claims(t, over.Token).Session); err != nil {
+		t.Fatal(err)
 	}
 	nobodys := flip(g.RefreshToken, 0)
-	for range 12 {
-		for _, a := range b.Race(t, 100, func(int) endpointtest.Call { return call(nobodys, "198.51.100.1") }) {
-			endpointtest.Check(t, dead("", ""), a)
-		}
+	useUp(t, b, nobodys)
+	full := refused(`"refresh";q=1200;w=60`, 55)
+	for name, token := range map[string]string{
+		"one that was never issued":        nobodys,
+		"one of another session":           flip(g.RefreshToken, 70),
+		"one of another user":              flip(g.RefreshToken, 100),
+		"one of a session that is over":    over.RefreshToken,
+		"one that was never issued, again": nobodys,
+	} {
+		t.Run(name, func(t *testing.T) { endpointtest.Check(t, full, b.Do(t, by(token, home))) })
 	}
-	// the bench's clock stands at 03:04:05.678, so the window ends in 55 s
-	endpointtest.Check(t, endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
-		Want: http.Header{"Retry-After": {"55"}, "Ratelimit-Policy": {`"refresh";q=1200;w=60`}, "Ratelimit": {`"refresh";r=0;t=55`}}},
-		b.Do(t, call(g.RefreshToken, "198.51.100.1")))
-	g = b.Do(t, call(g.RefreshToken, "198.51.100.2")).Grant(t) // and was not used up by the one that was refused
+	g = b.Do(t, by(g.RefreshToken, elsewhere)).Grant(t) // and was not used up by those that were refused
 	b.Clock.Advance(55 * time.Second)
-	b.Do(t, call(g.RefreshToken, "198.51.100.1")).Grant(t)
+	b.Do(t, by(g.RefreshToken, home)).Grant(t)
+	b.Play(t, dead("in the next window", nobodys))
+}
+
+// A neighbour's made-up tokens log nobody out.
+func TestASessionOutlivesTheLimitOfItsAddress(t *testing.T) {
+	endpointtest.EveryDoor(t, refresh.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+		g := b.Given(t, "ann@example.com", "a password")
+		other := b.Given(t, "bob@example.com", "a password")
+		useUp(t, b, flip(g.RefreshToken, 0))
+		for range 30 {
+			g = b.Do(t, by(g.RefreshToken, home)).Grant(t)
+		}
+		endpointtest.Check(t, refused(`"session";q=30;w=60`, 55), b.Do(t, by(g.RefreshToken, home)))
+		used := other.RefreshToken
+		other = b.Do(t, by(used, home)).Grant(t)
+		b.Clock.Advance(11 * time.Second) // one that comes again late is theft there too
+		endpointtest.Check(t, dead("", ""), b.Do(t, by(used, home)))
+		endpointtest.Check(t, refused(`"refresh";q=1200;w=60`, 44), b.Do(t, by(other.RefreshToken, home)))
+	})
+}
+
+// A flood of made-up tokens costs the database few reads at a time, however many come.
+func TestFewTokensOfARefusedAddressAreLookedForAtOnce(t *testing.T) {
+	tap := mongotest.NewTap(t)
+	b := endpointtest.New(t, refresh.Endpoint, "MONGODB_URI="+tap.URI)
+	nobodys := flip(b.Given(t, "ann@example.com", "a password").RefreshToken, 0)
+	useUp(t, b, nobodys)
+	endpointtest.Check(t, refused(`"refresh";q=1200;w=60`, 55), b.Do(t, by(nobodys, home)))
+	tap.Commands()
+	tap.Stall("users")
+	statuses := map[int]int{}
+	for _, a := range b.Race(t, 40, func(int) endpointtest.Call { return by(nobodys, home) }) {
+		statuses[a.Status]++
+	}
+	if n := strings.Count(tap.Commands(), "find users"); n > 8 || n == 0 || statuses[http.StatusTooManyRequests] != 32 || statuses[http.StatusServiceUnavailable] != 8 {
+		t.Errorf("%d reads, statuses %v", n, statuses)
+	}
 }
 
 func TestWhatTheThrottleAsksOfTheDatabase(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"ticketing.com/auth/shared/fault"
 )
 
-// A Limit is how much one address may ask for. Behind one address may be a
+// A Limit is how much one address, or one session, may ask for. Behind one address may be a
 // household, an office, or the thousands of a mobile carrier, so each limit lies far
 // above what a person does, and where somebody cannot be told from his neighbours he
 // is told when to come back.
@@ -34,6 +34,9 @@ var (
 	// Refresh: what keeps 18,000 sessions alive; nobody can guess a refresh token, so
 	// it is only there for the database.
 	Refresh = Limit{Name: "refresh", Quota: 1200, Window: time.Minute}
+	// byOneSession is for those whose address has used up its own: a session refreshes
+	// once in a quarter of an hour.
+	byOneSession = Limit{Name: "session", Quota: 30, Window: time.Minute}
 )
 
 // LimitOf returns the limit of a function, if it has one.
@@ -63,6 +66,13 @@ const maxBelieved = 4096
 // limit is used up. It costs a round trip.
 func (t *Throttle) Admit(ctx context.Context, l Limit, c endpoint.Caller) error {
 	_, err := t.admit(ctx, l, t.subject(c))
+	return err
+}
+
+// AdmitSession counts a request of a session, wherever it comes from, as Admit counts
+// one of an address.
+func (t *Throttle) AdmitSession(ctx context.Context, sid string) error {
+	_, err := t.admit(ctx, byOneSession, sid)
 	return err
 }
 

@@ -3,7 +3,7 @@
 // What it counts is in the database, in a collection of its own, so that it holds
 // however many processes there are, and after each of them was scaled to zero:
 //
-//	throttles: { _id: "<limit>:<digest of the address>:<window>", n, at, expiresAt }
+//	throttles: { _id: "<limit>:<digest of the address, or session>:<window>", n, at, expiresAt }
 //	           { _id: "account:<digest of the email>", n, wrong, last, early?, refused?, expiresAt }
 //	           { _id: "device:<digest of both>",       n, wrong, last, early?, refused?, expiresAt }
 //

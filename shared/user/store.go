@@ -285,6 +285,24 @@ func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Se
 	return a.User, a.exchanged(r.Session, used), database.Translate("rotate a refresh token", err)
 }
 
+// Issued finds whether a refresh token is one that was issued for a session that lives,
+// the newest or not, and returns ErrEnded otherwise. It changes nothing.
+func (s *Store) Issued(ctx context.Context, r Rotation, now time.Time) error {
+	users, err := s.users(ctx)
+	if err != nil {
+		return err
+	}
+	err = users.FindOne(ctx, bson.D{
+		{Key: "_id", Value: r.User}, enabled,
+		{Key: session(r.Session) + ".family", Value: r.Family},
+		{Key: session(r.Session) + ".expiresAt", Value: bson.D{{Key: "$gt", Value: now}}},
+	}, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return ErrEnded
+	}
+	return database.Translate("find a session", err)
+}
+
 // replay decides on a refresh token that is not the newest.
 func (s *Store) replay(ctx context.Context, users *mongo.Collection, r Rotation, now time.Time) (User, Session, error) {
 	family := bson.D{{Key: "_id", Value: r.User}, enabled, {Key: session(r.Session) + ".family", Value: r.Family}}

@@ -173,6 +173,35 @@ func rotation(id, sid, used, next string) user.Rotation {
 		Salt: []byte(rand.Text()), ExpiresAt: noon.Add(2 * time.Hour)}
 }
 
+func TestWhatWasIssuedForASessionThatLives(t *testing.T) {
+	s := open(t, 5)
+	create(t, s, "ann")
+	newest := rotation("ann", "ann0", "1", "2")
+	if _, _, err := s.Rotate(t.Context(), newest, noon); err != nil {
+		t.Fatal(err)
+	}
+	forged := rotation("ann", "ann0", "1", "2")
+	forged.Family = []byte("another")
+	for _, c := range []struct {
+		name  string
+		r     user.Rotation
+		after time.Duration
+		want  error
+	}{
+		{"the newest", rotation("ann", "ann0", "2", "3"), 0, nil},
+		{"one that was used", newest, time.Minute, nil},
+		{"just before the end", newest, 2*time.Hour - time.Millisecond, nil},
+		{"at the end", newest, 2 * time.Hour, user.ErrEnded},
+		{"one that does not know the family", forged, 0, user.ErrEnded},
+		{"one of another session", rotation("ann", "ann1", "1", "2"), 0, user.ErrEnded},
+		{"one of another user", rotation("bob", "ann0", "1", "2"), 0, user.ErrEnded},
+	} {
+		if err := s.Issued(t.Context(), c.r, noon.Add(c.after)); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, not %v", c.name, err, c.want)
+		}
+	}
+}
+
 func TestOfManyRotationsOneWinsAndTheOthersLearnItsSalt(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
