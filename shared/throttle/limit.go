@@ -15,10 +15,10 @@ import (
 	"ticketing.com/auth/shared/fault"
 )
 
-// A Limit is how much one address, or one session, may ask for. Behind one address may be a
-// household, an office, or the thousands of a mobile carrier, so each limit lies far
-// above what a person does, and where somebody cannot be told from his neighbours he
-// is told when to come back.
+// A Limit is how much one address, or one session, may ask for. Behind one address may
+// be a household, an office, or the thousands of a mobile carrier, so each limit lies
+// far above what a person does, and where somebody cannot be told from his neighbours
+// he is told when to come back.
 type Limit struct {
 	Name   string        // of the function that it is for, or of what it counts
 	Quota  int           // requests in a window; it is told to whoever has used it up

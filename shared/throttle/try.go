@@ -77,9 +77,10 @@ func (f failures) next(now time.Time) (failures, error) {
 // another clock, of another member of its replica set.
 func (f failures) expires() time.Time { return f.Last.Add(f.wait() + 2*quiet) }
 
-// A Try is one sign-in, from its first moment to its answer. Counting costs it no
-// time: its address is counted while the account is read, its try while the password
-// is hashed, and what it gets back is given back while the session is opened.
+// A Try is one sign-in, from its first moment to its answer. If it succeeds, counting
+// costs it no time: its address is counted while the account is read, its try while the
+// password is hashed, and what it gets back is given back while the session is opened.
+// If it fails, that is noted before it is told.
 //
 //	try := throttle.Begin(ctx, caller, email); defer try.End()
 //	    … find the account …
@@ -227,9 +228,9 @@ const overtime = 250 * time.Millisecond
 // that other is refused the next time, or it is.
 const rounds = 8
 
-// pauses are how long a try waits for those under way, time after time: in all as long
-// as one waits for a hash, which goes on beside it.
-var pauses = [...]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
+// The pauses of a try that waits for those under way: 50, 100, 200 and 400 ms, in all
+// as long as one waits for a hash, which goes on beside it.
+const firstPause, lastPause = 50 * time.Millisecond, 400 * time.Millisecond
 
 // enter counts a try, or returns ErrEarly. Where tries under way leave no room, it
 // waits for them and then returns a fault of kind Unavailable.
@@ -238,9 +239,13 @@ func (t *Throttle) enter(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	for _, pause := range pauses {
-		if err := t.count(ctx, c, id); !errors.Is(err, errUndecided) {
+	for pause := firstPause; ; pause *= 2 {
+		err := t.count(ctx, c, id)
+		switch {
+		case !errors.Is(err, errUndecided):
 			return err
+		case pause > lastPause:
+			return fault.Busy(time.Second, err)
 		}
 		select {
 		case <-time.After(pause):
@@ -248,11 +253,6 @@ func (t *Throttle) enter(ctx context.Context, id string) error {
 			return database.Translate("wait for tries under way", ctx.Err())
 		}
 	}
-	err = t.count(ctx, c, id)
-	if errors.Is(err, errUndecided) {
-		return fault.Busy(time.Second, err)
-	}
-	return err
 }
 
 // count counts a try, or returns ErrEarly or errUndecided. Of any number of tries at
