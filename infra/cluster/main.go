@@ -101,7 +101,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = do(ctx)
 	}
 	if errors.Is(err, errDown) {
-		fmt.Fprintln(stdout, "The cluster is down.")
+		fmt.Fprintln(stderr, "The cluster is down.") // a shell evaluates the other output
 		return 1
 	}
 	switch {
