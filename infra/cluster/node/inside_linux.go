@@ -29,6 +29,9 @@ const (
 // node's processes, and buries whoever dies. If one of the node's own dies, or the one
 // who started it goes before saying "stay", it ends, and everything with it.
 func Inside(dir string, orders io.Reader) error {
+	if os.Getpid() != 1 { // called by hand it would hide the host's own /run, and rename it
+		return errors.New("that is for up alone, which calls it in namespaces of its own")
+	}
 	n := Node{Dir: dir}
 	lines := bufio.NewScanner(orders)
 	hear := func(word string) error {
