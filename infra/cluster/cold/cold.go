@@ -13,6 +13,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -46,11 +47,14 @@ var orders = [4][4]int{{0, 1, 3, 2}, {1, 2, 0, 3}, {2, 3, 1, 0}, {3, 0, 2, 1}}
 // Measure puts all functions to sleep and calls each, as many times as are asked for,
 // and prints a table.
 func Measure(ctx context.Context, n node.Node, times int, say func(string), table io.Writer) error {
+	if times < 1 {
+		return errors.New("-times: at least once")
+	}
 	remove, err := beside(ctx, n)
+	defer remove()
 	if err != nil {
 		return err
 	}
-	defer remove()
 	credentials := fmt.Sprintf(`{"email":"cold-%d@example.com","password":"correct-horse-battery-staple"}`, time.Now().UnixNano())
 	signup := &call{function: "signup", method: http.MethodPost, path: "/api/users/signup", body: credentials}
 	hello := &call{function: "hello", method: http.MethodGet, path: "/hello"}
@@ -83,33 +87,35 @@ func Measure(ctx context.Context, n node.Node, times int, say func(string), tabl
 	return print(table, calls)
 }
 
-// beside puts hello beside the functions.
+// beside puts hello beside the functions. What it has put there is to be removed, also
+// after an error.
 func beside(ctx context.Context, n node.Node) (remove func(), err error) {
+	remove = func() {}
 	folder, err := os.MkdirTemp("", "ticketing-auth-")
 	if err != nil {
-		return nil, err
+		return remove, err
 	}
 	defer os.RemoveAll(folder)
 	if err := build.Own(ctx, folder, "./infra/bench/bare"); err != nil {
-		return nil, err
+		return remove, err
 	}
 	i, err := image.Image{Name: "dev.local/hello", Program: filepath.Join(folder, "bare")}.Seal()
 	if err != nil {
-		return nil, err
+		return remove, err
 	}
 	if err := install.Import(ctx, n, map[string]image.Image{"hello": i}); err != nil {
-		return nil, err
+		return remove, err
 	}
 	var manifest bytes.Buffer
 	if err := helloYAML.Execute(&manifest, map[string]string{"Image": i.Ref()}); err != nil {
-		return nil, err
+		return remove, err
 	}
 	text := manifest.String()
-	if _, err := n.Kubectl(ctx, &manifest, "apply", "-f", "-"); err != nil {
-		return nil, err
-	}
 	remove = func() {
-		n.Kubectl(context.WithoutCancel(ctx), strings.NewReader(text), "delete", "--wait=false", "-f", "-")
+		n.Kubectl(context.WithoutCancel(ctx), strings.NewReader(text), "delete", "--ignore-not-found", "--wait=false", "-f", "-")
+	}
+	if _, err := n.Kubectl(ctx, &manifest, "apply", "-f", "-"); err != nil {
+		return remove, err
 	}
 	_, err = n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "wait", "--for=condition=Ready", "--timeout=120s", "services.serving.knative.dev/hello")
 	return remove, err
