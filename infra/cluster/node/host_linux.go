@@ -239,7 +239,21 @@ func (n Node) Stop() error {
 	if mounted, err := n.mounts(); err != nil || len(mounted) > 0 {
 		return fmt.Errorf("not removed is %s: something is mounted there: %v %w", n.Dir, mounted, err)
 	}
-	return errors.Join(append(faults, os.RemoveAll(n.Dir))...)
+	return errors.Join(append(faults, n.remove())...)
+}
+
+// remove removes the folder, the record last: without it the rest would be somebody's.
+func (n Node) remove() error {
+	entries, err := os.ReadDir(n.Dir)
+	for _, entry := range entries {
+		if path := filepath.Join(n.Dir, entry.Name()); path != n.record() {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(n.Dir)
 }
 
 // unused makes sure that the folder, of which there is no record, is empty or not there:

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -31,6 +32,34 @@ func TestAFolderThatHoldsWhatIsNotOursIsLeftAlone(t *testing.T) {
 
 func TestStoppingWhatWasNeverStartedIsHarmless(t *testing.T) {
 	if err := (Node{Dir: filepath.Join(t.TempDir(), "none")}).Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What an interrupted removal leaves can be told from what is somebody's.
+func TestTheRecordIsRemovedLast(t *testing.T) {
+	n := Node{Dir: filepath.Join(t.TempDir(), "cluster")}
+	busy := filepath.Join(n.Dir, "zzz", "busy")
+	if err := os.MkdirAll(busy, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.write(record{}); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := syscall.Mount("tmpfs", busy, "tmpfs", 0, ""); err != nil {
+			t.Skip("it cannot mount: ", err)
+		}
+		defer syscall.Unmount(busy, 0)
+	} else {
+		os.WriteFile(filepath.Join(busy, "file"), nil, 0o600)
+		os.Chmod(busy, 0o500)
+		defer os.Chmod(busy, 0o700)
+	}
+	if err := n.remove(); err == nil {
+		t.Fatal("what is in use was removed")
+	}
+	if _, err := n.read(); err != nil {
 		t.Error(err)
 	}
 }
