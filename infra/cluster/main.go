@@ -58,8 +58,9 @@ const usage = `usage: cluster up|status|cold|down [-dir DIR] [flags]
   -dir DIR   where the cluster keeps its files (/var/lib/ticketing-auth-cluster)
 `
 
-// run is the command. It returns the exit code: 0; 1 when the cluster is down; 2 after
-// one line that says what is wrong; 3 after one that says why none can run here.
+// run is the command. It returns the exit code: 0; 1 when the cluster is down, or not up
+// yet; 2 after one line that says what is wrong; 3 after one that says why none can run
+// here.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	command := ""
 	if len(args) > 0 {
@@ -95,16 +96,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil && flags.NArg() > 0:
 		err = errors.New("too many arguments")
 	case err == nil:
-		err = node.Root(c.node.Dir)
+		c.node.Dir, err = node.Folder(c.node.Dir)
 	}
 	if err == nil {
 		err = do(ctx)
 	}
-	if errors.Is(err, errDown) {
-		fmt.Fprintln(stderr, "The cluster is down.") // a shell evaluates the other output
+	switch { // a shell evaluates the other output
+	case errors.Is(err, errDown):
+		fmt.Fprintf(stderr, "cluster %s: %v\n", command, err)
 		return 1
-	}
-	switch {
 	case errors.Is(err, node.ErrUnable):
 		fmt.Fprintf(stderr, "cluster %s: %v\n", command, err)
 		return 3
@@ -149,7 +149,11 @@ func (c *cluster) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.node.Up() {
+	state, err := c.node.State()
+	if err != nil {
+		return err
+	}
+	if state == node.Up {
 		c.say("The cluster is up already: what has changed is installed.")
 		if err := c.fill(ctx, platform); err != nil {
 			return err
@@ -168,13 +172,14 @@ func (c *cluster) up(ctx context.Context) error {
 	if err := c.fill(ctx, platform); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
+		} else {
+			c.explain()
 		}
-		c.explain()
-		c.say("It failed: everything is taken down.")
+		c.say("Everything is taken down.")
 		return errors.Join(err, running.Stop())
 	}
 	if err := running.Leave(); err != nil {
-		return errors.Join(running.Why(), running.Stop())
+		return errors.Join(err, running.Stop())
 	}
 	c.exports()
 	return nil
@@ -237,18 +242,30 @@ func (c *cluster) down(context.Context) error { // an interrupted down would be 
 }
 
 func (c *cluster) status(context.Context) error {
-	if !c.node.Up() {
-		return errDown
+	if err := c.isUp(); err != nil {
+		return err
 	}
 	c.exports()
 	return nil
 }
 
 func (c *cluster) cold(ctx context.Context) error {
-	if !c.node.Up() {
-		return errDown
+	if err := c.isUp(); err != nil {
+		return err
 	}
 	return cold.Measure(ctx, c.node, c.times, c.say, c.stdout)
+}
+
+func (c *cluster) isUp() error {
+	switch state, err := c.node.State(); {
+	case err != nil:
+		return err
+	case state == node.Down:
+		return errDown
+	case state == node.Coming:
+		return fmt.Errorf("%w, or not up yet", errDown)
+	}
+	return nil
 }
 
 // exports prints what a shell needs to reach the cluster.

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,18 +21,28 @@ import (
 type record struct {
 	PID     int               // the first process of the namespaces, as the host counts
 	Started string            // when, in the kernel's ticks, since numbers are used again
+	Left    bool              // to itself, with all that its starter has put there
 	Sysctls map[string]string // as they were
 	Made    []string          // folders that were not there
+	Cgroups string            // where the host has them
+	Handed  []string          // controllers that their root did not hand down
 }
 
 func (n Node) record() string { return filepath.Join(n.Dir, "record.json") }
+
+// unwritten is a record that is being written: one that is half there would be no use
+// to whoever must put things back.
+func (n Node) unwritten() string { return n.record() + ".new" }
 
 func (n Node) read() (r record, err error) {
 	content, err := os.ReadFile(n.record())
 	if err != nil {
 		return r, err
 	}
-	return r, json.Unmarshal(content, &r)
+	if err := json.Unmarshal(content, &r); err != nil {
+		return r, fmt.Errorf("%s cannot be read: %w", n.record(), err)
+	}
+	return r, nil
 }
 
 func (n Node) write(r record) error {
@@ -41,7 +50,10 @@ func (n Node) write(r record) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(n.record(), content, 0o600)
+	if err := os.WriteFile(n.unwritten(), content, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(n.unwritten(), n.record())
 }
 
 // Lock makes sure that one command at a time changes the cluster of this machine. The
@@ -59,10 +71,30 @@ func lock(name string) (unlock func(), err error) {
 	return func() { lock.Close() }, nil
 }
 
-// Up reports whether the node is running.
-func (n Node) Up() bool {
+// A State is what a node is in.
+type State int
+
+const (
+	Down   State = iota
+	Coming       // or going, if whoever started it is gone
+	Up           // with all that its starter has put there
+)
+
+// State answers what the node is in. It is an error if that cannot be said, or if
+// another cluster than this one is up.
+func (n Node) State() (State, error) {
 	r, err := n.read()
-	return err == nil && r.alive()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Down, n.other()
+	case err != nil:
+		return Down, err
+	case !r.alive():
+		return Down, nil
+	case !r.Left:
+		return Coming, nil
+	}
+	return Up, nil
 }
 
 func (r record) alive() bool {
@@ -94,29 +126,26 @@ type Running struct {
 // Start starts the node and waits until its API server is ready. What a former start
 // left behind is removed first. The caller must call Leave or Stop.
 func (n Node) Start(ctx context.Context) (*Running, error) {
-	if err := n.Stop(); err != nil {
+	if err := errors.Join(n.Stop(), n.other()); err != nil {
 		return nil, err
 	}
-	if _, err := net.InterfaceByName(link); err == nil {
-		return nil, fmt.Errorf("a cluster is up already, of another folder than %s: take it down first (the link %s is its)", n.Dir, link)
+	r := record{Sysctls: sysctls(), Cgroups: cgroups}
+	for _, dir := range private {
+		if _, err := os.Stat(dir); err != nil {
+			r.Made = append(r.Made, dir)
+		}
+	}
+	var err error
+	if r.Handed, err = notHanded(cgroups); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(n.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	r := record{Sysctls: sysctls()}
-	for _, dir := range private {
-		if _, err := os.Stat(dir); err == nil {
-			continue
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
-		r.Made = append(r.Made, dir)
-	}
 	if err := n.write(r); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(n.prepare(), makeCgroups()); err != nil {
+	if err := errors.Join(n.prepare(), r.change()); err != nil {
 		return nil, errors.Join(err, n.Stop())
 	}
 	running, err := n.launch(r)
@@ -163,6 +192,7 @@ func (n Node) launch(r record) (*Running, error) {
 	}
 	for _, args := range [][]string{
 		{"link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(r.PID)},
+		{"link", "set", link, "alias", n.Dir},
 		{"address", "add", host + "/30", "dev", link},
 		{"link", "set", link, "up"},
 	} {
@@ -198,8 +228,18 @@ func (r *Running) awaitAPI(ctx context.Context) error {
 
 // Leave lets the node go on by itself.
 func (r *Running) Leave() error {
-	_, err := io.WriteString(r.orders, stay+"\n")
-	return err
+	record, err := r.node.read()
+	if err != nil {
+		return err
+	}
+	record.Left = true
+	if err := r.node.write(record); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(r.orders, stay+"\n"); err != nil {
+		return r.Why()
+	}
+	return nil
 }
 
 // Stop ends the node and removes all that it has left.
@@ -210,7 +250,7 @@ func (r *Running) Stop() error { return r.node.Stop() }
 func (n Node) Stop() error {
 	r, err := n.read()
 	if errors.Is(err, fs.ErrNotExist) {
-		return n.unused()
+		return errors.Join(n.other(), n.unused())
 	}
 	if err != nil {
 		return err
@@ -221,13 +261,41 @@ func (n Node) Stop() error {
 	if err := eventually("the node's processes to end", func() bool { return !r.alive() }); err != nil {
 		return err
 	}
-	if _, err := net.InterfaceByName(link); err == nil {
-		ip("link", "delete", link) // it may go by itself meanwhile
+	var faults []error
+	if dir, up := owner(); !up || dir == n.Dir || dir == "" { // or the host is as another cluster wants it
+		if up {
+			ip("link", "delete", link) // it may go by itself meanwhile
+		}
+		if err := r.restore(); err != nil {
+			faults = append(faults, err)
+		}
 	}
-	if err := eventually("the node's cgroups to be empty", removeCgroups); err != nil {
+	if mounted, err := n.mounts(); err != nil || len(mounted) > 0 {
+		return fmt.Errorf("not removed is %s: something is mounted there: %v %w", n.Dir, mounted, err)
+	}
+	if len(faults) == 0 { // the record is for another try
+		faults = append(faults, n.remove())
+	}
+	return errors.Join(faults...)
+}
+
+// change changes the host as the node needs it.
+func (r record) change() error {
+	for _, dir := range r.Made {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return makeCgroups(r.Cgroups, r.Handed)
+}
+
+// restore puts the host back as it was, as far as its namespaces have not taken it with
+// them.
+func (r record) restore() error {
+	if err := eventually("the node's cgroups to be empty", func() bool { return removeCgroups(r.Cgroups) }); err != nil {
 		return err
 	}
-	var faults []error
+	faults := []error{handDownNoMore(r.Cgroups, r.Handed)}
 	for path, value := range r.Sysctls {
 		if now, err := os.ReadFile(path); err == nil && string(now) != value {
 			faults = append(faults, os.WriteFile(path, []byte(value), 0))
@@ -236,10 +304,25 @@ func (n Node) Stop() error {
 	for _, dir := range r.Made {
 		os.Remove(dir) // if it is still empty
 	}
-	if mounted, err := n.mounts(); err != nil || len(mounted) > 0 {
-		return fmt.Errorf("not removed is %s: something is mounted there: %v %w", n.Dir, mounted, err)
+	return errors.Join(faults...)
+}
+
+// owner answers the folder of the cluster that is up, as its link says.
+func owner() (dir string, up bool) {
+	alias, err := os.ReadFile("/sys/class/net/" + link + "/ifalias")
+	return strings.TrimSpace(string(alias)), err == nil
+}
+
+// other is an error if a cluster is up, to whoever has no record of one.
+func (n Node) other() error {
+	dir, up := owner()
+	switch {
+	case !up:
+		return nil
+	case dir == n.Dir:
+		return fmt.Errorf("a cluster is up, but %s is gone: kill the process that \"pgrep -f 'inside -dir %s'\" names, and it goes", n.record(), n.Dir)
 	}
-	return errors.Join(append(faults, n.remove())...)
+	return fmt.Errorf("a cluster is up, of another folder: -dir %s", dir)
 }
 
 // remove removes the folder, the record last: without it the rest would be somebody's.
@@ -259,14 +342,15 @@ func (n Node) remove() error {
 // unused makes sure that the folder, of which there is no record, is empty or not there:
 // somebody may have named one that holds what is theirs.
 func (n Node) unused() error {
-	err := os.Remove(n.Dir)
-	if errors.Is(err, syscall.ENOTEMPTY) {
-		return fmt.Errorf("%s is not empty, and no cluster's: name another folder with -dir", n.Dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+	os.Remove(n.unwritten())
+	switch err := syscall.Rmdir(n.Dir); err {
+	case nil, syscall.ENOENT:
 		return nil
+	case syscall.ENOTEMPTY, syscall.ENOTDIR:
+		return fmt.Errorf("%s is not an empty folder, and no cluster's: name another with -dir", n.Dir)
+	default:
+		return fmt.Errorf("remove %s: %w", n.Dir, err)
 	}
-	return err
 }
 
 // mounts are what this process sees mounted in the folder. There should be none: the
@@ -300,68 +384,6 @@ func sysctls() map[string]string {
 		}
 	}
 	return found
-}
-
-const cgroups = "/sys/fs/cgroup"
-
-// hierarchies are the roots of the host's cgroups: one a controller in version 1, and
-// the one of version 2.
-func hierarchies() (roots []string, err error) {
-	if _, err := os.Stat(filepath.Join(cgroups, "cgroup.controllers")); err == nil {
-		return []string{cgroups}, nil
-	}
-	entries, err := os.ReadDir(cgroups)
-	for _, entry := range entries {
-		if entry.IsDir() {
-			roots = append(roots, filepath.Join(cgroups, entry.Name()))
-		}
-	}
-	if err == nil && len(roots) == 0 {
-		err = errors.New("there are no cgroups at " + cgroups)
-	}
-	return roots, err
-}
-
-// makeCgroups makes the group in which the kubelet makes those of the pods.
-func makeCgroups() error {
-	roots, err := hierarchies()
-	if err != nil {
-		return err
-	}
-	for _, root := range roots {
-		group := filepath.Join(root, cgroup)
-		if err := os.MkdirAll(group, 0o755); err != nil {
-			return fmt.Errorf("make a cgroup: %w", err)
-		}
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // version 1 begins with none
-			if all, err := os.ReadFile(filepath.Join(root, file)); err == nil && filepath.Base(root) != "unified" && root != cgroups {
-				if err := os.WriteFile(filepath.Join(group, file), all, 0); err != nil {
-					return fmt.Errorf("make a cgroup: %w", err)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// removeCgroups reports whether the group is gone, deepest groups first. A group whose
-// last process has just died may be busy for a moment.
-func removeCgroups() (gone bool) {
-	roots, _ := hierarchies()
-	gone = true
-	for _, root := range roots {
-		var groups []string
-		filepath.WalkDir(filepath.Join(root, cgroup), func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				groups = append(groups, path)
-			}
-			return nil
-		})
-		for _, group := range slices.Backward(groups) {
-			gone = syscall.Rmdir(group) == nil && gone
-		}
-	}
-	return gone
 }
 
 // snapshotter is how containerd stacks an image's layers in a folder: overlayfs, but not

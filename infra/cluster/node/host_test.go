@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +23,7 @@ func TestAFolderThatHoldsWhatIsNotOursIsLeftAlone(t *testing.T) {
 	if err := os.WriteFile(theirs, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := (Node{Dir: dir}).Stop(); err == nil || !strings.Contains(err.Error(), "not empty, and no cluster's") {
+	if err := (Node{Dir: dir}).unused(); err == nil || !strings.Contains(err.Error(), "no cluster's") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := os.Stat(theirs); err != nil {
@@ -31,7 +32,7 @@ func TestAFolderThatHoldsWhatIsNotOursIsLeftAlone(t *testing.T) {
 }
 
 func TestStoppingWhatWasNeverStartedIsHarmless(t *testing.T) {
-	if err := (Node{Dir: filepath.Join(t.TempDir(), "none")}).Stop(); err != nil {
+	if err := (Node{Dir: filepath.Join(t.TempDir(), "none")}).unused(); err != nil {
 		t.Error(err)
 	}
 }
@@ -77,13 +78,128 @@ func TestAnotherProcessOfTheSameNumberIsNotTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := Node{Dir: t.TempDir()}
-	for started, up := range map[string]bool{started: true, started + "1": false} {
-		if err := n.write(record{PID: child.Process.Pid, Started: started}); err != nil {
+	for _, c := range []struct {
+		started string
+		left    bool
+		want    State
+	}{
+		{started, true, Up},
+		{started, false, Coming},
+		{started + "1", true, Down},
+	} {
+		if err := n.write(record{PID: child.Process.Pid, Started: c.started, Left: c.left}); err != nil {
 			t.Fatal(err)
 		}
-		if n.Up() != up {
-			t.Errorf("started at %s: up is %t", started, !up)
+		if got, err := n.State(); got != c.want || err != nil {
+			t.Errorf("%+v: got %d, %v", c, got, err)
 		}
+	}
+}
+
+// A record that cannot be read is no reason to take the cluster for down.
+func TestARecordThatCannotBeReadIsNamed(t *testing.T) {
+	n := Node{Dir: t.TempDir()}
+	if err := os.WriteFile(n.record(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, asked := n.State()
+	for _, err := range []error{asked, n.Stop()} {
+		if err == nil || !strings.Contains(err.Error(), n.record()) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// What the host was like is put back, of which the record alone knows.
+func TestTheHostIsPutBackAsItWas(t *testing.T) {
+	host := t.TempDir()
+	at := func(name string) string { return filepath.Join(host, name) }
+	for name, content := range map[string]string{
+		"panic": "0\n", "oops": "0\n", "cgroup.controllers": "cpuset cpu io memory hugetlb pids misc\n", "cgroup.subtree_control": "cpu io memory pids\n",
+	} {
+		if err := os.WriteFile(at(name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	handed, err := notHanded(host)
+	if err != nil || strings.Join(handed, " ") != "cpuset hugetlb" {
+		t.Fatalf("to be handed down are %v, %v", handed, err)
+	}
+	r := record{Cgroups: host, Handed: handed, Made: []string{at("made"), at("used")}, Sysctls: map[string]string{at("panic"): "0\n", at("oops"): "0\n"}}
+	if err := r.change(); err != nil {
+		t.Fatal(err)
+	}
+	if order, _ := os.ReadFile(at("cgroup.subtree_control")); string(order) != "+cpuset +hugetlb" {
+		t.Errorf("the root is told %q", order)
+	}
+	// what the kubelet does
+	if err := os.WriteFile(at("panic"), []byte("10\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{at(cgroup + "/kubepods/pod"), at("used/by somebody")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.restore(); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{cgroup, "made"} {
+		if _, err := os.Stat(at(gone)); err == nil {
+			t.Errorf("%s is left", gone)
+		}
+	}
+	for name, want := range map[string]string{"panic": "0\n", "oops": "0\n", "cgroup.subtree_control": "-hugetlb"} { // the last order
+		if got, _ := os.ReadFile(at(name)); string(got) != want {
+			t.Errorf("%s is %q", name, got)
+		}
+	}
+	if _, err := os.Stat(at("used/by somebody")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhereGroupsCanBeMade(t *testing.T) {
+	for name, c := range map[string]struct {
+		files map[string]string
+		says  string
+	}{
+		"version 2 that hands down all":              {map[string]string{"cgroup.controllers": "cpu pids", "cgroup.subtree_control": "cpu pids", "cgroup.type": "domain", "cgroup.procs": "1"}, ""},
+		"version 2 whose root may hand down":         {map[string]string{"cgroup.controllers": "cpu hugetlb", "cgroup.subtree_control": "cpu", "cgroup.procs": "1\n2"}, ""},
+		"a container whose root has no processes":    {map[string]string{"cgroup.controllers": "cpu", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.procs": ""}, ""},
+		"a container whose root holds its process":   {map[string]string{"cgroup.controllers": "cpu pids", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.procs": "1"}, "cannot hand down cpu, pids"},
+		"a host without cgroups":                     {nil, "there are no cgroups"},
+		"version 1, where the kubelet finds its own": {map[string]string{"memory/tasks": "1"}, ""},
+	} {
+		host := t.TempDir()
+		for name, content := range c.files {
+			path := filepath.Join(host, filepath.FromSlash(name))
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := groupable(host)
+		if c.says == "" && err != nil || c.says != "" && (!errors.Is(err, ErrUnable) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// As a container's are, that is not privileged.
+func TestCgroupsThatCannotBeWrittenAreUnable(t *testing.T) {
+	host := t.TempDir()
+	memory := filepath.Join(host, "memory")
+	if err := os.Mkdir(memory, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := syscall.Mount("tmpfs", memory, "tmpfs", syscall.MS_RDONLY, ""); err != nil {
+			t.Skip("it cannot mount: ", err)
+		}
+		defer syscall.Unmount(memory, 0)
+	}
+	if err := groupable(host); !errors.Is(err, ErrUnable) || !strings.Contains(err.Error(), "privileged") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -104,7 +220,17 @@ func TestOneCommandAtATime(t *testing.T) {
 }
 
 func TestWhichFoldersWillDo(t *testing.T) {
+	links := t.TempDir()
+	for name, to := range map[string]string{"run": "/run", "folder": links} {
+		if err := os.Symlink(to, filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for dir, says := range map[string]string{
+		links + "/cluster":                "",
+		links + "/run/cluster":            "inside, /run is another",
+		links + "/run/not/there/yet":      "inside, /run is another",
+		links + "/folder":                 "no folder",
 		"/var/lib/ticketing-auth-cluster": "",
 		"/run/cluster":                    "inside, /run is another",
 		"/var/log":                        "inside, /var/log is another",
@@ -113,9 +239,26 @@ func TestWhichFoldersWillDo(t *testing.T) {
 		"/home":                           "must be an absolute path",
 		"/var/lib/../lib/cluster":         "must be an absolute path",
 	} {
-		if err := Root(dir); says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+		if _, err := Folder(dir); says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%s: %v", dir, err)
 		}
+	}
+	if dir, err := Folder(links + "/folder/cluster"); dir != links+"/cluster" || err != nil {
+		t.Errorf("by way of a link: %s, %v", dir, err)
+	}
+}
+
+// A link to a folder, or a file, is nothing that a cluster has made.
+func TestWhatIsNoFolderIsNotRemoved(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Node{Dir: file}).unused(); err == nil || !strings.Contains(err.Error(), "no cluster's") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
 	}
 }
 

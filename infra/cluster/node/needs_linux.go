@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +35,9 @@ func Needs(ctx context.Context, install bool, progress io.Writer) error {
 	}
 	if lacking := lacks(); len(lacking) > 0 {
 		return fmt.Errorf("%w: root lacks %s here; in a container, it must be a privileged one", ErrUnable, strings.Join(lacking, ", "))
+	}
+	if err := groupable(cgroups); err != nil {
+		return err
 	}
 	missing := missing()
 	if len(missing) == 0 {
@@ -80,15 +84,33 @@ func lacks() (names []string) {
 	return names
 }
 
-// Root reports whether a path is where a node may keep its files.
-func Root(dir string) error {
+// Folder answers where a node keeps its files, if it may be there: the folder's true
+// path, since what it is emptied of must be what was meant.
+func Folder(dir string) (string, error) {
 	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || strings.Count(dir, "/") < 2 {
-		return fmt.Errorf("-dir %s: it must be an absolute path of a folder of its own, since it is emptied", dir)
+		return "", fmt.Errorf("-dir %s: it must be an absolute path of a folder of its own, since it is emptied", dir)
+	}
+	if info, err := os.Lstat(dir); err == nil && !info.IsDir() {
+		return "", fmt.Errorf("-dir %s: it is no folder", dir)
+	}
+	truly, err := truePath(dir)
+	if err != nil {
+		return "", fmt.Errorf("-dir %s: %w", dir, err)
 	}
 	for _, hidden := range private {
-		if dir == hidden || strings.HasPrefix(dir, hidden+"/") {
-			return fmt.Errorf("-dir %s: inside, %s is another", dir, hidden)
+		if truly == hidden || strings.HasPrefix(truly, hidden+"/") {
+			return "", fmt.Errorf("-dir %s: inside, %s is another", dir, hidden)
 		}
 	}
-	return nil
+	return truly, nil
+}
+
+// truePath is a path without symbolic links, also if its end is not there yet.
+func truePath(path string) (string, error) {
+	truly, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return truly, err
+	}
+	parent, err := truePath(filepath.Dir(path))
+	return filepath.Join(parent, filepath.Base(path)), err
 }
