@@ -38,6 +38,8 @@ import (
 )
 
 func main() {
+	// A plain su leaves these out, and the node's programs look for others there.
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	// A second signal meets the default handling.
 	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, restore)
@@ -48,7 +50,7 @@ const usage = `usage: cluster up|status|cold|down [-dir DIR] [flags]
 
   up       build what is not built yet, start the cluster, install Knative and the
            system; if it is up, install what has changed
-             -install   install missing Debian packages, with apt-get
+             -install   install missing Debian packages, with apt-get, without their services
              -bare      no system on it: Kubernetes and Knative alone
   status   say whether it is up, and how to reach it
   cold     measure calls that find their function asleep, beside a bare server

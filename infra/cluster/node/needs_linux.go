@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // needed are the programs that the node has from its host, and the Debian package of
@@ -39,19 +40,66 @@ func Needs(ctx context.Context, install bool, progress io.Writer) error {
 	if err := groupable(cgroups); err != nil {
 		return err
 	}
-	missing := missing()
-	if len(missing) == 0 {
+	packages := missing()
+	if len(packages) == 0 {
 		return nil
 	}
-	if !install {
-		return fmt.Errorf("packages are missing: apt-get install -y %s (or start with -install)", strings.Join(missing, " "))
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("programs are missing, which Debian has in these packages: %s", strings.Join(packages, " "))
 	}
-	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-qq", "-y", "--no-install-recommends"}, missing...)} {
+	if !install {
+		return fmt.Errorf("packages are missing: apt-get install -y %s (or start with -install)", strings.Join(packages, " "))
+	}
+	if err := apt(ctx, policy, packages, progress); err != nil {
+		return err
+	}
+	if still := missing(); len(still) > 0 {
+		return fmt.Errorf("installed, but not found: the programs of %s; PATH is %s", strings.Join(still, " "), os.Getenv("PATH"))
+	}
+	return nil
+}
+
+// daemons are what packages would start, now and at each boot. The node has its own.
+var daemons = map[string]string{"containerd": "containerd.service", "etcd-server": "etcd.service"}
+
+// policy is asked by Debian's packages whether they may start services.
+const policy = "/usr/sbin/policy-rc.d"
+
+const noServices = "#!/bin/sh\n# of infra/cluster, while it installs packages\nexit 101\n"
+
+// apt installs packages without their services.
+func apt(ctx context.Context, policy string, packages []string, progress io.Writer) error {
+	switch theirs, err := os.ReadFile(policy); {
+	case err == nil && string(theirs) != noServices: // what it says holds for us too
+	default:
+		if err := os.WriteFile(policy, []byte(noServices), 0o755); err != nil {
+			return err
+		}
+		defer os.Remove(policy)
+	}
+	for _, args := range [][]string{
+		{"update", "-qq"}, append([]string{"install", "-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"}, packages...),
+	} {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		fmt.Fprintln(progress, "apt-get", strings.Join(args, " "))
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
+		cmd := exec.Command("apt-get", args...) // to its end: half an installation is the host's trouble
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("apt-get %s: %w\n%s", args[0], err, out)
+		}
+	}
+	if _, err := exec.LookPath("systemctl"); err != nil {
+		return nil // nothing that would start them
+	}
+	for _, p := range packages {
+		if daemons[p] == "" {
+			continue
+		}
+		if out, err := exec.Command("systemctl", "disable", daemons[p]).CombinedOutput(); err != nil {
+			return fmt.Errorf("systemctl disable %s: %w\n%s", daemons[p], err, out)
 		}
 	}
 	return nil

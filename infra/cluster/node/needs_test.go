@@ -1,0 +1,68 @@
+//go:build linux
+
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Packages are installed, and no service of theirs runs, then or later.
+func TestPackagesAreInstalledWithoutTheirServices(t *testing.T) {
+	for name, c := range map[string]struct{ policy, during string }{
+		"a host without a policy":             {"", "exit 101"},
+		"one that an interrupted up has left": {noServices, "exit 101"},
+		"a host with its own policy":          {"#!/bin/sh\nexit 104\n", "exit 104"},
+	} {
+		bin := t.TempDir()
+		policy, log := filepath.Join(bin, "policy-rc.d"), filepath.Join(bin, "log")
+		program := "#!/bin/sh\necho ${0##*/} $* >>" + log + "\n/bin/cat " + policy + " >>" + log + "\n"
+		for _, name := range []string{"apt-get", "systemctl"} {
+			if err := os.WriteFile(filepath.Join(bin, name), []byte(program), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.policy != "" {
+			if err := os.WriteFile(policy, []byte(c.policy), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Setenv("PATH", bin)
+		if err := apt(context.Background(), policy, []string{"etcd-server", "runc"}, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		said, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := string(said)
+		for _, want := range []string{"apt-get update", "apt-get install", " etcd-server runc\n", c.during, "systemctl disable etcd.service\n"} {
+			_, after, ok := strings.Cut(rest, want)
+			if !ok {
+				t.Errorf("%s: %q is not in its place in %q", name, want, said)
+			}
+			rest = after
+		}
+		left, _ := os.ReadFile(policy)
+		if theirs := c.policy != noServices; theirs && string(left) != c.policy || !theirs && left != nil {
+			t.Errorf("%s: left is %q", name, left)
+		}
+	}
+}
+
+func TestAnInterruptedInstallationDoesNotBegin(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	policy := filepath.Join(t.TempDir(), "policy-rc.d")
+	if err := apt(ctx, policy, []string{"runc"}, io.Discard); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(policy); err == nil {
+		t.Error("the policy is left")
+	}
+}
