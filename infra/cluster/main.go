@@ -142,12 +142,7 @@ func (c *cluster) up(ctx context.Context) error {
 	if err := node.Needs(ctx, c.install, c.stderr); err != nil {
 		return err
 	}
-	own, err := os.MkdirTemp("", "ticketing-auth-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(own)
-	platform, err := c.build(ctx, own)
+	platform, err := c.build(ctx)
 	if err != nil {
 		return err
 	}
@@ -204,14 +199,14 @@ func (c *cluster) explain() {
 	}
 }
 
-// build builds what the node runs and what its pods run, into the cache, and what is our
-// own into a folder.
-func (c *cluster) build(ctx context.Context, own string) (platform map[string]image.Image, err error) {
+// build builds what the node runs and what its pods run.
+func (c *cluster) build(ctx context.Context) (platform map[string]image.Image, err error) {
 	programs, err := build.All(ctx, c.say)
 	if err != nil {
 		return nil, err
 	}
-	if err := build.Own(ctx, own, "./infra/cluster/pause"); err != nil {
+	own, err := build.Own(ctx, "./infra/cluster/pause")
+	if err != nil {
 		return nil, err
 	}
 	programs["pause/pause"] = filepath.Join(own, "pause")

@@ -63,21 +63,30 @@ func All(ctx context.Context, progress func(string)) (Programs, error) {
 	return programs, nil
 }
 
-// Own builds programs of the workspace into a folder, as static binaries: for those the
-// go command's own cache is enough.
-func Own(ctx context.Context, folder string, packages ...string) error {
+// Own builds programs of the workspace, as static binaries, and answers the folder that
+// they are in. It is in the cache as well, where a command that is killed leaves nothing
+// new; the go command knows which are up to date.
+func Own(ctx context.Context, packages ...string) (folder string, err error) {
 	root, err := built.Repository()
 	if err != nil {
-		return err
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no cache folder to build it into: %w", err)
+	}
+	folder = filepath.Join(cache, "ticketing-auth", "own")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", err
 	}
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", folder + string(filepath.Separator)}
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the system: %w\n%s", err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("build the system: %w\n%s", err, bytes.TrimSpace(out))
 	}
-	return nil
+	return folder, nil
 }
 
 // Source answers the folder of the source of a module that a part is made of: Knative's

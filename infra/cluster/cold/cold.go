@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -91,12 +90,8 @@ func Measure(ctx context.Context, n node.Node, times int, say func(string), tabl
 // after an error.
 func beside(ctx context.Context, n node.Node) (remove func(), err error) {
 	remove = func() {}
-	folder, err := os.MkdirTemp("", "ticketing-auth-")
+	folder, err := build.Own(ctx, "./infra/bench/bare")
 	if err != nil {
-		return remove, err
-	}
-	defer os.RemoveAll(folder)
-	if err := build.Own(ctx, folder, "./infra/bench/bare"); err != nil {
 		return remove, err
 	}
 	i, err := image.Image{Name: "dev.local/hello", Program: filepath.Join(folder, "bare")}.Seal()

@@ -12,7 +12,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -99,16 +98,12 @@ func packages() []string {
 // build builds the images and gives them to the node. It returns their references, by
 // what the manifests call them.
 func (s System) build(ctx context.Context) (map[string]string, error) {
-	folder, err := os.MkdirTemp("", "ticketing-auth-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(folder)
 	var local []string
 	for _, p := range packages() {
 		local = append(local, "./"+p)
 	}
-	if err := build.Own(ctx, folder, local...); err != nil {
+	folder, err := build.Own(ctx, local...)
+	if err != nil {
 		return nil, err
 	}
 	mongod, err := embedded.Binary(ctx, s.Say)
