@@ -33,6 +33,28 @@ func TestEveryImageOfTheManifestsIsBuilt(t *testing.T) {
 	}
 }
 
+// A function that is there before its sink gets a revision without one.
+func TestTheSinkComesFirst(t *testing.T) {
+	root, err := built.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, file := range []string{"base/functions.yaml", "eventing/broker.yaml", "eventing/triggers.yaml"} {
+		manifest, err := os.ReadFile(filepath.Join(root, "infra", "knative", filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, string(manifest))
+	}
+	first := binding(strings.Join(all, "\n---\n"))
+	for kind, want := range map[string]int{"Broker": 1, "SinkBinding": 1, "Service": 0, "Trigger": 0} {
+		if got := strings.Count("\n"+first, "\nkind: "+kind+"\n"); got != want {
+			t.Errorf("%d of kind %s come first", got, kind)
+		}
+	}
+}
+
 func TestAnUnknownImageIsAnError(t *testing.T) {
 	if _, err := resolve("image: ko://"+ours+"infra/nothing", nil); err == nil || !strings.Contains(err.Error(), "infra/nothing") {
 		t.Errorf("got %v", err)
