@@ -182,20 +182,30 @@ func (c *cluster) up(ctx context.Context) error {
 	return nil
 }
 
-// explain says what the cluster says of itself, before a failure takes it down.
+// explain says what the cluster says of itself, before a failure takes it and its logs
+// down: its pods, its warnings, and the last words of every pod that is not ready.
 func (c *cluster) explain() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	for _, args := range [][]string{
-		{"get", "pods", "--all-namespaces"},
-		{"get", "events", "--all-namespaces", "--field-selector=type=Warning", "--sort-by=.lastTimestamp"},
-	} {
+	ask := func(lines int, args ...string) error {
 		said, err := c.node.Kubectl(ctx, nil, args...)
-		lines := strings.Split(said, "\n")
-		fmt.Fprintln(c.stderr, strings.Join(lines[max(0, len(lines)-40):], "\n"))
 		if err != nil {
-			return // nobody answers
+			said = err.Error()
 		}
+		all := strings.Split(strings.TrimSpace(said), "\n")
+		fmt.Fprintln(c.stderr, strings.Join(all[max(0, len(all)-lines):], "\n"))
+		return err
+	}
+	if ask(40, "get", "pods", "--all-namespaces") != nil {
+		return // nobody answers
+	}
+	ask(40, "get", "events", "--all-namespaces", "--field-selector=type=Warning", "--sort-by=.lastTimestamp")
+	const unready = `{{range .items}}{{$pod := .metadata}}{{range .status.containerStatuses}}{{if not .ready}}{{$pod.namespace}} {{$pod.name}} {{.name}}{{"\n"}}{{end}}{{end}}{{end}}`
+	listed, _ := c.node.Kubectl(ctx, nil, "get", "pods", "--all-namespaces", "--field-selector=status.phase!=Succeeded", "--output=go-template="+unready)
+	for line := range strings.Lines(listed) {
+		words := strings.Fields(line)
+		fmt.Fprintln(c.stderr, "\n"+strings.TrimSpace(line)+":")
+		ask(10, "logs", "--namespace", words[0], words[1], "--container", words[2], "--tail=10")
 	}
 }
 

@@ -214,12 +214,15 @@ func (r *Running) Why() error {
 }
 
 func (r *Running) awaitAPI(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("three minutes have passed"))
+	limited, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("three minutes have passed"))
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- r.node.awaitAPI(ctx, Address) }()
+	go func() { done <- r.node.awaitAPI(limited, Address) }()
 	select {
 	case err := <-done:
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w; its last words:\n%s", err, r.node.lastWords("kube-apiserver"))
+		}
 		return err
 	case <-r.ended:
 		return r.Why()
