@@ -55,6 +55,7 @@ const usage = `usage: cluster up|status|cold|down [-dir DIR] [flags]
   status   say whether it is up, and how to reach it
   cold     measure calls that find their function asleep, beside a bare server
              -times 20
+             -with NAME=VALUE   and currentuser with another setting
   down     end it and remove all it has left
 
   -dir DIR   where the cluster keeps its files (/var/lib/ticketing-auth-cluster)
@@ -82,6 +83,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		flags.BoolVar(&c.bare, "bare", false, "")
 	case "cold":
 		flags.IntVar(&c.times, "times", 20, "")
+		flags.StringVar(&c.with, "with", "", "")
 	case "help", "-h", "-help", "--help":
 		io.WriteString(stdout, usage)
 		return 0
@@ -124,6 +126,7 @@ type cluster struct {
 	node           node.Node
 	install, bare  bool
 	times          int
+	with           string
 	stdout, stderr io.Writer
 	began          time.Time
 }
@@ -260,7 +263,7 @@ func (c *cluster) cold(ctx context.Context) error {
 	if err := c.isUp(); err != nil {
 		return err
 	}
-	return cold.Measure(ctx, c.node, c.times, c.say, c.stdout)
+	return cold.Measure(ctx, c.node, c.times, c.with, c.say, c.stdout)
 }
 
 func (c *cluster) isUp() error {

@@ -2,14 +2,16 @@
 
 // Package cold measures what a call costs that finds its function asleep: through the
 // ingress, with the pod that it starts, to the whole answer. Beside the functions it
-// measures hello, a bare net/http in the same place and the same run, since everything
-// else about the figures is the machine's.
+// measures hello, a bare net/http in a Service that is currentuser's in all else, in the
+// same run, since everything else about the figures is the machine's. And it tries what
+// might help: currentuser once more, with another setting.
 //
 // It is for infra/cluster, and changes nothing in the cluster for good.
 package cold
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -38,41 +40,90 @@ type call struct {
 	took                                []time.Duration
 }
 
-// orders are those of the calls, round by round: each is in each place, and after each
-// other, equally often, for a pod that has just been started is still busy when the next
-// one starts. (A Williams design.)
-var orders = [4][4]int{{0, 1, 3, 2}, {1, 2, 0, 3}, {2, 3, 1, 0}, {3, 0, 2, 1}}
+// orders are those of n calls, round by round: in so many rounds each is in each place, and
+// after each other, equally often, for a pod that has just been started is still busy when
+// the next one starts. (A Williams design, which for an odd number is followed by its
+// mirror image.)
+func orders(n int) (rounds [][]int) {
+	for first := range n {
+		var round []int
+		for i := range n {
+			step := (i + 1) / 2 // 0, 1, -1, 2, -2 …
+			if i%2 == 0 {
+				step = n - step
+			}
+			round = append(round, (first+step)%n)
+		}
+		rounds = append(rounds, round)
+	}
+	if n%2 == 1 {
+		for _, round := range rounds[:n:n] {
+			mirrored := slices.Clone(round)
+			slices.Reverse(mirrored)
+			rounds = append(rounds, mirrored)
+		}
+	}
+	return rounds
+}
 
 // Measure puts all functions to sleep and calls each, as many times as are asked for,
-// and prints a table.
-func Measure(ctx context.Context, n node.Node, times int, say func(string), table io.Writer) error {
+// and prints a table. With a setting (NAME=VALUE) it measures currentuser with that too.
+func Measure(ctx context.Context, n node.Node, times int, setting string, say func(string), table io.Writer) error {
 	if times < 1 {
 		return errors.New("-times: at least once")
 	}
-	remove, err := beside(ctx, n)
-	defer remove()
-	if err != nil {
-		return err
+	name, value, ok := strings.Cut(setting, "=")
+	if setting != "" && (!ok || name == "") {
+		return errors.New("-with: NAME=VALUE")
 	}
 	credentials := fmt.Sprintf(`{"email":"cold-%d@example.com","password":"correct-horse-battery-staple"}`, time.Now().UnixNano())
 	signup := &call{function: "signup", method: http.MethodPost, path: "/api/users/signup", body: credentials}
-	hello := &call{function: "hello", method: http.MethodGet, path: "/hello"}
+	hello := &call{function: "hello", method: http.MethodGet, path: "/cold/hello"}
 	currentuser := &call{function: "currentuser", method: http.MethodGet, path: "/api/users/currentuser"}
 	signin := &call{function: "signin", method: http.MethodPost, path: "/api/users/signin", body: credentials}
 	calls := []*call{hello, {function: "jwks", method: http.MethodGet, path: "/.well-known/jwks.json"}, currentuser, signin}
+	added := []*call{hello}
+	if setting != "" {
+		with := &call{function: "changed", method: http.MethodGet, path: "/cold/changed"}
+		calls, added = append(calls, with), append(added, with)
+	}
+	program, err := bare(ctx, n)
+	if err != nil {
+		return err
+	}
+	for _, c := range added {
+		remove, err := beside(ctx, n, c.function, func(container map[string]any) {
+			if c == hello {
+				container["image"] = program
+				return
+			}
+			settings, _ := container["env"].([]any)
+			container["env"] = append(settings, map[string]any{"name": name, "value": value})
+		})
+		defer remove()
+		if err != nil {
+			return err
+		}
+	}
 	if status, err := signup.send(ctx); err != nil || status != http.StatusCreated {
 		return fmt.Errorf("signup answers %d (%v)", status, err)
 	}
-	currentuser.token = signup.granted
-	if err := hello.ready(ctx); err != nil {
-		return err
+	for _, c := range added {
+		if err := c.ready(ctx); err != nil {
+			return err
+		}
 	}
+	token := signup.granted
 	for round := range times {
 		if err := asleep(ctx, n); err != nil {
 			return err
 		}
-		for _, i := range orders[round%len(orders)] {
+		for _, i := range orders(len(calls))[round%len(orders(len(calls)))] {
 			c := calls[i]
+			c.token = ""
+			if c == currentuser || c.function == "changed" {
+				c.token = token
+			}
 			began := time.Now()
 			status, err := c.send(ctx)
 			if err != nil || status != http.StatusOK {
@@ -80,29 +131,58 @@ func Measure(ctx context.Context, n node.Node, times int, say func(string), tabl
 			}
 			c.took = append(c.took, time.Since(began))
 		}
-		currentuser.token = signin.granted // all of it takes longer than a token lives
+		token = signin.granted // all of it takes longer than a token lives
 		say(fmt.Sprintf("Round %d of %d.", round+1, times))
+	}
+	if setting != "" {
+		calls[len(calls)-1].function = "currentuser, " + setting
 	}
 	return print(table, calls)
 }
 
-// beside puts hello beside the functions. What it has put there is to be removed, also
-// after an error.
-func beside(ctx context.Context, n node.Node) (remove func(), err error) {
-	remove = func() {}
+// bare gives the node the image of the floor.
+func bare(ctx context.Context, n node.Node) (reference string, err error) {
 	folder, err := build.Own(ctx, "./infra/bench/bare")
 	if err != nil {
-		return remove, err
+		return "", err
 	}
 	i, err := image.Image{Name: "dev.local/hello", Program: filepath.Join(folder, "bare")}.Seal()
 	if err != nil {
+		return "", err
+	}
+	return i.Ref(), install.Import(ctx, n, map[string]image.Image{"hello": i})
+}
+
+// beside puts a Service beside the functions that is currentuser's but for a change to its
+// container, and a route to it. What it has put there is to be removed, also after an error.
+func beside(ctx context.Context, n node.Node, name string, change func(container map[string]any)) (remove func(), err error) {
+	remove = func() {}
+	deployed, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "get", "services.serving.knative.dev", "currentuser", "--output=json")
+	if err != nil {
 		return remove, err
 	}
-	if err := install.Import(ctx, n, map[string]image.Image{"hello": i}); err != nil {
+	var service struct {
+		Spec struct {
+			Template struct {
+				Metadata map[string]any `json:"metadata"`
+				Spec     map[string]any `json:"spec"`
+			} `json:"template"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal([]byte(deployed), &service); err != nil {
+		return remove, err
+	}
+	containers, _ := service.Spec.Template.Spec["containers"].([]any)
+	if len(containers) != 1 {
+		return remove, errors.New("currentuser has not one container")
+	}
+	change(containers[0].(map[string]any))
+	template, err := json.Marshal(service.Spec.Template)
+	if err != nil {
 		return remove, err
 	}
 	var manifest bytes.Buffer
-	if err := helloYAML.Execute(&manifest, map[string]string{"Image": i.Ref()}); err != nil {
+	if err := besideYAML.Execute(&manifest, map[string]string{"Name": name, "Template": string(template)}); err != nil {
 		return remove, err
 	}
 	text := manifest.String()
@@ -112,14 +192,14 @@ func beside(ctx context.Context, n node.Node) (remove func(), err error) {
 	if _, err := n.Kubectl(ctx, &manifest, "apply", "-f", "-"); err != nil {
 		return remove, err
 	}
-	_, err = n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "wait", "--for=condition=Ready", "--timeout=120s", "services.serving.knative.dev/hello")
+	_, err = n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "wait", "--for=condition=Ready", "--timeout=120s", "services.serving.knative.dev/"+name)
 	return remove, err
 }
 
-//go:embed hello.yaml
-var helloText string
+//go:embed beside.yaml
+var besideText string
 
-var helloYAML = template.Must(template.New("hello").Parse(helloText))
+var besideYAML = template.Must(template.New("beside").Parse(besideText))
 
 // client waits for a pod that is slow to start, and not for one that never does.
 var client = &http.Client{Timeout: time.Minute}
@@ -128,7 +208,7 @@ var client = &http.Client{Timeout: time.Minute}
 func asleep(ctx context.Context, n node.Node) error {
 	for ctx.Err() == nil {
 		pods, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "get", "pods", "--output=name",
-			"--selector=serving.knative.dev/service in (hello, jwks, currentuser, signin)")
+			"--selector=serving.knative.dev/service in (hello, changed, jwks, currentuser, signin)")
 		if err != nil {
 			return err
 		}
@@ -183,22 +263,29 @@ func (c *call) send(ctx context.Context) (status int, err error) {
 	return answer.StatusCode, err
 }
 
-// print prints the quartiles and how each median compares with that of hello, the first.
+// print prints the quartiles, and how each compares with hello, the first, in the same
+// round: the median of these ratios.
 func print(table io.Writer, calls []*call) error {
 	out := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "from zero\ttimes\tfastest\tquarter\tmedian\tthree quarters\tslowest\tto hello\t")
-	floor := float64(quantile(calls[0].took, 0.5))
+	fmt.Fprintln(out, "from zero\ttimes\tfastest\tquarter\tmedian\tthree quarters\tslowest\tto hello's\t")
 	for _, c := range calls {
 		fmt.Fprintf(out, "%s\t%d\t", c.function, len(c.took))
 		for _, q := range []float64{0, 0.25, 0.5, 0.75, 1} {
 			fmt.Fprintf(out, "%.2f s\t", quantile(c.took, q).Seconds())
 		}
-		fmt.Fprintf(out, "%.2f×\t\n", float64(quantile(c.took, 0.5))/floor)
+		fmt.Fprintf(out, "%.2f×\t\n", quantile(ratios(c.took, calls[0].took), 0.5))
 	}
 	return out.Flush()
 }
 
-func quantile(took []time.Duration, q float64) time.Duration {
-	sorted := slices.Sorted(slices.Values(took))
+func ratios(took, floor []time.Duration) (all []float64) {
+	for i := range took {
+		all = append(all, float64(took[i])/float64(floor[i]))
+	}
+	return all
+}
+
+func quantile[T cmp.Ordered](of []T, q float64) T {
+	sorted := slices.Sorted(slices.Values(of))
 	return sorted[int(q*float64(len(sorted)-1)+0.5)]
 }
