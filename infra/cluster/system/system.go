@@ -32,7 +32,7 @@ import (
 const (
 	overlay = "infra/knative/overlays/e2e"
 	ours    = "ticketing.com/auth/"
-	mongodb = "mongodb://mongod." + knative.Namespace + ".svc.cluster.local:27017/users"
+	mongodb = "mongodb://mongodb." + knative.Namespace + ".svc.cluster.local:27017/users"
 )
 
 // A System is the functions and what they need, on a node.

@@ -21,7 +21,7 @@ func TestEveryImageOfTheManifestsIsBuilt(t *testing.T) {
 	for _, p := range packages() {
 		references["ko://"+ours+p] = "dev.local/" + filepath.Base(p) + ":1"
 	}
-	for _, file := range []string{"base/functions.yaml", "eventing/functions.yaml", "migrate/job.yaml", "overlays/e2e/mongod.yaml", "overlays/e2e/listener.yaml"} {
+	for _, file := range []string{"base/functions.yaml", "eventing/functions.yaml", "migrate/job.yaml", "overlays/e2e/mongod.yaml", "for-tests/listener.yaml"} {
 		manifest, err := os.ReadFile(filepath.Join(root, "infra", "knative", filepath.FromSlash(file)))
 		if err != nil {
 			t.Fatal(err)

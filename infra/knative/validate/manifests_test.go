@@ -29,7 +29,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var overlays = []string{"local", "local-eventing", "production", "production-eventing", "small", "e2e"}
+var overlays = []string{"local", "local-eventing", "production", "production-eventing", "small", "e2e", "local-e2e"}
 
 // built is an overlay as kubectl would send it to the cluster.
 func built(t *testing.T, overlay string) resmap.ResMap {
