@@ -60,16 +60,50 @@ func pods(ts *testscript.TestScript, _ *caller, args []string) error {
 	return nil
 }
 
+func asleep(ts *testscript.TestScript, _ *caller, functions []string) error {
+	if len(functions) == 0 {
+		return errors.New("usage: asleep FUNCTION…")
+	}
+	awake, err := ask(ts, "get", "pods", "--selector", "serving.knative.dev/service in ("+strings.Join(functions, ", ")+")",
+		"--output=go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}")
+	if err == nil && awake != "" {
+		err = fmt.Errorf("awake are %s", awake)
+	}
+	return err
+}
+
+func logged(ts *testscript.TestScript, c *caller, args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: logged FUNCTION TEXT…")
+	}
+	log, err := ask(ts, "logs", "--selector=serving.knative.dev/service="+args[0], "--container=user-container", "--tail=-1", since(c))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(log) {
+		if !slices.ContainsFunc(args[1:], func(text string) bool { return !strings.Contains(line, text) }) {
+			return nil
+		}
+	}
+	return errors.New("it was not logged")
+}
+
+// since asks kubectl for what was logged since the script began.
+func since(c *caller) string { return "--since-time=" + c.began.Format(time.RFC3339) }
+
 func renew(ts *testscript.TestScript, _ *caller, functions []string) error {
+	generations := map[string]string{}
 	for _, f := range functions {
-		service := "services.serving.knative.dev/" + f
 		patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"renewed":%q}}}}}`, rand.Text())
-		generation, err := ask(ts, "patch", service, "--type=merge", "--patch="+patch, "--output=jsonpath={.metadata.generation}")
+		generation, err := ask(ts, "patch", "services.serving.knative.dev/"+f, "--type=merge", "--patch="+patch, "--output=jsonpath={.metadata.generation}")
 		if err != nil {
 			return err
 		}
+		generations[f] = generation
+	}
+	for f, generation := range generations {
 		for _, condition := range []string{"jsonpath={.status.observedGeneration}=" + generation, "condition=Ready"} {
-			if _, err := ask(ts, "wait", "--for="+condition, "--timeout=120s", service); err != nil {
+			if _, err := ask(ts, "wait", "--for="+condition, "--timeout=120s", "services.serving.knative.dev/"+f); err != nil {
 				return err
 			}
 		}
@@ -101,11 +135,10 @@ func startLoad(_ *testscript.TestScript, c *caller, args []string) error {
 	if err != nil {
 		return err
 	}
-	if c.load != nil && !c.load.ended {
-		return errors.New("there is a load already")
+	if c.load == nil || c.load.ended {
+		c.load = &load{stop: make(chan struct{}), outcomes: map[string]int{}}
 	}
-	l := &load{stop: make(chan struct{}), outcomes: map[string]int{}}
-	c.load = l
+	l := c.load
 	for range callers {
 		l.all.Go(func() {
 			for {
@@ -162,6 +195,18 @@ func (l *load) end() {
 	l.ended = true
 	close(l.stop)
 	l.all.Wait()
+}
+
+func met(_ *testscript.TestScript, c *caller, args []string) error {
+	if c.load == nil || len(args) != 1 {
+		return errors.New("usage: met STATUS, after load")
+	}
+	c.load.mu.Lock()
+	defer c.load.mu.Unlock()
+	if c.load.outcomes[args[0]] == 0 {
+		return fmt.Errorf("the answers are %v", c.load.outcomes)
+	}
+	return nil
 }
 
 func loaded(ts *testscript.TestScript, c *caller, statuses []string) error {
@@ -255,7 +300,7 @@ func told(ts *testscript.TestScript, c *caller, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: told COUNT TEXT…")
 	}
-	events, err := deliveries(ts, c.began, args[1:])
+	events, err := deliveries(ts, c, args[1:])
 	if got := fmt.Sprint(len(events)); err == nil && got != args[0] {
 		return fmt.Errorf("it was told %s", got)
 	}
@@ -271,7 +316,7 @@ func heard(ts *testscript.TestScript, c *caller, args []string) error {
 	if least == 0 {
 		return errors.New("usage: heard COUNT TEXT…")
 	}
-	events, err := deliveries(ts, c.began, args[1:])
+	events, err := deliveries(ts, c, args[1:])
 	got := 0
 	for _, times := range events {
 		got += times
@@ -283,9 +328,9 @@ func heard(ts *testscript.TestScript, c *caller, args []string) error {
 }
 
 // deliveries are the events with all these texts in them that have come to the listener
-// since then, by source and id, and how often each did.
-func deliveries(ts *testscript.TestScript, since time.Time, texts []string) (map[string]int, error) {
-	log, err := ask(ts, "logs", "deployment/listener", "--tail=-1", "--since-time="+since.Format(time.RFC3339))
+// since the script began, by source and id, and how often each did.
+func deliveries(ts *testscript.TestScript, c *caller, texts []string) (map[string]int, error) {
+	log, err := ask(ts, "logs", "deployment/listener", "--tail=-1", since(c))
 	if err != nil {
 		return nil, err
 	}
@@ -303,6 +348,9 @@ func deliveries(ts *testscript.TestScript, since time.Time, texts []string) (map
 	return events, nil
 }
 
+// steps are those of a rotation: a new key is published, signs, and is the only one.
+const steps = 3
+
 // rotate takes the keys out of their Secrets and puts them back one step further.
 func rotate(ts *testscript.TestScript, c *caller, _ []string) error {
 	dir := ts.MkAbs("keys")
@@ -318,6 +366,13 @@ func rotate(ts *testscript.TestScript, c *caller, _ []string) error {
 		if err := os.WriteFile(filepath.Join(dir, file), encoded, 0o600); err != nil {
 			return err
 		}
+		if c.rotations == 0 {
+			ts.Defer(func() {
+				if c.rotations < steps {
+					ts.Logf("the rotation is undone: %v", putSecret(ts, secret, file, encoded))
+				}
+			})
+		}
 	}
 	c.rotations++
 	later := time.Now().UTC().Add(time.Duration(c.rotations) * 24 * time.Hour)
@@ -331,18 +386,25 @@ func rotate(ts *testscript.TestScript, c *caller, _ []string) error {
 		if err != nil {
 			return err
 		}
-		patch, err := json.Marshal(map[string]any{"data": map[string][]byte{file: content}})
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, "patch.json"), patch, 0o600); err != nil {
-			return err
-		}
-		if _, err := ask(ts, "patch", "secret", secret, "--type=merge", "--patch-file="+filepath.Join(dir, "patch.json")); err != nil {
+		if err := putSecret(ts, secret, file, content); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// putSecret puts a value into a Secret, by way of a file: arguments can be seen by others.
+func putSecret(ts *testscript.TestScript, secret, name string, value []byte) error {
+	patch, err := json.Marshal(map[string]any{"data": map[string][]byte{name: value}})
+	if err != nil {
+		return err
+	}
+	file := ts.MkAbs("patch.json")
+	if err := os.WriteFile(file, patch, 0o600); err != nil {
+		return err
+	}
+	_, err = ask(ts, "patch", "secret", secret, "--type=merge", "--patch-file="+file)
+	return err
 }
 
 func secretValue(ts *testscript.TestScript, secret, name string) ([]byte, error) {

@@ -33,14 +33,20 @@ type caller struct {
 //	header NAME VALUE           '' if there must be none
 //	keep NAME MEMBER            puts a member of the body, such as user.id, into $NAME
 //	until VERB ARGUMENT…        tries again, for up to two minutes
+//	finally VERB ARGUMENT…      at the end, also after a failure
 //
 // and, of a cluster,
 //
 //	kubectl ARGUMENT…           in the system's namespace
 //	pods FUNCTION COUNT         as many pods of a function are there; 2+ is two or more
+//	asleep FUNCTION…            these have none, but on their way out
+//	logged FUNCTION TEXT…       since the script began a pod of a function has logged a
+//	                            line with all these texts
 //	renew FUNCTION…             gives each a new revision, and waits for it
 //	load COUNT METHOD PATH …    so many callers send this request again and again from
-//	                            now on; %n in it is the request's number
+//	                            now on, beside those of a load that has not ended; %n in
+//	                            it is the request's number
+//	met STATUS                  one of them has been answered this
 //	loaded STATUS…              ends that. Every answer was one of these, the first
 //	                            among them; "lost" is no answer. 429 and 503 said
 //	                            when to come back
@@ -51,14 +57,15 @@ type caller struct {
 //	                            many events that have all these texts in them
 //	heard COUNT TEXT…           and such events came so many times, or more often
 //	rotate                      the next step of a rotation of the keys, in the Secrets,
-//	                            as if the time for it had come
+//	                            as if the time for it had come; one that was not
+//	                            finished is undone at the end
 //
 // A "!" before a verb says that it must fail.
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *caller, []string) error{
 		"answer": answer, "body": body, "header": header, "keep": keep,
-		"kubectl": kubectl, "pods": pods, "renew": renew, "loaded": loaded, "acknowledged": acknowledged,
-		"load": startLoad, "event": event, "told": told, "heard": heard, "rotate": rotate,
+		"kubectl": kubectl, "pods": pods, "renew": renew, "met": met, "loaded": loaded, "acknowledged": acknowledged,
+		"asleep": asleep, "logged": logged, "load": startLoad, "event": event, "told": told, "heard": heard, "rotate": rotate,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
 		all[method] = func(ts *testscript.TestScript, c *caller, args []string) error {
@@ -76,6 +83,17 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 			}
 		}
 		return fmt.Errorf("two minutes have passed: %w", err)
+	}
+	all["finally"] = func(ts *testscript.TestScript, c *caller, args []string) error {
+		if len(args) == 0 || all[args[0]] == nil {
+			return errors.New("usage: finally VERB ARGUMENT…")
+		}
+		ts.Defer(func() {
+			if err := all[args[0]](ts, c, args[1:]); err != nil {
+				ts.Logf("finally %s: %v", args[0], err)
+			}
+		})
+		return nil
 	}
 	commands := map[string]func(*testscript.TestScript, bool, []string){}
 	for name, verb := range all {
@@ -126,6 +144,8 @@ func (c *caller) request(method string, args []string) (*http.Request, error) {
 		switch name, value, ok := strings.Cut(args[1], ": "); {
 		case args[0] == "as":
 			r.Header.Add("Authorization", "Bearer "+args[1])
+		case args[0] == "with" && name == "Host": // which is no header to package http
+			r.Host = value
 		case args[0] == "with" && ok:
 			r.Header.Set(name, value)
 		default:
