@@ -201,8 +201,13 @@ func (s System) await(ctx context.Context) error {
 		if w.what != "" {
 			s.Say(w.what)
 		}
+		if w.kind == "services.serving.knative.dev" { // whose first pods are awake still
+			if err := s.awaitRoutes(ctx); err != nil {
+				return err
+			}
+		}
 	}
-	return s.awaitRoutes(ctx)
+	return nil
 }
 
 // awaitRoutes waits for the ingress, which says that it is ready a moment before it is.
