@@ -4,18 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 	"runtime"
-	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
 
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/memory"
 )
 
 // ErrBusy is the cause of the fault that turns a caller away.
@@ -56,7 +52,7 @@ const maxLine = 1024
 func newGate(c Config, memoryKiB, passes uint32) *gate {
 	limit := c.MemoryLimit
 	if limit == 0 {
-		limit = memoryLimit(os.DirFS("/"))
+		limit = memory.Limit()
 	}
 	// Half of the limit is for hashes, the other for their garbage: the collector
 	// lets dead memory grow as large as the living (GOGC=100) before it runs.
@@ -115,22 +111,3 @@ func (g *gate) enter(ctx context.Context, memoryKiB uint32) (leave func(), err e
 func (g *gate) isFull() bool { return g.inLine.Load() >= g.line }
 
 func (g *gate) busy() error { return fault.Busy(g.wait, ErrBusy) }
-
-// memoryLimit returns how many bytes this process may use: the least of GOMEMLIMIT
-// and what the control group grants, version 2 or 1. A container sees its own
-// group at the root; where nothing is set, as on a developer's machine, there is
-// no limit.
-func memoryLimit(root fs.FS) int64 {
-	limit := debug.SetMemoryLimit(-1)
-	for _, name := range []string{"sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		text, err := fs.ReadFile(root, name)
-		if err != nil {
-			continue
-		}
-		// "max" is no number: no limit. Version 1 says 2⁶³ less a page for the same.
-		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 {
-			limit = min(limit, n)
-		}
-	}
-	return limit
-}
