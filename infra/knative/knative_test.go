@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	"ticketing.com/auth/infra/knative"
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/serve"
 )
 
 func rendered(t *testing.T, render func([]endpoint.Endpoint) ([]byte, error)) string {
@@ -53,6 +55,25 @@ func TestEveryFunctionIsAServiceWithAnAccountOfItsOwn(t *testing.T) {
 	}
 	if len(services) != len(catalog.Functions()) {
 		t.Errorf("%d services for %d functions", len(services), len(catalog.Functions()))
+	}
+}
+
+// A connection that a function closes because it has no room for another may be one
+// on which the queue-proxy sends the next request. So there is room for all that it
+// may open, and as many again, such as those of probes and those at rest.
+func TestAFunctionHasRoomForWhatTheQueueProxySends(t *testing.T) {
+	set := regexp.MustCompile(`(?s)containerConcurrency: (\d+)\n.*name: GOMEMLIMIT, value: (\d+)MiB`)
+	for name, service := range documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.Takers), "Service") {
+		m := set.FindStringSubmatch(service)
+		if m == nil {
+			t.Errorf("%s has no limits", name)
+			continue
+		}
+		atOnce, _ := strconv.Atoi(m[1])
+		limit, _ := strconv.Atoi(m[2])
+		if room := serve.Room(int64(limit) << 20); room < 2*atOnce {
+			t.Errorf("%s has room for %d connections, and %d requests may come at once", name, room, atOnce)
+		}
 	}
 }
 

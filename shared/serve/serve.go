@@ -24,6 +24,7 @@ import (
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/memory"
 )
 
 // The ways a process ends.
@@ -86,27 +87,29 @@ func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, choose func(*
 // Serve answers on a listener until the context ends, and then finishes what has
 // begun: whoever was told that something is done, or still waits to be told, is
 // not cut off.
+//
+// It has as many connections open as there is memory for, see Room.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+	return serveWith(ctx, newConnections(listener, Room(memory.Limit())), handler, log)
+}
+
+func serveWith(ctx context.Context, connections *connections, handler http.Handler, log *slog.Logger) error {
 	server := &http.Server{
-		Handler: handler,
-		// a caller that sends slowly holds a connection and a few kilobytes, not
-		// for long and nobody up
+		Handler:                      handler,
 		ReadTimeout:                  inputTime,
 		WriteTimeout:                 40 * time.Second, // from the end of the headers: above the longest budget
 		IdleTimeout:                  2 * time.Minute,  // above the 90 s of Go clients, Knative's proxies among them
-		MaxHeaderBytes:               32 << 10,         // holds the longest token and its neighbours
+		MaxHeaderBytes:               maxHeader - 4096, // net/http reads so much more
 		DisableGeneralOptionsHandler: true,             // OPTIONS * is an unknown path like any other
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	var arriving arrivals
-	arriving.watch(server)
-	context.AfterFunc(ctx, func() { listener.Close() })
-	if err := server.Serve(listener); ctx.Err() == nil {
+	context.AfterFunc(ctx, connections.stop)
+	if err := connections.serve(server); ctx.Err() == nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	arriving.wait(ctx)
+	connections.settle(ctx)
 	return server.Shutdown(ctx)
 }
 

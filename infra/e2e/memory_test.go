@@ -1,0 +1,85 @@
+package e2e_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/infra/e2e"
+	"ticketing.com/auth/shared/mongotest"
+)
+
+// A thousand callers send what costs the most to keep, and hold back the rest. The
+// function stays within its GOMEMLIMIT, nine tenths of its container, its binary
+// included, and answers who asks honestly.
+func TestAThousandCallersDoNotFillTheMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("how much memory a process has, only Linux says here")
+	}
+	env := append(start(t, mongotest.URI(t)).env["refresh"], "GOMEMLIMIT=57MiB")
+	const request = "POST /api/users/refresh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 16000\r\n"
+	for name, sent := range map[string]string{
+		"many short lines":      request + shortLines(15<<10-len(request)),
+		"a hundred short lines": request + shortLines(500) + "\r\n",
+		"one long line":         request + "X: " + strings.Repeat("x", 15<<10),
+		"a long URI":            "POST /" + strings.Repeat("%41", 5<<10) + " HTTP/1.1\r\n",
+		"all but the end":       request + "X: " + strings.Repeat("x", 15<<10) + "\r\n\r\n" + `{"refreshToken":"` + strings.Repeat("x", 15<<10),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := e2e.Start(t, "refresh", env...)
+			leave := crowdIn(t, p.URL, 1000, sent)
+			defer leave()
+			for range 20 {
+				status, _, body, err := e2e.Call(t.Context(), http.MethodPost, p.URL+"/api/users/refresh", "", `{"refreshToken":"nobody's"}`)
+				if err != nil || status != http.StatusUnauthorized {
+					t.Fatalf("%d %s %v", status, body, err)
+				}
+			}
+			peak := p.Peak(t) >> 20
+			if t.Logf("%d MiB were resident at most", peak); peak > 57 {
+				t.Error("that is more than there is")
+			}
+		})
+	}
+}
+
+// shortLines are headers, as many as there can be.
+func shortLines(length int) string {
+	var b strings.Builder
+	for n := 0x100; b.Len() < length; n++ {
+		fmt.Fprintf(&b, "%x:\n", n)
+	}
+	return b.String()[:length]
+}
+
+// crowdIn has callers connect, send, and wait, and then leave.
+func crowdIn(t *testing.T, url string, callers int, sent string) (leave func()) {
+	t.Helper()
+	var group sync.WaitGroup
+	there := make(chan net.Conn, callers)
+	for range callers {
+		group.Go(func() {
+			c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			io.WriteString(c, sent) // some are cut off before they have said it all
+			there <- c
+		})
+	}
+	group.Wait()
+	close(there)
+	return func() {
+		for c := range there {
+			c.Close()
+		}
+	}
+}

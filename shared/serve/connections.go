@@ -1,0 +1,295 @@
+package serve
+
+import (
+	"container/list"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// What a stranger can make a server keep, for as long as inputTime, is bounded per
+// connection and in the number of connections, or a few hundred of them end a process
+// that has the memory of a small container.
+const (
+	// maxHeader is what the headers of a request may have in bytes, its first line
+	// included: the longest token, and as much again for its neighbours.
+	maxHeader = 16 << 10
+
+	// maxLines is how many lines that may be. net/http keeps each header in a map:
+	// 16 KiB are 20 KB where they are one line, and 450 KB where each line is "ab:".
+	// Apache, HAProxy and Envoy draw the line at the same place.
+	maxLines = 100
+
+	// perConnection is the most that a connection can hold: its buffers and stacks,
+	// its headers and what is read out of them, its body. infra/e2e measures what a
+	// process has of a thousand.
+	perConnection = 96 << 10
+
+	// sip is how much is read at once. What is read beyond the end of a request may be
+	// the head of the next, whose lines were not counted.
+	sip = 1 << 10
+)
+
+// Room returns how many connections a process may have open that has so much memory: a
+// third of it is theirs, as half is for hashes (see package password).
+func Room(limit int64) int { return int(max(min(limit/3/perConnection, 4096), 16)) }
+
+// connections are those that a server has open. They know whom the server waits for.
+//
+// Where there is no room for one that comes, the one goes that has kept the server
+// waiting for the longest time: for its next request, or for the rest of this one. So
+// those who send slowly, or nothing, hold up nobody. One whose request has come whole
+// is never cut off; if all are such, who comes waits until the first is answered.
+type connections struct {
+	net.Listener
+	room int
+
+	mu       sync.Mutex
+	changed  *sync.Cond // one is gone, or waits for its caller
+	open     map[*connection]bool
+	waiting  list.List // those that wait for their caller, the longest first
+	stopping bool
+}
+
+func newConnections(listener net.Listener, room int) *connections {
+	cs := &connections{Listener: listener, room: room, open: map[*connection]bool{}}
+	cs.changed = sync.NewCond(&cs.mu)
+	return cs
+}
+
+// A connection is one of them.
+type connection struct {
+	net.Conn
+	of *connections
+
+	// of.mu guards these
+	place  *list.Element // among those that wait; nil where it is the server's turn
+	begun  bool          // something of the present request has come
+	served bool          // the first request has come to its handler
+
+	head head // whoever reads guards this, and there is one at a time
+}
+
+type connectionOf struct{} // the key of a request's connection
+
+// serve makes a server tell of its connections.
+func (cs *connections) serve(server *http.Server) error {
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connectionOf{}, c)
+	}
+	server.ConnState = func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateIdle:
+			c.(*connection).rests()
+		case http.StateClosed:
+			c.(*connection).ends()
+		}
+	}
+	handler := server.Handler
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(connectionOf{}).(*connection)
+		c.arrives(r.ContentLength == 0)
+		if r.ContentLength != 0 {
+			r.Body = &incoming{r.Body, r, c}
+		}
+		handler.ServeHTTP(w, r)
+	})
+	return server.Serve(cs)
+}
+
+// Accept implements net.Listener.
+func (cs *connections) Accept() (net.Conn, error) {
+	conn, err := cs.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for shown := false; len(cs.open) >= cs.room && !cs.stopping; cs.changed.Wait() {
+		if longest := cs.waiting.Front(); longest != nil && !shown {
+			longest.Value.(*connection).Conn.Close()
+			cs.waiting.Remove(longest)
+			shown = true
+		}
+	}
+	c := &connection{Conn: conn, of: cs}
+	cs.open[c] = true
+	c.place = cs.waiting.PushBack(c)
+	return c, nil
+}
+
+// stop lets in whoever is at the door, and nobody after that.
+func (cs *connections) stop() {
+	cs.Listener.Close()
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.stopping = true
+	cs.changed.Signal()
+}
+
+// silence is how long a stop waits for those who have sent nothing yet, such as a
+// browser that connects in advance. Who means to ask sends at once.
+const silence = time.Second
+
+// settle lets everybody who is connected bring a first request to its handler, which
+// a server's ReadTimeout sees to, or returns when the context ends.
+//
+// net/http drops a request that it has read once Shutdown has begun, without an
+// answer, though its caller was connected before.
+func (cs *connections) settle(ctx context.Context) {
+	patience := time.Now().Add(silence)
+	for ctx.Err() == nil && cs.unserved(time.Now().After(patience)) > 0 {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// unserved counts those that have brought no request yet, and cuts off the silent ones
+// if that is asked.
+func (cs *connections) unserved(cut bool) (left int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.open {
+		if c.served {
+			continue
+		}
+		left++
+		if cut && !c.begun {
+			c.Conn.Close()
+		}
+	}
+	return left
+}
+
+// begins: something of a request has come.
+func (c *connection) begins() {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	if !c.begun && c.place != nil {
+		c.of.waiting.MoveToBack(c.place)
+	}
+	c.begun = true
+}
+
+// arrives: the headers have come, and perhaps all there is.
+func (c *connection) arrives(whole bool) {
+	c.head.ended = true
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.served = true
+	if whole {
+		c.leavesLine()
+	}
+}
+
+// isWhole: the body has come.
+func (c *connection) isWhole() {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.leavesLine()
+}
+
+// rests: the request was answered, and there may be another.
+func (c *connection) rests() {
+	c.head = head{}
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.leavesLine()
+	c.begun = false
+	c.place = c.of.waiting.PushBack(c)
+	c.of.changed.Signal()
+}
+
+// ends: it is closed, by whomever.
+func (c *connection) ends() {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.leavesLine()
+	delete(c.of.open, c)
+	c.of.changed.Signal()
+}
+
+// leavesLine takes it from those that wait for their caller, if it is one.
+func (c *connection) leavesLine() {
+	if c.place != nil {
+		c.of.waiting.Remove(c.place) // nothing, of one that was shown out
+		c.place = nil
+	}
+}
+
+// Read implements net.Conn. Of headers that have too many lines the rest is read as a
+// line that does not end, of which net/http says what it says of headers that are too
+// large: 431, and it closes.
+func (c *connection) Read(p []byte) (int, error) {
+	n := 0
+	if !c.head.isTooLong() {
+		var err error
+		if n, err = c.Conn.Read(p[:min(len(p), sip)]); n == 0 || err != nil {
+			return n, err
+		}
+		c.begins()
+		c.head.grows(p[:n])
+	}
+	if c.head.isTooLong() {
+		for i := range p {
+			p[i] = 'x'
+		}
+		n = len(p)
+	}
+	return n, nil
+}
+
+// CloseWrite is how net/http lets a caller read an answer before the connection goes.
+func (c *connection) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// A head is what is known of the headers of a request while they come: nothing but how
+// many lines they have. It is no second reading of them: it lets nothing in.
+type head struct {
+	lines int
+	fresh bool // at the start of a line that is not the first
+	ended bool // an empty line has come, or the handler has begun
+}
+
+func (h *head) grows(p []byte) {
+	for _, b := range p {
+		switch {
+		case h.ended || h.isTooLong():
+			return
+		case b == '\n' && h.fresh:
+			h.ended = true
+		case b == '\n':
+			h.lines++
+			h.fresh = true
+		case b != '\r':
+			h.fresh = false
+		}
+	}
+}
+
+// isTooLong allows for the first line, which is no header.
+func (h *head) isTooLong() bool { return h.lines > 1+maxLines }
+
+// An incoming body tells its connection when it has come to its end. What it has
+// brought behind that is dropped: nobody reads a trailer.
+type incoming struct {
+	io.ReadCloser
+	request    *http.Request
+	connection *connection
+}
+
+// Read implements io.Reader.
+func (b *incoming) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.request.Trailer = nil
+		b.connection.isWhole()
+	}
+	return n, err
+}

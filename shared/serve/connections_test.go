@@ -1,0 +1,296 @@
+package serve
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes are a listener without a network, so that a bubble of synctest holds all of
+// it, clock included.
+type pipes struct {
+	calls  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.calls:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A house is a server with room for some connections. It answers with the body that it
+// got, after so long.
+type house struct {
+	pipes
+	t       *testing.T
+	stop    context.CancelFunc
+	stopped chan error
+}
+
+func newHouse(t *testing.T, room int, takes time.Duration) *house {
+	h := &house{pipes: pipes{calls: make(chan net.Conn), closed: make(chan struct{})}, t: t, stopped: make(chan error, 1)}
+	ctx, stop := context.WithCancel(t.Context())
+	h.stop = stop
+	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		if len(r.Trailer) > 0 {
+			t.Errorf("a trailer is kept: %v", r.Trailer)
+		}
+		time.Sleep(takes)
+		w.Write(body)
+	})
+	go func() {
+		h.stopped <- serveWith(ctx, newConnections(&h.pipes, room), echo, slog.New(slog.DiscardHandler))
+	}()
+	return h
+}
+
+// end stops the server and waits for it.
+func (h *house) end() {
+	h.stop()
+	if err := <-h.stopped; err != nil {
+		h.t.Error(err)
+	}
+}
+
+// A guest is somebody who is connected.
+type guest struct {
+	net.Conn
+	arrived chan struct{} // closed when the server has taken the connection
+	left    chan struct{} // closed when it was closed by the server
+	heard   *transcript
+}
+
+// A transcript is what somebody has heard so far.
+type transcript struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (t *transcript) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.Write(p)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
+}
+
+// comes connects, says something and listens. It does not wait to be let in.
+func (h *house) comes(format string, args ...any) *guest {
+	near, far := net.Pipe()
+	g := &guest{near, make(chan struct{}), make(chan struct{}), &transcript{}}
+	go func() {
+		h.calls <- far
+		close(g.arrived)
+		fmt.Fprintf(near, format, args...)
+	}()
+	go func() {
+		io.Copy(g.heard, near)
+		close(g.left)
+	}()
+	synctest.Wait()
+	return g
+}
+
+func is(c chan struct{}) bool {
+	synctest.Wait()
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// is200 tells whether the server's last words were an answer with a body.
+func (g *guest) is200(body string) bool {
+	synctest.Wait()
+	r, err := http.ReadResponse(bufio.NewReader(strings.NewReader(g.heard.String())), nil)
+	if err != nil {
+		return false
+	}
+	read, err := io.ReadAll(r.Body)
+	return err == nil && r.StatusCode == http.StatusOK && string(read) == body
+}
+
+const (
+	without   = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+	trailed   = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n"
+	whole     = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+	headless  = "POST / HTTP/1.1\r\nHost: x\r\nContent-Le"
+	bodiless  = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel"
+	forTheEnd = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+)
+
+func TestWhoSendsSlowlyIsCutOffInFiveSeconds(t *testing.T) {
+	for name, c := range map[string]struct {
+		says string
+		in   time.Duration
+	}{
+		"nothing at all":     {"", 5 * time.Second},
+		"half of a header":   {headless, 5 * time.Second},
+		"half of a body":     {bodiless, 5 * time.Second},
+		"no further request": {whole, 2 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, 10, 0)
+				defer h.end()
+				g := h.comes("%s", c.says)
+				if time.Sleep(c.in - time.Millisecond); is(g.left) {
+					t.Error("is cut off early")
+				}
+				if time.Sleep(600 * time.Millisecond); !is(g.left) { // the wait of one who was refused in the middle included
+					t.Errorf("is there after %v", c.in)
+				}
+			})
+		})
+	}
+}
+
+func TestWhereThereIsNoRoomTheOneGoesThatWasWaitedForLongest(t *testing.T) {
+	for name, says := range map[string]string{
+		"who has said nothing": "", "who has not ended the headers": headless, "who holds the body back": bodiless, "who rests": whole,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, 3, 0)
+				defer h.end()
+				first := h.comes("%s", says)
+				time.Sleep(time.Second)
+				second, third := h.comes("%s", says), h.comes("%s", says)
+				if is(first.left) {
+					t.Fatal("somebody goes though there is room")
+				}
+				if last := h.comes(whole); !last.is200("hello") {
+					t.Errorf("the last one hears %q", last.heard)
+				}
+				if !is(first.left) || is(second.left) || is(third.left) {
+					t.Errorf("of the three left: %v %v %v", is(first.left), is(second.left), is(third.left))
+				}
+			})
+		})
+	}
+}
+
+// Who is about to be waited for is not who has been.
+func TestWhoBeginsARequestIsLastInLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2, 0)
+		defer h.end()
+		rests := h.comes(whole)
+		silent := h.comes("")
+		io.WriteString(rests, bodiless)
+		h.comes(whole)
+		if is(rests.left) || !is(silent.left) {
+			t.Error("who has just begun is cut off")
+		}
+	})
+}
+
+func TestWhoseRequestIsWholeIsNeverCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2, 3*time.Second)
+		defer h.end()
+		one := h.comes(whole)
+		time.Sleep(time.Second)
+		two := h.comes(without)
+		three := h.comes(trailed)
+		if time.Sleep(time.Second); one.is200("hello") || is(one.left) || is(two.left) || three.is200("hello") {
+			t.Error("there was room, or somebody made some")
+		}
+		time.Sleep(time.Second + time.Millisecond)
+		if !one.is200("hello") || !is(one.left) || is(two.left) { // it rests, and so it goes
+			t.Errorf("the first hears %q", one.heard)
+		}
+		time.Sleep(3 * time.Second)
+		if !two.is200("") || !three.is200("hello") {
+			t.Errorf("the others hear %q and %q", two.heard, three.heard)
+		}
+	})
+}
+
+// A stop waits for who has begun to ask, and not for who is only there.
+func TestAStopDoesNotWaitForWhoSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 10, 0)
+		silent, asks, soon := h.comes(""), h.comes("%s", forTheEnd[:50]), h.comes("")
+		began := time.Now()
+		h.stop()
+		time.Sleep(silence / 2)
+		if io.WriteString(soon, forTheEnd); !soon.is200("hello") {
+			t.Errorf("who was connected hears %q", soon.heard)
+		}
+		time.Sleep(silence)
+		if !is(silent.left) || is(asks.left) {
+			t.Errorf("left: the silent one %v, the one who asks %v", is(silent.left), is(asks.left))
+		}
+		if io.WriteString(asks, forTheEnd[50:]); !asks.is200("hello") {
+			t.Errorf("who was asking hears %q", asks.heard)
+		}
+		if err := <-h.stopped; err != nil || time.Since(began) > 2*silence {
+			t.Errorf("stopped after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+func TestAStopLetsInWhoWaitsAtTheDoor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 1, 4*time.Second)
+		inside := h.comes(forTheEnd)
+		outside := h.comes(forTheEnd)
+		began := time.Now()
+		h.stop()
+		if err := <-h.stopped; err != nil || time.Since(began) >= 8*time.Second { // one after the other
+			t.Errorf("stopped after %v: %v", time.Since(began), err)
+		}
+		if !inside.is200("hello") || !outside.is200("hello") {
+			t.Errorf("they hear %q and %q", inside.heard, outside.heard)
+		}
+	})
+}
+
+func TestRoomFollowsTheMemory(t *testing.T) {
+	for name, c := range map[string]struct {
+		limit int64
+		want  int
+	}{
+		"a small container": {57 << 20, 202},
+		"twice that":        {115 << 20, 408},
+		"next to nothing":   {1 << 20, 16},
+		"no limit":          {math.MaxInt64, 4096},
+	} {
+		if got := Room(c.limit); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
