@@ -185,6 +185,18 @@ func (c *crowd) acknowledge(r *resident, g granted, kind string) {
 	r.changes = append(r.changes, of.is(kind))
 }
 
+// told counts the answers of a status so far.
+func (c *crowd) told(status int) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for kind, m := range c.counts {
+		if strings.HasSuffix(kind, fmt.Sprint(" ", status)) {
+			n += m
+		}
+	}
+	return n
+}
+
 type answered struct {
 	status int
 	grant  granted

@@ -23,6 +23,7 @@ type wire struct {
 	open     map[net.Conn]bool
 	accepted int
 	replies  int
+	struck   int // how often somebody met with the present mood
 }
 
 // A mood is what is wrong with a wire.
@@ -78,7 +79,7 @@ func (w *wire) listen() error {
 func (w *wire) is(m mood) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.mood = m
+	w.mood, w.struck = m, 0
 	close(w.changed)
 	w.changed = make(chan struct{})
 	switch {
@@ -87,11 +88,26 @@ func (w *wire) is(m mood) error {
 		w.listener = nil
 		for c := range w.open {
 			reset(c)
+			w.struck++
 		}
 	case m != refusing && w.listener == nil:
 		return w.listen()
 	}
 	return nil
+}
+
+// strikes counts how often somebody has met with the mood, or found the server gone,
+// since the mood came. A fault that struck nobody proves nothing.
+func (w *wire) strikes() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.struck
+}
+
+func (w *wire) strike() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.struck++
 }
 
 // reset closes a connection so that the other end reads an error and no end.
@@ -106,6 +122,7 @@ func reset(c net.Conn) {
 func (w *wire) carry(near net.Conn) {
 	far, err := net.Dial("tcp", w.to)
 	if err != nil {
+		w.strike()
 		reset(near)
 		return
 	}
@@ -141,9 +158,11 @@ func (w *wire) pump(from, to net.Conn, mute, reply bool) {
 			held = false
 			switch {
 			case m == stalled && mute:
+				w.strike()
 				<-changed
 				held = true // by the next mood
 			case m == slow && reply:
+				w.strike()
 				select {
 				case <-time.After(time.Second):
 				case <-changed:
@@ -151,6 +170,7 @@ func (w *wire) pump(from, to net.Conn, mute, reply bool) {
 			case m == cut && third:
 				to.Write(buffer[:n/2])
 				reset(to)
+				w.strike()
 				return
 			}
 		}
