@@ -66,7 +66,7 @@ type Config struct {
 	Time        uint32        // passes over that memory; 2
 	Concurrency int           // hashes at once; by CPU and memory limit
 	Wait        time.Duration // the longest wait for a turn; 800 ms
-	Queue       int           // how many may wait; as many as Wait can serve
+	Queue       int           // how many may wait; as many as Wait can serve, and none if negative
 	MemoryLimit int64         // bytes this process may use; GOMEMLIMIT and the cgroup are asked
 	Random      io.Reader     // where salts come from; crypto/rand
 }
