@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -12,8 +13,46 @@ import (
 	"testing"
 	"time"
 
+	"ticketing.com/auth/infra/e2e"
 	"ticketing.com/auth/shared/mongotest"
 )
+
+// TestMoreSignInsThanCanBeHashed is what of BenchmarkLoad can be said without a clock:
+// who is refused is told honestly, and nobody is left without an answer; some are served
+// all the same; the memory is that of the container; and who asks for the current user,
+// of a process of its own, is none of those who are refused.
+func TestMoreSignInsThanCanBeHashed(t *testing.T) {
+	settings := []string{"HASH_MEMORY_KIB=19456", "HASH_TIME=8", "SESSION_LIMIT=2", "GOMAXPROCS=1"}
+	s := start(t, mongotest.URI(t), append(settings, "GOMEMLIMIT=57MiB")...)
+	flooded := start(t, mongotest.Server(t).URI(), append(settings, "GOMEMLIMIT=115MiB")...)
+	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
+	g := grant(t, body)
+	flooded.post(t, "signup", "", credentials("ann@example.com"))
+	var flood, beside measured
+	var group sync.WaitGroup
+	group.Go(func() {
+		flood = offer(func() (*http.Request, error) { return signingIn(flooded.url("signin"), "ann@example.com") }, 100, 3*time.Second)
+	})
+	group.Go(func() {
+		beside = offer(func() (*http.Request, error) { return asking(s.url("currentuser"), g.Token) }, 20, 3*time.Second)
+	})
+	group.Wait()
+	t.Logf("\n%-20s %s\n%-20s %s\n%-20s %s", "", header, "sign-ins", flood, "current users", beside)
+	served, refused := flood.statuses[http.StatusOK], flood.statuses[http.StatusServiceUnavailable]
+	if served == 0 || refused == 0 || len(flood.statuses) > 2 || flood.unstarted+flood.curt > 0 {
+		t.Errorf("sign-ins: %v, %d of them refused without a word", flood.statuses, flood.curt)
+	}
+	if len(beside.statuses) != 1 || beside.statuses[http.StatusOK] == 0 {
+		t.Errorf("current users: %v", beside.statuses)
+	}
+	if runtime.GOOS == "linux" {
+		for name, p := range map[string]*e2e.Process{"signin": flooded.all["signin"], "currentuser": s.all["currentuser"]} {
+			if peak, container := p.Peak(t)>>20, map[string]int{"signin": 128, "currentuser": 64}[name]; peak > container {
+				t.Errorf("%s: %d MiB were resident, and its container has %d", name, peak, container)
+			}
+		}
+	}
+}
 
 // BenchmarkLoad puts more on the system than it can do and prints what becomes of it.
 // It runs for less than a minute, against processes of its own:
@@ -94,6 +133,7 @@ type measured struct {
 	statuses  map[int]int // 0: no answer
 	served    []time.Duration
 	refused   []time.Duration
+	curt      int // refusals that do not say why, or when to come again
 	unstarted int // there were a thousand already
 }
 
@@ -140,12 +180,13 @@ func offer(request func() (*http.Request, error), rate float64, lasts time.Durat
 		group.Go(func() {
 			defer func() { <-room }()
 			began := time.Now()
-			status := 0
+			status, honest := 0, false
 			if r, err := request(); err == nil {
 				if response, err := client.Do(r); err == nil {
-					io.Copy(io.Discard, response.Body)
+					body, _ := io.ReadAll(response.Body)
 					response.Body.Close()
 					status = response.StatusCode
+					honest = response.Header.Get("Retry-After") != "" && strings.HasPrefix(string(body), `{"errors":[{"message":"`)
 				}
 			}
 			took := time.Since(began)
@@ -157,6 +198,9 @@ func offer(request func() (*http.Request, error), rate float64, lasts time.Durat
 				m.served = append(m.served, took)
 			case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 				m.refused = append(m.refused, took)
+				if !honest {
+					m.curt++
+				}
 			}
 		})
 	}
