@@ -49,6 +49,10 @@ func TestEveryFunctionIsAServiceWithAnAccountOfItsOwn(t *testing.T) {
 		if accounts[e.Name] == "" || !strings.Contains(service, "serviceAccountName: "+e.Name+"\n") {
 			t.Errorf("%s has no account of its own", e.Name)
 		}
+		const none = "automountServiceAccountToken: false"
+		if !strings.Contains(accounts[e.Name], none) || !strings.Contains(service, none) {
+			t.Errorf("%s has a token for the API server", e.Name)
+		}
 		if !strings.Contains(service, "networking.knative.dev/visibility: cluster-local\n") {
 			t.Errorf("%s can be reached from outside", e.Name)
 		}
