@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -41,8 +42,10 @@ func Room(limit int64) int { return int(max(min(limit/3/perConnection, 4096), 16
 //
 // Where there is no room for one that comes, the one goes that has kept the server
 // waiting for the longest time: for its next request, or for the rest of this one. So
-// those who send slowly, or nothing, hold up nobody. One whose request has come whole
-// is never cut off; if all are such, who comes waits until the first is answered.
+// those who send slowly, or nothing, hold up nobody for long. One whose request has come
+// whole is never cut off, and none that the server has only not got round to reading; who
+// comes then waits until one is answered, and each that is answered is the last of its
+// connection.
 type connections struct {
 	net.Listener
 	room int
@@ -51,8 +54,14 @@ type connections struct {
 	changed  *sync.Cond // one is gone, or waits for its caller
 	open     map[*connection]bool
 	waiting  list.List // those that wait for their caller, the longest first
+	crowded  bool      // one is at the door
 	stopping bool
 }
+
+// patience is how long a caller may keep the server waiting while others are at the door:
+// a connection between two requests is about to be used again, and a body may be a packet
+// behind its head.
+const patience = 250 * time.Millisecond
 
 func newConnections(listener net.Listener, room int) *connections {
 	cs := &connections{Listener: listener, room: room, open: map[*connection]bool{}}
@@ -67,10 +76,12 @@ type connection struct {
 
 	// of.mu guards these
 	place  *list.Element // among those that wait; nil where it is the server's turn
+	since  time.Time     // when it came to that place
 	begun  bool          // something of the present request has come
 	served bool          // the first request has come to its handler
 
-	head head // whoever reads guards this, and there is one at a time
+	head  head        // whoever reads guards this, and there is one at a time
+	reads atomic.Bool // somebody waits for what is sent
 }
 
 type connectionOf struct{} // the key of a request's connection
@@ -91,7 +102,9 @@ func (cs *connections) serve(server *http.Server) error {
 	handler := server.Handler
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connectionOf{}).(*connection)
-		c.arrives(r.ContentLength == 0)
+		if c.arrives(r.ContentLength == 0) {
+			w.Header().Set("Connection", "close")
+		}
 		if r.ContentLength != 0 {
 			r.Body = &incoming{r.Body, r, c}
 		}
@@ -108,17 +121,36 @@ func (cs *connections) Accept() (net.Conn, error) {
 	}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	for shown := false; len(cs.open) >= cs.room && !cs.stopping; cs.changed.Wait() {
-		if longest := cs.waiting.Front(); longest != nil && !shown {
-			longest.Value.(*connection).Conn.Close()
-			cs.waiting.Remove(longest)
-			shown = true
-		}
+	for len(cs.open) >= cs.room && !cs.stopping {
+		cs.crowded = true
+		again := time.AfterFunc(cs.showOut(), cs.changed.Signal)
+		cs.changed.Wait()
+		again.Stop()
 	}
+	cs.crowded = false
 	c := &connection{Conn: conn, of: cs}
 	cs.open[c] = true
-	c.place = cs.waiting.PushBack(c)
+	c.waits()
 	return c, nil
+}
+
+// showOut closes the connection that has kept the server waiting for longest, and returns
+// when to look again.
+func (cs *connections) showOut() time.Duration {
+	for range cs.waiting.Len() {
+		longest := cs.waiting.Front().Value.(*connection)
+		if left := patience - time.Since(longest.since); left > 0 {
+			return left
+		}
+		if !longest.reads.Load() || unread(longest.Conn) {
+			longest.waits() // it is the server that is late
+			continue
+		}
+		longest.leavesLine()
+		longest.Conn.Close()
+		break
+	}
+	return patience
 }
 
 // stop lets in whoever is at the door, and nobody after that.
@@ -168,20 +200,21 @@ func (c *connection) begins() {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	if !c.begun && c.place != nil {
-		c.of.waiting.MoveToBack(c.place)
+		c.waits()
 	}
 	c.begun = true
 }
 
-// arrives: the headers have come, and perhaps all there is.
-func (c *connection) arrives(whole bool) {
-	c.head.ended = true
+// arrives: the headers have come, and perhaps all there is. It tells whether others are
+// at the door.
+func (c *connection) arrives(whole bool) (crowded bool) {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	c.served = true
 	if whole {
 		c.leavesLine()
 	}
+	return c.of.crowded
 }
 
 // isWhole: the body has come.
@@ -196,9 +229,8 @@ func (c *connection) rests() {
 	c.head = head{}
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
-	c.leavesLine()
 	c.begun = false
-	c.place = c.of.waiting.PushBack(c)
+	c.waits()
 	c.of.changed.Signal()
 }
 
@@ -211,10 +243,16 @@ func (c *connection) ends() {
 	c.of.changed.Signal()
 }
 
+// waits puts it behind all others that wait for their caller.
+func (c *connection) waits() {
+	c.leavesLine()
+	c.place, c.since = c.of.waiting.PushBack(c), time.Now()
+}
+
 // leavesLine takes it from those that wait for their caller, if it is one.
 func (c *connection) leavesLine() {
 	if c.place != nil {
-		c.of.waiting.Remove(c.place) // nothing, of one that was shown out
+		c.of.waiting.Remove(c.place)
 		c.place = nil
 	}
 }
@@ -226,7 +264,10 @@ func (c *connection) Read(p []byte) (int, error) {
 	n := 0
 	if !c.head.isTooLong() {
 		var err error
-		if n, err = c.Conn.Read(p[:min(len(p), sip)]); n == 0 || err != nil {
+		c.reads.Store(true)
+		n, err = c.Conn.Read(p[:min(len(p), sip)])
+		c.reads.Store(false)
+		if n == 0 || err != nil {
 			return n, err
 		}
 		c.begins()
@@ -254,7 +295,7 @@ func (c *connection) CloseWrite() error {
 type head struct {
 	lines int
 	fresh bool // at the start of a line that is not the first
-	ended bool // an empty line has come, or the handler has begun
+	ended bool // an empty line has come
 }
 
 func (h *head) grows(p []byte) {

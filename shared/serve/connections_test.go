@@ -191,6 +191,9 @@ func TestWhereThereIsNoRoomTheOneGoesThatWasWaitedForLongest(t *testing.T) {
 				if is(first.left) {
 					t.Fatal("somebody goes though there is room")
 				}
+				if time.Sleep(patience / 2); is(second.left) {
+					t.Error("somebody goes while nobody is at the door")
+				}
 				if last := h.comes(whole); !last.is200("hello") {
 					t.Errorf("the last one hears %q", last.heard)
 				}
@@ -210,9 +213,12 @@ func TestWhoBeginsARequestIsLastInLine(t *testing.T) {
 		rests := h.comes(whole)
 		silent := h.comes("")
 		io.WriteString(rests, bodiless)
-		h.comes(whole)
-		if is(rests.left) || !is(silent.left) {
-			t.Error("who has just begun is cut off")
+		last := h.comes(whole)
+		if is(rests.left) || is(silent.left) || last.is200("hello") {
+			t.Error("somebody is cut off at once")
+		}
+		if time.Sleep(patience + time.Millisecond); is(rests.left) || !is(silent.left) || !last.is200("hello") {
+			t.Error("who has begun last is cut off first")
 		}
 	})
 }
@@ -228,7 +234,7 @@ func TestWhoseRequestIsWholeIsNeverCutOff(t *testing.T) {
 		if time.Sleep(time.Second); one.is200("hello") || is(one.left) || is(two.left) || three.is200("hello") {
 			t.Error("there was room, or somebody made some")
 		}
-		time.Sleep(time.Second + time.Millisecond)
+		time.Sleep(time.Second + patience + time.Millisecond)
 		if !one.is200("hello") || !is(one.left) || is(two.left) { // it rests, and so it goes
 			t.Errorf("the first hears %q", one.heard)
 		}
@@ -237,6 +243,72 @@ func TestWhoseRequestIsWholeIsNeverCutOff(t *testing.T) {
 			t.Errorf("the others hear %q and %q", two.heard, three.heard)
 		}
 	})
+}
+
+// Nobody who is just sending the next request is cut off for those at the door: it is
+// answered, and told that this was the last.
+func TestWhoIsAnsweredWhileOthersAreAtTheDoorGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 1, 0)
+		defer h.end()
+		inside := h.comes(whole)
+		outside := h.comes(whole)
+		if time.Sleep(patience / 2); is(inside.left) || outside.is200("hello") {
+			t.Error("there was room, or somebody made some")
+		}
+		io.WriteString(inside, whole)
+		if !is(inside.left) || strings.Count(inside.heard.String(), "200 OK") != 2 || strings.Count(inside.heard.String(), "Connection: close") != 1 {
+			t.Errorf("who was inside hears %q", inside.heard)
+		}
+		if !outside.is200("hello") {
+			t.Errorf("who was outside hears %q", outside.heard)
+		}
+	})
+}
+
+// On a machine that has too much to do, requests lie there unread.
+func TestWhoWasOnlyNotReadYetIsNotCutOff(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	cs := newConnections(listener, 2)
+	var far [2]net.Conn
+	for i := range far {
+		if far[i], err = net.Dial("tcp", listener.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		defer far[i].Close()
+		if _, err := cs.Accept(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	line := func() (all []*connection) {
+		for e := cs.waiting.Front(); e != nil; e = e.Next() {
+			all = append(all, e.Value.(*connection))
+		}
+		return all
+	}
+	first, second := line()[0], line()[1]
+	first.since, second.since = time.Time{}, time.Time{}
+	if cs.showOut(); len(line()) != 2 {
+		t.Error("one is shown out that nobody has begun to read")
+	}
+	first.since, second.since = time.Time{}, time.Time{}
+	first.reads.Store(true)
+	second.reads.Store(true)
+	io.WriteString(far[0], "x")
+	for deadline := time.Now().Add(10 * time.Second); !unread(first.Conn); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Skip("what has come and is not read cannot be told here")
+		}
+	}
+	cs.showOut()
+	if left := line(); len(left) != 1 || left[0] != first {
+		t.Error("it is not the one who has sent nothing")
+	}
+	first.Close()
 }
 
 // A stop waits for who has begun to ask, and not for who is only there.
