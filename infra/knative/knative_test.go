@@ -32,7 +32,7 @@ func rendered(t *testing.T, render func([]endpoint.Endpoint) ([]byte, error)) st
 // documents returns the manifests of a kind, by name.
 func documents(manifests, kind string) map[string]string {
 	found := map[string]string{}
-	name := regexp.MustCompile(`(?m)^  name: (\S+)$`)
+	name := regexp.MustCompile(`(?m)^  name: (\S+)`)
 	for document := range strings.SplitSeq(manifests, "\n---\n") {
 		if strings.Contains(document, "\nkind: "+kind+"\n") {
 			found[name.FindStringSubmatch(document)[1]] = document
