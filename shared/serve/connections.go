@@ -86,7 +86,9 @@ type connection struct {
 
 type connectionOf struct{} // the key of a request's connection
 
-// serve makes a server tell of its connections.
+// serve makes a server tell of its connections. What a caller still sends when it is
+// refused is taken in, for as long as farewell: closed with something unread, a connection
+// is reset, and the answer may be lost with it.
 func (cs *connections) serve(server *http.Server) error {
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, connectionOf{}, c)
@@ -105,10 +107,17 @@ func (cs *connections) serve(server *http.Server) error {
 		if c.arrives(r.ContentLength == 0) {
 			w.Header().Set("Connection", "close")
 		}
-		if r.ContentLength != 0 {
-			r.Body = &incoming{r.Body, r, c}
+		if r.ContentLength == 0 {
+			handler.ServeHTTP(w, r)
+			return
 		}
+		body := &incoming{r.Body, r, c}
+		r.Body = body
 		handler.ServeHTTP(w, r)
+		if r.Close { // else net/http does the same by itself
+			http.NewResponseController(w).Flush()
+			io.CopyN(io.Discard, body, 256<<10)
+		}
 	})
 	return server.Serve(cs)
 }

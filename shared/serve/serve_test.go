@@ -251,6 +251,35 @@ func TestARefusalThatReadsNoBodyClosesTheConnection(t *testing.T) {
 	}
 }
 
+// One who says that the request is the last is no different: the answer is not lost to a
+// reset, however much is still on its way.
+func TestWhoIsRefusedWhileSendingMaySendTheRest(t *testing.T) {
+	address := listen(t)
+	for _, connection := range []string{"close", "keep-alive"} {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20000\r\nConnection: %s\r\n\r\n", connection)
+		r := bufio.NewReader(c)
+		answer, err := http.ReadResponse(r, nil)
+		if err != nil || answer.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Fatal(answer, err)
+		}
+		io.Copy(io.Discard, answer.Body)
+		for range 20 {
+			if _, err := io.WriteString(c, strings.Repeat(" ", 1000)); err != nil {
+				t.Errorf("%s: %v", connection, err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("%s: %v", connection, err)
+		}
+	}
+}
+
 func TestAWholeBodyKeepsTheConnection(t *testing.T) {
 	server := httptest.NewServer(serve.Handler(wiring(io.Discard, nil), echo(nil)))
 	defer server.Close()
