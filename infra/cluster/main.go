@@ -55,7 +55,7 @@ const usage = `usage: cluster up|status|cold|down [-dir DIR] [flags]
   status   say whether it is up, and how to reach it
   cold     measure calls that find their function asleep, beside a bare server
              -times 20
-             -with NAME=VALUE   and currentuser with another setting
+             -with NAME=VALUE   and currentuser with another setting, or request (cpu=500m)
   down     end it and remove all it has left
 
   -dir DIR   where the cluster keeps its files (/var/lib/ticketing-auth-cluster)

@@ -67,7 +67,8 @@ func orders(n int) (rounds [][]int) {
 }
 
 // Measure puts all functions to sleep and calls each, as many times as are asked for,
-// and prints a table. With a setting (NAME=VALUE) it measures currentuser with that too.
+// and prints a table. With a setting (NAME=VALUE) it measures currentuser with that too;
+// cpu=500m is no setting but what the pod asks for.
 func Measure(ctx context.Context, n node.Node, times int, setting string, say func(string), table io.Writer) error {
 	if times < 1 {
 		return errors.New("-times: at least once")
@@ -95,6 +96,12 @@ func Measure(ctx context.Context, n node.Node, times int, setting string, say fu
 		remove, err := beside(ctx, n, c.function, func(container map[string]any) {
 			if c == hello {
 				container["image"] = program
+				return
+			}
+			if name == "cpu" {
+				resources, _ := container["resources"].(map[string]any)
+				requests, _ := resources["requests"].(map[string]any)
+				requests[name] = value
 				return
 			}
 			settings, _ := container["env"].([]any)
