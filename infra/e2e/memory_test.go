@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -22,21 +23,31 @@ func TestAThousandCallersDoNotFillTheMemory(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("how much memory a process has, only Linux says here")
 	}
-	env := append(start(t, mongotest.URI(t)).env["refresh"], "GOMEMLIMIT=57MiB")
-	const request = "POST /api/users/refresh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 16000\r\n"
-	for name, sent := range map[string]string{
-		"many short lines":      request + shortLines(15<<10-len(request)),
-		"a hundred short lines": request + shortLines(500) + "\r\n",
-		"one long line":         request + "X: " + strings.Repeat("x", 15<<10),
-		"a long URI":            "POST /" + strings.Repeat("%41", 5<<10) + " HTTP/1.1\r\n",
-		"all but the end":       request + "X: " + strings.Repeat("x", 15<<10) + "\r\n\r\n" + `{"refreshToken":"` + strings.Repeat("x", 15<<10),
+	env := start(t, mongotest.URI(t)).env
+	const (
+		request = "POST /api/users/refresh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 16000\r\n"
+		refused = "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+		event   = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/cloudevents+json\r\nContent-Length: 65000\r\n"
+	)
+	for name, c := range map[string]struct {
+		function    string
+		first, sent string // sent is sent when the first is answered
+	}{
+		"many short lines":         {"refresh", "", request + shortLines(15<<10-len(request))},
+		"a hundred short lines":    {"refresh", "", request + shortLines(500) + "\r\n"},
+		"many behind empty lines":  {"refresh", refused, "\n\n" + request + shortLines(15<<10-len(request))},
+		"one long line":            {"refresh", "", request + "X: " + strings.Repeat("x", 15<<10)},
+		"a long URI":               {"refresh", "", "POST /" + strings.Repeat("%41", 5<<10) + " HTTP/1.1\r\n"},
+		"all but the end":          {"refresh", "", request + "X: " + strings.Repeat("x", 15<<10) + "\r\n\r\n" + `{"refreshToken":"` + strings.Repeat("x", 15<<10)},
+		"all but an event's end":   {"signout", "", event + "X: " + strings.Repeat("x", 15<<10) + "\r\n\r\n" + `{"data":"` + strings.Repeat("x", 64<<10)},
+		"many events, none is one": {"signout", "", event + "\r\n" + `{"data":[` + strings.Repeat("{},", 65000/3)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := e2e.Start(t, "refresh", env...)
-			leave := crowdIn(t, p.URL, 1000, sent)
+			p := e2e.Start(t, c.function, append(env[c.function], "GOMEMLIMIT=57MiB", "EVENTS=on")...)
+			leave := crowdIn(t, p.URL, 1000, c.first, c.sent)
 			defer leave()
 			for range 20 {
-				status, _, body, err := e2e.Call(t.Context(), http.MethodPost, p.URL+"/api/users/refresh", "", `{"refreshToken":"nobody's"}`)
+				status, _, body, err := e2e.Call(t.Context(), http.MethodPost, p.URL+"/api/users/"+c.function, "", `{"refreshToken":"nobody's"}`)
 				if err != nil || status != http.StatusUnauthorized {
 					t.Fatalf("%d %s %v", status, body, err)
 				}
@@ -58,8 +69,9 @@ func shortLines(length int) string {
 	return b.String()[:length]
 }
 
-// crowdIn has callers connect, send, and wait, and then leave.
-func crowdIn(t *testing.T, url string, callers int, sent string) (leave func()) {
+// crowdIn has callers connect, send, hear an answer if that is a whole request, send more,
+// and wait, and then leave.
+func crowdIn(t *testing.T, url string, callers int, first, sent string) (leave func()) {
 	t.Helper()
 	var group sync.WaitGroup
 	there := make(chan net.Conn, callers)
@@ -71,6 +83,12 @@ func crowdIn(t *testing.T, url string, callers int, sent string) (leave func()) 
 				return
 			}
 			c.SetDeadline(time.Now().Add(10 * time.Second))
+			if first != "" {
+				io.WriteString(c, first)
+				if answer, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil { // or it is cut off
+					io.Copy(io.Discard, answer.Body)
+				}
+			}
 			io.WriteString(c, sent) // some are cut off before they have said it all
 			there <- c
 		})

@@ -25,8 +25,9 @@ const (
 	maxLines = 100
 
 	// perConnection is the most that a connection can hold: its buffers and stacks,
-	// its headers and what is read out of them, its body. infra/e2e measures what a
-	// process has of a thousand.
+	// its headers and what is read out of them, its body. Only an event's may be larger,
+	// which come from within. infra/e2e measures what a process has of a thousand, of
+	// either kind.
 	perConnection = 96 << 10
 
 	// sip is how much is read at once. What is read beyond the end of a request may be
@@ -41,11 +42,11 @@ func Room(limit int64) int { return int(max(min(limit/3/perConnection, 4096), 16
 // connections are those that a server has open. They know whom the server waits for.
 //
 // Where there is no room for one that comes, the one goes that has kept the server
-// waiting for the longest time: for its next request, or for the rest of this one. So
-// those who send slowly, or nothing, hold up nobody for long. One whose request has come
-// whole is never cut off, and none that the server has only not got round to reading; who
-// comes then waits until one is answered, and each that is answered is the last of its
-// connection.
+// waiting for the longest time: for its next request, for the rest of this one, or for
+// its reading of the answer. So those who send or read slowly, or not at all, hold up
+// nobody for long. One whose request has come whole is not cut off before it is answered,
+// nor one that the server has only not got round to reading; who comes then waits until
+// one is answered, and each that is answered is the last of its connection.
 type connections struct {
 	net.Listener
 	room int
@@ -78,10 +79,13 @@ type connection struct {
 	place  *list.Element // among those that wait; nil where it is the server's turn
 	since  time.Time     // when it came to that place
 	begun  bool          // something of the present request has come
+	writes bool          // the answer is being sent, which takes long where it is not read
 	served bool          // the first request has come to its handler
 
 	head  head        // whoever reads guards this, and there is one at a time
 	reads atomic.Bool // somebody waits for what is sent
+
+	writeBy time.Time // the deadline of the whole answer; whoever writes guards this
 }
 
 type connectionOf struct{} // the key of a request's connection
@@ -111,6 +115,7 @@ func (cs *connections) serve(server *http.Server) error {
 			handler.ServeHTTP(w, r)
 			return
 		}
+		c.head.ended = true // what comes is no header, though the end of them may have come before they were counted
 		body := &incoming{r.Body, r, c}
 		r.Body = body
 		handler.ServeHTTP(w, r)
@@ -132,7 +137,11 @@ func (cs *connections) Accept() (net.Conn, error) {
 	defer cs.mu.Unlock()
 	for len(cs.open) >= cs.room && !cs.stopping {
 		cs.crowded = true
-		again := time.AfterFunc(cs.showOut(), cs.changed.Signal)
+		again := time.AfterFunc(cs.showOut(), func() {
+			cs.mu.Lock() // a signal before Wait is one that nobody hears
+			defer cs.mu.Unlock()
+			cs.changed.Signal()
+		})
 		cs.changed.Wait()
 		again.Stop()
 	}
@@ -151,8 +160,8 @@ func (cs *connections) showOut() time.Duration {
 		if left := patience - time.Since(longest.since); left > 0 {
 			return left
 		}
-		if !longest.reads.Load() || unread(longest.Conn) {
-			longest.waits() // it is the server that is late
+		if !longest.writes && longest.isLate() {
+			longest.waits()
 			continue
 		}
 		longest.leavesLine()
@@ -161,6 +170,10 @@ func (cs *connections) showOut() time.Duration {
 	}
 	return patience
 }
+
+// isLate tells whether it is the server that has not yet got round to reading, and not the
+// caller that keeps it waiting.
+func (c *connection) isLate() bool { return !c.reads.Load() || unread(c.Conn) }
 
 // stop lets in whoever is at the door, and nobody after that.
 func (cs *connections) stop() {
@@ -197,7 +210,7 @@ func (cs *connections) unserved(cut bool) (left int) {
 			continue
 		}
 		left++
-		if cut && !c.begun {
+		if cut && !c.begun && !c.isLate() {
 			c.Conn.Close()
 		}
 	}
@@ -214,16 +227,16 @@ func (c *connection) begins() {
 	c.begun = true
 }
 
-// arrives: the headers have come, and perhaps all there is. It tells whether others are
-// at the door.
-func (c *connection) arrives(whole bool) (crowded bool) {
+// arrives: the headers have come, and perhaps all there is. It tells whether this request
+// is to be the last: others are at the door, or the server stops.
+func (c *connection) arrives(whole bool) (last bool) {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	c.served = true
 	if whole {
 		c.leavesLine()
 	}
-	return c.of.crowded
+	return c.of.crowded || c.of.stopping
 }
 
 // isWhole: the body has come.
@@ -291,6 +304,52 @@ func (c *connection) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// piece is what a caller must have taken of an answer within inputTime to get more of it.
+const piece = 16 << 10
+
+// Write implements net.Conn. A caller that does not read waits in line like those who do
+// not send.
+func (c *connection) Write(p []byte) (n int, err error) {
+	wasInLine := c.writesBegin()
+	defer c.writesEnd(wasInLine)
+	for {
+		by := time.Now().Add(inputTime)
+		if !c.writeBy.IsZero() && c.writeBy.Before(by) {
+			by = c.writeBy
+		}
+		if err := c.Conn.SetWriteDeadline(by); err != nil {
+			return n, err
+		}
+		m, err := c.Conn.Write(p[n:min(len(p), n+piece)])
+		if n += m; err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+func (c *connection) writesBegin() (wasInLine bool) {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	wasInLine, c.writes = c.place != nil, true
+	c.waits()
+	return wasInLine
+}
+
+func (c *connection) writesEnd(wasInLine bool) {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.writes = false
+	if !wasInLine {
+		c.leavesLine()
+	}
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *connection) SetWriteDeadline(t time.Time) error {
+	c.writeBy = t
+	return c.Conn.SetWriteDeadline(t)
+}
+
 // CloseWrite is how net/http lets a caller read an answer before the connection goes.
 func (c *connection) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
@@ -302,6 +361,7 @@ func (c *connection) CloseWrite() error {
 // A head is what is known of the headers of a request while they come: nothing but how
 // many lines they have. It is no second reading of them: it lets nothing in.
 type head struct {
+	begun bool // empty lines before a request are none of it (RFC 9112 §2.2)
 	lines int
 	fresh bool // at the start of a line that is not the first
 	ended bool // an empty line has come
@@ -312,13 +372,14 @@ func (h *head) grows(p []byte) {
 		switch {
 		case h.ended || h.isTooLong():
 			return
+		case !h.begun && (b == '\r' || b == '\n'):
 		case b == '\n' && h.fresh:
 			h.ended = true
 		case b == '\n':
 			h.lines++
 			h.fresh = true
 		case b != '\r':
-			h.fresh = false
+			h.begun, h.fresh = true, false
 		}
 	}
 }

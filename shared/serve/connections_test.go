@@ -177,6 +177,54 @@ func TestWhoSendsSlowlyIsCutOffInFiveSeconds(t *testing.T) {
 	}
 }
 
+// Who asks and asks, and reads no answer.
+func TestWhoDoesNotReadIsCutOff(t *testing.T) {
+	deaf := func(h *house) *guest {
+		near, far := net.Pipe() // it has no buffer: nothing that is not read is sent
+		g := &guest{Conn: near, left: make(chan struct{})}
+		go func() {
+			h.calls <- far
+			io.WriteString(near, without)
+			<-h.t.Context().Done()
+		}()
+		go func() { // whether the other end is closed, a write tells without reading
+			for {
+				time.Sleep(10 * time.Millisecond)
+				near.SetWriteDeadline(time.Now().Add(time.Millisecond))
+				if _, err := near.Write([]byte("G")); err == io.ErrClosedPipe {
+					close(g.left)
+					return
+				}
+			}
+		}()
+		synctest.Wait()
+		return g
+	}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 10, 0)
+		defer h.end()
+		g := deaf(h)
+		if time.Sleep(inputTime - 20*time.Millisecond); is(g.left) {
+			t.Error("is cut off early")
+		}
+		if time.Sleep(farewell + time.Second); !is(g.left) {
+			t.Errorf("is there after %v", inputTime+farewell)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2, 0)
+		defer h.end()
+		first, second := deaf(h), deaf(h)
+		time.Sleep(patience)
+		if honest := h.comes(whole); !honest.is200("hello") {
+			t.Errorf("who comes hears %q", honest.heard)
+		}
+		if time.Sleep(20 * time.Millisecond); !is(first.left) && !is(second.left) {
+			t.Error("nobody went")
+		}
+	})
+}
+
 func TestWhereThereIsNoRoomTheOneGoesThatWasWaitedForLongest(t *testing.T) {
 	for name, says := range map[string]string{
 		"who has said nothing": "", "who has not ended the headers": headless, "who holds the body back": bodiless, "who rests": whole,
@@ -365,4 +413,63 @@ func TestRoomFollowsTheMemory(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
+}
+
+func TestLinesAreCountedOfEachHead(t *testing.T) {
+	lines := strings.Repeat("a:\r\n", 200)
+	for name, c := range map[string]struct {
+		says string
+		want bool
+	}{
+		"a head":                          {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", false},
+		"too many lines":                  {"GET / HTTP/1.1\r\n" + lines, true},
+		"too many behind one empty line":  {"\r\nGET / HTTP/1.1\r\n" + lines, true},
+		"too many behind two empty lines": {"\n\nGET / HTTP/1.1\r\n" + lines, true},
+		"what comes behind the head":      {"GET / HTTP/1.1\r\n\r\n" + lines, false},
+	} {
+		for _, piece := range []int{1, 7, 4096} {
+			var h head
+			for rest := []byte(c.says); len(rest) > 0; rest = rest[min(piece, len(rest)):] {
+				h.grows(rest[:min(piece, len(rest))])
+			}
+			if h.isTooLong() != c.want {
+				t.Errorf("%s, in pieces of %d: %v", name, piece, h.isTooLong())
+			}
+		}
+	}
+}
+
+// A head that came along with the request before it was not counted to its end, and the
+// body behind it is no part of it.
+func TestABodyBehindAnotherRequestIsNotCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2, 0)
+		defer h.end()
+		body := strings.Repeat("\n", 3000)
+		g := h.comes("%sPOST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", without, len(body), body)
+		if !is(g.left) {
+			t.Fatal("the second is not answered")
+		}
+		if got := g.heard.String(); strings.Count(got, "200 OK") != 2 || !strings.Contains(got, "bb8\r\n"+body+"\r\n0\r\n") {
+			t.Errorf("it hears %.300q", got)
+		}
+	})
+}
+
+// Once it stops, an answer is the last of its connection: net/http would drop the next
+// request without one.
+func TestAnAnswerDuringAStopIsTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 10, 0)
+		soon, silent := h.comes(""), h.comes("")
+		h.stop()
+		time.Sleep(silence / 2)
+		io.WriteString(soon, whole)
+		if !is(soon.left) || !soon.is200("hello") || !strings.Contains(soon.heard.String(), "Connection: close") {
+			t.Errorf("it hears %q", soon.heard)
+		}
+		if <-h.stopped; !is(silent.left) {
+			t.Error("the silent one is there")
+		}
+	})
 }

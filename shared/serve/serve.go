@@ -37,9 +37,8 @@ const (
 // form is one packet.
 const inputTime = 5 * time.Second
 
-// grace is how long a stop waits for requests that have begun: the longest has
-// inputTime and then its budget, 25 s for the relay. Kubernetes and Knative grant
-// 30 s.
+// grace is how long a stop waits for requests that have begun, of which the relay's are
+// the longest: 25 s from when they have come. Kubernetes and Knative grant 30 s.
 const grace = 28 * time.Second
 
 // Main runs a process that serves the given endpoints, from the environment
