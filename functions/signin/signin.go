@@ -84,6 +84,9 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 	}
 	try := s.throttle.Begin(ctx, in.Caller, string(in.address))
 	defer try.End()
+	if err := try.Full(); err != nil {
+		return session.Grant{}, err
+	}
 	for range tries {
 		account, rehash, err := s.verify(ctx, in, try)
 		if err != nil {

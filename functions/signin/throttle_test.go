@@ -276,6 +276,23 @@ func TestTheAddressIsThrottled(t *testing.T) {
 	})
 }
 
+// A flood that goes on though it is told to come back asks the database for nothing.
+func TestAFloodFromAFullAddressCostsTheDatabaseNothing(t *testing.T) {
+	tap := mongotest.NewTap(t)
+	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI)
+	for i := range 100 {
+		fail(t, b, 1, stranger, fmt.Sprint("u", i/5))
+	}
+	answers(t, b, "the first too many", http.StatusTooManyRequests, attempt(stranger, "ann", secret))
+	tap.Commands()
+	for range 20 {
+		answers(t, b, "another", http.StatusTooManyRequests, attempt(stranger, "ann", secret))
+	}
+	if got := tap.Commands(); got != "" {
+		t.Errorf("asked was %s", got)
+	}
+}
+
 func TestANetworkOfIPv6IsOneAddress(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint)
 	for i := range 100 {

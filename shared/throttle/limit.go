@@ -86,15 +86,15 @@ func (t *Throttle) admit(ctx context.Context, l Limit, subject string) (id strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	weight := cmp.Or(l.weight, 1)
 	for range 2 {
 		now := t.clock.now()
 		end := l.end(now)
-		refused := fault.Limited(l.Name, l.Quota, l.Window, end.Sub(now))
-		id = fmt.Sprintf("%s:%s:%d", l.Name, digest(subject), end.Unix())
-		if t.isFull(id, now) {
+		var refused error
+		if id, refused = t.current(l, subject, now); t.isFull(id, now) {
 			return "", refused
 		}
-		n, err := t.add(ctx, id, cmp.Or(l.weight, 1), end.Add(l.Window)) // later than it ends: a count that began at its end goes on
+		n, err := t.add(ctx, id, weight, end.Add(l.Window)) // later than it ends: a count that began at its end goes on
 		switch {
 		case err != nil:
 			t.log.WarnContext(ctx, "a request was not counted", "limit", l.Name, "error", err)
@@ -102,12 +102,36 @@ func (t *Throttle) admit(ctx context.Context, l Limit, subject string) (id strin
 		case !l.end(t.clock.now()).Equal(end):
 		case n > l.Quota:
 			t.setFull(id, now)
+			// it was asked for, and not had: or sign-ins at once, each of which may yet turn
+			// out to be right, would use up the limit by being refused
+			if err := t.take(ctx, id, weight); err != nil {
+				t.log.WarnContext(ctx, "a count was not settled", "error", err)
+			}
 			return "", refused
 		default:
 			return id, nil
 		}
 	}
 	return id, nil
+}
+
+// current names the count of a subject in the window that is now, and says how one is
+// refused whose count has come to the limit.
+func (t *Throttle) current(l Limit, subject string, now time.Time) (id string, refused error) {
+	end := l.end(now)
+	return fmt.Sprintf("%s:%s:%d", l.Name, digest(subject), end.Unix()), fault.Limited(l.Name, l.Quota, l.Window, end.Sub(now))
+}
+
+// believedFull is the refusal of a request whose limit is believed to be used up. It asks nobody.
+func (t *Throttle) believedFull(l Limit, subject string) error {
+	if t.off || t.blind {
+		return nil
+	}
+	now := t.clock.now()
+	if id, refused := t.current(l, subject, now); t.isFull(id, now) {
+		return refused
+	}
+	return nil
 }
 
 // end returns when the window of a moment is over.
