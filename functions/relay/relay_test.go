@@ -22,11 +22,11 @@ func wake() event.Event {
 func away(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }
 
 // bench returns a relay whose sink was away while so many users signed up.
-func bench(t *testing.T, users int) (*endpointtest.Bench, *endpointtest.Sink) {
+func bench(t *testing.T, users int, settings ...string) (*endpointtest.Bench, *endpointtest.Sink) {
 	t.Helper()
 	sink := endpointtest.NewSink(t)
 	sink.Answer(away)
-	b := endpointtest.New(t, relay.Endpoint, "EVENTS=on", sink.Setting())
+	b := endpointtest.New(t, relay.Endpoint, append(settings, "EVENTS=on", sink.Setting())...)
 	for i := range users {
 		b.Clock.Advance(time.Second)
 		b.Given(t, email(i), "a password")
@@ -156,6 +156,22 @@ func TestTheOutboxOfAUserIsBounded(t *testing.T) {
 		t.Error("what was dropped is not logged")
 	}
 	sink.Answer(nil)
+	b.Deliver(t, endpointtest.Binary, wake())
+	b.OutboxIs(t, email(0), 0)
+}
+
+// What the sink has just taken does not wait, and makes nothing give way.
+func TestAnEventThatWasTakenMakesNoneGiveWay(t *testing.T) {
+	b, sink := bench(t, 1, "SESSION_LIMIT=100")
+	for range 49 { // and signedup: fifty wait
+		b.Clock.Advance(time.Second)
+		b.OpenSession(t, email(0))
+	}
+	sink.Answer(nil)
+	b.OpenSession(t, email(0))
+	if strings.Contains(b.Logs(), "event dropped") {
+		t.Error("one is dropped")
+	}
 	b.Deliver(t, endpointtest.Binary, wake())
 	b.OutboxIs(t, email(0), 0)
 }

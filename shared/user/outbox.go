@@ -141,14 +141,14 @@ func (w *window) close() {
 }
 
 // deliver sends the events of a change while its caller still waits, in the window
-// of its request. It fails nobody: what is not taken now stays for the relay.
-func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection, e *events) {
+// of its request, and returns those that were taken. It fails nobody: what is not taken
+// now stays for the relay.
+func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection, e *events) (taken []event.Event) {
 	if len(e.all) == 0 || w.begin().Err() != nil {
-		return
+		return nil
 	}
-	taken, _ := o.send(w.begin(), e.all)
-	if len(taken) == 0 {
-		return
+	if taken, _ = o.send(w.begin(), e.all); len(taken) == 0 {
+		return nil
 	}
 	if len(taken) == len(e.all) {
 		// nearly always these were the only ones: then all traces of them go at once
@@ -157,10 +157,11 @@ func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection
 			bson.D{{Key: "$unset", Value: bson.D{{Key: "events", Value: ""}, {Key: "undelivered", Value: ""}}}})
 		if err != nil || result.MatchedCount == 1 {
 			o.noteLost(ctx, err)
-			return
+			return taken
 		}
 	}
 	o.noteLost(ctx, forget(ctx, users, e.of, taken))
+	return taken
 }
 
 // send sends events, the oldest first, and returns those that were taken. It passes
@@ -209,8 +210,12 @@ func (o *outbox) noteLost(ctx context.Context, err error) {
 	}
 }
 
-// trim drops the oldest events over the limit from an account as a sign-in left it.
-func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a Account) {
+// trim drops the oldest events over the limit from an account as a sign-in left it, but
+// for those that were taken since.
+func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a Account, taken []event.Event) {
+	for _, e := range taken {
+		delete(a.Events, e.ID)
+	}
 	if o.sink == nil || len(a.Events) <= outboxLimit {
 		return
 	}

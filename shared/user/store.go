@@ -174,8 +174,8 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	}
 	w := s.outbox.window(ctx)
 	defer w.close()
-	s.outbox.deliver(ctx, w, users, events)
-	s.outbox.trim(ctx, users, after)
+	taken := s.outbox.deliver(ctx, w, users, events)
+	s.outbox.trim(ctx, users, after, taken)
 	for _, sid := range after.surplus(s.sessions, open.ID) {
 		if err := s.end(ctx, w, bson.D{{Key: "_id", Value: a.ID}}, a.ID, sid, event.Displaced); err != nil {
 			s.outbox.log.WarnContext(ctx, "a session over the limit lives on until the next sign-in", "error", err)
@@ -199,8 +199,9 @@ func update(set, unset, more bson.D, events *events) bson.D {
 
 // Session returns the user of a live session, or ErrEnded.
 //
-// It reads from the primary: a sign-out that was acknowledged is seen by every
-// read after it.
+// It reads from the primary, with concern majority: a sign-out that was acknowledged is
+// seen by every read after it. The exception is a primary that was just replaced and has
+// not noticed, for some seconds; a linearizable read would cost all others a write's time.
 func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (User, error) {
 	users, err := s.users(ctx)
 	if err != nil {
