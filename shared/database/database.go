@@ -124,12 +124,23 @@ func checkURI(uri string) error {
 	switch {
 	case err != nil:
 		return errors.New("is not a connection string (mongodb://host[:port]/database)")
+	case weakens(cs):
+		return errors.New("asks for less than is needed: what was acknowledged must not be lost, and a sign-out must be seen (w=majority, journal, readConcernLevel=majority, readPreference=primary)")
 	case strings.ContainsAny(cs.Database, `/\. "$*<>:|?`):
 		return errors.New("names a database that MongoDB does not allow")
 	case !isSRV(uri) && clientOptions(uri).Validate() != nil: // of the other kind this would ask the DNS
 		return errors.New("has an option or a host that the driver does not accept")
 	}
 	return nil
+}
+
+// weakens tells whether a connection string takes back what clientOptions ask for.
+func weakens(cs *connstring.ConnString) bool {
+	w := cs.WString != "" && cs.WString != "majority" || cs.WNumberSet
+	journal := cs.JSet && !cs.J
+	concern := cs.ReadConcernLevel != "" && cs.ReadConcernLevel != "majority" && cs.ReadConcernLevel != "linearizable"
+	preference := cs.ReadPreference != "" && !strings.EqualFold(cs.ReadPreference, "primary")
+	return w || journal || concern || preference
 }
 
 // databaseName is the path of a connection string that was checked.
