@@ -40,6 +40,12 @@ import (
 func main() {
 	// A plain su leaves these out, and the node's programs look for others there.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	// The cluster is at the end of no proxy.
+	for _, name := range []string{"NO_PROXY", "no_proxy"} {
+		os.Setenv(name, strings.TrimPrefix(os.Getenv(name)+",", ",")+node.NoProxy)
+	}
+	// Whoever reads what is said may be gone, as tee is after Ctrl-C, before the cluster is.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	// A second signal meets the default handling.
 	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, restore)
@@ -55,7 +61,8 @@ const usage = `usage: cluster up|status|cold|down [-dir DIR] [flags]
   status   say whether it is up, and how to reach it
   cold     measure calls that find their function asleep, beside a bare server
              -times 20
-             -with NAME=VALUE   and currentuser with another setting, or request (cpu=500m)
+             -with NAME=VALUE   and currentuser with another setting, request (cpu=500m),
+                                or number of layers (layers=12); can be given again
   down     end it and remove all it has left
 
   -dir DIR   where the cluster keeps its files (/var/lib/ticketing-auth-cluster)
@@ -83,7 +90,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		flags.BoolVar(&c.bare, "bare", false, "")
 	case "cold":
 		flags.IntVar(&c.times, "times", 20, "")
-		flags.StringVar(&c.with, "with", "", "")
+		flags.Func("with", "", func(change string) error { c.with = append(c.with, change); return nil })
 	case "help", "-h", "-help", "--help":
 		io.WriteString(stdout, usage)
 		return 0
@@ -126,7 +133,7 @@ type cluster struct {
 	node           node.Node
 	install, bare  bool
 	times          int
-	with           string
+	with           []string
 	stdout, stderr io.Writer
 	began          time.Time
 }
@@ -142,6 +149,9 @@ func (c *cluster) up(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	if _, err := c.node.State(); err != nil { // which is to be known before all is built
+		return err
+	}
 	if err := node.Needs(ctx, c.install, c.stderr); err != nil {
 		return err
 	}
@@ -175,8 +185,11 @@ func (c *cluster) up(ctx context.Context) error {
 		} else {
 			c.explain()
 		}
-		c.say("Everything is taken down.")
-		return errors.Join(err, running.Stop())
+		stopped := running.Stop()
+		if stopped == nil {
+			c.say("Everything is taken down.")
+		}
+		return errors.Join(err, stopped)
 	}
 	if err := running.Leave(); err != nil {
 		return errors.Join(err, running.Stop())
@@ -248,7 +261,7 @@ func (c *cluster) down(context.Context) error { // an interrupted down would be 
 		return err
 	}
 	defer unlock()
-	return c.node.Stop()
+	return errors.Join(c.node.Stop(), node.FinishInstall())
 }
 
 func (c *cluster) status(context.Context) error {
@@ -263,6 +276,11 @@ func (c *cluster) cold(ctx context.Context) error {
 	if err := c.isUp(); err != nil {
 		return err
 	}
+	unlock, err := node.Lock() // up would change what is measured
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return cold.Measure(ctx, c.node, c.times, c.with, c.say, c.stdout)
 }
 
@@ -280,6 +298,6 @@ func (c *cluster) isUp() error {
 
 // exports prints what a shell needs to reach the cluster.
 func (c *cluster) exports() {
-	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport BASE_URL=%s\nexport KINGRESS_URL=%s\nexport PATH=%s:$PATH\n",
-		c.node.Kubeconfig(), install.BaseURL, install.KnativeURL, c.node.Bin())
+	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport KUBECACHEDIR=%s\nexport BASE_URL=%s\nexport KINGRESS_URL=%s\nexport PATH=%s:$PATH\n",
+		c.node.Kubeconfig(), c.node.KubectlCache(), install.BaseURL, install.KnativeURL, c.node.Bin())
 }

@@ -15,16 +15,16 @@ func TestWhatIsRefused(t *testing.T) {
 		code int
 		says string
 	}{
-		"":                               {2, "usage: cluster"},
-		"start":                          {2, "usage: cluster"},
-		"up -bar":                        {2, "flag provided but not defined"},
-		"up now":                         {2, "too many arguments"},
-		"down -dir cluster":              {2, "must be an absolute path"},
-		"down -dir /run/cluster":         {2, "inside, /run is another"},
-		"inside -dir /nowhere/cluster":   {2, "for up alone"},
-		"status -dir /nowhere/cluster":   {1, "the cluster is down"},
-		"cold -dir /nowhere/cluster":     {1, "the cluster is down"},
-		"cold -times none -dir /nowhere": {2, "invalid value"},
+		"":                       {2, "usage: cluster"},
+		"start":                  {2, "usage: cluster"},
+		"up -bar":                {2, "flag provided but not defined"},
+		"up now":                 {2, "too many arguments"},
+		"down -dir cluster":      {2, "must be an absolute path"},
+		"down -dir /run/cluster": {2, "inside, /run is another"},
+		"inside -dir /var/lib/ticketing-auth-nowhere":           {2, "for up alone"},
+		"status -dir /var/lib/ticketing-auth-nowhere":           {1, "the cluster is down"},
+		"cold -dir /var/lib/ticketing-auth-nowhere":             {1, "the cluster is down"},
+		"cold -times none -dir /var/lib/ticketing-auth-nowhere": {2, "invalid value"},
 	} {
 		var stdout, stderr strings.Builder
 		code := run(context.Background(), strings.Fields(args), &stdout, &stderr)

@@ -4,23 +4,25 @@
 // ingress, with the pod that it starts, to the whole answer. Beside the functions it
 // measures hello, a bare net/http in a Service that is currentuser's in all else, in the
 // same run, since everything else about the figures is the machine's. And it tries what
-// might help: currentuser once more, with another setting.
+// might help: currentuser once more, changed.
 //
 // It is for infra/cluster, and changes nothing in the cluster for good.
 package cold
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/rand/v2"
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"text/template"
@@ -37,7 +39,8 @@ import (
 type call struct {
 	function, method, path, body, token string
 	granted                             string // the access token in the answer, if there was one
-	took                                []time.Duration
+	began                               time.Time
+	listened, took                      []time.Duration // from when it was called
 }
 
 // orders are those of n calls, round by round: in so many rounds each is in each place, and
@@ -67,15 +70,10 @@ func orders(n int) (rounds [][]int) {
 }
 
 // Measure puts all functions to sleep and calls each, as many times as are asked for,
-// and prints a table. With a setting (NAME=VALUE) it measures currentuser with that too;
-// cpu=500m is no setting but what the pod asks for.
-func Measure(ctx context.Context, n node.Node, times int, setting string, say func(string), table io.Writer) error {
+// and prints a table. It measures currentuser with each of the changes too: see change.
+func Measure(ctx context.Context, n node.Node, times int, changes []string, say func(string), table io.Writer) (err error) {
 	if times < 1 {
 		return errors.New("-times: at least once")
-	}
-	name, value, ok := strings.Cut(setting, "=")
-	if setting != "" && (!ok || name == "") {
-		return errors.New("-with: NAME=VALUE")
 	}
 	credentials := fmt.Sprintf(`{"email":"cold-%d@example.com","password":"correct-horse-battery-staple"}`, time.Now().UnixNano())
 	signup := &call{function: "signup", method: http.MethodPost, path: "/api/users/signup", body: credentials}
@@ -83,30 +81,20 @@ func Measure(ctx context.Context, n node.Node, times int, setting string, say fu
 	currentuser := &call{function: "currentuser", method: http.MethodGet, path: "/api/users/currentuser"}
 	signin := &call{function: "signin", method: http.MethodPost, path: "/api/users/signin", body: credentials}
 	calls := []*call{hello, {function: "jwks", method: http.MethodGet, path: "/.well-known/jwks.json"}, currentuser, signin}
-	added := []*call{hello}
-	if setting != "" {
-		with := &call{function: "changed", method: http.MethodGet, path: "/cold/changed"}
-		calls, added = append(calls, with), append(added, with)
-	}
-	program, err := bare(ctx, n)
+	program, err := give(ctx, n, image.Image{Name: "dev.local/hello"}, "./infra/bench/bare")
 	if err != nil {
 		return err
 	}
-	for _, c := range added {
-		remove, err := beside(ctx, n, c.function, func(container map[string]any) {
-			if c == hello {
-				container["image"] = program
-				return
-			}
-			if name == "cpu" {
-				resources, _ := container["resources"].(map[string]any)
-				requests, _ := resources["requests"].(map[string]any)
-				requests[name] = value
-				return
-			}
-			settings, _ := container["env"].([]any)
-			container["env"] = append(settings, map[string]any{"name": name, "value": value})
-		})
+	added := map[*call]func(container map[string]any){hello: func(container map[string]any) { container["image"] = program }}
+	for i, c := range changes {
+		with := &call{function: fmt.Sprintf("changed-%d", i), method: http.MethodGet, path: fmt.Sprintf("/cold/changed-%d", i)}
+		if added[with], err = change(ctx, n, c); err != nil {
+			return err
+		}
+		calls = append(calls, with)
+	}
+	for c, change := range added {
+		remove, err := beside(ctx, n, c.function, change)
 		defer remove()
 		if err != nil {
 			return err
@@ -115,49 +103,93 @@ func Measure(ctx context.Context, n node.Node, times int, setting string, say fu
 	if status, err := signup.send(ctx); err != nil || status != http.StatusCreated {
 		return fmt.Errorf("signup answers %d (%v)", status, err)
 	}
-	for _, c := range added {
+	for c := range added {
 		if err := c.ready(ctx); err != nil {
 			return err
 		}
 	}
+	defer func() { // what was measured until then counts, also after an error
+		for i, c := range changes {
+			calls[len(calls)-len(changes)+i].function = "currentuser, " + c
+		}
+		if done := calls[len(calls)-1].took; len(done) > 0 {
+			err = errors.Join(err, print(table, calls))
+		}
+	}()
 	token := signup.granted
 	for round := range times {
-		if err := asleep(ctx, n); err != nil {
+		if err := asleep(ctx, n, calls); err != nil {
 			return err
 		}
 		for _, i := range orders(len(calls))[round%len(orders(len(calls)))] {
 			c := calls[i]
 			c.token = ""
-			if c == currentuser || c.function == "changed" {
+			if _, with := added[c]; c == currentuser || with && c != hello {
 				c.token = token
 			}
-			began := time.Now()
+			// a kubelet looks once a second at what runs, and what has just answered was seen
+			// by then: without this, all calls would come at the same moment of its second
+			time.Sleep(rand.N(time.Second))
+			c.began = time.Now()
 			status, err := c.send(ctx)
 			if err != nil || status != http.StatusOK {
 				return fmt.Errorf("%s answers %d (%v)", c.function, status, err)
 			}
-			c.took = append(c.took, time.Since(began))
+			c.took = append(c.took, time.Since(c.began))
+		}
+		for _, c := range calls {
+			if err := c.listens(ctx, n); err != nil {
+				return err
+			}
 		}
 		token = signin.granted // all of it takes longer than a token lives
 		say(fmt.Sprintf("Round %d of %d.", round+1, times))
 	}
-	if setting != "" {
-		calls[len(calls)-1].function = "currentuser, " + setting
-	}
-	return print(table, calls)
+	return nil
 }
 
-// bare gives the node the image of the floor.
-func bare(ctx context.Context, n node.Node) (reference string, err error) {
-	folder, err := build.Own(ctx, "./infra/bench/bare")
+// give gives the node an image of a program of the project.
+func give(ctx context.Context, n node.Node, i image.Image, program string) (reference string, err error) {
+	folder, err := build.Own(ctx, program)
 	if err != nil {
 		return "", err
 	}
-	i, err := image.Image{Name: "dev.local/hello", Program: filepath.Join(folder, "bare")}.Seal()
-	if err != nil {
+	i.Program = filepath.Join(folder, filepath.Base(program))
+	if i, err = i.Seal(); err != nil {
 		return "", err
 	}
-	return i.Ref(), install.Import(ctx, n, map[string]image.Image{"hello": i})
+	return i.Ref(), install.Import(ctx, n, map[string]image.Image{i.Name: i})
+}
+
+// change reads what currentuser is to be measured with: another setting (NAME=VALUE),
+// another request of CPU (cpu=500m), or an image that has so many layers (layers=12).
+func change(ctx context.Context, n node.Node, wanted string) (func(container map[string]any), error) {
+	name, value, ok := strings.Cut(wanted, "=")
+	switch {
+	case !ok || name == "":
+		return nil, errors.New("-with: NAME=VALUE")
+	case name == "cpu":
+		return func(container map[string]any) {
+			resources, _ := container["resources"].(map[string]any)
+			requests, ok := resources["requests"].(map[string]any)
+			if !ok {
+				container["resources"] = map[string]any{"requests": map[string]any{name: value}}
+				return
+			}
+			requests[name] = value
+		}, nil
+	case name == "layers":
+		layers, err := strconv.Atoi(value)
+		if err != nil || layers < 1 || layers > 100 {
+			return nil, errors.New("-with: layers=1 to 100")
+		}
+		reference, err := give(ctx, n, image.Image{Name: "dev.local/layers-" + value, Below: layers - 1}, "./functions/currentuser/cmd/currentuser")
+		return func(container map[string]any) { container["image"] = reference }, err
+	}
+	return func(container map[string]any) {
+		settings, _ := container["env"].([]any)
+		container["env"] = append(settings, map[string]any{"name": name, "value": value})
+	}, nil
 }
 
 // beside puts a Service beside the functions that is currentuser's but for a change to its
@@ -212,10 +244,14 @@ var besideYAML = template.Must(template.New("beside").Parse(besideText))
 var client = &http.Client{Timeout: time.Minute}
 
 // asleep waits until none that is measured has a pod, not even one that is on its way out.
-func asleep(ctx context.Context, n node.Node) error {
+func asleep(ctx context.Context, n node.Node, calls []*call) error {
+	var names []string
+	for _, c := range calls {
+		names = append(names, c.function)
+	}
 	for ctx.Err() == nil {
 		pods, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "get", "pods", "--output=name",
-			"--selector=serving.knative.dev/service in (hello, changed, jwks, currentuser, signin)")
+			"--selector=serving.knative.dev/service in ("+strings.Join(names, ", ")+")")
 		if err != nil {
 			return err
 		}
@@ -237,6 +273,25 @@ func (c *call) ready(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("%s answers %d", c.path, status)
+}
+
+// listens notes when the pod that the call has woken began to listen, by the time that
+// the node gave to the first line of its log. One that has gone again is left out.
+func (c *call) listens(ctx context.Context, n node.Node) error {
+	said, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "logs", "--timestamps", "--tail=-1", "--container=user-container",
+		"--ignore-errors", "--selector=serving.knative.dev/service="+c.function)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(said) {
+		stamp, text, _ := strings.Cut(line, " ")
+		at, err := time.Parse(time.RFC3339Nano, stamp)
+		if err == nil && strings.Contains(text, `"listening"`) && at.After(c.began) {
+			c.listened = append(c.listened, at.Sub(c.began))
+			break
+		}
+	}
+	return nil
 }
 
 func (c *call) request(ctx context.Context) (*http.Request, error) {
@@ -270,29 +325,36 @@ func (c *call) send(ctx context.Context) (status int, err error) {
 	return answer.StatusCode, err
 }
 
-// print prints the quartiles, and how each compares with hello, the first, in the same
-// round: the median of these ratios.
+// print prints the quartiles, when the program listened, and the mean, beside that of hello,
+// which is the first.
 func print(table io.Writer, calls []*call) error {
 	out := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "from zero\ttimes\tfastest\tquarter\tmedian\tthree quarters\tslowest\tto hello's\t")
+	fmt.Fprintln(out, "from zero\ttimes\tfastest\tquarter\tmedian\tthree quarters\tslowest\tlistens\tmean\tto hello's\t")
+	floor, _ := mean(calls[0].took)
 	for _, c := range calls {
 		fmt.Fprintf(out, "%s\t%d\t", c.function, len(c.took))
 		for _, q := range []float64{0, 0.25, 0.5, 0.75, 1} {
 			fmt.Fprintf(out, "%.2f s\t", quantile(c.took, q).Seconds())
 		}
-		fmt.Fprintf(out, "%.2f×\t\n", quantile(ratios(c.took, calls[0].took), 0.5))
+		listened, _ := mean(c.listened)
+		took, within := mean(c.took)
+		fmt.Fprintf(out, "%.2f s\t%.2f ± %.2f s\t%.2f×\t\n", listened, took, within, took/floor)
 	}
 	return out.Flush()
 }
 
-func ratios(took, floor []time.Duration) (all []float64) {
-	for i := range took {
-		all = append(all, float64(took[i])/float64(floor[i]))
+// mean is the mean and its standard error, in seconds.
+func mean(of []time.Duration) (m, within float64) {
+	for _, d := range of {
+		m += d.Seconds() / float64(len(of))
 	}
-	return all
+	for _, d := range of {
+		within += (d.Seconds() - m) * (d.Seconds() - m)
+	}
+	return m, math.Sqrt(within / float64(max(1, len(of)-1)) / float64(len(of)))
 }
 
-func quantile[T cmp.Ordered](of []T, q float64) T {
+func quantile(of []time.Duration, q float64) time.Duration {
 	sorted := slices.Sorted(slices.Values(of))
 	return sorted[int(q*float64(len(sorted)-1)+0.5)]
 }

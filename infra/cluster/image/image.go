@@ -8,6 +8,7 @@ import (
 	"archive/tar"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +21,7 @@ type Image struct {
 	Name    string // such as dev.local/signup
 	Program string // the path of the binary
 	User    string // numeric, such as 65532:65532; empty is that
+	Below   int    // how many layers there are below the program's, as of a base image
 	Tag     string // set by Seal
 }
 
@@ -30,7 +32,8 @@ func (i Image) Ref() string { return i.Name + ":" + i.Tag }
 // another image, to a cluster that never pulls.
 func (i Image) Seal() (Image, error) {
 	sum, err := digest(i.Program)
-	i.Tag = sum[:12]
+	of := sha256.Sum256(fmt.Append(nil, sum, i.User, i.Below))
+	i.Tag = fmt.Sprintf("%x", of)[:12]
 	return i, err
 }
 
@@ -62,15 +65,30 @@ type entry struct {
 	Layers   []string
 }
 
-// write writes the layer and the configuration. The layer is made twice, once for its
+// write writes the layers and the configuration. A layer is made twice, once for its
 // digest, so that no image need be held in memory.
 func (i Image) write(archive *tar.Writer) (entry, error) {
-	sum := sha256.New()
-	size := counter{w: sum}
-	if err := i.layer(&size); err != nil {
-		return entry{}, err
+	e := entry{RepoTags: []string{i.Ref()}}
+	var digests []string
+	for n := range i.Below + 1 {
+		layer := i.layer
+		if n < i.Below {
+			layer = below(n)
+		}
+		sum := sha256.New()
+		size := counter{w: sum}
+		if err := layer(&size); err != nil {
+			return entry{}, err
+		}
+		digest := fmt.Sprintf("%x", sum.Sum(nil))
+		digests, e.Layers = append(digests, "sha256:"+digest), append(e.Layers, digest+".tar")
+		if err := archive.WriteHeader(&tar.Header{Name: digest + ".tar", Mode: 0o644, Size: size.n}); err != nil {
+			return entry{}, err
+		}
+		if err := layer(archive); err != nil {
+			return entry{}, err
+		}
 	}
-	layer := fmt.Sprintf("%x", sum.Sum(nil))
 	user := i.User
 	if user == "" {
 		user = "65532:65532" // nobody in particular, as in distroless images
@@ -82,29 +100,28 @@ func (i Image) write(archive *tar.Writer) (entry, error) {
 			"Entrypoint": []string{"/" + executable}, "User": user, "WorkingDir": "/",
 			"Env": []string{"PATH=/"},
 		},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + layer}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": digests},
 	})
 	if err != nil {
 		return entry{}, err
 	}
-	e := entry{
-		Config:   fmt.Sprintf("%x.json", sha256.Sum256(config)),
-		RepoTags: []string{i.Ref()},
-		Layers:   []string{layer + ".tar"},
-	}
-	if err := writeFile(archive, e.Config, config); err != nil {
-		return e, err
-	}
-	if err := archive.WriteHeader(&tar.Header{Name: e.Layers[0], Mode: 0o644, Size: size.n}); err != nil {
-		return e, err
-	}
-	return e, i.layer(archive)
+	e.Config = fmt.Sprintf("%x.json", sha256.Sum256(config))
+	return e, writeFile(archive, e.Config, config)
 }
 
 // executable is where the binary is in the image.
 const executable = "ko-app"
 
-// layer writes the one layer: the binary and a folder for temporary files.
+// below writes one of the layers below the program's: a small file, as a base image has.
+func below(n int) func(io.Writer) error {
+	return func(w io.Writer) error {
+		layer := tar.NewWriter(w)
+		name := fmt.Sprintf("below-%d", n)
+		return errors.Join(writeFile(layer, name, []byte(name)), layer.Close())
+	}
+}
+
+// layer writes the program's layer: the binary and a folder for temporary files.
 func (i Image) layer(w io.Writer) error {
 	layer := tar.NewWriter(w)
 	if err := layer.WriteHeader(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}); err != nil {

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -47,7 +49,7 @@ func TestAnArchiveHoldsWhatItsIndexNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := Image{Name: "dev.local/second", Program: program(t, "two"), User: "0"}.Seal()
+	second, err := Image{Name: "dev.local/second", Program: program(t, "two"), User: "0", Below: 2}.Seal()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +62,11 @@ func TestAnArchiveHoldsWhatItsIndexNames(t *testing.T) {
 	if err := json.Unmarshal([]byte(files["manifest.json"]), &index); err != nil || len(index) != 2 {
 		t.Fatalf("the index is %s, %v", files["manifest.json"], err)
 	}
-	for i, want := range []struct{ ref, program, user string }{
-		{first.Ref(), "one", "65532:65532"}, {second.Ref(), "two", "0"},
+	for i, want := range []struct {
+		ref, program, user string
+		layers             int
+	}{
+		{first.Ref(), "one", "65532:65532", 1}, {second.Ref(), "two", "0", 3},
 	} {
 		e := index[i]
 		if e.RepoTags[0] != want.ref {
@@ -79,14 +84,17 @@ func TestAnArchiveHoldsWhatItsIndexNames(t *testing.T) {
 		if err := json.Unmarshal([]byte(files[e.Config]), &config); err != nil {
 			t.Fatal(err)
 		}
-		layer := files[e.Layers[0]]
-		if got := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(layer))); config.Rootfs.DiffIDs[0] != got {
-			t.Errorf("the layer's digest is %s, the configuration says %s", got, config.Rootfs.DiffIDs)
+		var digests []string
+		for _, layer := range e.Layers {
+			digests = append(digests, fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(files[layer]))))
+		}
+		if len(digests) != want.layers || !slices.Equal(config.Rootfs.DiffIDs, digests) {
+			t.Errorf("the layers' digests are %s, the configuration says %s", digests, config.Rootfs.DiffIDs)
 		}
 		if config.Config.User != want.user || config.Config.Entrypoint[0] != "/"+executable {
 			t.Errorf("it runs as %s: %s", config.Config.User, config.Config.Entrypoint)
 		}
-		if got := contents(t, bytes.NewReader([]byte(layer))); got[executable] != want.program || len(got) != 2 {
+		if got := contents(t, strings.NewReader(files[e.Layers[want.layers-1]])); got[executable] != want.program || len(got) != 2 {
 			t.Errorf("the layer holds %q", got)
 		}
 	}
@@ -101,8 +109,9 @@ func TestAnotherContentIsAnotherImage(t *testing.T) {
 	again, _ := Image{Name: "dev.local/x", Program: path}.Seal()
 	os.WriteFile(path, []byte("two"), 0o600)
 	other, _ := Image{Name: "dev.local/x", Program: path}.Seal()
-	if first != again || first == other {
-		t.Errorf("%s, again %s, changed %s", first.Ref(), again.Ref(), other.Ref())
+	based, _ := Image{Name: "dev.local/x", Program: path, Below: 1}.Seal()
+	if first != again || first.Ref() == other.Ref() || other.Ref() == based.Ref() {
+		t.Errorf("%s, again %s, changed %s, on a base %s", first.Ref(), again.Ref(), other.Ref(), based.Ref())
 	}
 }
 

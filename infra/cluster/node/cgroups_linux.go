@@ -51,13 +51,21 @@ func notHanded(at string) (controllers []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	down, err := words(at, "cgroup.subtree_control")
+	down, err := handed(at)
 	for _, c := range wanted {
 		if slices.Contains(has, c) && !slices.Contains(down, c) {
 			controllers = append(controllers, c)
 		}
 	}
 	return controllers, err
+}
+
+// handed are those which it does hand down.
+func handed(at string) (controllers []string, err error) {
+	if !unified(at) {
+		return nil, nil
+	}
+	return words(at, "cgroup.subtree_control")
 }
 
 func words(at, file string) ([]string, error) {
@@ -125,10 +133,15 @@ func handDown(at, sign string, controllers []string) error {
 	return os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte(order), 0)
 }
 
-// handDownNoMore undoes it, unless somebody else has come to need it meanwhile.
-func handDownNoMore(at string, controllers []string) error {
-	var faults []error
-	for _, c := range controllers { // one by one: another may be needed
+// handDownOnly has the root hand down what it did before, and nothing more: the kubelet has
+// it hand down whatever the host has. What somebody else has come to need stays.
+func handDownOnly(at string, before []string) error {
+	now, err := handed(at)
+	faults := []error{err}
+	for _, c := range now { // one by one: another may be needed
+		if slices.Contains(before, c) {
+			continue
+		}
 		if err := handDown(at, "-", []string{c}); err != nil && !errors.Is(err, syscall.EBUSY) {
 			faults = append(faults, err)
 		}

@@ -19,14 +19,21 @@ import (
 
 // A record is what Stop must know, written before there is anything to stop.
 type record struct {
+	Of      string            // isRecord
+	Dir     string            // where it is
+	Boot    string            // of the host, as the kernel calls it: the next one knows nothing of what was
 	PID     int               // the first process of the namespaces, as the host counts
 	Started string            // when, in the kernel's ticks, since numbers are used again
 	Left    bool              // to itself, with all that its starter has put there
 	Sysctls map[string]string // as they were
 	Made    []string          // folders that were not there
 	Cgroups string            // where the host has them
-	Handed  []string          // controllers that their root did not hand down
+	Handed  []string          // controllers that their root is to hand down, and did not
+	Down    []string          // those which it did
 }
+
+// isRecord tells a record from another file of its name.
+const isRecord = "infra/cluster of ticketing-auth"
 
 func (n Node) record() string { return filepath.Join(n.Dir, "record.json") }
 
@@ -34,7 +41,13 @@ func (n Node) record() string { return filepath.Join(n.Dir, "record.json") }
 // to whoever must put things back.
 func (n Node) unwritten() string { return n.record() + ".new" }
 
+// read reads the record, if it is one: a folder is emptied, and files of the host are
+// written, by what it says.
 func (n Node) read() (r record, err error) {
+	info, err := os.Lstat(n.record())
+	if err != nil {
+		return r, err
+	}
 	content, err := os.ReadFile(n.record())
 	if err != nil {
 		return r, err
@@ -42,10 +55,16 @@ func (n Node) read() (r record, err error) {
 	if err := json.Unmarshal(content, &r); err != nil {
 		return r, fmt.Errorf("%s cannot be read: %w", n.record(), err)
 	}
+	status, _ := info.Sys().(*syscall.Stat_t)
+	mine := info.Mode().IsRegular() && info.Mode().Perm()&0o022 == 0 && status != nil && int(status.Uid) == os.Geteuid()
+	if !mine || r.Of != isRecord || r.Dir != n.Dir {
+		return r, fmt.Errorf("%s is no record of a cluster in that folder: name another with -dir", n.record())
+	}
 	return r, nil
 }
 
 func (n Node) write(r record) error {
+	r.Of, r.Dir = isRecord, n.Dir
 	content, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -56,14 +75,14 @@ func (n Node) write(r record) error {
 	return os.Rename(n.unwritten(), n.record())
 }
 
-// Lock makes sure that one command at a time changes the cluster of this machine. The
+// Lock makes sure that one command at a time changes, or measures, the cluster of this machine. The
 // lock is a name in the kernel, which goes with the process and leaves no file.
 func Lock() (unlock func(), err error) { return lock("@ticketing-auth-cluster") }
 
 func lock(name string) (unlock func(), err error) {
 	lock, err := net.Listen("unix", name)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, errors.New("another command is bringing the cluster up or down: wait for it to end")
+		return nil, errors.New("another command is at the cluster: wait for it to end")
 	}
 	if err != nil {
 		return nil, err
@@ -86,7 +105,7 @@ func (n Node) State() (State, error) {
 	r, err := n.read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Down, n.other()
+		return Down, errors.Join(n.other(), n.foreign())
 	case err != nil:
 		return Down, err
 	case !r.alive():
@@ -129,7 +148,7 @@ func (n Node) Start(ctx context.Context) (*Running, error) {
 	if err := errors.Join(n.Stop(), n.other()); err != nil {
 		return nil, err
 	}
-	r := record{Sysctls: sysctls(), Cgroups: cgroups}
+	r := record{Boot: boot(), Sysctls: sysctls(), Cgroups: cgroups}
 	for _, dir := range private {
 		if _, err := os.Stat(dir); err != nil {
 			r.Made = append(r.Made, dir)
@@ -139,7 +158,10 @@ func (n Node) Start(ctx context.Context) (*Running, error) {
 	if r.Handed, err = notHanded(cgroups); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(n.Dir, 0o700); err != nil {
+	if r.Down, err = handed(cgroups); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(n.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	if err := n.write(r); err != nil {
@@ -264,14 +286,16 @@ func (n Node) Stop() error {
 	if err := eventually("the node's processes to end", func() bool { return !r.alive() }); err != nil {
 		return err
 	}
+	dir, up := owner()
+	if up && dir != n.Dir && dir != "" { // the host is as that one wants it, and how it was is in this record alone
+		return n.other()
+	}
+	if up {
+		ip("link", "delete", link) // it may go by itself meanwhile
+	}
 	var faults []error
-	if dir, up := owner(); !up || dir == n.Dir || dir == "" { // or the host is as another cluster wants it
-		if up {
-			ip("link", "delete", link) // it may go by itself meanwhile
-		}
-		if err := r.restore(); err != nil {
-			faults = append(faults, err)
-		}
+	if err := r.restore(); err != nil {
+		faults = append(faults, err)
 	}
 	if mounted, err := n.mounts(); err != nil || len(mounted) > 0 {
 		return fmt.Errorf("not removed is %s: something is mounted there: %v %w", n.Dir, mounted, err)
@@ -293,21 +317,30 @@ func (r record) change() error {
 }
 
 // restore puts the host back as it was, as far as its namespaces have not taken it with
-// them.
+// them. What is the kernel's has gone with a reboot.
 func (r record) restore() error {
+	for _, dir := range r.Made {
+		os.Remove(dir) // if it is still empty
+	}
+	if r.Boot != boot() {
+		return nil
+	}
 	if err := eventually("the node's cgroups to be empty", func() bool { return removeCgroups(r.Cgroups) }); err != nil {
 		return err
 	}
-	faults := []error{handDownNoMore(r.Cgroups, r.Handed)}
+	faults := []error{handDownOnly(r.Cgroups, r.Down)}
 	for path, value := range r.Sysctls {
 		if now, err := os.ReadFile(path); err == nil && string(now) != value {
 			faults = append(faults, os.WriteFile(path, []byte(value), 0))
 		}
 	}
-	for _, dir := range r.Made {
-		os.Remove(dir) // if it is still empty
-	}
 	return errors.Join(faults...)
+}
+
+// boot tells one run of the host's kernel from another.
+func boot() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
 }
 
 // owner answers the folder of the cluster that is up, as its link says.
@@ -342,18 +375,30 @@ func (n Node) remove() error {
 	return os.RemoveAll(n.Dir)
 }
 
-// unused makes sure that the folder, of which there is no record, is empty or not there:
-// somebody may have named one that holds what is theirs.
+// unused makes sure that the folder, of which there is no record, is not there, nor what an
+// interrupted start has left of it.
 func (n Node) unused() error {
-	os.Remove(n.unwritten())
-	switch err := syscall.Rmdir(n.Dir); err {
-	case nil, syscall.ENOENT:
-		return nil
-	case syscall.ENOTEMPTY, syscall.ENOTDIR:
-		return fmt.Errorf("%s is not an empty folder, and no cluster's: name another with -dir", n.Dir)
-	default:
-		return fmt.Errorf("remove %s: %w", n.Dir, err)
+	if err := n.foreign(); err != nil {
+		return err
 	}
+	os.Remove(n.unwritten())
+	if err := os.Remove(n.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// foreign is an error if the folder, of which there is no record, holds what no cluster has
+// made: somebody may have named one that is theirs.
+func (n Node) foreign() error {
+	entries, err := os.ReadDir(n.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || len(entries) > 1 || len(entries) == 1 && entries[0].Name() != filepath.Base(n.unwritten()) {
+		return fmt.Errorf("%s is not an empty folder, and no cluster's: name another with -dir", n.Dir)
+	}
+	return nil
 }
 
 // mounts are what this process sees mounted in the folder. There should be none: the
@@ -428,7 +473,9 @@ func (n Node) ctr(ctx context.Context, stdin io.Reader, args ...string) (string,
 
 // Kubectl runs the cluster's kubectl and returns what it says.
 func (n Node) Kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	return said(exec.CommandContext(ctx, n.kubectl(), append([]string{"--kubeconfig", n.Kubeconfig()}, args...)...), stdin)
+	cmd := exec.CommandContext(ctx, n.kubectl(), append([]string{"--kubeconfig", n.Kubeconfig()}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+n.KubectlCache())
+	return said(cmd, stdin)
 }
 
 // said runs a command and returns what it says; if it fails, that is in the error.

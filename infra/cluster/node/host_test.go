@@ -125,16 +125,22 @@ func TestTheHostIsPutBackAsItWas(t *testing.T) {
 	if err != nil || strings.Join(handed, " ") != "cpuset hugetlb" {
 		t.Fatalf("to be handed down are %v, %v", handed, err)
 	}
-	r := record{Cgroups: host, Handed: handed, Made: []string{at("made"), at("used")}, Sysctls: map[string]string{at("panic"): "0\n", at("oops"): "0\n"}}
+	down, err := words(host, "cgroup.subtree_control")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := record{Boot: boot(), Cgroups: host, Handed: handed, Down: down, Made: []string{at("made"), at("used")}, Sysctls: map[string]string{at("panic"): "0\n", at("oops"): "0\n"}}
 	if err := r.change(); err != nil {
 		t.Fatal(err)
 	}
 	if order, _ := os.ReadFile(at("cgroup.subtree_control")); string(order) != "+cpuset +hugetlb" {
 		t.Errorf("the root is told %q", order)
 	}
-	// what the kubelet does
-	if err := os.WriteFile(at("panic"), []byte("10\n"), 0o600); err != nil {
-		t.Fatal(err)
+	// what the kubelet does: more is handed down than was asked for
+	for name, content := range map[string]string{"panic": "10\n", "cgroup.subtree_control": "cpuset cpu io memory hugetlb pids misc\n"} {
+		if err := os.WriteFile(at(name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, dir := range []string{at(cgroup + "/kubepods/pod"), at("used/by somebody")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -149,13 +155,53 @@ func TestTheHostIsPutBackAsItWas(t *testing.T) {
 			t.Errorf("%s is left", gone)
 		}
 	}
-	for name, want := range map[string]string{"panic": "0\n", "oops": "0\n", "cgroup.subtree_control": "-hugetlb"} { // the last order
+	for name, want := range map[string]string{"panic": "0\n", "oops": "0\n", "cgroup.subtree_control": "-misc"} { // the last order
 		if got, _ := os.ReadFile(at(name)); string(got) != want {
 			t.Errorf("%s is %q", name, got)
 		}
 	}
 	if _, err := os.Stat(at("used/by somebody")); err != nil {
 		t.Error(err)
+	}
+}
+
+// After a reboot the host is as its own settings say, not as it was before.
+func TestAnotherBootIsNotPutBack(t *testing.T) {
+	sysctl := filepath.Join(t.TempDir(), "panic")
+	if err := os.WriteFile(sysctl, []byte("5\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := (record{Boot: "another", Sysctls: map[string]string{sysctl: "0\n"}}).restore(); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := os.ReadFile(sysctl); string(now) != "5\n" {
+		t.Errorf("it is put back to %q", now)
+	}
+}
+
+// A file of that name may be anybody's, and so may the folder that it is in.
+func TestAnotherFileIsNoRecord(t *testing.T) {
+	for name, write := range map[string]func(Node) error{
+		"somebody's JSON": func(n Node) error { return os.WriteFile(n.record(), []byte(`{"artist":"x"}`), 0o600) },
+		"a record of another folder": func(n Node) error {
+			return os.WriteFile(n.record(), []byte(`{"Of":"`+isRecord+`","Dir":"/elsewhere"}`), 0o600)
+		},
+		"one that others could change": func(n Node) error { return errors.Join(n.write(record{}), os.Chmod(n.record(), 0o622)) },
+	} {
+		n := Node{Dir: t.TempDir()}
+		theirs := filepath.Join(n.Dir, "precious")
+		if err := errors.Join(os.Mkdir(theirs, 0o700), write(n)); err != nil {
+			t.Fatal(err)
+		}
+		_, asked := n.State()
+		for _, err := range []error{asked, n.Stop()} {
+			if err == nil || !strings.Contains(err.Error(), "no record") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := os.Stat(theirs); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -232,6 +278,9 @@ func TestWhichFoldersWillDo(t *testing.T) {
 		links + "/run/not/there/yet":      "inside, /run is another",
 		links + "/folder":                 "no folder",
 		"/var/lib/ticketing-auth-cluster": "",
+		links + "/not/there/yet":          "no folder",
+		links + "/my cluster":             "other characters",
+		links + "/$(reboot)":              "other characters",
 		"/run/cluster":                    "inside, /run is another",
 		"/var/log":                        "inside, /var/log is another",
 		"cluster":                         "must be an absolute path",

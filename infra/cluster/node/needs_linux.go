@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 )
 
 // needed are the programs that the node has from its host, and the Debian package of
@@ -40,6 +41,9 @@ func Needs(ctx context.Context, install bool, progress io.Writer) error {
 	if err := groupable(cgroups); err != nil {
 		return err
 	}
+	if err := finishInstall(policy); err != nil {
+		return err
+	}
 	packages := missing()
 	if len(packages) == 0 {
 		return nil
@@ -65,18 +69,25 @@ var daemons = map[string]string{"containerd": "containerd.service", "etcd-server
 // policy is asked by Debian's packages whether they may start services.
 const policy = "/usr/sbin/policy-rc.d"
 
-const noServices = "#!/bin/sh\n# of infra/cluster, while it installs packages\nexit 101\n"
+// noServices is what ours says, and whose services it is about.
+const noServices = "#!/bin/sh\nexit 101\n# of infra/cluster, while it installs "
 
 // apt installs packages without their services.
-func apt(ctx context.Context, policy string, packages []string, progress io.Writer) error {
-	switch theirs, err := os.ReadFile(policy); {
-	case err == nil && string(theirs) != noServices: // what it says holds for us too
-	default:
-		if err := os.WriteFile(policy, []byte(noServices), 0o755); err != nil {
+func apt(ctx context.Context, policy string, packages []string, progress io.Writer) (err error) {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if _, err := os.Lstat(policy); err != nil { // or what theirs says holds for us too
+		if err := os.WriteFile(policy, []byte(noServices+strings.Join(packages, " ")+"\n"), 0o755); err != nil {
 			return err
 		}
-		defer os.Remove(policy)
+		defer func() { err = errors.Join(err, finishInstall(policy)) }()
+	} else {
+		defer func() { err = errors.Join(err, disable(packages)) }()
 	}
+	defer context.AfterFunc(ctx, func() {
+		fmt.Fprintln(progress, "apt-get is waited for, since half an installation is the host's trouble")
+	})()
 	for _, args := range [][]string{
 		{"update", "-qq"}, append([]string{"install", "-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"}, packages...),
 	} {
@@ -84,18 +95,38 @@ func apt(ctx context.Context, policy string, packages []string, progress io.Writ
 			return context.Cause(ctx)
 		}
 		fmt.Fprintln(progress, "apt-get", strings.Join(args, " "))
-		cmd := exec.Command("apt-get", args...) // to its end: half an installation is the host's trouble
+		cmd := exec.Command("apt-get", args...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("apt-get %s: %w\n%s", args[0], err, out)
 		}
 	}
+	return nil
+}
+
+// FinishInstall does what an installation does at its end, if one was killed before that.
+func FinishInstall() error { return finishInstall(policy) }
+
+func finishInstall(policy string) error {
+	content, err := os.ReadFile(policy)
+	packages, ours := strings.CutPrefix(string(content), noServices)
+	if err != nil || !ours {
+		return nil
+	}
+	if err := disable(strings.Fields(packages)); err != nil {
+		return err
+	}
+	return os.Remove(policy)
+}
+
+// disable keeps the services of packages from starting at the next boot.
+func disable(packages []string) error {
 	if _, err := exec.LookPath("systemctl"); err != nil {
 		return nil // nothing that would start them
 	}
 	for _, p := range packages {
-		if daemons[p] == "" {
+		if daemons[p] == "" || exec.Command("systemctl", "cat", daemons[p]).Run() != nil { // it is not installed
 			continue
 		}
 		if out, err := exec.Command("systemctl", "disable", daemons[p]).CombinedOutput(); err != nil {
@@ -145,10 +176,18 @@ func Folder(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("-dir %s: %w", dir, err)
 	}
+	if strings.ContainsFunc(truly, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+", r)
+	}) {
+		return "", fmt.Errorf("-dir %s: there are other characters in it than letters, digits and /._-+, and shells read what status prints", truly)
+	}
 	for _, hidden := range private {
 		if truly == hidden || strings.HasPrefix(truly, hidden+"/") {
 			return "", fmt.Errorf("-dir %s: inside, %s is another", dir, hidden)
 		}
+	}
+	if info, err := os.Stat(filepath.Dir(truly)); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("-dir %s: there is no folder to make it in", dir)
 	}
 	return truly, nil
 }

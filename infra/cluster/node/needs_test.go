@@ -16,7 +16,7 @@ import (
 func TestPackagesAreInstalledWithoutTheirServices(t *testing.T) {
 	for name, c := range map[string]struct{ policy, during string }{
 		"a host without a policy":             {"", "exit 101"},
-		"one that an interrupted up has left": {noServices, "exit 101"},
+		"one that an interrupted up has left": {noServices + "etcd-server runc\n", "exit 101"},
 		"a host with its own policy":          {"#!/bin/sh\nexit 104\n", "exit 104"},
 	} {
 		bin := t.TempDir()
@@ -33,6 +33,9 @@ func TestPackagesAreInstalledWithoutTheirServices(t *testing.T) {
 			}
 		}
 		t.Setenv("PATH", bin)
+		if err := finishInstall(policy); err != nil {
+			t.Fatal(err)
+		}
 		if err := apt(context.Background(), policy, []string{"etcd-server", "runc"}, io.Discard); err != nil {
 			t.Fatal(err)
 		}
@@ -49,9 +52,32 @@ func TestPackagesAreInstalledWithoutTheirServices(t *testing.T) {
 			rest = after
 		}
 		left, _ := os.ReadFile(policy)
-		if theirs := c.policy != noServices; theirs && string(left) != c.policy || !theirs && left != nil {
+		if theirs := !strings.HasPrefix(c.policy, noServices); theirs && string(left) != c.policy || !theirs && left != nil {
 			t.Errorf("%s: left is %q", name, left)
 		}
+	}
+}
+
+// Somebody killed it while apt-get went on: nothing is missing then, and still the host's
+// packages may not start services, and those of ours would at the next boot.
+func TestAKilledInstallationIsFinished(t *testing.T) {
+	bin := t.TempDir()
+	policy, log := filepath.Join(bin, "policy-rc.d"), filepath.Join(bin, "log")
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\necho $* >>"+log+"\n"), 0o700),
+		os.WriteFile(policy, []byte(noServices+"etcd-server runc\n"), 0o755),
+	); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	if err := finishInstall(policy); err != nil {
+		t.Fatal(err)
+	}
+	if said, _ := os.ReadFile(log); !strings.Contains(string(said), "disable etcd.service") || strings.Contains(string(said), "containerd") {
+		t.Errorf("systemctl is told %q", said)
+	}
+	if _, err := os.Stat(policy); err == nil {
+		t.Error("the policy is left")
 	}
 }
 

@@ -45,6 +45,10 @@ const (
 	plugins    = "/usr/lib/cni" // where Debian has them
 )
 
+// NoProxy are the addresses of the node, its Services and its pods, and the ends of names in
+// it, as NO_PROXY lists them.
+const NoProxy = Address + "," + services + "," + pods + ",.svc,.cluster.local"
+
 // A Node is the node whose files are in a folder.
 type Node struct {
 	Dir string
@@ -62,6 +66,10 @@ func (n Node) Kubeconfig() string { return filepath.Join(n.Dir, "kubeconfig") }
 // Bin is a folder with a kubectl of the cluster's version, and nothing else.
 func (n Node) Bin() string { return filepath.Join(n.Dir, "bin") }
 
+// KubectlCache is where kubectl remembers the cluster, which is not what another one of the
+// same address is like.
+func (n Node) KubectlCache() string { return filepath.Join(n.Dir, "kubectl") }
+
 func (n Node) kubectl() string { return filepath.Join(n.Bin(), "kubectl") }
 
 // Logs is the folder of what the node's processes say.
@@ -74,7 +82,7 @@ var templates = template.Must(template.ParseFS(files, "files/*"))
 
 // prepare writes all that the node's processes read.
 func (n Node) prepare() error {
-	for _, dir := range []string{"pki", "logs", "bin", "config/cni", "containerd", "kubelet", "etcd"} {
+	for _, dir := range []string{"pki", "logs", "bin", "config/cni", "containerd", "kubelet", "etcd", "volume-plugins"} {
 		if err := os.MkdirAll(filepath.Join(n.Dir, filepath.FromSlash(dir)), 0o700); err != nil {
 			return err
 		}
@@ -150,6 +158,7 @@ func (n Node) processes() []process {
 			"--authentication-kubeconfig="+n.Kubeconfig(), "--authorization-kubeconfig="+n.Kubeconfig(), "--leader-elect=false",
 			"--root-ca-file="+pki("ca.crt"), "--service-account-private-key-file="+pki("accounts.key"), "--use-service-account-credentials",
 			"--cluster-signing-cert-file="+pki("ca.crt"), "--cluster-signing-key-file="+pki("ca.key"), "--bind-address=127.0.0.1",
+			"--flex-volume-plugin-dir="+filepath.Join(n.Dir, "volume-plugins"),
 		)},
 		{Behind: true, Name: "kube-scheduler", Path: n.Program("kube-scheduler"), Args: as(
 			"--authentication-kubeconfig="+n.Kubeconfig(), "--authorization-kubeconfig="+n.Kubeconfig(), "--leader-elect=false", "--bind-address=127.0.0.1",
