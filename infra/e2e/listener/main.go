@@ -2,21 +2,34 @@
 // takes any event, and prints what it was told as one line of JSON, its attributes and
 // its data. It runs in the cluster beside the functions (see the overlay e2e), and the
 // scripts read its log.
+//
+// "listener kill CONTAINER" is another thing that they need there: it sends SIGKILL to the
+// processes of a container, from a pod that sees those of its node.
 package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "kill" {
+		if err := kill(os.Args[2]); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	var one sync.Mutex // a line at a time
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
@@ -39,4 +52,35 @@ func main() {
 		defer one.Unlock()
 		out.Encode(told)
 	})))
+}
+
+// kill kills those processes that the kernel counts for a container: its id is in the name
+// of their cgroup.
+func kill(container string) error {
+	if len(container) < 12 {
+		return fmt.Errorf("%q is no container's id", container)
+	}
+	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		return err
+	}
+	killed := 0
+	for _, path := range groups {
+		group, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(group), container) {
+			continue // it has gone, or is another's
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			return err
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return err
+		}
+		killed++
+	}
+	if killed == 0 {
+		return fmt.Errorf("container %s has no processes here", container)
+	}
+	return nil
 }

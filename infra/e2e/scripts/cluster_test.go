@@ -45,19 +45,152 @@ func pods(ts *testscript.TestScript, _ *caller, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: pods FUNCTION COUNT")
 	}
-	names, err := ask(ts, "get", "pods", "--output", "name", "--selector", "serving.knative.dev/service="+args[0])
+	all, err := podsOf(ts, args[0])
 	if err != nil {
 		return err
 	}
-	wanted, more := strings.CutSuffix(args[1], "+")
+	return counted(args[0], "pods", len(all), args[1])
+}
+
+func serving(ts *testscript.TestScript, _ *caller, args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: serving FUNCTION COUNT")
+	}
+	all, err := podsOf(ts, args[0])
+	if err != nil {
+		return err
+	}
+	return counted(args[0], "ready pods", len(slices.DeleteFunc(all, pod.isAway)), args[1])
+}
+
+func counted(function, of string, got int, count string) error {
+	wanted, more := strings.CutSuffix(count, "+")
 	want, err := strconv.Atoi(wanted)
+	if err == nil && got != want && !(more && got > want) {
+		err = fmt.Errorf("%s has %d %s", function, got, of)
+	}
+	return err
+}
+
+// A pod is what kubectl says of one.
+type pod struct {
+	Metadata struct{ Name, DeletionTimestamp string }
+	Spec     struct{ NodeName string }
+	Status   struct {
+		Phase             string
+		Conditions        []struct{ Type, Status string }
+		ContainerStatuses []struct {
+			Name, ContainerID string
+			State, LastState  struct {
+				Terminated struct {
+					ContainerID string
+					ExitCode    int
+				}
+			}
+		}
+	}
+}
+
+func podsOf(ts *testscript.TestScript, function string) ([]pod, error) {
+	out, err := ask(ts, "get", "pods", "--output=json", "--selector=serving.knative.dev/service="+function)
+	if err != nil {
+		return nil, err
+	}
+	var all struct{ Items []pod }
+	err = json.Unmarshal([]byte(out), &all)
+	return all.Items, err
+}
+
+// isAway tells of a pod that no call reaches: it is not ready, or told to go.
+func (p pod) isAway() bool {
+	ready := slices.ContainsFunc(p.Status.Conditions, func(c struct{ Type, Status string }) bool {
+		return c.Type == "Ready" && c.Status == "True"
+	})
+	return !ready || p.Metadata.DeletionTimestamp != ""
+}
+
+// kill kills from the node, by a pod that sees its processes: to delete a pod, however
+// hastily, is to ask its processes first. The kubelet's word for it is exit code 137.
+func kill(ts *testscript.TestScript, _ *caller, args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: kill FUNCTION")
+	}
+	image, err := ask(ts, "get", "deployment", "listener", "--output=jsonpath={.spec.template.spec.containers[0].image}")
 	if err != nil {
 		return err
 	}
-	if got := strings.Count(names, "\n"); got != want && !(more && got > want) {
-		return fmt.Errorf("%s has %d pods", args[0], got)
+	all, err := podsOf(ts, args[0])
+	if err != nil {
+		return err
+	}
+	killed := 0
+	for _, p := range slices.DeleteFunc(all, pod.isAway) {
+		for _, c := range p.Status.ContainerStatuses {
+			if c.Name != "user-container" {
+				continue
+			}
+			if err := killContainer(ts, image, p.Spec.NodeName, c.ContainerID); err != nil {
+				return err
+			}
+			if err := died(ts, args[0], c.ContainerID); err != nil {
+				return err
+			}
+			killed++
+		}
+	}
+	if killed == 0 {
+		return fmt.Errorf("%s has no pod that serves", args[0])
 	}
 	return nil
+}
+
+func killContainer(ts *testscript.TestScript, image, node, container string) error {
+	_, id, _ := strings.Cut(container, "://")
+	name := "killer-" + strings.ToLower(rand.Text()[:8])
+	overrides, err := json.Marshal(map[string]any{"spec": map[string]any{
+		"nodeName": node, "hostPID": true, "automountServiceAccountToken": false,
+		"containers": []any{map[string]any{
+			"name": name, "image": image, "args": []string{"kill", id},
+			"securityContext": map[string]any{"runAsUser": 0},
+		}},
+	}})
+	if err != nil {
+		return err
+	}
+	const there = "--namespace=kube-system" // where a pod may see the node's processes
+	defer ask(ts, there, "delete", "pod", name, "--ignore-not-found", "--wait=false")
+	if _, err := ask(ts, there, "run", name, "--image="+image, "--restart=Never", "--overrides="+string(overrides)); err != nil {
+		return err
+	}
+	_, err = ask(ts, there, "wait", "pod", name, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+	return err
+}
+
+// died waits until the kubelet says that a container was killed.
+func died(ts *testscript.TestScript, function, container string) error {
+	code := 0
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		all, err := podsOf(ts, function)
+		if err != nil {
+			return err
+		}
+		for _, p := range all {
+			for _, c := range p.Status.ContainerStatuses {
+				for _, ended := range []struct {
+					ContainerID string
+					ExitCode    int
+				}{c.State.Terminated, c.LastState.Terminated} {
+					if ended.ContainerID == container {
+						code = ended.ExitCode
+					}
+				}
+			}
+		}
+		if code == 137 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s of %s was not killed: its exit code is %d", container, function, code)
 }
 
 func asleep(ts *testscript.TestScript, _ *caller, functions []string) error {

@@ -100,7 +100,7 @@ func played(t *testing.T, dir, base, host string) testscript.Params {
 				"BOB=bob-"+strings.ToLower(rand.Text())+"@example.com",
 				"PASSWORD=correct-horse-battery-staple",
 			)
-			c := &caller{base: base, host: host, began: time.Now()}
+			c := &caller{t: t, base: base, host: host, began: time.Now()}
 			env.Values[key{}] = c
 			env.Defer(func() { c.load.end() })
 			return nil

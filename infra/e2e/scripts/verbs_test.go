@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -17,6 +18,7 @@ type key struct{} // under which a script has its caller
 
 // A caller sends a script's requests and remembers the last answer.
 type caller struct {
+	t          *testing.T
 	base, host string
 	answer     *http.Response
 	body       string
@@ -39,9 +41,11 @@ type caller struct {
 //
 //	kubectl ARGUMENT…           in the system's namespace
 //	pods FUNCTION COUNT         as many pods of a function are there; 2+ is two or more
+//	serving FUNCTION COUNT      as many are ready, and not on their way out
 //	asleep FUNCTION…            these have none, but on their way out
 //	logged FUNCTION TEXT…       since the script began a pod of a function has logged a
 //	                            line with all these texts
+//	kill FUNCTION               kills what runs in the pods that serve it, by SIGKILL
 //	renew FUNCTION…             gives each a new revision, and waits for it
 //	load COUNT METHOD PATH …    so many callers send this request again and again from
 //	                            now on, beside those of a load that has not ended; %n in
@@ -64,7 +68,7 @@ type caller struct {
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *caller, []string) error{
 		"answer": answer, "body": body, "header": header, "keep": keep,
-		"kubectl": kubectl, "pods": pods, "renew": renew, "met": met, "loaded": loaded, "acknowledged": acknowledged,
+		"kubectl": kubectl, "pods": pods, "serving": serving, "kill": kill, "renew": renew, "met": met, "loaded": loaded, "acknowledged": acknowledged,
 		"asleep": asleep, "logged": logged, "load": startLoad, "event": event, "told": told, "heard": heard, "rotate": rotate,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
@@ -90,7 +94,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 		}
 		ts.Defer(func() {
 			if err := all[args[0]](ts, c, args[1:]); err != nil {
-				ts.Logf("finally %s: %v", args[0], err)
+				c.t.Errorf("finally %s: %v: what was changed for a script is not undone", args[0], err)
 			}
 		})
 		return nil
