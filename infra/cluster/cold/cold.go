@@ -41,6 +41,7 @@ type call struct {
 	granted                             string // the access token in the answer, if there was one
 	began                               time.Time
 	listened, took                      []time.Duration // from when it was called
+	own                                 []time.Duration // what its own log says that the answer took
 }
 
 // orders are those of n calls, round by round: in so many rounds each is in each place, and
@@ -138,7 +139,7 @@ func Measure(ctx context.Context, n node.Node, times int, changes []string, say 
 			c.took = append(c.took, time.Since(c.began))
 		}
 		for _, c := range calls {
-			if err := c.listens(ctx, n); err != nil {
+			if err := c.reads(ctx, n); err != nil {
 				return err
 			}
 		}
@@ -275,20 +276,33 @@ func (c *call) ready(ctx context.Context) error {
 	return fmt.Errorf("%s answers %d", c.path, status)
 }
 
-// listens notes when the pod that the call has woken began to listen, by the time that
-// the node gave to the first line of its log. One that has gone again is left out.
-func (c *call) listens(ctx context.Context, n node.Node) error {
+// reads reads in the log of the pod that the call has woken when it began to listen, by the
+// time that the node gave to that line, and how long it took to answer. What has gone again
+// is left out.
+func (c *call) reads(ctx context.Context, n node.Node) error {
 	said, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "logs", "--timestamps", "--tail=-1", "--container=user-container",
 		"--ignore-errors", "--selector=serving.knative.dev/service="+c.function)
 	if err != nil {
 		return err
 	}
+	listened := false
 	for line := range strings.Lines(said) {
 		stamp, text, _ := strings.Cut(line, " ")
 		at, err := time.Parse(time.RFC3339Nano, stamp)
-		if err == nil && strings.Contains(text, `"listening"`) && at.After(c.began) {
+		var entry struct {
+			Msg string
+			Ms  float64
+		}
+		if err != nil || json.Unmarshal([]byte(text), &entry) != nil || at.Before(c.began) {
+			continue
+		}
+		switch {
+		case entry.Msg == "listening" && !listened:
+			listened = true
 			c.listened = append(c.listened, at.Sub(c.began))
-			break
+		case entry.Msg == "request":
+			c.own = append(c.own, time.Duration(entry.Ms*float64(time.Millisecond)))
+			return nil
 		}
 	}
 	return nil
@@ -325,11 +339,11 @@ func (c *call) send(ctx context.Context) (status int, err error) {
 	return answer.StatusCode, err
 }
 
-// print prints the quartiles, when the program listened, and the mean, beside that of hello,
-// which is the first.
+// print prints the quartiles, when the program listened, what it says that its answer took,
+// and the mean, beside that of hello, which is the first.
 func print(table io.Writer, calls []*call) error {
 	out := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "from zero\ttimes\tfastest\tquarter\tmedian\tthree quarters\tslowest\tlistens\tmean\tto hello's\t")
+	fmt.Fprintln(out, "from zero\ttimes\tfastest\tquarter\tmedian\tthree quarters\tslowest\tlistens\tanswers in\tmean\tto hello's\t")
 	floor, _ := mean(calls[0].took)
 	for _, c := range calls {
 		fmt.Fprintf(out, "%s\t%d\t", c.function, len(c.took))
@@ -337,8 +351,9 @@ func print(table io.Writer, calls []*call) error {
 			fmt.Fprintf(out, "%.2f s\t", quantile(c.took, q).Seconds())
 		}
 		listened, _ := mean(c.listened)
+		own, _ := mean(c.own)
 		took, within := mean(c.took)
-		fmt.Fprintf(out, "%.2f s\t%.2f ± %.2f s\t%.2f×\t\n", listened, took, within, took/floor)
+		fmt.Fprintf(out, "%.2f s\t%.0f ms\t%.2f ± %.2f s\t%.2f×\t\n", listened, own*1000, took, within, took/floor)
 	}
 	return out.Flush()
 }

@@ -109,11 +109,11 @@ func (p pod) isAway() bool {
 	return !ready || p.Metadata.DeletionTimestamp != ""
 }
 
-// kill kills from the node, by a pod that sees its processes: to delete a pod, however
+// sigkill kills from the node, by a pod that sees its processes: to delete a pod, however
 // hastily, is to ask its processes first. The kubelet's word for it is exit code 137.
-func kill(ts *testscript.TestScript, _ *caller, args []string) error {
+func sigkill(ts *testscript.TestScript, _ *caller, args []string) error {
 	if len(args) != 1 {
-		return errors.New("usage: kill FUNCTION")
+		return errors.New("usage: sigkill FUNCTION")
 	}
 	image, err := ask(ts, "get", "deployment", "listener", "--output=jsonpath={.spec.template.spec.containers[0].image}")
 	if err != nil {

@@ -45,7 +45,7 @@ type caller struct {
 //	asleep FUNCTION…            these have none, but on their way out
 //	logged FUNCTION TEXT…       since the script began a pod of a function has logged a
 //	                            line with all these texts
-//	kill FUNCTION               kills what runs in the pods that serve it, by SIGKILL
+//	sigkill FUNCTION            kills what runs in the pods that serve it
 //	renew FUNCTION…             gives each a new revision, and waits for it
 //	load COUNT METHOD PATH …    so many callers send this request again and again from
 //	                            now on, beside those of a load that has not ended; %n in
@@ -68,7 +68,7 @@ type caller struct {
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *caller, []string) error{
 		"answer": answer, "body": body, "header": header, "keep": keep,
-		"kubectl": kubectl, "pods": pods, "serving": serving, "kill": kill, "renew": renew, "met": met, "loaded": loaded, "acknowledged": acknowledged,
+		"kubectl": kubectl, "pods": pods, "serving": serving, "sigkill": sigkill, "renew": renew, "met": met, "loaded": loaded, "acknowledged": acknowledged,
 		"asleep": asleep, "logged": logged, "load": startLoad, "event": event, "told": told, "heard": heard, "rotate": rotate,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
