@@ -298,6 +298,6 @@ func (c *cluster) isUp() error {
 
 // exports prints what a shell needs to reach the cluster.
 func (c *cluster) exports() {
-	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport KUBECACHEDIR=%s\nexport BASE_URL=%s\nexport KINGRESS_URL=%s\nexport PATH=%s:$PATH\n",
-		c.node.Kubeconfig(), c.node.KubectlCache(), install.BaseURL, install.KnativeURL, c.node.Bin())
+	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport KUBECACHEDIR=%s\nexport BASE_URL=%s\nexport KINGRESS_URL=%s\nexport PATH=%s:$PATH\nexport NO_PROXY=\"${NO_PROXY:-},%s\"\nexport no_proxy=\"${no_proxy:-},%s\"\n",
+		c.node.Kubeconfig(), c.node.KubectlCache(), install.BaseURL, install.KnativeURL, c.node.Bin(), node.NoProxy, node.NoProxy)
 }

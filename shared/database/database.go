@@ -125,7 +125,7 @@ func checkURI(uri string) error {
 	case err != nil:
 		return errors.New("is not a connection string (mongodb://host[:port]/database)")
 	case weakens(cs):
-		return errors.New("asks for less than is needed: what was acknowledged must not be lost, and a sign-out must be seen (w=majority, journal, readConcernLevel=majority, readPreference=primary)")
+		return errors.New("asks for something else than is needed: what was acknowledged must not be lost, and a sign-out must be seen (w=majority, journal, readConcernLevel=majority, readPreference=primary)")
 	case strings.ContainsAny(cs.Database, `/\. "$*<>:|?`):
 		return errors.New("names a database that MongoDB does not allow")
 	case !isSRV(uri) && clientOptions(uri).Validate() != nil: // of the other kind this would ask the DNS

@@ -307,24 +307,28 @@ func (c *connection) Read(p []byte) (int, error) {
 // piece is what a caller must have taken of an answer within inputTime to get more of it.
 const piece = 16 << 10
 
-// Write implements net.Conn. A caller that does not read waits in line like those who do
-// not send.
+// Write implements net.Conn. A caller that does not read is in line with those who do not
+// send.
 func (c *connection) Write(p []byte) (n int, err error) {
-	wasInLine := c.writesBegin()
-	defer c.writesEnd(wasInLine)
 	for {
-		by := time.Now().Add(inputTime)
-		if !c.writeBy.IsZero() && c.writeBy.Before(by) {
-			by = c.writeBy
-		}
-		if err := c.Conn.SetWriteDeadline(by); err != nil {
-			return n, err
-		}
-		m, err := c.Conn.Write(p[n:min(len(p), n+piece)])
+		m, err := c.writePiece(p[n:min(len(p), n+piece)])
 		if n += m; err != nil || n == len(p) {
 			return n, err
 		}
 	}
+}
+
+func (c *connection) writePiece(p []byte) (n int, err error) {
+	wasInLine := c.writesBegin()
+	defer c.writesEnd(wasInLine)
+	by := time.Now().Add(inputTime)
+	if !c.writeBy.IsZero() && c.writeBy.Before(by) {
+		by = c.writeBy
+	}
+	if err := c.Conn.SetWriteDeadline(by); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
 }
 
 func (c *connection) writesBegin() (wasInLine bool) {

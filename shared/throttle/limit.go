@@ -104,6 +104,8 @@ func (t *Throttle) admit(ctx context.Context, l Limit, subject string) (id strin
 			t.setFull(id, now)
 			// it was asked for, and not had: or sign-ins at once, each of which may yet turn
 			// out to be right, would use up the limit by being refused
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			defer cancel()
 			if err := t.take(ctx, id, weight); err != nil {
 				t.log.WarnContext(ctx, "a count was not settled", "error", err)
 			}

@@ -28,8 +28,7 @@ type record struct {
 	Sysctls map[string]string // as they were
 	Made    []string          // folders that were not there
 	Cgroups string            // where the host has them
-	Handed  []string          // controllers that their root is to hand down, and did not
-	Down    []string          // those which it did
+	Handed  []string          // controllers that their root handed down
 }
 
 // isRecord tells a record from another file of its name.
@@ -80,14 +79,24 @@ func (n Node) write(r record) error {
 func Lock() (unlock func(), err error) { return lock("@ticketing-auth-cluster") }
 
 func lock(name string) (unlock func(), err error) {
-	lock, err := net.Listen("unix", name)
+	held, err := hold(name)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, errors.New("another command is at the cluster: wait for it to end")
 	}
 	if err != nil {
 		return nil, err
 	}
-	return func() { lock.Close() }, nil
+	return func() { held.Close() }, nil
+}
+
+// hold takes a name in the kernel. It is held for as long as a process has the file.
+func hold(name string) (*os.File, error) {
+	listener, err := net.Listen("unix", name)
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	return listener.(*net.UnixListener).File()
 }
 
 // A State is what a node is in.
@@ -118,7 +127,7 @@ func (n Node) State() (State, error) {
 
 func (r record) alive() bool {
 	started, err := ticks(r.PID)
-	return err == nil && started == r.Started
+	return err == nil && started == r.Started && r.Boot == boot()
 }
 
 // ticks is when a process was started.
@@ -154,11 +163,11 @@ func (n Node) Start(ctx context.Context) (*Running, error) {
 			r.Made = append(r.Made, dir)
 		}
 	}
-	var err error
-	if r.Handed, err = notHanded(cgroups); err != nil {
+	toHand, err := notHanded(cgroups)
+	if err != nil {
 		return nil, err
 	}
-	if r.Down, err = handed(cgroups); err != nil {
+	if r.Handed, err = handed(cgroups); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(n.Dir, 0o700); err != nil {
@@ -167,7 +176,7 @@ func (n Node) Start(ctx context.Context) (*Running, error) {
 	if err := n.write(r); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(n.prepare(), r.change()); err != nil {
+	if err := errors.Join(n.prepare(), r.change(toHand)); err != nil {
 		return nil, errors.Join(err, n.Stop())
 	}
 	running, err := n.launch(r)
@@ -306,14 +315,15 @@ func (n Node) Stop() error {
 	return errors.Join(faults...)
 }
 
-// change changes the host as the node needs it.
-func (r record) change() error {
+// change changes the host as the node needs it. The root of its cgroups is to hand down
+// controllers that it does not yet.
+func (r record) change(toHand []string) error {
 	for _, dir := range r.Made {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	return makeCgroups(r.Cgroups, r.Handed)
+	return makeCgroups(r.Cgroups, toHand)
 }
 
 // restore puts the host back as it was, as far as its namespaces have not taken it with
@@ -328,7 +338,7 @@ func (r record) restore() error {
 	if err := eventually("the node's cgroups to be empty", func() bool { return removeCgroups(r.Cgroups) }); err != nil {
 		return err
 	}
-	faults := []error{handDownOnly(r.Cgroups, r.Down)}
+	faults := []error{handDownOnly(r.Cgroups, r.Handed)}
 	for path, value := range r.Sysctls {
 		if now, err := os.ReadFile(path); err == nil && string(now) != value {
 			faults = append(faults, os.WriteFile(path, []byte(value), 0))

@@ -79,15 +79,16 @@ func TestAnotherProcessOfTheSameNumberIsNotTheNode(t *testing.T) {
 	}
 	n := Node{Dir: t.TempDir()}
 	for _, c := range []struct {
-		started string
-		left    bool
-		want    State
+		boot, started string
+		left          bool
+		want          State
 	}{
-		{started, true, Up},
-		{started, false, Coming},
-		{started + "1", true, Down},
+		{boot(), started, true, Up},
+		{boot(), started, false, Coming},
+		{boot(), started + "1", true, Down},
+		{"another", started, true, Down},
 	} {
-		if err := n.write(record{PID: child.Process.Pid, Started: c.started, Left: c.left}); err != nil {
+		if err := n.write(record{Boot: c.boot, PID: child.Process.Pid, Started: c.started, Left: c.left}); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := n.State(); got != c.want || err != nil {
@@ -121,16 +122,16 @@ func TestTheHostIsPutBackAsItWas(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	handed, err := notHanded(host)
-	if err != nil || strings.Join(handed, " ") != "cpuset hugetlb" {
-		t.Fatalf("to be handed down are %v, %v", handed, err)
+	toHand, err := notHanded(host)
+	if err != nil || strings.Join(toHand, " ") != "cpuset hugetlb" {
+		t.Fatalf("to be handed down are %v, %v", toHand, err)
 	}
-	down, err := words(host, "cgroup.subtree_control")
+	before, err := handed(host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := record{Boot: boot(), Cgroups: host, Handed: handed, Down: down, Made: []string{at("made"), at("used")}, Sysctls: map[string]string{at("panic"): "0\n", at("oops"): "0\n"}}
-	if err := r.change(); err != nil {
+	r := record{Boot: boot(), Cgroups: host, Handed: before, Made: []string{at("made"), at("used")}, Sysctls: map[string]string{at("panic"): "0\n", at("oops"): "0\n"}}
+	if err := r.change(toHand); err != nil {
 		t.Fatal(err)
 	}
 	if order, _ := os.ReadFile(at("cgroup.subtree_control")); string(order) != "+cpuset +hugetlb" {

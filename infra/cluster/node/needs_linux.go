@@ -77,11 +77,19 @@ func apt(ctx context.Context, policy string, packages []string, progress io.Writ
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	working, err := hold(installing) // apt-get has it too, and goes on if this process is killed
+	if err != nil {
+		return fmt.Errorf("apt-get is at work, of an up that was killed: wait for it to end (%w)", err)
+	}
+	defer working.Close()
 	if _, err := os.Lstat(policy); err != nil { // or what theirs says holds for us too
 		if err := os.WriteFile(policy, []byte(noServices+strings.Join(packages, " ")+"\n"), 0o755); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, finishInstall(policy)) }()
+		defer func() {
+			working.Close()
+			err = errors.Join(err, finishInstall(policy))
+		}()
 	} else {
 		defer func() { err = errors.Join(err, disable(packages)) }()
 	}
@@ -97,6 +105,7 @@ func apt(ctx context.Context, policy string, packages []string, progress io.Writ
 		fmt.Fprintln(progress, "apt-get", strings.Join(args, " "))
 		cmd := exec.Command("apt-get", args...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		cmd.ExtraFiles = []*os.File{working}
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("apt-get %s: %w\n%s", args[0], err, out)
@@ -104,6 +113,9 @@ func apt(ctx context.Context, policy string, packages []string, progress io.Writ
 	}
 	return nil
 }
+
+// installing is held for as long as packages are installed.
+const installing = "@ticketing-auth-installing"
 
 // FinishInstall does what an installation does at its end, if one was killed before that.
 func FinishInstall() error { return finishInstall(policy) }
@@ -114,6 +126,11 @@ func finishInstall(policy string) error {
 	if err != nil || !ours {
 		return nil
 	}
+	working, err := hold(installing)
+	if err != nil {
+		return fmt.Errorf("apt-get is at work, of an up that was killed: wait for it to end (%w)", err)
+	}
+	defer working.Close()
 	if err := disable(strings.Fields(packages)); err != nil {
 		return err
 	}
@@ -126,7 +143,7 @@ func disable(packages []string) error {
 		return nil // nothing that would start them
 	}
 	for _, p := range packages {
-		if daemons[p] == "" || exec.Command("systemctl", "cat", daemons[p]).Run() != nil { // it is not installed
+		if daemons[p] == "" || exec.Command("systemctl", "is-enabled", daemons[p]).Run() != nil { // or it is not there
 			continue
 		}
 		if out, err := exec.Command("systemctl", "disable", daemons[p]).CombinedOutput(); err != nil {

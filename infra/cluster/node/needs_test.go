@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,6 +76,36 @@ func TestAKilledInstallationIsFinished(t *testing.T) {
 	}
 	if said, _ := os.ReadFile(log); !strings.Contains(string(said), "disable etcd.service") || strings.Contains(string(said), "containerd") {
 		t.Errorf("systemctl is told %q", said)
+	}
+	if _, err := os.Stat(policy); err == nil {
+		t.Error("the policy is left")
+	}
+}
+
+// apt-get goes on where the up that called it was killed.
+func TestAnInstallationUnderWayIsWaitedFor(t *testing.T) {
+	policy := filepath.Join(t.TempDir(), "policy-rc.d")
+	if err := os.WriteFile(policy, []byte(noServices+"etcd-server\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	working, err := hold(installing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("sleep", "60")
+	child.ExtraFiles = []*os.File{working}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	working.Close()
+	if err := finishInstall(policy); err == nil || !strings.Contains(err.Error(), "apt-get is at work") {
+		t.Errorf("got %v", err)
+	}
+	child.Process.Kill()
+	child.Wait()
+	t.Setenv("PATH", "")
+	if err := finishInstall(policy); err != nil {
+		t.Error(err)
 	}
 	if _, err := os.Stat(policy); err == nil {
 		t.Error("the policy is left")

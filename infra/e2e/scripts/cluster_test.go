@@ -77,7 +77,6 @@ type pod struct {
 	Metadata struct{ Name, DeletionTimestamp string }
 	Spec     struct{ NodeName string }
 	Status   struct {
-		Phase             string
 		Conditions        []struct{ Type, Status string }
 		ContainerStatuses []struct {
 			Name, ContainerID string

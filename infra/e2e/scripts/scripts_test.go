@@ -96,6 +96,7 @@ func played(t *testing.T, dir, base, host string) testscript.Params {
 		Setup: func(env *testscript.Env) error {
 			env.Vars = append(env.Vars,
 				"KUBECONFIG="+os.Getenv("KUBECONFIG"),
+				"KUBECACHEDIR="+filepath.Join(env.WorkDir, "kubectl"),
 				"ANN=ann-"+strings.ToLower(rand.Text())+"@example.com", // the database may remember other runs
 				"BOB=bob-"+strings.ToLower(rand.Text())+"@example.com",
 				"PASSWORD=correct-horse-battery-staple",
