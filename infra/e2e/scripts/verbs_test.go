@@ -35,7 +35,7 @@ type caller struct {
 //	header NAME VALUE           '' if there must be none
 //	keep NAME MEMBER            puts a member of the body, such as user.id, into $NAME
 //	until VERB ARGUMENT…        tries again, for up to two minutes
-//	finally VERB ARGUMENT…      at the end, also after a failure
+//	finally VERB ARGUMENT…      at the end, also after a failure; the last of them first
 //
 // and, of a cluster,
 //
