@@ -86,13 +86,9 @@ func apt(ctx context.Context, policy string, packages []string, progress io.Writ
 		if err := os.WriteFile(policy, []byte(noServices+strings.Join(packages, " ")+"\n"), 0o755); err != nil {
 			return err
 		}
-		defer func() {
-			working.Close()
-			err = errors.Join(err, finishInstall(policy))
-		}()
-	} else {
-		defer func() { err = errors.Join(err, disable(packages)) }()
+		defer os.Remove(policy)
 	}
+	defer func() { err = errors.Join(err, disable(packages)) }()
 	defer context.AfterFunc(ctx, func() {
 		fmt.Fprintln(progress, "apt-get is waited for, since half an installation is the host's trouble")
 	})()
