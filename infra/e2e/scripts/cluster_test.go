@@ -423,6 +423,14 @@ func event(ts *testscript.TestScript, _ *caller, args []string) error {
 	case err := <-taken:
 		return err
 	case <-time.After(3 * time.Second):
+		ts.Defer(func() { // or nobody would learn that it was never taken
+			select {
+			case err := <-taken:
+				ts.Logf("an event of type %s was answered later: %v", args[0], err)
+			default:
+				ts.Logf("an event of type %s is not answered yet", args[0])
+			}
+		})
 		return nil
 	}
 }
