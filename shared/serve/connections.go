@@ -160,7 +160,7 @@ func (cs *connections) showOut() time.Duration {
 		if left := patience - time.Since(longest.since); left > 0 {
 			return left
 		}
-		if !longest.writes && longest.isLate() {
+		if longest.isLate() {
 			longest.waits()
 			continue
 		}
@@ -173,7 +173,7 @@ func (cs *connections) showOut() time.Duration {
 
 // isLate tells whether it is the server that has not yet got round to reading, and not the
 // caller that keeps it waiting.
-func (c *connection) isLate() bool { return !c.reads.Load() || unread(c.Conn) }
+func (c *connection) isLate() bool { return !c.writes && (!c.reads.Load() || unread(c.Conn)) }
 
 // stop lets in whoever is at the door, and nobody after that.
 func (cs *connections) stop() {

@@ -351,9 +351,12 @@ func print(table io.Writer, calls []*call) error {
 			fmt.Fprintf(out, "%.2f s\t", quantile(c.took, q).Seconds())
 		}
 		listened, _ := mean(c.listened)
-		own, _ := mean(c.own)
+		own := ""
+		if ms, _ := mean(c.own); len(c.own) > 0 { // hello keeps no log
+			own = fmt.Sprintf("%.0f ms", ms*1000)
+		}
 		took, within := mean(c.took)
-		fmt.Fprintf(out, "%.2f s\t%.0f ms\t%.2f ± %.2f s\t%.2f×\t\n", listened, own*1000, took, within, took/floor)
+		fmt.Fprintf(out, "%.2f s\t%s\t%.2f ± %.2f s\t%.2f×\t\n", listened, own, took, within, took/floor)
 	}
 	return out.Flush()
 }

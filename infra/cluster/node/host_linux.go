@@ -74,8 +74,9 @@ func (n Node) write(r record) error {
 	return os.Rename(n.unwritten(), n.record())
 }
 
-// Lock makes sure that one command at a time changes, or measures, the cluster of this machine. The
-// lock is a name in the kernel, which goes with the process and leaves no file.
+// Lock makes sure that one command at a time changes, or measures, the cluster of this
+// machine. The lock is a name in the kernel, which goes with the process and leaves no
+// file.
 func Lock() (unlock func(), err error) { return lock("@ticketing-auth-cluster") }
 
 func lock(name string) (unlock func(), err error) {

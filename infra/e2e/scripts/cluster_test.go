@@ -41,35 +41,26 @@ func ask(ts *testscript.TestScript, args ...string) (string, error) {
 	return string(out), nil
 }
 
-func pods(ts *testscript.TestScript, _ *caller, args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: pods FUNCTION COUNT")
-	}
-	all, err := podsOf(ts, args[0])
-	if err != nil {
+// counting is a verb that counts a function's pods, but for those that are left out.
+func counting(verb string, leftOut func(pod) bool) func(*testscript.TestScript, *caller, []string) error {
+	return func(ts *testscript.TestScript, _ *caller, args []string) error {
+		if len(args) != 2 {
+			return fmt.Errorf("usage: %s FUNCTION COUNT", verb)
+		}
+		wanted, more := strings.CutSuffix(args[1], "+")
+		want, err := strconv.Atoi(wanted)
+		if err != nil {
+			return err
+		}
+		all, err := podsOf(ts, args[0])
+		if err != nil {
+			return err
+		}
+		if got := len(slices.DeleteFunc(all, leftOut)); got != want && !(more && got > want) {
+			err = fmt.Errorf("%s has %d", args[0], got)
+		}
 		return err
 	}
-	return counted(args[0], "pods", len(all), args[1])
-}
-
-func serving(ts *testscript.TestScript, _ *caller, args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: serving FUNCTION COUNT")
-	}
-	all, err := podsOf(ts, args[0])
-	if err != nil {
-		return err
-	}
-	return counted(args[0], "ready pods", len(slices.DeleteFunc(all, pod.isAway)), args[1])
-}
-
-func counted(function, of string, got int, count string) error {
-	wanted, more := strings.CutSuffix(count, "+")
-	want, err := strconv.Atoi(wanted)
-	if err == nil && got != want && !(more && got > want) {
-		err = fmt.Errorf("%s has %d %s", function, got, of)
-	}
-	return err
 }
 
 // A pod is what kubectl says of one.

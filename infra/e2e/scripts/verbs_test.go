@@ -68,8 +68,10 @@ type caller struct {
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *caller, []string) error{
 		"answer": answer, "body": body, "header": header, "keep": keep,
-		"kubectl": kubectl, "pods": pods, "serving": serving, "sigkill": sigkill, "renew": renew, "met": met, "loaded": loaded, "acknowledged": acknowledged,
-		"asleep": asleep, "logged": logged, "load": startLoad, "event": event, "told": told, "heard": heard, "rotate": rotate,
+		"pods": counting("pods", func(pod) bool { return false }), "serving": counting("serving", pod.isAway), "asleep": asleep,
+		"kubectl": kubectl, "sigkill": sigkill, "renew": renew, "rotate": rotate, "logged": logged,
+		"load": startLoad, "met": met, "loaded": loaded, "acknowledged": acknowledged,
+		"event": event, "told": told, "heard": heard,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
 		all[method] = func(ts *testscript.TestScript, c *caller, args []string) error {
