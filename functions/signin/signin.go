@@ -102,7 +102,7 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		if err != nil {
 			return session.Grant{}, err
 		}
-		return s.grants.Grant(account.User, opened, refresh)
+		return s.grants.Grant(account.User, opened, refresh, opened.CreatedAt)
 	}
 	return session.Grant{}, fault.Busy(time.Second, user.ErrChanged)
 }
@@ -110,12 +110,12 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 // verify returns the account whose password is right, with a new hash where the
 // stored one is weaker than those made today.
 //
-// An email that nobody has, a wrong password, a disabled account and one that takes
-// no password now cannot be told apart: each costs a find, a count, and a hash, which
+// An unknown email, a wrong password, a disabled account, one that takes no password now and
+// one that cannot be read are indistinguishable: each costs a find, a count and a hash, which
 // is made and compared in any case. Only then does it matter whether it counts.
 func (s signin) verify(ctx context.Context, in Input, try *throttle.Try) (account user.Account, rehash string, err error) {
 	account, err = s.users.Account(ctx, string(in.address))
-	unknown := errors.Is(err, user.ErrUnknown)
+	unknown := errors.Is(err, user.ErrUnknown) || errors.Is(err, user.ErrUnreadable)
 	if err != nil && !unknown {
 		return account, "", err
 	}

@@ -2,6 +2,7 @@ package signin_test
 
 import (
 	"net/http"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -197,20 +198,46 @@ func TestExpiredSessionsAreSweptOut(t *testing.T) {
 	}
 }
 
-// A document that is not ours is our fault, not the database's.
-func TestADocumentThatDoesNotFitIsAnError(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
-	insert(t, b, bson.D{{Key: "_id", Value: bson.NewObjectID()}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}})
-	endpointtest.Check(t, endpointtest.Case{Status: http.StatusInternalServerError, JSON: endpointtest.Errors("Something went wrong.")}, b.Do(t, endpointtest.Call{Body: good}))
+// A response other than that to a wrong password would show that the account exists.
+func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
+	for name, member := range map[string]bson.E{
+		"id":         {Key: "_id", Value: bson.NewObjectID()},
+		"password":   {Key: "password", Value: 7},
+		"disabledAt": {Key: "disabledAt", Value: true},
+		"createdAt":  {Key: "createdAt", Value: "2026"},
+		"devices":    {Key: "devices", Value: bson.A{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := endpointtest.New(t, signin.Endpoint)
+			document := bson.D{{Key: "_id", Value: "the-user-id"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}}
+			id := "the-user-id"
+			if i := slices.IndexFunc(document, func(e bson.E) bool { return e.Key == member.Key }); i >= 0 {
+				document[i] = member
+			} else {
+				document = append(document, member)
+			}
+			if oid, is := member.Value.(bson.ObjectID); is {
+				id = oid.Hex()
+			}
+			insert(t, b, document)
+			unreadable := b.Do(t, endpointtest.Call{Body: good})
+			unknown := b.Do(t, endpointtest.Call{Body: strings.Replace(good, "ann@", "bob@", 1)})
+			unreadable.Header.Del("Date")
+			unknown.Header.Del("Date")
+			if !reflect.DeepEqual(unreadable, unknown) || unknown.Status != http.StatusUnauthorized {
+				t.Errorf("got %+v, want that of an unknown email: %+v", unreadable, unknown)
+			}
+			if log := b.Logs(); !strings.Contains(log, `"level":"ERROR"`) || !strings.Contains(log, id) {
+				t.Errorf("log %s has no error that names the user %s", log, id)
+			}
+		})
+	}
 }
 
 func account(t *testing.T, b *endpointtest.Bench) user.Account {
 	t.Helper()
-	a, err := b.Users.Account(t.Context(), "ann@example.com")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
+	return b.Stored(t, "ann@example.com")
 }
 
 func insert(t *testing.T, b *endpointtest.Bench, document bson.D) {

@@ -117,7 +117,7 @@ func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 		first, refresh := s.open(u, in)
 		err = s.users.Create(ctx, u, hash, &first)
 		if err == nil {
-			return s.grants.Grant(u, first, refresh)
+			return s.grants.Grant(u, first, refresh, first.CreatedAt)
 		}
 		if !errors.Is(err, user.ErrUsed) {
 			return session.Grant{}, err
@@ -202,7 +202,7 @@ func (s signup) again(ctx context.Context, in Input, account user.Account) (sess
 	if err != nil {
 		return session.Grant{}, err
 	}
-	return s.grants.Grant(account.User, opened, refresh)
+	return s.grants.Grant(account.User, opened, refresh, opened.CreatedAt)
 }
 
 func (s signup) open(u user.User, in Input) (user.Session, session.Refresh) {

@@ -69,7 +69,7 @@ func examples() map[string][]scene {
 		},
 		"refresh": {
 			{name: "ann", summary: "New tokens for old.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
-			{name: "again", summary: "The same again within ten seconds: the same answer.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
+			{name: "again", summary: "The same token again within 10 seconds: the same answer.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
 			refused("ended", "The session has ended.", `{"refreshToken":"refresh-token-3"}`, fault.InvalidToken(nil)),
 			refused("no-such-token", "The token was not made here.", `{"refreshToken":"nonsense"}`, fault.InvalidToken(nil)),
 		},
