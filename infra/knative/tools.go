@@ -102,7 +102,7 @@ func (s service) kn() []string {
 		fmt.Sprintf(`--namespace %s --image "$(ko build ./%s)" --service-account %s --security-context strict`, Namespace, s.Main, s.Name),
 		fmt.Sprintf("--label app.kubernetes.io/name=%s --label app.kubernetes.io/part-of=ticketing-auth", s.Name),
 		fmt.Sprintf("--scale-min 0 --scale-max %d --scale-metric concurrency --scale-target %d --concurrency-limit %d --timeout %d", s.MaxScale, s.Target, s.Concurrency, s.Timeout),
-		"--annotation-revision autoscaling.knative.dev/scale-to-zero-pod-retention-period=1m --port 8080",
+		"--annotation-revision autoscaling.knative.dev/scale-to-zero-pod-retention-period=1m --port 8080 --pull-policy IfNotPresent",
 		fmt.Sprintf("--request cpu=%s,memory=%s --limit cpu=%s,memory=%s --env GOMEMLIMIT=%s", s.CPU, s.Memory, s.CPULimit, s.Memory, s.GoMemory),
 	}
 	if s.Counts {
