@@ -12,10 +12,20 @@ import (
 // each has words for it.
 
 var (
+	accounts = page("accounts.yaml.tmpl")
 	allinone = page("allinone.yaml.tmpl")
 	function = page("func.yaml.tmpl")
 	skaffold = page("skaffold.yaml.tmpl")
 )
+
+// Accounts renders the service accounts alone.
+func Accounts(functions []endpoint.Endpoint) ([]byte, error) {
+	all, err := everyService(functions)
+	if err != nil {
+		return nil, err
+	}
+	return fill(accounts, all)
+}
 
 // Small renders the Service that serves every route.
 func Small(functions []endpoint.Endpoint) ([]byte, error) {
@@ -66,9 +76,9 @@ func Skaffold(functions []endpoint.Endpoint) ([]byte, error) {
 			return nil, err
 		}
 		folder := path.Dir(path.Dir(s.Main))
-		all = append(all, artifact{s.Main, []string{folder + "/**/*.go", folder + "/go.mod"}})
+		all = append(all, artifact{s.Main, []string{folder + "/**"}})
 	}
-	all = append(all, artifact{"infra/migrate", []string{"infra/migrate/*.go", "infra/go.mod"}})
+	all = append(all, artifact{"infra/migrate", []string{"infra/migrate/**", "infra/go.mod"}})
 	return fill(skaffold, all)
 }
 
