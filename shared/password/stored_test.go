@@ -31,7 +31,7 @@ var vectors = []struct {
 	name, stored, plain string
 	stale               bool
 }{
-	{"argon2id of 64 MiB", argon2id64MiB, "password", true},
+	{"argon2id of 64 MiB", argon2id64MiB, "password", false},
 	{"argon2id of 256 KiB", argon2idSmall, "password", true},
 	{"argon2id of two lanes", argon2idLanes, "password", true},
 	{"argon2id as made today", argon2idNew, "correct horse battery staple", false},
@@ -42,7 +42,7 @@ var vectors = []struct {
 	{"bcrypt 2a", bcryptOne, "U*U", true},
 	{"bcrypt 2b", bcryptB, "U*U*", true},
 	{"bcrypt 2y, of no password", bcryptY, "", true},
-	{"bcrypt of 72 bytes and more", bcrypt72, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored", true},
+	{"bcrypt of 72 bytes and more", bcrypt72, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored", false},
 }
 
 const (
