@@ -27,7 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -214,7 +214,7 @@ func (h *Hasher) key(a argon2idHash, length int, plain string) []byte {
 // 128 MiB that the collector has not freed yet and another would exceed the limit.
 func (h *Hasher) matches(s stored, plain string) (bool, error) {
 	if s.memory() > h.memoryKiB {
-		debug.FreeOSMemory()
+		runtime.GC()
 	}
 	switch s := s.(type) {
 	case argon2idHash:
