@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -67,10 +68,11 @@ type signin struct {
 	grants    *session.Granter
 	throttle  *throttle.Throttle
 	now       func() time.Time
+	log       *slog.Logger
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signin{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), throttle.Wire(w), w.Now()}
+	s := signin{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), throttle.Wire(w), w.Now(), w.Log()}
 	return s.handle
 }
 
@@ -107,8 +109,8 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 	return session.Grant{}, fault.Busy(time.Second, user.ErrChanged)
 }
 
-// verify returns the account whose password is right, with a new hash where the
-// stored one is weaker than those made today.
+// verify returns the account whose password is right, with a new hash where that is to
+// replace the stored one.
 //
 // An unknown email, a wrong password, a disabled account, one that takes no password now and
 // one that cannot be read are indistinguishable: each costs a find, a count and a hash, which
@@ -127,6 +129,9 @@ func (s signin) verify(ctx context.Context, in Input, try *throttle.Try) (accoun
 	var cause error
 	if _, broken := errors.AsType[*password.Unverifiable](err); broken {
 		cause, err = fmt.Errorf("user %s: %w", account.ID, err), nil
+	}
+	if over, ok := errors.AsType[*password.OverMemory](err); ok {
+		s.log.ErrorContext(ctx, "a sign-in is not possible", "user", account.ID, "error", over)
 	}
 	if err != nil {
 		return account, "", err

@@ -3,7 +3,7 @@ package openapi
 import (
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/fault"
-	"ticketing.com/auth/shared/password/choice"
+	"ticketing.com/auth/shared/password/policy"
 )
 
 // A scene is a request and its answer.
@@ -41,7 +41,7 @@ func examples() map[string][]scene {
 	key := &exchange{Headers: map[string]string{"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}}
 	var wrong fault.Fields
 	wrong.Add("email", string(email.ErrMalformed))
-	wrong.Add("password", string(choice.Guessable))
+	wrong.Add("password", string(policy.Guessable))
 	return map[string][]scene{
 		"signup": {
 			{name: "ann", summary: "A new account.", request: key, body: credentials("Ann@Example.com", secret),

@@ -61,8 +61,8 @@ type None struct{}
 // it would end up in logs, in a cookie it would travel unasked.
 type Bearer struct{ Token string }
 
-// read makes the input of a handle from a request.
-func read[In any](spec Spec, r *Request) (out In, err error) {
+// read returns the input of a handle: a blank one, completed from a request.
+func read[In any](spec Spec, r *Request, out In) (_ In, err error) {
 	switch in := any(&out).(type) {
 	case *None:
 	case *Bearer:

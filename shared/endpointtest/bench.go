@@ -109,6 +109,7 @@ func (b *Bench) environment(t testing.TB, settings []string) map[string]string {
 		"VERIFYING_KEYS":  keySet(t, token.NewJWK(b.Keys).Public()),
 		"HASH_MEMORY_KIB": "64", // the least: tests are about what is done, not how hard it is
 		"HASH_TIME":       "1",
+		"HASH_TESTING":    "on",
 		"LOG_LEVEL":       "debug",
 		"TRUSTED_PROXIES": "1", // the HTTP door of the bench stands behind one
 	}
