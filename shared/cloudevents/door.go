@@ -157,10 +157,12 @@ func traced(ctx context.Context, r *http.Request, e envelope) context.Context {
 
 func malformed() error { return fault.New(fault.Invalid, "This is not a valid CloudEvents 1.0 event.") }
 
-// writeReply writes the reply event. A repeated delivery gets the same id.
+// writeReply writes the reply event. Its id follows from the key of the event that it
+// answers, its type and its data. A consumer that drops duplicates thus receives each
+// different reply, and an equal one to a repeated delivery once.
 func writeReply(ctx context.Context, w http.ResponseWriter, key, replyType string, data []byte) {
 	reply := event.New()
-	reply.SetID(key)
+	reply.SetID(digest("reply", key, replyType, string(data)))
 	reply.SetSource(out.Source)
 	reply.SetType(replyType)
 	reply.SetTime(time.Now())

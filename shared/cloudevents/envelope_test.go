@@ -458,6 +458,32 @@ func TestEvent_AsTheSDKSendsIt(t *testing.T) {
 	}
 }
 
+func TestReply_IDFollowsFromKeyTypeAndData(t *testing.T) {
+	handler := serve.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+	const trace = "\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	ids := map[string]string{}
+	for name, c := range map[string]struct{ header, body string }{
+		"a refusal":         {binary, `{"name":"x"}`},
+		"another refusal":   {binary, `{}`},
+		"an acceptance":     {binary, ann},
+		"another's data":    {binary, `{"name":"bob"}`},
+		"an answer to 2":    {strings.Replace(binary, "ce-id: 1", "ce-id: 2", 1), ann},
+		"another source's":  {strings.Replace(binary, "/s", "/t", 1), ann},
+		"a refusal again 2": {strings.Replace(binary, "ce-id: 1", "ce-id: 2", 1), `{"name":"x"}`},
+	} {
+		status, first, _ := deliver(t, handler, c.header, c.body)
+		_, again, _ := deliver(t, handler, c.header+trace+"\nce-time: 2026-11-23T17:03:24Z", c.body)
+		id := first.Get("Ce-Id")
+		if status != http.StatusOK || id == "" || again.Get("Ce-Id") != id || again.Get("Ce-Time") == first.Get("Ce-Time") {
+			t.Errorf("%s: %d %v, again %v", name, status, first, again)
+		}
+		if other := ids[id]; other != "" {
+			t.Errorf("%s and %s have the same id", name, other)
+		}
+		ids[id] = name
+	}
+}
+
 func FuzzModes(f *testing.F) {
 	handler := serve.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
 	f.Add("1", "/s", "s", "2026-11-23t17:03:24z", "https://a.example/s", "application/vnd.a+json; charset=utf-8", "myext", "100%", []byte(ann))
