@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"encoding/pem"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -163,6 +164,60 @@ func TestWhileTheIssuerIsAwayNoEventIsLetIn(t *testing.T) {
 				t.Errorf("%s: %d %s", name, status, body)
 			}
 		}
+	}
+}
+
+func TestSenders_SilentIssuerSlowsNoPublicRoute(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialled := make(chan net.Conn, 16)
+	go func() {
+		for {
+			c, err := silent.Accept()
+			if err != nil {
+				close(dialled)
+				return
+			}
+			dialled <- c
+		}
+	}()
+	i := newIssuer(t)
+	handler := serve.Handler(wiring(i.settings("EVENT_OIDC_JWKS_URL", "http://"+silent.Addr().String()+"/keys")), greeter)
+	header := binary + "\nAuthorization: Bearer " + signed(t, jwt.SigningMethodRS256, i.key, "k1", jwt.MapClaims{"iss": i.url, "aud": "signup"})
+	answered := make(chan int)
+	for range 16 {
+		go func() {
+			status, h, _ := deliver(t, handler, header, `{"name":"ann"}`)
+			if h.Get("Retry-After") == "" {
+				t.Errorf("%d %v", status, h)
+			}
+			answered <- status
+		}()
+	}
+	connection := <-dialled
+	r := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	select {
+	case status := <-answered:
+		t.Errorf("a delivery was answered %d before the issuer", status)
+	default:
+	}
+	if w.Code != http.StatusOK {
+		t.Errorf("the public route: %d %s", w.Code, w.Body)
+	}
+	connection.Close()
+	for range 16 {
+		if status := <-answered; status != http.StatusServiceUnavailable {
+			t.Errorf("a delivery: %d", status)
+		}
+	}
+	silent.Close()
+	for range dialled {
+		t.Error("the issuer was dialled again")
 	}
 }
 
