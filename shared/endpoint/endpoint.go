@@ -51,6 +51,9 @@ type Spec struct {
 	Refuses []fault.Kind
 }
 
+// Limit returns the longest that a request may take.
+func (s Spec) Limit() time.Duration { return cmp.Or(s.Budget, budget) }
+
 // A Handler is the business of a function. It must be safe for concurrent use,
 // and it leaves nothing running: after the answer a function may be frozen or
 // gone.
@@ -113,7 +116,7 @@ func bind[In, Out any](wire func(*app.Wiring) Handler[In, Out]) func(Spec, *app.
 			if err != nil {
 				return nil, err
 			}
-			ctx, cancel := context.WithTimeout(ctx, cmp.Or(spec.Budget, budget))
+			ctx, cancel := context.WithTimeout(ctx, spec.Limit())
 			defer cancel()
 			out, err := handle(ctx, in)
 			if err != nil {

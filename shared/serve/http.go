@@ -39,12 +39,32 @@ func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
 	}
 	if open && events != nil {
 		d.events = events(w, takers)
+		checkSenders(w, len(endpoints) > 1)
 	}
 	return crossOrigin(w, d)
 }
 
-// Events tells whether the event door is open: EVENTS.
-func Events(w *app.Wiring) bool { return w.Switch("EVENTS", false) }
+// Events returns whether the process takes events: EVENTS.
+func Events(w *app.Wiring) bool {
+	switch w.Text("EVENTS", "off") {
+	case "on", "insecure":
+		return true
+	case "off":
+	default:
+		w.Fault("EVENTS", "must be on, insecure or off")
+	}
+	return false
+}
+
+// checkSenders rejects EVENTS=on without OIDC where the public reaches the event path:
+// in a process that serves several functions, and on AWS Lambda. A single function on
+// Knative is reached there only from inside the cluster.
+func checkSenders(w *app.Wiring, several bool) {
+	anonymous := w.Text("EVENT_OIDC_ISSUER", "")+w.Text("EVENT_OIDC_AUDIENCE", "") == "" // wiring the events rejects one of them alone
+	if w.Text("EVENTS", "") == "on" && anonymous && (several || w.Text(lambdaSetting, "") != "") {
+		w.Fault("EVENTS", "must not be on without EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE where the public reaches the event path: any client could create accounts and end sessions. Set both, or set EVENTS to off, or to insecure to take events from any client")
+	}
+}
 
 // crossOrigin lets the scripts of some web origins call: CORS_ALLOWED_ORIGINS,
 // separated by commas. Each is named in full: a pattern would let in whoever gets
