@@ -104,7 +104,7 @@ func (s sample) structured(t testing.TB, contentType string) *http.Request {
 	return r
 }
 
-// A verdict is an answer, without what differs from one delivery to the next.
+// A verdict is an answer without its time and trace.
 type verdict struct {
 	status         int
 	kind, id, body string

@@ -57,12 +57,12 @@ func (i *fakeIssuer) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (i *fakeIssuer) answers(f func(*http.Request) (*http.Response, error)) { i.answer.Store(&f) }
 
-// works returns what answers as an issuer of these keys.
+// works returns an answer of an issuer with these keys.
 func (i *fakeIssuer) works(keys ...*ecdsa.PrivateKey) func(*http.Request) (*http.Response, error) {
 	return func(r *http.Request) (*http.Response, error) {
 		var document any = map[string]string{"issuer": "https://issuer.example", "jwks_uri": "https://issuer.example/keys"}
 		if r.URL.Path == "/keys" {
-			// one of a kind that nothing here knows
+			// one of an unknown kind
 			all := []any{map[string]string{"kty": "OKP", "crv": "X448", "kid": "x", "x": "AA"}}
 			for _, key := range keys {
 				all = append(all, jose.JSONWebKey{Key: key.Public(), KeyID: "k", Algorithm: "ES256", Use: "sig"})
@@ -113,7 +113,7 @@ func sendersOf(t *testing.T, i *fakeIssuer) *senders {
 	return s
 }
 
-// bearer is an Authorization header with a token that a key has signed.
+// bearer is an Authorization header with a token signed by a key.
 func bearer(t *testing.T, key *ecdsa.PrivateKey) string {
 	t.Helper()
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://issuer.example", "aud": "signup", "sub": "s", "exp": time.Now().Add(time.Hour).Unix()})
@@ -124,7 +124,7 @@ func bearer(t *testing.T, key *ecdsa.PrivateKey) string {
 	return "Bearer " + signed
 }
 
-// checks returns what checks a token that a key has signed.
+// checks returns a function that checks a token signed by a key.
 func checks(t *testing.T, i *fakeIssuer) func(context.Context, *ecdsa.PrivateKey) error {
 	t.Helper()
 	s := sendersOf(t, i)

@@ -25,7 +25,7 @@ import (
 	"ticketing.com/auth/shared/trust"
 )
 
-// senders decides who may send events. With an issuer and an audience each delivery
+// senders authenticates the senders of events. With an issuer and an audience each delivery
 // must carry an OIDC token of them, as Knative's broker and sources send; without, the
 // network decides. A client that may create pods anywhere in a cluster can get a token
 // of its issuer for any audience: only the subject names the pod's namespace.
@@ -34,7 +34,7 @@ import (
 // the broker retries.
 type senders struct {
 	issuer, audience string
-	subject          string // with which a token's subject begins
+	subject          string // prefix of a token's subject
 	keysURL          string // of the issuer's JWK Set; empty: discovered
 	client           func() (*http.Client, error)
 	verifier         *oidc.IDTokenVerifier
@@ -54,7 +54,7 @@ const (
 	// fetchTimeout bounds one fetch: the issuer's document and its keys. It lies below
 	// the limit of a function, so that each delivery is answered within 5 s.
 	fetchTimeout = 3 * time.Second
-	// maxDocument bounds what is read of an answer of the issuer, in bytes.
+	// maxDocument bounds a document of the issuer, in bytes.
 	maxDocument = 256 << 10
 )
 
