@@ -187,7 +187,7 @@ func TestWire_BlocklistFile(t *testing.T) {
 		"empty":          {write("empty", ""), "names a file without passwords: it must have one per line, in UTF-8"},
 		"empty lines":    {write("lines", "\n\r\n\n"), "names a file without passwords: it must have one per line, in UTF-8"},
 		"another coding": {write("latin1", "Schl\xfcsselbund\n"), "names a file without passwords: it must have one per line, in UTF-8"},
-		"too large":      {write("large", strings.Repeat("x", 16<<20+1)), "names a file larger than 16 MiB"},
+		"too large":      {write("large", strings.Repeat("x", 8<<20+1)), "names a file larger than 8 MiB"},
 	} {
 		if _, err := wired(map[string]string{"PASSWORD_BLOCKLIST_FILE": tt.path}); err == nil || err.Error() != "PASSWORD_BLOCKLIST_FILE "+tt.want {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
