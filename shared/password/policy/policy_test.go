@@ -112,8 +112,8 @@ func TestRefusal_NeverCarriesThePassword(t *testing.T) {
 // sample.txt has 1,000 passwords, 250 of a kind, none from the sources of the list:
 //
 //   - pwdb: each twelfth of the first 3,000 of eight characters or more in
-//     ignis-100K.txt of github.com/ignis-sec/Pwdb-Public at 9b53917 (MIT), which are the
-//     most common of a thousand million leaked passwords
+//     ignis-100K.txt of github.com/ignis-sec/Pwdb-Public at 9b53917 (MIT), the most
+//     common of a thousand million leaked passwords
 //   - django: the same of common-passwords.txt of Django 3.2.25 (BSD-3-Clause)
 //   - random: eight to twelve letters, letters and digits, or printable ASCII characters
 //   - passphrase: three words of the EFF's long word list

@@ -10,7 +10,7 @@ import (
 )
 
 // Wire returns the policy of the environment: PASSWORD_MIN_LENGTH, and
-// PASSWORD_BLOCKLIST_FILE, which takes the place of the built-in list.
+// PASSWORD_BLOCKLIST_FILE, whose list replaces the built-in one.
 func Wire(w *app.Wiring) Policy {
 	return app.Part(w, "password policy", func() (p Policy) {
 		p.minLength = w.Number("PASSWORD_MIN_LENGTH", MinLength, MinLength, 64)
