@@ -26,6 +26,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -81,7 +82,7 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 		return fail(err)
 	}
 	// before the database is built and started: are the settings right?
-	check := app.New(environment(map[string]string{"MONGODB_URI": cmp.Or(os.Getenv("MONGODB_URI"), "mongodb://127.0.0.1")}, files), logs, time.Now)
+	check := app.New(environment(map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")}, files), logs, time.Now)
 	user.Wire(check, nil)
 	serve.Handler(check, catalog.Together(check)...)
 	if err := check.Err(); err != nil {
@@ -169,11 +170,14 @@ func environment(added ...map[string]string) app.Lookup {
 	}
 }
 
+// setting returns a setting of the process, as package app reads it.
+func setting(name string) string { return strings.TrimSpace(os.Getenv(name)) }
+
 // keys returns the settings of a folder of keys, made on first start, or nothing
 // where the environment has keys.
 func keys(dir string) (map[string]string, error) {
 	for _, name := range []string{"SIGNING_KEYS", "SIGNING_KEYS_FILE", "VERIFYING_KEYS", "VERIFYING_KEYS_FILE"} {
-		if os.Getenv(name) != "" {
+		if setting(name) != "" {
 			return nil, nil
 		}
 	}
@@ -185,7 +189,7 @@ func keys(dir string) (map[string]string, error) {
 // another, and returns the setting of its address. The context it returns ends
 // when the server does.
 func database(ctx context.Context, dir string) (while context.Context, uri map[string]string, stop func(), err error) {
-	if os.Getenv("MONGODB_URI") != "" {
+	if setting("MONGODB_URI") != "" {
 		return ctx, nil, func() {}, nil
 	}
 	server, err := embedded.Start(ctx, embedded.Options{
