@@ -31,6 +31,9 @@ func play(t *testing.T, b *endpointtest.Bench) {
 			"X-User-Id": {g.User.ID}, "X-Forwarded-User": {"ann@example.com"}, "Proxy-Authorization": {"Bearer " + g.Token}}}, `{"currentUser":null}`),
 	)
 	b.Play(t, endpointtest.HostileTokens(bearer)...)
+	for name, header := range endpointtest.OtherSchemes(bearer) {
+		b.Play(t, ok(name+" is anonymous", endpointtest.Call{Header: header}, `{"currentUser":null}`))
+	}
 	b.Play(t, endpointtest.HostileRoutes(http.MethodGet, currentuser.Endpoint.Path)...)
 }
 
@@ -52,12 +55,18 @@ func TestATokenIsDeadOnceItsSessionHasEnded(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"the token has expired":   func(_ *testing.T, b *endpointtest.Bench, _ session.Grant) { b.Clock.Advance(16 * time.Minute) },
-		"the session has expired": func(_ *testing.T, b *endpointtest.Bench, _ session.Grant) { b.Clock.Advance(2 * time.Minute) },
+		"the token has expired": func(_ *testing.T, b *endpointtest.Bench, _ session.Grant) { b.Clock.Advance(16 * time.Minute) },
+		"the session has expired": func(t *testing.T, b *endpointtest.Bench, g session.Grant) {
+			at := "sessions." + b.Claims(t, g.Token).Session + ".expiresAt"
+			if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID},
+				map[string]any{"$set": map[string]any{at: b.Clock.Now()}}); err != nil {
+				t.Fatal(err)
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := endpointtest.New(t, currentuser.Endpoint, "SESSION_TTL=1m")
+			b := endpointtest.New(t, currentuser.Endpoint)
 			g := b.Given(t, "ann@example.com", "a password")
 			call := endpointtest.Call{Header: endpointtest.Bearer(g.Token)}
 			if a := b.Do(t, call); a.Status != http.StatusOK {

@@ -37,8 +37,9 @@ type Input struct {
 
 // Members implements reference.Described.
 func (Input) Members() []reference.Member {
-	return []reference.Member{{Name: "refreshToken", Opaque: true, About: "The newest one of the session. " +
-		"Sent again within ten seconds it gets the same answer; later it is taken for stolen, and the session ends."}}
+	return []reference.Member{{Name: "refreshToken", Opaque: true, About: "The newest refresh token of the session. " +
+		"A used one gets the same answer again for 10 seconds, and for 2 minutes if its successor was never presented. " +
+		"Later it counts as stolen, and the session ends."}}
 }
 
 type refresh struct {
@@ -67,7 +68,7 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 		return session.Grant{}, fault.InvalidToken(err)
 	}
 	now := r.now().Truncate(time.Millisecond)
-	rotation := presented.Rotation(now, r.grants.Life())
+	rotation := presented.Rotation(now, r.grants.Life(), r.grants.MaxLife())
 	if err := r.admit(ctx, in.Caller, rotation, now); err != nil {
 		return session.Grant{}, err
 	}
@@ -78,7 +79,7 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 	if err != nil {
 		return session.Grant{}, err
 	}
-	return r.grants.Grant(u, rotated, presented.Next(rotated.Salt))
+	return r.grants.Grant(u, rotated, presented.Next(rotated.Salt), now)
 }
 
 // admit counts a refresh for its address. Where that has used up its limit, perhaps by

@@ -83,8 +83,10 @@ func TestASessionOutlivesTheLimitOfItsAddress(t *testing.T) {
 	}
 	endpointtest.Check(t, refused(`"session";q=30;w=60`, 55), b.Do(t, by(g.RefreshToken, home)))
 	used := other.RefreshToken
-	other = b.Do(t, by(used, home)).Grant(t)
-	b.Clock.Advance(11 * time.Second) // one that comes again late is theft there too
+	for range 2 {
+		other = b.Do(t, by(other.RefreshToken, home)).Grant(t)
+	}
+	b.Clock.Advance(11 * time.Second) // a used token that comes late is theft there too
 	endpointtest.Check(t, dead("", ""), b.Do(t, by(used, home)))
 	endpointtest.Check(t, refused(`"refresh";q=1200;w=60`, 44), b.Do(t, by(other.RefreshToken, home)))
 }
@@ -109,8 +111,8 @@ func TestFewTokensOfARefusedAddressAreLookedForAtOnce(t *testing.T) {
 
 func TestWhatTheThrottleAsksOfTheDatabase(t *testing.T) {
 	for setting, want := range map[string]string{
-		"THROTTLE=on":  "findAndModify throttles, findAndModify users",
-		"THROTTLE=off": "findAndModify users",
+		"THROTTLE=on":  "find users, findAndModify throttles, update users",
+		"THROTTLE=off": "find users, update users",
 	} {
 		tap := mongotest.NewTap(t)
 		b := endpointtest.New(t, refresh.Endpoint, "MONGODB_URI="+tap.URI, setting)

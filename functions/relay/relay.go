@@ -34,9 +34,9 @@ const (
 	// enough is how many accounts in a row may get nothing sent before the sink is
 	// taken for away.
 	enough = 3
-	// round is how long one run goes on; the rest of the budget is for the event it
-	// is at, and to write down what was done. What is left has its turn in the next.
-	round = 15 * time.Second
+	// roundTime is how long one run sends. The rest of the budget is for the event that is
+	// in flight and for the writes after it. The next run sends the rest.
+	roundTime = 15 * time.Second
 )
 
 type relay struct {
@@ -51,37 +51,57 @@ func wire(w *app.Wiring) endpoint.Handler[endpoint.None, endpoint.None] {
 	return r.handle
 }
 
-// handle sends the oldest first, until all is sent, the sink is away, or its time
-// is over. Two of it at once are harmless: what both send has the same id.
+// handle sends the oldest events first, then the refused ones whose pause is over, until all
+// are sent, the sink is away, or the round is over. Two relays at the same time do no harm:
+// an event that both send has the same id.
 func (r relay) handle(ctx context.Context, _ endpoint.None) (endpoint.None, error) {
-	sent, err := r.deliver(ctx, r.now().Add(round))
-	waiting, countErr := r.users.CountUndelivered(ctx)
-	r.log.InfoContext(ctx, "relayed", "sent", sent, "waiting", waiting)
+	now := r.now()
+	run := round{until: now.Add(roundTime), now: r.now}
+	err := cmp.Or(
+		run.through(ctx, func(after user.Position) ([]user.Account, user.Position, bool, error) {
+			return r.users.Undelivered(ctx, after, batch)
+		}, r.users.Deliver),
+		run.through(ctx, func(after user.Position) ([]user.Account, user.Position, bool, error) {
+			return r.users.DueForRetry(ctx, after, now, batch)
+		}, r.users.Retry))
+	undelivered, refused, countErr := r.users.Waiting(ctx)
+	r.log.InfoContext(ctx, "relayed", "sent", run.sent, "waiting", undelivered, "refused", refused)
 	return endpoint.None{}, cmp.Or(err, countErr)
 }
 
-func (r relay) deliver(ctx context.Context, until time.Time) (sent int, err error) {
-	var since time.Time
-	for failed, more := 0, true; more; {
+// A round is one run of the relay.
+type round struct {
+	until  time.Time
+	now    func() time.Time
+	sent   int
+	failed int // accounts in a row of which nothing was sent, because the sink is away
+}
+
+// through delivers the accounts of a queue, page by page.
+func (r *round) through(ctx context.Context,
+	page func(user.Position) ([]user.Account, user.Position, bool, error),
+	deliver func(context.Context, user.Account) (sent int, away bool, err error),
+) error {
+	var after user.Position
+	for more := true; more; {
 		var accounts []user.Account
-		if accounts, more, err = r.users.Undelivered(ctx, since, batch); err != nil {
-			return sent, err
+		var err error
+		if accounts, after, more, err = page(after); err != nil {
+			return err
 		}
 		for _, a := range accounts {
-			since = a.Undelivered
-			n, away, err := r.users.Deliver(ctx, a)
-			sent += n
+			if r.failed == enough || r.now().After(r.until) {
+				return nil
+			}
+			sent, away, err := deliver(ctx, a)
+			r.sent += sent
 			if err != nil {
-				return sent, err
+				return err
 			}
-			if failed++; n > 0 || !away {
-				failed = 0
-			}
-			if failed == enough || r.now().After(until) {
-				return sent, nil
+			if r.failed++; sent > 0 || !away {
+				r.failed = 0
 			}
 		}
-		more = more && len(accounts) > 0 // since must move on
 	}
-	return sent, nil
+	return nil
 }

@@ -87,20 +87,118 @@ func TestARelayWhoseSinkIsAwayStopsSoonAndLosesNothing(t *testing.T) {
 	}
 }
 
-// An event that a sink refuses for ever must not stand in the way of all others.
-func TestAnEventThatIsNeverTakenHoldsUpNobody(t *testing.T) {
-	b, sink := bench(t, 30)
-	refusedID := sink.Received()[0].ID()
+// refusing has the sink refuse the events of some users with a status, and take all others.
+func refusing(sink *endpointtest.Sink, status int, subjects map[string]bool) {
 	sink.Answer(func(w http.ResponseWriter) {
 		received := sink.Received()
-		if received[len(received)-1].ID() == refusedID {
-			w.WriteHeader(http.StatusBadRequest)
+		if subjects[received[len(received)-1].Subject()] {
+			w.WriteHeader(status)
 		}
 	})
+}
+
+// subjects returns the ids of the first users.
+func subjects(t *testing.T, b *endpointtest.Bench, n int) map[string]bool {
+	ids := map[string]bool{}
+	for i := range n {
+		ids[b.Stored(t, email(i)).ID] = true
+	}
+	return ids
+}
+
+func TestRelay_RefusedEventsHoldUpNoOthers(t *testing.T) {
+	b, sink := bench(t, 70)
+	refusing(sink, http.StatusBadRequest, subjects(t, b, 60))
+	before := len(sink.Received())
 	b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
-	b.OutboxIs(t, email(0), 1)
-	for i := 1; i < 30; i++ {
+	for i := range 70 {
 		b.OutboxIs(t, email(i), 0)
+		if got, want := len(b.Stored(t, email(i)).Refused), map[bool]int{true: 1}[i < 60]; got != want {
+			t.Errorf("user %d has %d refused events, want %d", i, got, want)
+		}
+	}
+	if !strings.Contains(b.Logs(), `"sent":10,"waiting":0,"refused":60`) {
+		t.Errorf("log: %s", b.Logs())
+	}
+	b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
+	if got := len(sink.Received()) - before; got != 70 {
+		t.Errorf("%d events were sent by two runs, want 70: refused events wait", got)
+	}
+}
+
+// The accounts of many events have one time where they come in one millisecond.
+func TestRelay_EventsOfOneMillisecond(t *testing.T) {
+	b, sink := bench(t, 0)
+	for i := range 45 {
+		b.Given(t, email(i), "a password")
+	}
+	sink.Answer(nil)
+	b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
+	for i := range 45 {
+		b.OutboxIs(t, email(i), 0)
+	}
+}
+
+func TestRelay_RefusedEventIsTriedAgainWithGrowingPauses(t *testing.T) {
+	b, sink := bench(t, 1)
+	refusing(sink, http.StatusBadRequest, subjects(t, b, 1))
+	tries := func() int {
+		before := len(sink.Received())
+		b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
+		return len(sink.Received()) - before
+	}
+	if got := tries(); got != 1 {
+		t.Fatalf("the first run sent %d events, want 1", got)
+	}
+	for _, pause := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute} {
+		b.Clock.Advance(pause - time.Second)
+		if got := tries(); got != 0 {
+			t.Fatalf("%d events were sent before the pause of %v was over", got, pause)
+		}
+		b.Clock.Advance(time.Second)
+		if got := tries(); got != 1 {
+			t.Fatalf("%d events were sent after the pause of %v, want 1", got, pause)
+		}
+	}
+	sink.Answer(nil)
+	b.Clock.Advance(24 * time.Hour)
+	if got := tries(); got != 1 {
+		t.Errorf("%d events were sent to a sink that takes them, want 1", got)
+	}
+	if a := b.Stored(t, email(0)); len(a.Refused) != 0 || !a.RetryAt.IsZero() {
+		t.Errorf("left of it: %v, retryAt %v", a.Refused, a.RetryAt)
+	}
+	if !strings.Contains(b.Logs(), `"sent":1,"waiting":0,"refused":0`) {
+		t.Errorf("log: %s", b.Logs())
+	}
+}
+
+// A sink that always fails on some events is not away. Three of them must not hold up all
+// others for ever.
+func TestRelay_FailingEventsAreSetAsideInTheEnd(t *testing.T) {
+	b, sink := bench(t, 5)
+	refusing(sink, http.StatusInternalServerError, subjects(t, b, 4))
+	for range 21 {
+		b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
+	}
+	b.OutboxIs(t, email(4), 0)
+}
+
+func TestRelay_RefusedEventsAreBounded(t *testing.T) {
+	b, sink := bench(t, 1, "SESSION_LIMIT=1000")
+	refusing(sink, http.StatusBadRequest, subjects(t, b, 1))
+	for range 3 {
+		for range 30 {
+			b.Clock.Advance(time.Millisecond)
+			b.OpenSession(t, email(0))
+		}
+		b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
+	}
+	if got := len(b.Stored(t, email(0)).Refused); got != 50 {
+		t.Errorf("%d refused events are stored, want 50", got)
+	}
+	if n := strings.Count(b.Logs(), "event dropped: the sink refuses too many"); n != 41 {
+		t.Errorf("%d dropped events are logged, want 41", n)
 	}
 }
 
@@ -148,9 +246,8 @@ func TestTheOutboxOfAUserIsBounded(t *testing.T) {
 		b.Clock.Advance(time.Second)
 		b.OpenSession(t, email(0))
 	}
-	a, err := b.Users.Account(t.Context(), email(0))
-	if err != nil || len(a.Events) > 51 { // 50, and one of a displaced session
-		t.Errorf("%d events wait, %v", len(a.Events), err)
+	if n := len(b.Stored(t, email(0)).Events); n > 51 { // 50, and one of a displaced session
+		t.Errorf("%d events wait, want at most 51", n)
 	}
 	if !strings.Contains(b.Logs(), "event dropped") {
 		t.Error("what was dropped is not logged")

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -67,10 +68,11 @@ type signin struct {
 	grants    *session.Granter
 	throttle  *throttle.Throttle
 	now       func() time.Time
+	log       *slog.Logger
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signin{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), throttle.Wire(w), w.Now()}
+	s := signin{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), throttle.Wire(w), w.Now(), w.Log()}
 	return s.handle
 }
 
@@ -102,20 +104,20 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		if err != nil {
 			return session.Grant{}, err
 		}
-		return s.grants.Grant(account.User, opened, refresh)
+		return s.grants.Grant(account.User, opened, refresh, opened.CreatedAt)
 	}
 	return session.Grant{}, fault.Busy(time.Second, user.ErrChanged)
 }
 
-// verify returns the account whose password is right, with a new hash where the
-// stored one is weaker than those made today.
+// verify returns the account whose password is right, with a new hash where that is to
+// replace the stored one.
 //
-// An email that nobody has, a wrong password, a disabled account and one that takes
-// no password now cannot be told apart: each costs a find, a count, and a hash, which
+// An unknown email, a wrong password, a disabled account, one that takes no password now and
+// one that cannot be read are indistinguishable: each costs a find, a count and a hash, which
 // is made and compared in any case. Only then does it matter whether it counts.
 func (s signin) verify(ctx context.Context, in Input, try *throttle.Try) (account user.Account, rehash string, err error) {
 	account, err = s.users.Account(ctx, string(in.address))
-	unknown := errors.Is(err, user.ErrUnknown)
+	unknown := errors.Is(err, user.ErrUnknown) || errors.Is(err, user.ErrUnreadable)
 	if err != nil && !unknown {
 		return account, "", err
 	}
@@ -127,6 +129,9 @@ func (s signin) verify(ctx context.Context, in Input, try *throttle.Try) (accoun
 	var cause error
 	if _, broken := errors.AsType[*password.Unverifiable](err); broken {
 		cause, err = fmt.Errorf("user %s: %w", account.ID, err), nil
+	}
+	if over, ok := errors.AsType[*password.OverMemory](err); ok {
+		s.log.ErrorContext(ctx, "a sign-in is not possible", "user", account.ID, "error", over)
 	}
 	if err != nil {
 		return account, "", err

@@ -2,16 +2,20 @@ package signin_test
 
 import (
 	"net/http"
+	"reflect"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	blowfish "golang.org/x/crypto/bcrypt"
 
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -125,7 +129,7 @@ func TestAnImportedHashIsReplacedAtTheFirstSignIn(t *testing.T) {
 	for name, stored := range map[string]string{"bcrypt": bcrypt, "the Node ancestor's": ancestor} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := endpointtest.New(t, signin.Endpoint)
+			b := endpointtest.New(t, signin.Endpoint, minimum...)
 			insert(t, b, bson.D{{Key: "_id", Value: "5f7c1c1c1c1c1c1c1c1c1c1c"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: stored}})
 			b.Play(t, wrong("a wrong password is refused", `{"email":"ann@example.com","password":"wrong"}`))
 			if got := account(t, b).Password; got != stored {
@@ -145,6 +149,99 @@ func TestAnImportedHashIsReplacedAtTheFirstSignIn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// minimum are the cheapest parameters that may replace another scheme's hash.
+var minimum = []string{"HASH_MEMORY_KIB=7168", "HASH_TIME=5", "HASH_TESTING=off"}
+
+// A stored hash that is stronger than a new one stays.
+func TestSignin_StrongerHashIsKept(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint)
+	strong, err := password.New(password.Config{MemoryKiB: 65, Time: 1}).Hash(t.Context(), secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, stored := range map[string]string{"argon2id": strong, "bcrypt": bcrypt, "scrypt": ancestor} {
+		email := name + "@example.com"
+		b.GivenHash(t, email, stored)
+		b.Do(t, endpointtest.Call{Body: `{"email":"` + email + `","password":"` + secret + `"}`}).Grant(t)
+		if a, err := b.Users.Account(t.Context(), email); err != nil || a.Password != stored {
+			t.Errorf("%s: the hash is now %s, %v", name, a.Password, err)
+		}
+	}
+}
+
+// bcrypt knows 72 bytes of a password. Whatever signs in by another end of it, the hash
+// stays, and its owner signs in.
+func TestSignin_BcryptBeyond72Bytes(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint, minimum...)
+	long := strings.Repeat("correct horse battery staple ", 4)
+	imported, err := blowfish.GenerateFromPassword([]byte(long[:72]), blowfish.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.GivenHash(t, "ann@example.com", string(imported))
+	for _, typed := range []string{long[:72] + "another end", long[:72], long} {
+		b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + typed + `"}`}).Grant(t)
+		if got := account(t, b).Password; got != string(imported) {
+			t.Fatalf("the hash is now %s", got)
+		}
+	}
+}
+
+// A hash of the bytes that were typed, as it was stored before passwords were normalised,
+// signs in by the same bytes, and is then known by either form.
+func TestSignin_PasswordInEitherUnicodeForm(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint, minimum...)
+	const composed, decomposed = "Schl\u00fcsselbund-27", "Schlu\u0308sselbund-27"
+	call := func(typed string) endpointtest.Call {
+		return endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + typed + `"}`}
+	}
+	imported, err := blowfish.GenerateFromPassword([]byte(decomposed), blowfish.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.GivenHash(t, "ann@example.com", string(imported))
+	b.Play(t, wrong("the other form is not known yet", call(composed).Body))
+	b.Do(t, call(decomposed)).Grant(t)
+	replaced := account(t, b).Password
+	if !strings.HasPrefix(replaced, "$argon2id$") {
+		t.Fatalf("the hash is still %s", replaced)
+	}
+	b.Do(t, call(composed)).Grant(t)
+	b.Do(t, call(decomposed)).Grant(t)
+	if got := account(t, b).Password; got != replaced {
+		t.Error("a current hash was replaced")
+	}
+	b.Play(t, wrong("another password is refused", call("Schlusselbund-27").Body))
+}
+
+// A hash that does not fit the memory is no wrong password, and counts as none.
+func TestSignin_HashLargerThanMemory(t *testing.T) {
+	// not parallel: the memory limit is the process's
+	limit := debug.SetMemoryLimit(64 << 20)
+	b := endpointtest.New(t, signin.Endpoint)
+	grant := b.GivenHash(t, "ann@example.com", "$argon2id$v=19$m=102400,t=2,p=8$MDEyMzQ1Njc4OWFiY2RlZg$gy5SuVm5Z7Vw7keB9se9p87QGcomaseB/S2U1OhTsM0")
+	for range 12 {
+		endpointtest.Check(t, endpointtest.Case{Status: http.StatusServiceUnavailable, Want: http.Header{"Retry-After": {"60"}},
+			JSON: endpointtest.Errors("The service is unavailable. Try again shortly.")}, b.Do(t, endpointtest.Call{Body: good}))
+	}
+	debug.SetMemoryLimit(limit)
+	errors := 0
+	for line := range strings.Lines(b.Logs()) {
+		if strings.Contains(line, `"level":"ERROR"`) && strings.Contains(line, grant.User.ID) && strings.Contains(line, "needs 100 MiB") {
+			errors++
+		}
+	}
+	if errors != 12 {
+		t.Errorf("%d errors name the user and the memory:\n%s", errors, b.Logs())
+	}
+	stored, err := password.New(password.Config{MemoryKiB: 64, Time: 1}).Hash(t.Context(), secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set(t, b, "ann@example.com", bson.D{{Key: "password", Value: stored}})
+	b.Do(t, endpointtest.Call{Body: good}).Grant(t) // the account is not throttled
 }
 
 func TestSignInsAtOnceWithAnImportedHashAllSucceed(t *testing.T) {
@@ -197,20 +294,46 @@ func TestExpiredSessionsAreSweptOut(t *testing.T) {
 	}
 }
 
-// A document that is not ours is our fault, not the database's.
-func TestADocumentThatDoesNotFitIsAnError(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
-	insert(t, b, bson.D{{Key: "_id", Value: bson.NewObjectID()}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}})
-	endpointtest.Check(t, endpointtest.Case{Status: http.StatusInternalServerError, JSON: endpointtest.Errors("Something went wrong.")}, b.Do(t, endpointtest.Call{Body: good}))
+// A response other than that to a wrong password would show that the account exists.
+func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
+	for name, member := range map[string]bson.E{
+		"id":         {Key: "_id", Value: bson.NewObjectID()},
+		"password":   {Key: "password", Value: 7},
+		"disabledAt": {Key: "disabledAt", Value: true},
+		"createdAt":  {Key: "createdAt", Value: "2026"},
+		"devices":    {Key: "devices", Value: bson.A{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := endpointtest.New(t, signin.Endpoint)
+			document := bson.D{{Key: "_id", Value: "the-user-id"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}}
+			id := "the-user-id"
+			if i := slices.IndexFunc(document, func(e bson.E) bool { return e.Key == member.Key }); i >= 0 {
+				document[i] = member
+			} else {
+				document = append(document, member)
+			}
+			if oid, is := member.Value.(bson.ObjectID); is {
+				id = oid.Hex()
+			}
+			insert(t, b, document)
+			unreadable := b.Do(t, endpointtest.Call{Body: good})
+			unknown := b.Do(t, endpointtest.Call{Body: strings.Replace(good, "ann@", "bob@", 1)})
+			unreadable.Header.Del("Date")
+			unknown.Header.Del("Date")
+			if !reflect.DeepEqual(unreadable, unknown) || unknown.Status != http.StatusUnauthorized {
+				t.Errorf("got %+v, want that of an unknown email: %+v", unreadable, unknown)
+			}
+			if log := b.Logs(); !strings.Contains(log, `"level":"ERROR"`) || !strings.Contains(log, id) {
+				t.Errorf("log %s has no error that names the user %s", log, id)
+			}
+		})
+	}
 }
 
 func account(t *testing.T, b *endpointtest.Bench) user.Account {
 	t.Helper()
-	a, err := b.Users.Account(t.Context(), "ann@example.com")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
+	return b.Stored(t, "ann@example.com")
 }
 
 func insert(t *testing.T, b *endpointtest.Bench, document bson.D) {

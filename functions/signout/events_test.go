@@ -102,8 +102,7 @@ func TestTheMemoryOfRequestsIsBounded(t *testing.T) {
 		b.Clock.Advance(time.Second)
 		b.Deliver(t, endpointtest.Binary, endpointtest.Event(string(rune('a'+i)), requested, `{"userId":"`+g.User.ID+`"}`))
 	}
-	a, err := b.Users.Account(t.Context(), "ann@example.com")
-	if err != nil || len(a.Handled) != 20 {
-		t.Errorf("%d requests are remembered, %v", len(a.Handled), err)
+	if n := len(b.Stored(t, "ann@example.com").Handled); n != 20 {
+		t.Errorf("%d requests are remembered, want 20", n)
 	}
 }

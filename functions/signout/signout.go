@@ -73,11 +73,11 @@ func wireEvent(w *app.Wiring) endpoint.Handler[Request, Done] {
 	return s.handleEvent
 }
 
-// handle asks of the token that it is authentic and not expired. Whether the
-// session still lives is no question: a sign-out whose answer was lost may be
-// sent again.
+// handle accepts every authentic token: one that has expired, because the refresh token of
+// its session is valid for much longer, and one whose session has ended, because a client
+// repeats a sign-out whose answer was lost.
 func (s signout) handle(ctx context.Context, in endpoint.Bearer) (Output, error) {
-	claims, err := s.tokens.Verify(in.Token)
+	claims, err := s.tokens.VerifyExpired(in.Token)
 	if err != nil {
 		return Output{}, fault.InvalidToken(err)
 	}

@@ -39,26 +39,34 @@ func play(t *testing.T, b *endpointtest.Bench) {
 			JSON: endpointtest.Errors("A bearer token is needed."), Want: http.Header{"Www-Authenticate": {"Bearer"}}},
 	)
 	b.Play(t, endpointtest.HostileTokens(given("target@example.com"))...)
+	for name, header := range endpointtest.OtherSchemes(given("other@example.com")) {
+		b.Play(t, endpointtest.Case{Name: name + " is no token", Call: endpointtest.Call{Header: header}, Status: http.StatusUnauthorized,
+			JSON: endpointtest.Errors("A bearer token is needed."), Want: http.Header{"Www-Authenticate": {"Bearer"}}})
+	}
 	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signout.Endpoint.Path)...)
 }
 
-func TestAnExpiredTokenEndsNothing(t *testing.T) {
-	b := endpointtest.New(t, signout.Endpoint)
+// The refresh token of a session is valid for much longer than its access token.
+func TestSignout_ExpiredTokenEndsSession(t *testing.T) {
+	endpointtest.EveryDoor(t, signout.Endpoint, expired)
+}
+
+func expired(t *testing.T, b *endpointtest.Bench) {
 	g := b.Given(t, "ann@example.com", "a password")
-	b.Clock.Advance(16 * time.Minute)
-	b.Play(t, endpointtest.InvalidToken(endpointtest.Case{Name: "an expired token", Call: endpointtest.Call{Header: endpointtest.Bearer(g.Token)}}))
-	if err := live(b, t, g); err != nil {
-		t.Errorf("the session: %v", err)
+	b.Clock.Advance(29 * 24 * time.Hour)
+	done := endpointtest.Case{Call: endpointtest.Call{Header: endpointtest.Bearer(g.Token)}, Status: http.StatusOK, JSON: `{"message":"Signed out."}`}
+	for _, done.Name = range []string{"an expired token", "the same again"} {
+		b.Play(t, done)
+		if err := live(b, t, g); err != user.ErrEnded {
+			t.Errorf("the session: got %v, want ErrEnded", err)
+		}
 	}
 }
 
 func TestOneSessionEndsAndTheOthersLive(t *testing.T) {
 	b := endpointtest.New(t, signout.Endpoint)
 	phone := b.Given(t, "ann@example.com", "a password")
-	a, err := b.Users.Account(t.Context(), "ann@example.com")
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := b.Stored(t, "ann@example.com")
 	laptop, _ := session.Open(phone.User.ID, b.Clock.Now(), time.Hour)
 	if err := b.Users.Open(t.Context(), a, laptop, ""); err != nil {
 		t.Fatal(err)

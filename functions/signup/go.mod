@@ -6,7 +6,6 @@ require ticketing.com/auth/shared v0.0.0
 
 require (
 	github.com/aws/aws-lambda-go v1.55.1 // indirect
-	github.com/ccojocar/zxcvbn-go v1.0.4 // indirect
 	github.com/cloudevents/sdk-go/v2 v2.16.2 // indirect
 	github.com/coreos/go-oidc/v3 v3.21.0 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.9 // indirect

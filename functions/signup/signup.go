@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"ticketing.com/auth/shared/app"
@@ -17,7 +16,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password"
-	"ticketing.com/auth/shared/password/choice"
+	"ticketing.com/auth/shared/password/policy"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
@@ -46,16 +45,20 @@ type Input struct {
 	Password string `json:"password"`
 
 	address email.Address
+	policy  policy.Policy
 }
 
+// Wire gives Validate the password policy.
+func (in *Input) Wire(w *app.Wiring) { in.policy = policy.Wire(w) }
+
 // Validate implements the second half of decoding: it normalises the email and
-// refuses a password that is too easy to guess.
+// refuses a password that may not be chosen.
 func (in *Input) Validate(bad *fault.Fields) {
 	var err error
 	if in.address, err = email.Parse(in.Email); err != nil {
 		bad.Add("email", err.Error())
 	}
-	if err := choice.Check(in.Password, strings.TrimSpace(in.Email), string(in.address)); err != nil {
+	if err := in.policy.Check(in.Password, in.Email); err != nil {
 		bad.Add("password", err.Error())
 	}
 }
@@ -64,8 +67,8 @@ func (in *Input) Validate(bad *fault.Fields) {
 func (Input) Members() []reference.Member {
 	return []reference.Member{
 		email.Member("email"),
-		{Name: "password", Format: "password", MinLength: choice.MinLength, MaxLength: choice.MaxLength,
-			About: fmt.Sprintf("Taken as it is, at most %d bytes. One that is common, guessable or made of the email is refused; no rule asks for digits or symbols.", password.MaxBytes)},
+		{Name: "password", Format: "password", MinLength: policy.MinLength, MaxLength: policy.MaxLength,
+			About: fmt.Sprintf("Normalised to NFC, in which its characters are counted; at most %d bytes as sent. A common password is refused, and one made of the email or the platform's name. There are no rules for digits or symbols. The operator may ask for more characters.", password.MaxBytes)},
 	}
 }
 
@@ -117,7 +120,7 @@ func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 		first, refresh := s.open(u, in)
 		err = s.users.Create(ctx, u, hash, &first)
 		if err == nil {
-			return s.grants.Grant(u, first, refresh)
+			return s.grants.Grant(u, first, refresh, first.CreatedAt)
 		}
 		if !errors.Is(err, user.ErrUsed) {
 			return session.Grant{}, err
@@ -202,7 +205,7 @@ func (s signup) again(ctx context.Context, in Input, account user.Account) (sess
 	if err != nil {
 		return session.Grant{}, err
 	}
-	return s.grants.Grant(account.User, opened, refresh)
+	return s.grants.Grant(account.User, opened, refresh, opened.CreatedAt)
 }
 
 func (s signup) open(u user.User, in Input) (user.Session, session.Refresh) {

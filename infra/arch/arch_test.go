@@ -85,7 +85,7 @@ func TestAFunctionLinksOnlyWhatItNeeds(t *testing.T) {
 		functions = root + "functions/"
 		driver    = "go.mongodb.org/mongo-driver/"
 		hashes    = "golang.org/x/crypto/argon2"
-		words     = "github.com/ccojocar/zxcvbn-go/"
+		words     = root + "shared/password/policy/"
 		events    = "github.com/cloudevents/sdk-go/"
 		oidc      = "github.com/coreos/go-oidc/"
 	)

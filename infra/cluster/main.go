@@ -17,6 +17,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -240,7 +241,7 @@ func (c *cluster) build(ctx context.Context) (platform map[string]image.Image, e
 	if err != nil {
 		return nil, err
 	}
-	c.node.Program = func(name string) string { return programs["kubernetes/"+name] }
+	c.node.Program = func(name string) string { return cmp.Or(programs["kubernetes/"+name], programs[name+"/"+name]) }
 	c.node.Pause = platform["pause"].Ref()
 	return platform, nil
 }
@@ -298,6 +299,6 @@ func (c *cluster) isUp() error {
 
 // exports prints what a shell needs to reach the cluster.
 func (c *cluster) exports() {
-	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport KUBECACHEDIR=%s\nexport BASE_URL=%s\nexport KINGRESS_URL=%s\nexport PATH=%s:$PATH\nexport NO_PROXY=\"${NO_PROXY:-},%s\"\nexport no_proxy=\"${no_proxy:-},%s\"\n",
-		c.node.Kubeconfig(), c.node.KubectlCache(), install.BaseURL, install.KnativeURL, c.node.Bin(), node.NoProxy, node.NoProxy)
+	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport KUBECACHEDIR=%s\nexport BASE_URL=%s\nexport KINGRESS_URL=%s\nexport INSIDE_URL=%s\nexport PATH=%s:$PATH\nexport NO_PROXY=\"${NO_PROXY:-},%s\"\nexport no_proxy=\"${no_proxy:-},%s\"\n",
+		c.node.Kubeconfig(), c.node.KubectlCache(), install.BaseURL, install.KnativeURL, install.InsideURL, c.node.Bin(), node.NoProxy, node.NoProxy)
 }

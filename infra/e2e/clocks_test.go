@@ -43,7 +43,7 @@ func newClocked(t *testing.T) clocked {
 	signing, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private)}})
 	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
 	settings := map[string]string{"MONGODB_URI": mongotest.URI(t), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying),
-		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "TRUSTED_PROXIES": "1"}
+		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "HASH_TESTING": "on", "TRUSTED_PROXIES": "1"}
 	migrated(t, settings["MONGODB_URI"])
 	c := clocked{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}}
 	for _, f := range catalog.Functions() {

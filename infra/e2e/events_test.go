@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +22,8 @@ import (
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/e2e"
+	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/infra/lambda/lambdatest"
 	"ticketing.com/auth/shared/mongotest"
 )
 
@@ -536,5 +540,54 @@ func TestTheEventDoorIsOpenOnlyWhereEVENTSIsOnAndOnlyAtItsOwnAddress(t *testing.
 	status, reply, body, err := deliver(t.Context(), on.all["signup"].URL+"/", "1", request, credentials("ann@example.com"))
 	if err != nil || status != http.StatusOK || reply != accepted || !strings.Contains(body, `"email":"ann@example.com"`) {
 		t.Errorf("signup with EVENTS on: %d %s %s %v", status, reply, body, err)
+	}
+}
+
+// Where the public reaches the event path, EVENTS=on alone stops the start, and what else
+// is wrong is listed with it.
+func TestEVENTS_OnWithoutOIDCStopsTheStartWhereThePublicReachesIt(t *testing.T) {
+	uri, keys := mongotest.URI(t), t.TempDir()
+	if err := keyring.Create(keys, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"MONGODB_URI=" + uri, "PORT=0",
+		"SIGNING_KEYS_FILE=" + filepath.Join(keys, keyring.SigningFile),
+		"VERIFYING_KEYS_FILE=" + filepath.Join(keys, keyring.VerifyingFile)}
+	oidc := []string{"EVENT_OIDC_ISSUER=https://issuer.example", "EVENT_OIDC_AUDIENCE=auth"}
+	runtime := lambdatest.New(t)
+	for _, c := range []struct {
+		process string
+		env     []string
+		args    []string
+	}{
+		{"allinone", env, nil},
+		{"local", e2e.Environment(env...), []string{"-addr", "127.0.0.1:0", "-data", t.TempDir()}},
+		{"signup", slices.Concat(env, lambdaSettings("signup", runtime)), nil},
+		{"signout", slices.Concat(env, lambdaSettings("signout", runtime)), nil},
+	} {
+		code, stderr := e2e.Refused(t, slices.Concat(c.env, []string{"EVENTS=on", "LOG_LEVEL=loud"}), c.process, c.args...)
+		if code != 2 || strings.Count(stderr, "\n") != 3 || !strings.Contains(stderr, "\n  LOG_LEVEL must be ") ||
+			!strings.Contains(stderr, "\n  EVENTS must not be on without EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE ") {
+			t.Errorf("%s: exit code %d: %s", c.process, code, stderr)
+		}
+	}
+	for name, c := range map[string]struct {
+		more []string
+		want int
+	}{
+		"insecure": {[]string{"EVENTS=insecure"}, http.StatusOK},
+		"OIDC":     {append([]string{"EVENTS=on"}, oidc...), http.StatusUnauthorized},
+		"off":      {[]string{"EVENTS=off"}, http.StatusNotFound},
+	} {
+		const kind, data = "com.ticketing.user.signout.requested.v1", `{"userId":"nobody"}`
+		status, _, body, err := deliver(t.Context(), e2e.Start(t, "allinone", append(env, c.more...)...).URL+"/", "1", kind, data)
+		if err != nil || status != c.want {
+			t.Errorf("allinone, %s: %d %s %v", name, status, body, err)
+		}
+		header := http.Header{"Content-Type": {"application/json"}, "Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/tests"}, "Ce-Type": {kind}}
+		r := request(t, http.MethodPost, "https://gateway.example/", header, data)
+		if got := send(t, lambdatest.HTTPAPI(startLambda(t, "signout", append(env, c.more...)...).Runtime), r); got.status != c.want {
+			t.Errorf("Lambda, %s: %d %s", name, got.status, got.body)
+		}
 	}
 }

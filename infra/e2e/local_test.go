@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -148,7 +149,7 @@ func TestALocalRunnerWhoseSettingsAreWrongListsThemAll(t *testing.T) {
 				"MONGODB_URI is not a connection string (mongodb://host[:port]/database)",
 				"HASH_TIME must be a whole number from 1 to 16",
 				"LOG_LEVEL must be debug, info, warn or error",
-				"EVENTS must be on or off",
+				"EVENTS must be on, insecure or off",
 				"K_SINK must be an absolute http or https URL",
 			}},
 	} {
@@ -162,6 +163,53 @@ func TestALocalRunnerWhoseSettingsAreWrongListsThemAll(t *testing.T) {
 		if code != 2 || first != "local cannot start:" || !slices.Equal(got, slices.Sorted(slices.Values(c.want))) {
 			t.Errorf("%s: exit code %d: %s", c.name, code, stderr)
 		}
+	}
+}
+
+// Without a setting the runner takes events from any client on its loopback address and
+// says so; with EVENTS=off it takes none.
+func TestLocalRunner_EventsAreInsecureUnlessOff(t *testing.T) {
+	const notice = "(EVENTS=insecure)"
+	for _, c := range []struct {
+		name     string
+		settings []string
+		noticed  bool
+		status   int
+	}{
+		{"not set", []string{"EVENTS="}, true, http.StatusOK},
+		{"insecure", []string{"EVENTS=insecure"}, true, http.StatusOK},
+		{"off", []string{"EVENTS=off"}, false, http.StatusNotFound},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cmd := e2e.Runner(t, filepath.Join(t.TempDir(), "data"), c.settings...)
+			read, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Stdout = write
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+			write.Close()
+			var said strings.Builder
+			lines := bufio.NewScanner(read)
+			for lines.Scan() && !strings.Contains(lines.Text(), "Ctrl-C") {
+				fmt.Fprintln(&said, lines.Text())
+			}
+			url := regexp.MustCompile(`http://\S+`).FindString(said.String())
+			if strings.Contains(said.String(), notice) != c.noticed || strings.Contains(said.String(), "signout.requested") != c.noticed {
+				t.Errorf("it says %s", said.String())
+			}
+			status, _, body, err := deliver(t.Context(), url+"/", "1", "com.ticketing.user.signout.requested.v1", `{"userId":"nobody"}`)
+			if err != nil || status != c.status {
+				t.Errorf("an event: %d %s %v", status, body, err)
+			}
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -6,11 +6,17 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"ticketing.com/auth/infra/e2e"
 	"ticketing.com/auth/shared/mongotest"
@@ -57,6 +63,92 @@ func TestAThousandCallersDoNotFillTheMemory(t *testing.T) {
 				t.Error("that is more than there is")
 			}
 		})
+	}
+}
+
+// The largest hashes that can be imported verify within the memory of the shipped
+// manifests: 230 MiB for Go, 256 MiB for the container. One that does not fit a smaller
+// limit is answered 503.
+func TestMemory_ImportedHashes(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("how much memory a process has, only Linux says here")
+	}
+	uri := mongotest.URI(t)
+	env := start(t, uri).env["signin"]
+	imported := map[string]string{ // argon2(1) with Django's parameters, Python's hashlib.scrypt
+		"django":       "$argon2id$v=19$m=102400,t=2,p=8$MDEyMzQ1Njc4OWFiY2RlZjAxMjNhYg$pK9xdEAkIiELtT1bUsEkCo/QwAdCfZx0F4XJMRXMDwo",
+		"scrypt64mib":  "$scrypt$ln=16,r=8,p=1$TmFDbCBvZiBzaXh0ZWVuIQ$UnSTIi0YhaqB9/xHA2Rhp3yEdmb3oyQAVBGJnBTMcAU",
+		"scrypt128mib": "$scrypt$ln=17,r=8,p=1$TmFDbCBvZiBzaXh0ZWVuIQ$mb0XHAZImMmBGxvNJXWrUhKTK5AqhVRBhkN/Wh2Be/8",
+	}
+	insert(t, uri, imported)
+	signIn := func(p *e2e.Process, user string) (int, http.Header) {
+		t.Helper()
+		// without a time limit: on a busy machine a hash of 128 MiB takes seconds
+		answer, err := http.Post(p.URL+"/api/users/signin", "application/json",
+			strings.NewReader(fmt.Sprintf(`{"email":"%s@example.com","password":"correct horse battery staple"}`, user)))
+		if err != nil {
+			t.Error(err)
+			return 0, nil
+		}
+		answer.Body.Close()
+		return answer.StatusCode, answer.Header
+	}
+
+	small := e2e.Start(t, "signin", append(env, "GOMEMLIMIT=57MiB", "GOMAXPROCS=1")...)
+	for user := range imported {
+		if status, header := signIn(small, user); status != http.StatusServiceUnavailable || header.Get("Retry-After") != "60" {
+			t.Errorf("%s in 57 MiB: %d, Retry-After %q", user, status, header.Get("Retry-After"))
+		}
+	}
+	small.Signal(syscall.SIGTERM)
+	for user := range imported {
+		if !strings.Contains(small.Logs(), `"user":"`+user+`"`) {
+			t.Errorf("%s is not named: %s", user, small.Logs())
+		}
+	}
+
+	shipped := e2e.Start(t, "signin", append(env, "GOMEMLIMIT=230MiB", "GOMAXPROCS=1")...)
+	for range 2 { // the garbage of one must not stand in the way of the next
+		for user := range imported {
+			if status, _ := signIn(shipped, user); status != http.StatusOK {
+				t.Errorf("%s: %d", user, status)
+			}
+		}
+	}
+	var group sync.WaitGroup
+	for range 3 {
+		for user := range imported {
+			group.Go(func() {
+				if status, _ := signIn(shipped, user); status != http.StatusOK && status != http.StatusServiceUnavailable {
+					t.Errorf("%s, nine at once: %d", user, status)
+				}
+			})
+		}
+	}
+	group.Wait()
+	peak := shipped.Peak(t) >> 20
+	if t.Logf("%d MiB were resident at most", peak); peak > 230 {
+		t.Error("that is more than there is")
+	}
+}
+
+// insert imports users, by the name in their email and their hash.
+func insert(t *testing.T, uri string, hashes map[string]string) {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Disconnect(t.Context())
+	where, err := url.Parse(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := client.Database(strings.Trim(where.Path, "/")).Collection("users")
+	for name, hash := range hashes {
+		if _, err := users.InsertOne(t.Context(), bson.D{{Key: "_id", Value: name}, {Key: "email", Value: name + "@example.com"}, {Key: "password", Value: hash}}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

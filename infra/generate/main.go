@@ -39,6 +39,7 @@ func outputs() []output {
 		{"infra/knative/ingress/kourier/routes.yaml", "", knative.Kourier},
 		{"infra/knative/ingress/traefik/routes.yaml", "", knative.Traefik},
 		{"infra/knative/ingress/gateway/routes.yaml", "", knative.Gateway},
+		{"infra/knative/accounts.yaml", "", knative.Accounts},
 		{"infra/knative/overlays/small/service.yaml", "", knative.Small},
 		{"skaffold.yaml", "", knative.Skaffold},
 		{"func.yaml", "", knative.FuncAllInOne},

@@ -81,6 +81,18 @@ func TestAFunctionHasRoomForWhatTheQueueProxySends(t *testing.T) {
 	}
 }
 
+// The largest hash that can be imported needs a GOMEMLIMIT of 230 MiB, which a test of
+// package password computes.
+func TestServices_MemoryForImportedHashes(t *testing.T) {
+	limit := regexp.MustCompile(`name: GOMEMLIMIT, value: (\d+)MiB`)
+	services := documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.Small), "Service")
+	for _, name := range []string{"signup", "signin", knative.AllInOne} {
+		if m := limit.FindStringSubmatch(services[name]); m == nil || m[1] != "230" {
+			t.Errorf("%s: GOMEMLIMIT %v, want 230", name, m)
+		}
+	}
+}
+
 // What is written here is the intention; the manifests are made from what the
 // functions ask for.
 func TestAFunctionHoldsTheSecretsOfItsRoleAndNoOther(t *testing.T) {

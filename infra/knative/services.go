@@ -57,12 +57,15 @@ var (
 	// hashing is bound by the processor: a pod of one core does one hash at a time,
 	// of 25 ms, and beside it what little the others need. More in a pod would
 	// queue there, where no other pod can take them over.
-	hashing = work{Concurrency: 8, Target: 4, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "128Mi", GoMemory: "115MiB", Timeout: 15}
+	//
+	// Its memory has room for the largest hash that can be imported, of 128 MiB, beside
+	// the connections, which have a third (see package password).
+	hashing = work{Concurrency: 8, Target: 4, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "256Mi", GoMemory: "230MiB", Timeout: 15}
 	// reading waits for the database and for nothing else.
 	reading = work{Concurrency: 100, Target: 70, MaxScale: 20, CPU: "100m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 15}
 	// everything is what one process that serves all routes does: it reads much and
 	// hashes one at a time.
-	everything = work{Concurrency: 50, Target: 10, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "192Mi", GoMemory: "172MiB", Timeout: 15}
+	everything = work{Concurrency: 50, Target: 10, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "256Mi", GoMemory: "230MiB", Timeout: 15}
 	// relaying is what a clock wakes, one run at a time: a second one would send the
 	// same again.
 	relaying = work{Concurrency: 1, Target: 1, MaxScale: 1, CPU: "50m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 30}

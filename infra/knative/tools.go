@@ -12,10 +12,20 @@ import (
 // each has words for it.
 
 var (
+	accounts = page("accounts.yaml.tmpl")
 	allinone = page("allinone.yaml.tmpl")
 	function = page("func.yaml.tmpl")
 	skaffold = page("skaffold.yaml.tmpl")
 )
+
+// Accounts renders the service accounts alone.
+func Accounts(functions []endpoint.Endpoint) ([]byte, error) {
+	all, err := everyService(functions)
+	if err != nil {
+		return nil, err
+	}
+	return fill(accounts, all)
+}
 
 // Small renders the Service that serves every route.
 func Small(functions []endpoint.Endpoint) ([]byte, error) {
@@ -66,9 +76,9 @@ func Skaffold(functions []endpoint.Endpoint) ([]byte, error) {
 			return nil, err
 		}
 		folder := path.Dir(path.Dir(s.Main))
-		all = append(all, artifact{s.Main, []string{folder + "/**/*.go", folder + "/go.mod"}})
+		all = append(all, artifact{s.Main, []string{folder + "/**"}})
 	}
-	all = append(all, artifact{"infra/migrate", []string{"infra/migrate/*.go", "infra/go.mod"}})
+	all = append(all, artifact{"infra/migrate", []string{"infra/migrate/**", "infra/go.mod"}})
 	return fill(skaffold, all)
 }
 
@@ -102,7 +112,7 @@ func (s service) kn() []string {
 		fmt.Sprintf(`--namespace %s --image "$(ko build ./%s)" --service-account %s --security-context strict`, Namespace, s.Main, s.Name),
 		fmt.Sprintf("--label app.kubernetes.io/name=%s --label app.kubernetes.io/part-of=ticketing-auth", s.Name),
 		fmt.Sprintf("--scale-min 0 --scale-max %d --scale-metric concurrency --scale-target %d --concurrency-limit %d --timeout %d", s.MaxScale, s.Target, s.Concurrency, s.Timeout),
-		"--annotation-revision autoscaling.knative.dev/scale-to-zero-pod-retention-period=1m --port 8080",
+		"--annotation-revision autoscaling.knative.dev/scale-to-zero-pod-retention-period=1m --port 8080 --pull-policy IfNotPresent",
 		fmt.Sprintf("--request cpu=%s,memory=%s --limit cpu=%s,memory=%s --env GOMEMLIMIT=%s", s.CPU, s.Memory, s.CPULimit, s.Memory, s.GoMemory),
 	}
 	if s.Counts {

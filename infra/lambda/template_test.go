@@ -108,6 +108,11 @@ func TestAFunctionMayWriteItsOwnLogAndNothingElse(t *testing.T) {
 
 func TestAFunctionThatHashesHasAWholeCore(t *testing.T) {
 	tree := template(t)
+	for name := range tree {
+		if strings.HasSuffix(name, ".HASH_TESTING") {
+			t.Errorf("%s is set", name)
+		}
+	}
 	for _, id := range []string{"Signup", "Signin", "Signout", "Currentuser", "Refresh", "Jwks"} {
 		memory, limit, atOnce := "256", "230MiB", ""
 		if id == "Signup" || id == "Signin" {

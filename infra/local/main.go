@@ -10,8 +10,11 @@
 //
 // The environment is that of the functions, and what it sets is used: with
 // MONGODB_URI no embedded database is started, with SIGNING_KEYS and
-// VERIFYING_KEYS none are made. It is not for production: the embedded database
-// has no passwords and is slow on many users.
+// VERIFYING_KEYS none are made. On a loopback address EVENTS is insecure where it
+// is not set: the runner takes events from any client.
+//
+// It is not for production: the embedded database has no passwords and is slow on
+// many users.
 package main
 
 import (
@@ -81,20 +84,21 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 	if err != nil {
 		return fail(err)
 	}
+	listener, err := listen(addr, socket)
+	if err != nil {
+		return fail(err)
+	}
+	defer listener.Close()
+	added := []map[string]string{files, events(listener.Addr())}
 	// before the database is built and started: are the settings right?
-	check := app.New(environment(map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")}, files), logs, time.Now)
+	check := app.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
 	user.Wire(check, nil)
 	serve.Handler(check, catalog.Together(check)...)
 	if err := check.Err(); err != nil {
 		app.Complain(os.Stderr, "local", err)
 		return app.ExitSettings
 	}
-	listener, err := listen(addr, socket)
-	if err != nil {
-		return fail(err)
-	}
-	defer listener.Close()
-	if err := system(ctx, listener, data, files); err != nil && !stopped(ctx, err) {
+	if err := system(ctx, listener, data, added); err != nil && !stopped(ctx, err) {
 		return fail(err)
 	}
 	return 0
@@ -119,13 +123,13 @@ func fail(err error) (code int) {
 
 // system starts everything in the order of what depends on what, and stops it in
 // the reverse one.
-func system(ctx context.Context, listener net.Listener, data string, files map[string]string) error {
+func system(ctx context.Context, listener net.Listener, data string, added []map[string]string) error {
 	ctx, uri, stop, err := database(ctx, filepath.Join(data, "mongod"))
 	if err != nil {
 		return err
 	}
 	defer stop()
-	w := app.New(environment(uri, files), logs, time.Now)
+	w := app.New(environment(append(added, uri)...), logs, time.Now)
 	users, counts, all := user.Wire(w, nil), throttle.Wire(w), catalog.Together(w)
 	handler := serve.Handler(w, all...)
 	if err := w.Err(); err != nil {
@@ -140,8 +144,8 @@ func system(ctx context.Context, listener net.Listener, data string, files map[s
 	if err := errors.Join(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
 		return err
 	}
-	greet(os.Stdout, listener.Addr(), all, serve.Events(w))
-	if uri != nil || files != nil {
+	greet(os.Stdout, listener.Addr(), all, w.Text("EVENTS", "off"))
+	if uri != nil || added[0] != nil {
 		fmt.Printf("\nWhat is kept is in %s. Ctrl-C stops.\n", data)
 	}
 	if err := serve.Serve(ctx, listener, handler, w.Log()); err != nil {
@@ -183,6 +187,15 @@ func keys(dir string) (map[string]string, error) {
 	}
 	files, err := keyring.Ensure(dir, time.Now())
 	return map[string]string{"SIGNING_KEYS_FILE": files.Signing, "VERIFYING_KEYS_FILE": files.Verifying}, err
+}
+
+// events returns the setting EVENTS where the environment has none: on a loopback
+// address, which other machines do not reach, any client may send events.
+func events(addr net.Addr) map[string]string {
+	if tcp, is := addr.(*net.TCPAddr); setting("EVENTS") == "" && is && tcp.IP.IsLoopback() {
+		return map[string]string{"EVENTS": "insecure"}
+	}
+	return nil
 }
 
 // database starts the embedded server on a folder, unless the environment names
@@ -231,7 +244,7 @@ func logs(o *slog.HandlerOptions) slog.Handler {
 	return slog.NewTextHandler(os.Stderr, o)
 }
 
-func greet(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events bool) {
+func greet(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events string) {
 	fmt.Fprintf(out, "The auth system is at http://%s\n\n", addr)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, f := range functions {
@@ -241,11 +254,14 @@ func greet(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events b
 	}
 	for _, f := range functions {
 		for _, kind := range f.Trigger.Types {
-			if events {
+			if events != "off" {
 				fmt.Fprintf(t, "  event\t%s\t→ %s\n", kind, f.Name)
 			}
 		}
 	}
 	fmt.Fprintf(t, "  GET\t%s\tThe reference of all this, to be read and tried.\n", docs.Path)
 	t.Flush()
+	if events == "insecure" {
+		fmt.Fprintf(out, "\nAny client that reaches http://%s/ can create accounts and end sessions by event, without a token (EVENTS=insecure).\nSet EVENTS=off to reject all events.\n", addr)
+	}
 }

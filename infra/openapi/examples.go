@@ -3,7 +3,7 @@ package openapi
 import (
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/fault"
-	"ticketing.com/auth/shared/password/choice"
+	"ticketing.com/auth/shared/password/policy"
 )
 
 // A scene is a request and its answer.
@@ -41,7 +41,7 @@ func examples() map[string][]scene {
 	key := &exchange{Headers: map[string]string{"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}}
 	var wrong fault.Fields
 	wrong.Add("email", string(email.ErrMalformed))
-	wrong.Add("password", string(choice.Guessable))
+	wrong.Add("password", string(policy.Guessable))
 	return map[string][]scene{
 		"signup": {
 			{name: "ann", summary: "A new account.", request: key, body: credentials("Ann@Example.com", secret),
@@ -69,7 +69,7 @@ func examples() map[string][]scene {
 		},
 		"refresh": {
 			{name: "ann", summary: "New tokens for old.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
-			{name: "again", summary: "The same again within ten seconds: the same answer.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
+			{name: "again", summary: "The same token again within 10 seconds: the same answer.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
 			refused("ended", "The session has ended.", `{"refreshToken":"refresh-token-3"}`, fault.InvalidToken(nil)),
 			refused("no-such-token", "The token was not made here.", `{"refreshToken":"nonsense"}`, fault.InvalidToken(nil)),
 		},

@@ -27,6 +27,7 @@ func (f function) refused() []scene {
 			ask("no-token", "No token was sent.", exchange{})
 		}
 		ask("no-such-token", "The token was not made here.", exchange{Headers: map[string]string{"Authorization": "Bearer not.a.token"}})
+		ask("empty-token", "The bearer token is empty.", exchange{Headers: map[string]string{"Authorization": "Bearer"}})
 		ask("another-scheme", "The credentials are no bearer token.", exchange{Headers: map[string]string{"Authorization": "Basic YW5uOnNlY3JldA=="}})
 	}
 	ask("another-method", "The path has no such method.", exchange{Method: http.MethodPut})

@@ -1,8 +1,11 @@
 package cloudevents
 
 import (
-	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,41 +18,43 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/trust"
 )
 
-// senders decides who may send events. With an issuer and an audience each
-// delivery must carry an OIDC token of them, as Knative's broker and sources send;
-// without, the network decides. Who may write a pod's manifest anywhere in a cluster can
-// have a token of its issuer for any audience: it is the subject that tells whose pod.
+// senders authenticates the senders of events. With an issuer and an audience each delivery
+// must carry an OIDC token of them, as Knative's broker and sources send; without, the
+// network decides. A client that may create pods anywhere in a cluster can get a token
+// of its issuer for any audience: only the subject names the pod's namespace.
 //
-// It fails closed: while the issuer's keys cannot be had, no event is let in, and
-// the broker is told to try again.
+// It fails closed: while the issuer's keys are unavailable, each delivery gets 503, and
+// the broker retries.
 type senders struct {
 	issuer, audience string
-	subject          string // with which a token's subject begins
+	subject          string // prefix of a token's subject
 	keysURL          string // of the issuer's JWK Set; empty: discovered
-	caFile           string // PEM, trusted beside the system's for fetching it
-	now              func() time.Time
-
-	mu       sync.Mutex
-	verifier *oidc.IDTokenVerifier // made when the first event needs it
-	made     time.Time
+	client           func() (*http.Client, error)
+	verifier         *oidc.IDTokenVerifier
 }
 
 const (
-	// keysAge is how long keys that the issuer has withdrawn may still count.
+	// keysAge is how long keys verify after they were fetched, whether the issuer
+	// withdraws them or cannot be reached.
 	keysAge = 15 * time.Minute
-	// fetchPause is the least time between two requests to the issuer: a stranger
-	// who sends tokens with unknown key ids must not make us its load. Issuers
-	// publish a key before they use it, so none that counts is missed.
+	// keysRefresh is the age at which keys in use are fetched again, beside the
+	// deliveries that they verify.
+	keysRefresh = 5 * time.Minute
+	// fetchPause is the least time from one fetch to the next, so that an attacker who
+	// sends tokens with unknown key ids does not put load on the issuer. Issuers
+	// publish a key before they use it, so no valid one is missed.
 	fetchPause = 5 * time.Second
-	// fetchTimeout bounds one request to the issuer.
+	// fetchTimeout bounds one fetch: the issuer's document and its keys. It lies below
+	// the limit of a function, so that each delivery is answered within 5 s.
 	fetchTimeout = 3 * time.Second
-	// maxDocument bounds what is read of an answer of the issuer, in bytes.
+	// maxDocument bounds a document of the issuer, in bytes.
 	maxDocument = 256 << 10
 )
 
@@ -61,13 +66,18 @@ func wireSenders(w *app.Wiring) *senders {
 		audience: w.Text("EVENT_OIDC_AUDIENCE", ""),
 		subject:  w.Text("EVENT_OIDC_SUBJECT", ""),
 		keysURL:  w.Text("EVENT_OIDC_JWKS_URL", ""),
-		caFile:   w.Text("EVENT_OIDC_CA_FILE", ""),
-		now:      w.Now(),
 	}
+	caFile := w.Text("EVENT_OIDC_CA_FILE", "")
+	s.client = func() (*http.Client, error) { return newClient(caFile) }
+	s.verifier = oidc.NewVerifier(s.issuer, &keys{fetch: s.fetchKeys}, &oidc.Config{
+		ClientID:             s.audience,
+		SupportedSigningAlgs: []string{oidc.RS256, oidc.ES256, oidc.EdDSA},
+		Now:                  w.Now(),
+	})
 	if (s.issuer == "") != (s.audience == "") {
 		w.Fault("EVENT_OIDC_ISSUER", "and EVENT_OIDC_AUDIENCE must be set together")
 	}
-	if s.issuer == "" && s.subject+s.keysURL+s.caFile != "" {
+	if s.issuer == "" && s.subject+s.keysURL+caFile != "" {
 		w.Fault("EVENT_OIDC_ISSUER", "must be set where EVENT_OIDC_SUBJECT, EVENT_OIDC_JWKS_URL or EVENT_OIDC_CA_FILE is")
 	}
 	for name, text := range map[string]string{"EVENT_OIDC_ISSUER": s.issuer, "EVENT_OIDC_JWKS_URL": s.keysURL} {
@@ -93,65 +103,87 @@ func (s *senders) check(ctx context.Context, headers []string) error {
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") {
 		return fault.InvalidToken(errors.New("not one bearer token"))
 	}
-	verifier, err := s.ready()
-	if err != nil {
-		return fault.Away(fmt.Errorf("the issuer of event tokens: %w", err))
+	var missing error // the verifier's own error does not wrap it
+	checked, err := s.verifier.Verify(context.WithValue(ctx, keysMissing{}, &missing), strings.TrimSpace(token))
+	if missing != nil {
+		return fault.Away(fmt.Errorf("the keys of event tokens: %w", missing))
 	}
-	call := &keyCall{}
-	checked, err := verifier.Verify(context.WithValue(ctx, keyCall{}, call), strings.TrimSpace(token))
 	if err != nil {
-		if call.unreachable != nil {
-			return fault.Away(fmt.Errorf("the keys of event tokens: %w", call.unreachable))
-		}
 		return fault.InvalidToken(errors.New("the event token does not verify")) // the library's words may quote claims
 	}
 	if !strings.HasPrefix(checked.Subject, s.subject) {
-		return fault.InvalidToken(errors.New("the event token is somebody else's"))
+		return fault.InvalidToken(errors.New("the event token has another subject"))
 	}
 	return nil
 }
 
-// ready returns the verifier, made once its issuer could be asked.
-func (s *senders) ready() (*oidc.IDTokenVerifier, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.verifier != nil && time.Since(s.made) < keysAge {
-		return s.verifier, nil
-	}
+// fetchKeys asks the issuer for its keys.
+func (s *senders) fetchKeys(ctx context.Context) (*oidc.StaticKeySet, error) {
 	client, err := s.client()
 	if err != nil {
 		return nil, err
 	}
-	// the keys are fetched as long as the process lives, not only this request
-	lasting := oidc.ClientContext(context.Background(), client)
-	url := s.keysURL
-	if url == "" {
-		provider, err := oidc.NewProvider(lasting, s.issuer)
-		if err != nil {
-			return nil, err
-		}
+	defer client.CloseIdleConnections()
+	address := s.keysURL
+	if address == "" {
 		var document struct {
+			Issuer  string `json:"issuer"`
 			KeysURL string `json:"jwks_uri"`
 		}
-		if err := provider.Claims(&document); err != nil {
+		if err := get(ctx, client, strings.TrimSuffix(s.issuer, "/")+"/.well-known/openid-configuration", &document); err != nil {
 			return nil, err
 		}
-		url = document.KeysURL
+		if document.Issuer != s.issuer {
+			return nil, errors.New("the document is another issuer's")
+		}
+		address = document.KeysURL
 	}
-	s.verifier = oidc.NewVerifier(s.issuer, keys{oidc.NewRemoteKeySet(lasting, url)}, &oidc.Config{
-		ClientID:             s.audience,
-		SupportedSigningAlgs: []string{oidc.RS256, oidc.ES256, oidc.EdDSA},
-		Now:                  s.now,
-	})
-	s.made = time.Now()
-	return s.verifier, nil
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := get(ctx, client, address, &set); err != nil {
+		return nil, err
+	}
+	var public []crypto.PublicKey
+	for _, raw := range set.Keys {
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(raw) != nil {
+			continue // an unknown kind of key (RFC 7517 §5)
+		}
+		switch key.Key.(type) {
+		case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
+			public = append(public, key.Key)
+		}
+	}
+	if len(public) == 0 { // 401 would make the broker discard events for a fault of the issuer
+		return nil, errors.New("the key set has no usable key")
+	}
+	return &oidc.StaticKeySet{PublicKeys: public}, nil
 }
 
-func (s *senders) client() (*http.Client, error) {
+// get reads a JSON document of at most maxDocument.
+func get(ctx context.Context, client *http.Client, address string, document any) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", address, response.Status)
+	}
+	return json.NewDecoder(io.LimitReader(response.Body, maxDocument)).Decode(document)
+}
+
+// newClient reads the certificates anew each time, because a cluster renews them.
+func newClient(caFile string) (*http.Client, error) {
 	var pem []byte
-	if s.caFile != "" {
+	if caFile != "" {
 		var err error
-		if pem, err = os.ReadFile(s.caFile); err != nil {
+		if pem, err = os.ReadFile(caFile); err != nil {
 			return nil, errors.New("cannot be read")
 		}
 	}
@@ -159,63 +191,87 @@ func (s *senders) client() (*http.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("has %w", err)
 	}
-	return &http.Client{Transport: &frugal{transport: transport, last: map[string]attempt{}}, Timeout: fetchTimeout}, nil
+	return &http.Client{Transport: transport, Timeout: fetchTimeout}, nil
 }
 
-// keys tells the caller of Verify whether it was the keys that were missing, which
-// the library's error does not.
-type keys struct{ set oidc.KeySet }
+// keys are the public keys of the issuer, fetched when a token needs them. One goroutine
+// at a time fetches, and all deliveries that need its result wait for it. The
+// cancellation of a delivery does not cancel the fetch.
+type keys struct {
+	fetch func(context.Context) (*oidc.StaticKeySet, error)
 
-type keyCall struct{ unreachable error }
-
-func (k keys) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
-	payload, err := k.set.VerifySignature(ctx, jwt)
-	if err != nil && strings.HasPrefix(err.Error(), "fetching keys") && !errors.Is(err, errFresh) {
-		ctx.Value(keyCall{}).(*keyCall).unreachable = err
-	}
-	return payload, err
+	mu      sync.Mutex // not held while the issuer is asked
+	known   *oidc.StaticKeySet
+	fetched time.Time // when known came
+	last    *attempt
 }
 
-// errFresh: the keys were fetched a moment ago, and the token does not verify with
-// them.
-var errFresh = errors.New("fetched a moment ago")
-
-// frugal asks each address no more often than once in fetchPause, and reads no
-// more than maxDocument.
-type frugal struct {
-	transport http.RoundTripper
-
-	mu   sync.Mutex
-	last map[string]attempt // by URL: the issuer's document and its keys
-}
-
+// An attempt is one fetch. Its result counts for all deliveries until fetchPause after
+// its end.
 type attempt struct {
-	at time.Time
-	ok bool // a whole JSON document came
+	done  chan struct{} // closed at the end
+	ended time.Time
+	err   error
 }
 
-// RoundTrip implements http.RoundTripper.
-func (f *frugal) RoundTrip(r *http.Request) (*http.Response, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	url := r.URL.String()
-	if before := f.last[url]; time.Since(before.at) < fetchPause {
-		if before.ok {
-			return nil, errFresh
+// keysMissing is the key of a *error in the context of VerifySignature.
+type keysMissing struct{}
+
+// VerifySignature implements oidc.KeySet.
+func (k *keys) VerifySignature(ctx context.Context, token string) ([]byte, error) {
+	set, age := k.usable()
+	if payload, err := set.VerifySignature(ctx, token); err == nil {
+		if age > keysRefresh {
+			k.refresh()
 		}
-		return nil, errors.New("failed a moment ago")
+		return payload, nil
 	}
-	f.last[url] = attempt{at: time.Now()}
-	response, err := f.transport.RoundTrip(r)
-	if err != nil {
-		return nil, err
+	a := k.refresh()
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		*ctx.Value(keysMissing{}).(*error) = ctx.Err()
+		return nil, ctx.Err()
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxDocument))
-	if err != nil {
-		return nil, err
+	if a.err != nil {
+		*ctx.Value(keysMissing{}).(*error) = a.err
+		return nil, a.err
 	}
-	f.last[url] = attempt{time.Now(), response.StatusCode == http.StatusOK && json.Valid(body)}
-	response.Body = io.NopCloser(bytes.NewReader(body))
-	return response, nil
+	set, _ = k.usable()
+	return set.VerifySignature(ctx, token)
+}
+
+// usable returns the known keys and their age, or no keys where they are too old.
+func (k *keys) usable() (*oidc.StaticKeySet, time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	age := time.Since(k.fetched)
+	if k.known == nil || age > keysAge {
+		return &oidc.StaticKeySet{}, age
+	}
+	return k.known, age
+}
+
+// refresh begins a fetch, unless one is in flight or ended less than fetchPause ago.
+func (k *keys) refresh() *attempt {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if a := k.last; a != nil && (a.ended.IsZero() || time.Since(a.ended) < fetchPause) {
+		return a
+	}
+	a := &attempt{done: make(chan struct{})}
+	k.last = a
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+		defer cancel()
+		set, err := k.fetch(ctx)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		a.ended, a.err = time.Now(), err
+		if err == nil {
+			k.known, k.fetched = set, a.ended
+		}
+		close(a.done)
+	}()
+	return a
 }

@@ -7,6 +7,8 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +21,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
 
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/serve"
 )
 
@@ -161,6 +165,117 @@ func TestWhileTheIssuerIsAwayNoEventIsLetIn(t *testing.T) {
 			status, h, body := deliver(t, handler, binary+"\nAuthorization: Bearer "+token, `{"name":"ann"}`)
 			if status != http.StatusServiceUnavailable || h.Get("Retry-After") == "" {
 				t.Errorf("%s: %d %s", name, status, body)
+			}
+		}
+	}
+}
+
+func TestSenders_SilentIssuerSlowsNoPublicRoute(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialled := make(chan net.Conn, 16)
+	go func() {
+		for {
+			c, err := silent.Accept()
+			if err != nil {
+				close(dialled)
+				return
+			}
+			dialled <- c
+		}
+	}()
+	i := newIssuer(t)
+	handler := serve.Handler(wiring(i.settings("EVENT_OIDC_JWKS_URL", "http://"+silent.Addr().String()+"/keys")), greeter)
+	header := binary + "\nAuthorization: Bearer " + signed(t, jwt.SigningMethodRS256, i.key, "k1", jwt.MapClaims{"iss": i.url, "aud": "signup"})
+	answered := make(chan int)
+	for range 16 {
+		go func() {
+			status, h, _ := deliver(t, handler, header, `{"name":"ann"}`)
+			if h.Get("Retry-After") == "" {
+				t.Errorf("%d %v", status, h)
+			}
+			answered <- status
+		}()
+	}
+	connection := <-dialled
+	r := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	select {
+	case status := <-answered:
+		t.Errorf("a delivery was answered %d before the issuer", status)
+	default:
+	}
+	if w.Code != http.StatusOK {
+		t.Errorf("the public route: %d %s", w.Code, w.Body)
+	}
+	connection.Close()
+	for range 16 {
+		if status := <-answered; status != http.StatusServiceUnavailable {
+			t.Errorf("a delivery: %d", status)
+		}
+	}
+	silent.Close()
+	for range dialled {
+		t.Error("the issuer was dialled again")
+	}
+}
+
+// A function on Knative is reached at its event path only from inside the cluster;
+// several in one process, and one on Lambda, are reached there by the public.
+func TestEVENTS_OnNeedsOIDCWhereThePublicReachesIt(t *testing.T) {
+	other := endpoint.Define(endpoint.Spec{Name: "other", Method: http.MethodPost, Path: "/other", Success: http.StatusOK},
+		func(*app.Wiring) endpoint.Handler[named, named] { return nil })
+	const (
+		events = "EVENTS must not be on without EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE"
+		pair   = "EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE must be set together"
+	)
+	oidc := map[string]string{"EVENT_OIDC_ISSUER": "https://i.example", "EVENT_OIDC_AUDIENCE": "a"}
+	for _, c := range []struct {
+		name   string
+		events string
+		oidc   map[string]string
+		public string // what is wrong where the public reaches the process; empty: nothing
+		single string // the same of one function on Knative
+		takes  bool
+	}{
+		{"not set", "", nil, "", "", false},
+		{"off", "off", nil, "", "", false},
+		{"on", "on", nil, events, "", true},
+		{"on with OIDC", "on", oidc, "", "", true},
+		{"on with half of it", "on", map[string]string{"EVENT_OIDC_ISSUER": "https://i.example"}, pair, pair, true},
+		{"insecure", "insecure", nil, "", "", true},
+		{"insecure with OIDC", "insecure", oidc, "", "", true},
+		{"in capitals", "ON", nil, "EVENTS must be on, insecure or off", "EVENTS must be on, insecure or off", false},
+	} {
+		for where, start := range map[string]struct {
+			want      string
+			lambda    string
+			endpoints []endpoint.Endpoint
+		}{
+			"one function":           {c.single, "", []endpoint.Endpoint{greeter}},
+			"one function on Lambda": {c.public, "127.0.0.1:1", []endpoint.Endpoint{greeter}},
+			"two functions":          {c.public, "", []endpoint.Endpoint{other, greeter}},
+		} {
+			settings := map[string]string{"EVENTS": c.events, "AWS_LAMBDA_RUNTIME_API": start.lambda}
+			maps.Copy(settings, c.oidc)
+			w := wiring(settings)
+			handler := serve.Handler(w, start.endpoints...)
+			if err := w.Err(); (err == nil) != (start.want == "") || err != nil && !strings.HasPrefix(err.Error(), start.want) {
+				t.Errorf("%s, %s: %v", c.name, where, err)
+			}
+			want := http.StatusNotFound
+			switch {
+			case c.takes && c.oidc != nil: // insecure does not outweigh them
+				want = http.StatusUnauthorized
+			case c.takes:
+				want = http.StatusOK
+			}
+			if status, _, body := deliver(t, handler, binary, `{"name":"ann"}`); start.want == "" && status != want {
+				t.Errorf("%s, %s: %d %s", c.name, where, status, body)
 			}
 		}
 	}

@@ -175,7 +175,7 @@ func Translate(step string, err error) error {
 	}
 	err = fmt.Errorf("%s: %w", step, err)
 	var server mongo.ServerError
-	if errors.As(err, &server) && !passing(server) || errors.Is(err, errUnreadable) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &server) && !passing(server) || errors.Is(err, ErrUnreadable) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return fault.Away(err)
@@ -189,13 +189,13 @@ func Read(found *mongo.SingleResult, into any) error {
 		return err
 	}
 	if err := bson.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("%w: %w", errUnreadable, err)
+		return fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	return nil
 }
 
-// errUnreadable: a document in the collection is not one of ours.
-var errUnreadable = errors.New("a document does not fit")
+// ErrUnreadable is the error of Read for a document with a member of an unexpected type.
+var ErrUnreadable = errors.New("a document does not fit")
 
 // passing tells whether a server's error is of its moment and not of the
 // command: it steps down, shuts down, or waited too long for the others. The

@@ -51,6 +51,9 @@ type Spec struct {
 	Refuses []fault.Kind
 }
 
+// Limit returns the longest that a request may take.
+func (s Spec) Limit() time.Duration { return cmp.Or(s.Budget, budget) }
+
 // A Handler is the business of a function. It must be safe for concurrent use,
 // and it leaves nothing running: after the answer a function may be frozen or
 // gone.
@@ -78,8 +81,10 @@ type call func(context.Context, *Request) (any, error)
 // needs, which is also the only statement of what the function needs; it must do
 // no work.
 //
-// In is None, Bearer, or a struct of JSON members, which may have a method
-// Validate(*fault.Fields) and embed Keyed and Caller.
+// In is None, Bearer, or a struct of JSON members, which may embed Keyed and Caller and
+// have a method Validate(*fault.Fields). If Validate needs settings, In has a method
+// Wire(*app.Wiring) too, which is called once, at the start of the process: every input
+// starts as a copy of the one that it is called on.
 func Define[In, Out any](spec Spec, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
 	return Endpoint{Spec: spec, In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), bind: bind(wire)}
 }
@@ -102,12 +107,16 @@ func Like[Out any](e Endpoint) Endpoint {
 func bind[In, Out any](wire func(*app.Wiring) Handler[In, Out]) func(Spec, *app.Wiring) call {
 	return func(spec Spec, w *app.Wiring) call {
 		handle := wire(w)
+		var blank In
+		if in, ok := any(&blank).(interface{ Wire(*app.Wiring) }); ok {
+			in.Wire(w)
+		}
 		return func(ctx context.Context, r *Request) (any, error) {
-			in, err := read[In](spec, r)
+			in, err := read(spec, r, blank)
 			if err != nil {
 				return nil, err
 			}
-			ctx, cancel := context.WithTimeout(ctx, cmp.Or(spec.Budget, budget))
+			ctx, cancel := context.WithTimeout(ctx, spec.Limit())
 			defer cancel()
 			out, err := handle(ctx, in)
 			if err != nil {

@@ -62,8 +62,8 @@ type None struct{}
 // it would end up in logs, in a cookie it would travel unasked.
 type Bearer struct{ Token string }
 
-// read makes the input of a handle from a request.
-func read[In any](spec Spec, r *Request) (out In, err error) {
+// read returns the input of a handle: a blank one, completed from a request.
+func read[In any](spec Spec, r *Request, out In) (_ In, err error) {
 	switch in := any(&out).(type) {
 	case *None:
 	case *Bearer:
@@ -89,8 +89,9 @@ func read[In any](spec Spec, r *Request) (out In, err error) {
 	return out, err
 }
 
-// bearer returns the token of the one Authorization header, or "" where there is
-// none.
+// bearer returns the token of the one Authorization header, or "" where there is none or it
+// has another scheme. A gateway may join two headers with a comma; a second header that
+// carries a bearer token is refused in that form as well.
 func bearer(headers []string) (string, error) {
 	switch len(headers) {
 	case 0:
@@ -99,11 +100,17 @@ func bearer(headers []string) (string, error) {
 	default:
 		return "", fault.InvalidToken(errors.New("two Authorization headers"))
 	}
-	scheme, token, _ := strings.Cut(headers[0], " ")
+	scheme, token, _ := strings.Cut(strings.Trim(headers[0], " \t"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		for _, part := range strings.Split(headers[0], ",")[1:] {
+			if scheme, _, _ := strings.Cut(strings.TrimLeft(part, " \t"), " "); strings.EqualFold(scheme, "Bearer") {
+				return "", fault.InvalidToken(errors.New("two Authorization headers"))
+			}
+		}
+		return "", nil
+	}
 	token = strings.Trim(token, " ")
 	switch {
-	case !strings.EqualFold(scheme, "Bearer"):
-		return "", fault.InvalidToken(errors.New("another authorization scheme"))
 	case token == "":
 		return "", fault.InvalidToken(errors.New("an empty token"))
 	case len(token) > MaxToken:

@@ -109,6 +109,7 @@ func (b *Bench) environment(t testing.TB, settings []string) map[string]string {
 		"VERIFYING_KEYS":  keySet(t, token.NewJWK(b.Keys).Public()),
 		"HASH_MEMORY_KIB": "64", // the least: tests are about what is done, not how hard it is
 		"HASH_TIME":       "1",
+		"HASH_TESTING":    "on",
 		"LOG_LEVEL":       "debug",
 		"TRUSTED_PROXIES": "1", // the HTTP door of the bench stands behind one
 	}
@@ -148,7 +149,7 @@ func (b *Bench) GivenHash(t testing.TB, email, hash string) session.Grant {
 	if err := b.Users.Create(t.Context(), u, hash, &first); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.Wire(b.wiring).Grant(u, first, refresh)
+	grant, err := session.Wire(b.wiring).Grant(u, first, refresh, first.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,6 +180,16 @@ func (b *Bench) Claims(t testing.TB, access string) token.Claims {
 		t.Fatalf("the access token does not verify: %v", err)
 	}
 	return claims
+}
+
+// Session returns the id of the session of a refresh token.
+func (b *Bench) Session(t testing.TB, refresh string) string {
+	t.Helper()
+	r, err := session.Parse(refresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Session
 }
 
 // Logs returns everything that was logged so far.

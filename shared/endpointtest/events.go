@@ -17,6 +17,7 @@ import (
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/user"
 )
 
 // Event returns an event as another service sends it, with JSON for data.
@@ -187,7 +188,7 @@ func (b *Bench) OpenSession(t testing.TB, email string) session.Grant {
 	if err := b.Users.Open(t.Context(), a, opened, ""); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.Wire(b.wiring).Grant(a.User, opened, refresh)
+	grant, err := session.Wire(b.wiring).Grant(a.User, opened, refresh, opened.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,11 +198,21 @@ func (b *Bench) OpenSession(t testing.TB, email string) session.Grant {
 // OutboxIs fails the test unless so many events of a user wait for the sink.
 func (b *Bench) OutboxIs(t testing.TB, email string, want int) {
 	t.Helper()
-	a, err := b.Users.Account(t.Context(), email)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := b.Stored(t, email)
 	if len(a.Events) != want || a.Undelivered.IsZero() != (want == 0) {
 		t.Errorf("%d events wait, since %v; want %d", len(a.Events), a.Undelivered, want)
 	}
+}
+
+// Stored returns the whole stored account of an email.
+func (b *Bench) Stored(t testing.TB, email string) user.Account {
+	t.Helper()
+	a, err := b.Users.Account(t.Context(), email)
+	if err == nil {
+		a, err = b.Users.AccountByID(t.Context(), a.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }

@@ -121,12 +121,10 @@ func HostileTokens(good http.Header) []Case {
 	for name, values := range map[string][]string{
 		"two Authorization headers are refused":        {value, value},
 		"a second, empty Authorization is refused":     {value, ""},
-		"another scheme is refused":                    {"Basic " + access},
-		"a token without a scheme is refused":          {access},
 		"a scheme without a token is refused":          {"Bearer"},
 		"a scheme with a space and nothing is refused": {"Bearer "},
-		"an empty header is refused":                   {""},
 		"two tokens in one header are refused":         {value + ", " + value},
+		"a token behind another scheme is refused":     {"Basic " + access + ", " + value},
 		"a token followed by more is refused":          {value + " x"},
 		"a token over 8 KiB is refused":                {"Bearer " + strings.Repeat("a", 8<<10+1)},
 		"a token of many dots is refused":              {"Bearer " + strings.Repeat(".", 8<<10)},
@@ -137,4 +135,22 @@ func HostileTokens(good http.Header) []Case {
 		cases = append(cases, InvalidToken(Case{Name: name, Call: Call{Header: http.Header{"Authorization": values}}}))
 	}
 	return cases
+}
+
+// OtherSchemes returns Authorization headers without a bearer token, by what they are. Good
+// carries a bearer token that is valid.
+func OtherSchemes(good http.Header) map[string]http.Header {
+	access := strings.TrimPrefix(good.Get("Authorization"), "Bearer ")
+	headers := map[string]http.Header{}
+	for name, value := range map[string]string{
+		"an empty header":        "",
+		"white space":            "  ",
+		"another scheme":         "Basic " + access,
+		"a scheme with commas":   `Digest username="ann", realm="bearer x"`,
+		"a token without scheme": access,
+		"a longer scheme name":   "Bearers " + access,
+	} {
+		headers[name] = http.Header{"Authorization": {value}}
+	}
+	return headers
 }

@@ -59,6 +59,7 @@ type Event struct {
 	Time  time.Time `bson:"time"`            // whole milliseconds
 	Trace string    `bson:"trace,omitempty"` // traceparent of the request that caused it
 	Data  Data      `bson:"data"`
+	Tries int       `bson:"tries,omitempty"` // failed deliveries by the relay
 }
 
 // Data is what an event says.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -31,13 +32,13 @@ var ErrBusy = errors.New("too many password hashes at once")
 // One who has waited that long is told the same. A waiting caller costs a
 // goroutine and its request, no more.
 type gate struct {
-	room   *semaphore.Weighted
-	size   int64 // KiB in all
-	least  int64 // KiB that one hash takes at least
-	share  int64 // KiB of the largest hash that may run, alone
-	wait   time.Duration
-	line   int64 // how many may wait
-	inLine atomic.Int64
+	room    *semaphore.Weighted
+	size    int64 // KiB in all
+	least   int64 // KiB that one hash takes at least
+	largest int64 // KiB of the largest hash that may run, alone
+	wait    time.Duration
+	line    int64 // how many may wait
+	inLine  atomic.Int64
 }
 
 // The time that one pass over a KiB takes, to reckon how many hashes Wait can
@@ -69,17 +70,35 @@ func newGate(c Config, memoryKiB, passes uint32) *gate {
 	}
 	size := int64(atOnce) * int64(memoryKiB)
 	return &gate{
-		room:  semaphore.NewWeighted(size),
-		size:  size,
-		least: int64(memoryKiB),
-		share: share,
-		wait:  wait,
-		line:  int64(line),
+		room:    semaphore.NewWeighted(size),
+		size:    size,
+		least:   int64(memoryKiB),
+		largest: max(share, (limit-limit/3-process)/1024),
+		wait:    wait,
+		line:    int64(line),
 	}
 }
 
-// fits tells whether a hash of so much memory may run at all.
-func (g *gate) fits(memoryKiB uint32) bool { return int64(memoryKiB) <= g.share }
+// process is the memory, in bytes, that a function has beside its hashes and its
+// connections, which may have a third of the limit (see package serve).
+const process = 24 << 20
+
+// An OverMemory is the error for a stored hash that needs more memory than one hash may
+// have in this process.
+type OverMemory struct{ needKiB, limitKiB int64 }
+
+func (e *OverMemory) Error() string {
+	return fmt.Sprintf("the stored password hash needs %d MiB, and one hash may use %d MiB here: raise the memory limit of this function and its GOMEMLIMIT",
+		(e.needKiB+1023)/1024, e.limitKiB/1024)
+}
+
+// fits returns an *OverMemory for a hash that needs more memory than one may have.
+func (g *gate) fits(memoryKiB uint32) error {
+	if int64(memoryKiB) > g.largest {
+		return &OverMemory{int64(memoryKiB), g.largest}
+	}
+	return nil
+}
 
 // enter waits for room and takes it. Who is let in must call leave.
 func (g *gate) enter(ctx context.Context, memoryKiB uint32) (leave func(), err error) {

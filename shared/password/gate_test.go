@@ -342,29 +342,30 @@ func TestRoomIsGivenBackAfterAPanic(t *testing.T) {
 	empty(t, h.gate())
 }
 
-func TestGateIsSizedByCoresAndMemory(t *testing.T) {
+func TestGate_SizeByCoresAndMemory(t *testing.T) {
 	t.Parallel()
 	cores := int64(runtime.GOMAXPROCS(0))
 	const mib = 1 << 20
 	for name, tt := range map[string]struct {
-		config Config
-		memory uint32
-		atOnce int64
-		share  int64 // KiB
+		config  Config
+		memory  uint32
+		atOnce  int64
+		largest int64 // KiB
 	}{
-		"plenty: as many as cores":           {Config{MemoryLimit: 1 << 40}, 19456, cores, 1 << 29},
-		"no limit at all":                    {Config{MemoryLimit: math.MaxInt64}, 19456, cores, math.MaxInt64 / 2048},
-		"128 MiB: three hashes in half":      {Config{MemoryLimit: 128 * mib}, 19456, min(cores, 3), 64 << 10},
-		"40 MiB: one":                        {Config{MemoryLimit: 40 * mib}, 19456, 1, 20 << 10},
-		"less than a hash: one all the same": {Config{MemoryLimit: 8 * mib}, 19456, 1, 19456},
-		"set by the operator":                {Config{MemoryLimit: 8 * mib, Concurrency: 7}, 19456, 7, 19456},
-		"larger hashes, fewer at once":       {Config{MemoryLimit: 256 * mib}, 128 << 10, 1, 128 << 10},
+		"plenty: one hash per core":             {Config{MemoryLimit: 3 << 40}, 19456, cores, 2<<30 - 24<<10},
+		"no limit":                              {Config{MemoryLimit: math.MaxInt64}, 19456, cores, math.MaxInt64/3*2/1024 - 24<<10},
+		"the shipped 230 MiB: 128 MiB fit":      {Config{MemoryLimit: 230 * mib}, 19456, min(cores, 6), 132437},
+		"128 MiB: three hashes in half":         {Config{MemoryLimit: 128 * mib}, 19456, min(cores, 3), 64 << 10},
+		"40 MiB: one":                           {Config{MemoryLimit: 40 * mib}, 19456, 1, 20 << 10},
+		"less than a hash: one all the same":    {Config{MemoryLimit: 8 * mib}, 19456, 1, 19456},
+		"set by the operator":                   {Config{MemoryLimit: 8 * mib, Concurrency: 7}, 19456, 7, 19456},
+		"larger hashes, fewer at the same time": {Config{MemoryLimit: 256 * mib}, 128 << 10, 1, 150186},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := newGate(tt.config, tt.memory, 2)
-			if g.size != tt.atOnce*int64(tt.memory) || g.share != tt.share || g.wait != defaultWait {
-				t.Errorf("size %d, share %d, wait %v; want %d at once, share %d", g.size, g.share, g.wait, tt.atOnce, tt.share)
+			if g.size != tt.atOnce*int64(tt.memory) || g.largest != tt.largest || g.wait != defaultWait {
+				t.Errorf("size %d, largest %d, wait %v; want %d at once, largest %d", g.size, g.largest, g.wait, tt.atOnce, tt.largest)
 			}
 		})
 	}

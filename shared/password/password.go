@@ -1,26 +1,22 @@
 // Package password turns a password into what is stored of it, and checks a
 // password against that.
 //
-// What it stores is argon2id (RFC 9106) in the PHC string format, with the
-// parameters of the OWASP Password Storage Cheat Sheet: 19 MiB, two passes, one
-// lane. What it can check is that with any parameters in bounds, and what
-// accounts from elsewhere bring along: bcrypt, scrypt, and the hex(scrypt).salt of
-// the platform's Node.js ancestor. Verify calls those stale, and a sign-in replaces
-// them.
+// Hash makes argon2id (RFC 9106) in the PHC string format, by default with the
+// parameters of the OWASP Password Storage Cheat Sheet: 19 MiB, two passes, one lane.
+// Verify also checks argon2id with other parameters in bounds, bcrypt, scrypt, and the
+// hex(scrypt).salt of the platform's Node.js ancestor. It reports such a hash as stale,
+// and a sign-in replaces it, unless that would weaken it or the password is not known
+// whole (see Verify).
 //
-// A password is taken byte for byte: nothing is trimmed, normalised or cut, NUL and
-// the bytes beyond the 72nd count. Only bcrypt reads no more than 72 bytes, so an
-// imported bcrypt hash keeps that weakness until its owner signs in and it is
-// replaced by one of the whole password.
+// A password is normalised (see Normalize) and otherwise taken byte for byte: nothing
+// is trimmed or cut, and the bytes beyond the 72nd count.
 //
-// A hash costs some 20 ms of a core and 19 MiB, nearly all that a sign-in costs, and
-// anybody may ask for one. So every hash passes through a gate that lets in what
-// fits the cores and the memory, lets a bounded number wait for a bounded time, and
-// turns the others away with a fault that says when to come back (see gate).
+// A hash takes about 20 ms of a core and 19 MiB, and any client may ask for one. So every
+// hash passes a gate. It admits what fits the cores and the memory, queues a bounded
+// number for a bounded time, and rejects the rest with a fault that has a Retry-After.
 //
-// It is called by signup and signin. It does not decide which passwords may be
-// chosen: that is package choice, kept apart so that its word lists are linked
-// into signup alone.
+// Package password is used by signup and signin. It does not decide which passwords may
+// be chosen: package policy does.
 package password
 
 import (
@@ -31,12 +27,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/crypto/scrypt"
+
+	"ticketing.com/auth/shared/fault"
 )
 
 // MaxBytes is the length of the longest password that is looked at. NIST SP
@@ -108,7 +108,7 @@ func (h *Hasher) Hash(ctx context.Context, plain string) (string, error) {
 		return "", fmt.Errorf("draw a salt: %w", err)
 	}
 	err := h.admit(ctx, fresh.memory(), func() error {
-		fresh.key = h.key(fresh, keyLength, plain)
+		fresh.key = h.key(fresh, keyLength, Normalize(plain))
 		return nil
 	})
 	if err != nil {
@@ -117,28 +117,43 @@ func (h *Hasher) Hash(ctx context.Context, plain string) (string, error) {
 	return fresh.String(), nil
 }
 
-// Verify tells whether a password is the one that was stored. A right one is also
-// stale where the stored hash is not what Hash would make today: the caller, who
-// has the password at hand, then stores a new one. A wrong one is never stale, so
-// that it can never replace a right one.
+// Verify reports whether a password is the one that a stored hash was made of. A right
+// password is also stale where the caller should store a new Hash of it: the stored hash
+// has another form or other parameters, or it was made before passwords were normalised.
 //
-// It returns an *Unverifiable for a stored hash that is malformed or out of
-// bounds, after the work of one hash: by the time it takes, such an account cannot
-// be told from another.
+// A right password is not stale, whatever the stored hash is, where a new hash would be
+// weaker (see weaker), or where the stored hash is bcrypt and the password has 72 bytes or
+// more. bcrypt ignores what follows the 72nd byte, so a password of that length may be
+// only the beginning of the right one, or have another end. A wrong password is never
+// stale.
+//
+// A password that Normalize changes is compared in both forms, even if the first matches.
+// So the work depends on the password alone and is the same in Decoy.
+//
+// It returns an *Unverifiable for a stored hash that is malformed or out of bounds, after
+// the work of Decoy, so that the time does not reveal such an account. For a hash that
+// needs more memory than this process may use, it returns a fault of kind Unavailable
+// whose cause is an *OverMemory.
 func (h *Hasher) Verify(ctx context.Context, stored, plain string) (ok, stale bool, err error) {
 	s, err := parse(stored, h.bounds)
-	if err == nil && !h.gate().fits(s.memory()) {
-		err = &Unverifiable{"needs more memory than there is"}
-	}
 	if err != nil {
 		return false, false, cmp.Or(h.Decoy(ctx, plain), err)
 	}
-	err = h.admit(ctx, s.memory(), func() (err error) {
-		ok, err = h.matches(s, plain)
-		return err
-	})
-	return ok, ok && !h.current(s), err
+	if err := h.gate().fits(s.memory()); err != nil {
+		return false, false, fault.Retry(fault.Unavailable, time.Minute, "The service is unavailable. Try again shortly.", err)
+	}
+	right, ok, err := h.compare(ctx, s, plain)
+	if err != nil || !ok {
+		return false, false, err
+	}
+	_, isBcrypt := s.(bcryptHash)
+	known := !isBcrypt || len(right) < bcryptBytes
+	current := h.current(s) && right == Normalize(plain)
+	return true, !current && known && !h.weaker(s), nil
 }
+
+// bcryptBytes is how much of a password bcrypt reads.
+const bcryptBytes = 72
 
 // Decoy does the work of checking a password against a hash made by Hash, and
 // forgets the result. A sign-in for an email that nobody has calls it, so that it
@@ -148,10 +163,26 @@ func (h *Hasher) Verify(ctx context.Context, stored, plain string) (ok, stale bo
 func (h *Hasher) Decoy(ctx context.Context, plain string) error {
 	nobody := argon2idHash{memoryKiB: h.memoryKiB, time: h.time, threads: 1,
 		salt: make([]byte, saltLength), key: make([]byte, keyLength)}
-	return h.admit(ctx, nobody.memory(), func() error {
-		_, err := h.matches(nobody, plain)
-		return err
+	_, _, err := h.compare(ctx, nobody, plain)
+	return err
+}
+
+// compare compares every form of a password with a stored hash, and returns the first
+// that matches.
+func (h *Hasher) compare(ctx context.Context, s stored, plain string) (right string, ok bool, err error) {
+	err = h.admit(ctx, s.memory(), func() error {
+		for _, form := range forms(plain) {
+			same, err := h.matches(s, form)
+			if err != nil {
+				return err
+			}
+			if same && !ok {
+				right, ok = form, true
+			}
+		}
+		return nil
 	})
+	return right, ok, err
 }
 
 // Room returns what Hash, Verify and Decoy would return now if there is not even room
@@ -178,7 +209,13 @@ func (h *Hasher) key(a argon2idHash, length int, plain string) []byte {
 }
 
 // matches compares in constant time.
+//
+// A hash larger than the configured one is made on a heap without garbage: a block of
+// 128 MiB that the collector has not freed yet and another would exceed the limit.
 func (h *Hasher) matches(s stored, plain string) (bool, error) {
+	if s.memory() > h.memoryKiB {
+		runtime.GC()
+	}
 	switch s := s.(type) {
 	case argon2idHash:
 		return subtle.ConstantTimeCompare(h.key(s, len(s.key), plain), s.key) == 1, nil
@@ -196,14 +233,46 @@ func (h *Hasher) matches(s stored, plain string) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("bcrypt: %w", err)
 		}
-		return true, nil
+		// bcrypt repeats a password and its final NUL to 72 bytes, so that "a" and
+		// "a\x00a" give the same hash. Other implementations refuse a NUL or end there.
+		return !strings.Contains(plain, "\x00"), nil
 	}
 	panic(fmt.Sprintf("password: no way to check a %T", s))
 }
 
-// current tells whether a stored hash is of the form and strength of a new one.
+// current reports whether a stored hash has the form and parameters of a new one.
 func (h *Hasher) current(s stored) bool {
 	a, ok := s.(argon2idHash)
 	return ok && a.memoryKiB == h.memoryKiB && a.time == h.time && a.threads == 1 &&
 		len(a.salt) == saltLength && len(a.key) == keyLength
+}
+
+// weaker reports whether a new hash would be weaker than a stored one.
+//
+// It is weaker than argon2id with more memory, or with more work, which is memory times
+// passes. Lanes do not count: they share the memory and the work. It is weaker than
+// bcrypt or scrypt if it is below OWASP's minimum; OWASP prefers argon2id to both from
+// that minimum on.
+func (h *Hasher) weaker(s stored) bool {
+	a, ok := s.(argon2idHash)
+	if !ok {
+		return !meetsMinimum(h.memoryKiB, h.time)
+	}
+	return h.memoryKiB < a.memoryKiB || uint64(h.memoryKiB)*uint64(h.time) < uint64(a.memoryKiB)*uint64(a.time)
+}
+
+// minimum are the weakest parameters of argon2id in the OWASP Password Storage Cheat
+// Sheet: 46, 19, 12, 9 or 7 MiB.
+var minimum = []struct{ memoryKiB, time uint32 }{
+	{47104, 1}, {19456, 2}, {12288, 3}, {9216, 4}, {7168, 5},
+}
+
+// meetsMinimum reports whether argon2id parameters are at or above OWASP's minimum.
+func meetsMinimum(memoryKiB, time uint32) bool {
+	for _, m := range minimum {
+		if memoryKiB >= m.memoryKiB && time >= m.time {
+			return true
+		}
+	}
+	return false
 }

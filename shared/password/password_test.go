@@ -7,13 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/text/secure/precis"
+	"golang.org/x/text/unicode/norm"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/fault"
 )
 
 // small makes a hash fast enough to be made a thousand times in a test.
@@ -84,49 +92,73 @@ func TestPasswordsAreExact(t *testing.T) {
 	}
 }
 
-// Of an imported bcrypt hash the 73rd byte is not known. Of its successor it is.
-func TestBcryptReads72BytesUntilItIsReplaced(t *testing.T) {
+// bcrypt ignores what follows the 72nd byte. A password of that length may have another
+// end than the right one, so it signs in but never replaces the hash.
+func TestVerify_BcryptOf72Bytes(t *testing.T) {
 	t.Parallel()
-	h := New(small)
-	plain := strings.Repeat("a", 72)
-	imported, err := bcrypt.GenerateFromPassword([]byte(plain), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ok, stale, err := h.Verify(t.Context(), string(imported), plain+"b")
-	if !ok || !stale || err != nil {
-		t.Fatalf("72 bytes and one more: %v, %v, %v", ok, stale, err)
-	}
-	next, err := h.Hash(t.Context(), plain+"b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ok, _, err := h.Verify(t.Context(), next, plain+"c"); ok || err != nil {
-		t.Errorf("another 73rd byte: %v, %v", ok, err)
+	h := New(Config{})
+	for _, tt := range []struct {
+		name, imported, typed string
+		ok, stale             bool
+	}{
+		{"71 bytes", strings.Repeat("a", 71), strings.Repeat("a", 71), true, true},
+		{"72 bytes, which may have been cut off", strings.Repeat("a", 72), strings.Repeat("a", 72), true, false},
+		{"72 bytes and the wrong end", strings.Repeat("a", 72), strings.Repeat("a", 72) + "b", true, false},
+		{"another 72nd byte", strings.Repeat("a", 72), strings.Repeat("a", 71) + "b" + "a", false, false},
+		{"71 bytes for 72", strings.Repeat("a", 72), strings.Repeat("a", 71), false, false},
+		{"composed in 52 bytes, typed decomposed in 78", strings.Repeat("é", 26), strings.Repeat("e\u0301", 26), true, true},
+		{"decomposed in 72 bytes, typed the same", strings.Repeat("e\u0301", 24), strings.Repeat("e\u0301", 24), true, false},
+		{"decomposed in 69 bytes, typed the same", strings.Repeat("e\u0301", 23), strings.Repeat("e\u0301", 23), true, true},
+		{"the same twice, with the NUL between that bcrypt adds", "abc", "abc\x00abc", false, false},
+		{"a NUL behind", "abc", "abc\x00", false, false},
+		{"a NUL and an end", "abc", "abc\x00def", false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			imported, err := bcrypt.GenerateFromPassword([]byte(tt.imported), bcrypt.MinCost)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok, stale, err := h.Verify(t.Context(), string(imported), tt.typed); ok != tt.ok || stale != tt.stale || err != nil {
+				t.Errorf("Verify = %v, %v, %v; want %v, %v", ok, stale, err, tt.ok, tt.stale)
+			}
+		})
 	}
 }
 
-func TestStaleIsWhatDiffersFromToday(t *testing.T) {
+// argon2idOf returns a stored hash of a password, as another program would make it.
+func argon2idOf(plain string, memoryKiB, passes uint32, lanes uint8, salt, key int) string {
+	a := argon2idHash{memoryKiB: memoryKiB, time: passes, threads: lanes, salt: bytes.Repeat([]byte{7}, salt)}
+	a.key = argon2.IDKey([]byte(plain), a.salt, passes, memoryKiB, lanes, uint32(key))
+	return a.String()
+}
+
+func TestVerify_StaleUnlessWeakened(t *testing.T) {
 	t.Parallel()
-	h := New(small)
-	hash := func(m, passes uint32, p uint8, salt, key int) string {
-		a := argon2idHash{memoryKiB: m, time: passes, threads: p, salt: bytes.Repeat([]byte{7}, salt)}
-		a.key = argon2.IDKey([]byte("x"), a.salt, passes, m, p, uint32(key))
-		return a.String()
+	h := New(Config{MemoryKiB: 64, Time: 2})
+	ofBcrypt, err := bcrypt.GenerateFromPassword([]byte("x"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, tt := range []struct {
 		name, stored string
 		stale        bool
 	}{
-		{"the same", hash(64, 1, 1, 16, 32), false},
-		{"less memory", hash(32, 1, 1, 16, 32), true},
-		{"more memory", hash(128, 1, 1, 16, 32), true},
-		{"more passes", hash(64, 2, 1, 16, 32), true},
-		{"more lanes", hash(64, 1, 2, 16, 32), true},
-		{"a shorter salt", hash(64, 1, 1, 8, 32), true},
-		{"a longer salt", hash(64, 1, 1, 32, 32), true},
-		{"a shorter key", hash(64, 1, 1, 16, 16), true},
-		{"a longer key", hash(64, 1, 1, 16, 64), true},
+		{"the same", argon2idOf("x", 64, 2, 1, 16, 32), false},
+		{"less memory", argon2idOf("x", 32, 2, 1, 16, 32), true},
+		{"fewer passes", argon2idOf("x", 64, 1, 1, 16, 32), true},
+		{"less memory, more passes, less work", argon2idOf("x", 32, 3, 1, 16, 32), true},
+		{"less memory, more passes, the same work", argon2idOf("x", 32, 4, 1, 16, 32), true},
+		{"less memory, more passes, more work", argon2idOf("x", 32, 5, 1, 16, 32), false},
+		{"more memory", argon2idOf("x", 65, 2, 1, 16, 32), false},
+		{"more memory, fewer passes", argon2idOf("x", 65, 1, 1, 16, 32), false},
+		{"more passes", argon2idOf("x", 64, 3, 1, 16, 32), false},
+		{"more lanes", argon2idOf("x", 64, 2, 2, 16, 32), true},
+		{"a shorter salt", argon2idOf("x", 64, 2, 1, 8, 32), true},
+		{"a longer salt", argon2idOf("x", 64, 2, 1, 32, 32), true},
+		{"a shorter key", argon2idOf("x", 64, 2, 1, 16, 16), true},
+		{"a longer key", argon2idOf("x", 64, 2, 1, 16, 64), true},
+		{"bcrypt, by argon2id below the minimum", string(ofBcrypt), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if ok, stale, err := h.Verify(t.Context(), tt.stored, "x"); !ok || stale != tt.stale || err != nil {
@@ -136,6 +168,108 @@ func TestStaleIsWhatDiffersFromToday(t *testing.T) {
 				t.Errorf("wrong: %v, %v, %v", ok, stale, err)
 			}
 		})
+	}
+}
+
+func TestVerify_EitherUnicodeForm(t *testing.T) {
+	t.Parallel()
+	h := New(small)
+	for _, tt := range []struct{ name, one, other string }{
+		{"composed and decomposed", "Schl\u00fcssel", "Schlu\u0308ssel"},
+		{"a singleton", "5\u212b-Ring", "5\u00c5-Ring"},
+		{"Hangul", "\ud55c\uae00", "\u1112\u1161\u11ab\u1100\u1173\u11af"},
+		{"marks in another order", "a\u0323\u0307", "a\u0307\u0323"},
+		{"a no-break space", "correct\u00a0horse", "correct horse"},
+		{"an ideographic space", "correct\u3000horse", "correct horse"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, plain := range []string{tt.one, tt.other} {
+				stored, err := h.Hash(t.Context(), plain)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, typed := range []string{tt.one, tt.other} {
+					if ok, stale, err := h.Verify(t.Context(), stored, typed); !ok || stale || err != nil {
+						t.Errorf("%+q for the hash of %+q: %v, %v, %v", typed, plain, ok, stale, err)
+					}
+				}
+				old := argon2idOf(plain, 64, 1, 1, 16, 32) // before passwords were normalised
+				ok, stale, err := h.Verify(t.Context(), old, plain)
+				if !ok || stale != (plain != Normalize(plain)) || err != nil {
+					t.Errorf("%+q for the hash of its own bytes: %v, %v, %v", plain, ok, stale, err)
+				}
+			}
+		})
+	}
+}
+
+// A client learns nothing from the time: the number of hashes depends on the password
+// that it sent, not on whether there is an account or what is stored of it.
+func TestVerify_SameWorkForEitherForm(t *testing.T) {
+	t.Parallel()
+	h, work := counted(small)
+	ctx := t.Context()
+	for _, tt := range []struct {
+		typed string
+		want  string
+	}{
+		{"Schl\u00fcssel", "[10 16 1 64 1 32]"},
+		{"Schlu\u0308ssel", "[10 16 1 64 1 32 11 16 1 64 1 32]"},
+	} {
+		normal, err := h.Hash(ctx, tt.typed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		another, err := h.Hash(ctx, "another password")
+		if err != nil {
+			t.Fatal(err)
+		}
+		work()
+		for name, stored := range map[string]string{
+			"right": normal, "wrong": another, "malformed": "broken", "unknown": "",
+		} {
+			if name == "unknown" {
+				err = h.Decoy(ctx, tt.typed)
+			} else {
+				_, _, err = h.Verify(ctx, stored, tt.typed)
+			}
+			if _, broken := errors.AsType[*Unverifiable](err); err != nil && !broken {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(work()); got != tt.want {
+				t.Errorf("%+q, %s: %s, want %s", tt.typed, name, got, tt.want)
+			}
+		}
+	}
+}
+
+// The profile itself is the judge of the mappings, where it accepts the text.
+func TestNormalize_AgreesWithOpaqueString(t *testing.T) {
+	t.Parallel()
+	refused := 0
+	for r := rune(1); r <= unicode.MaxRune; r++ {
+		if !utf8.ValidRune(r) {
+			continue
+		}
+		plain := "a" + string(r) + "b"
+		got := Normalize(plain)
+		want, err := precis.OpaqueString.String(plain)
+		if err != nil {
+			refused++ // by the profile; here it is a password like any other
+			want = norm.NFC.String(plain)
+		}
+		if got != want {
+			t.Errorf("Normalize(%+q) = %+q, want %+q", plain, got, want)
+		}
+	}
+	if refused == 0 {
+		t.Error("the profile refuses nothing, so the test says little")
+	}
+	for _, plain := range []string{"", "\xff\xfe", "\x01\x7f", "\u0378", " \u00a0\xff"} {
+		if got := Normalize(plain); got != plain {
+			t.Errorf("Normalize(%+q) = %+q", plain, got)
+		}
 	}
 }
 
@@ -209,21 +343,32 @@ func TestNothingIsDoneOnceTheContextHasEnded(t *testing.T) {
 	}
 }
 
-func TestAHashLargerThanTheMemoryIsRefusedBeforeItIsMade(t *testing.T) {
+func TestVerify_HashLargerThanMemory(t *testing.T) {
 	t.Parallel()
-	h, work := counted(Config{MemoryKiB: 64, Time: 1, MemoryLimit: 64 << 20}) // half of it is for hashes
-	for stored, fits := range map[string]bool{argon2id64MiB: false, argon2idSmall: true} {
-		_, _, err := h.Verify(t.Context(), stored, "password")
-		if _, refused := errors.AsType[*Unverifiable](err); refused == fits {
-			t.Errorf("%s: %v", stored, err)
-		}
-		want := "[8 8 2 256 1 32]"
-		if !fits {
-			want = "[8 16 1 64 1 32]" // a decoy
-		}
-		if done := fmt.Sprint(work()); done != want {
-			t.Errorf("%s: %v, want %s", stored, done, want)
-		}
+	h, work := counted(Config{MemoryKiB: 64, Time: 1, MemoryLimit: 64 << 20})
+	_, _, err := h.Verify(t.Context(), argon2id64MiB, "password")
+	over, ok := errors.AsType[*OverMemory](err)
+	if !ok || !strings.Contains(over.Error(), "needs 64 MiB") || !strings.Contains(over.Error(), "may use 32 MiB") {
+		t.Errorf("error %v", err)
+	}
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok || f.Status() != 503 || len(f.Headers()) != 1 || f.Headers()[0] != (fault.Header{Name: "Retry-After", Value: "60"}) {
+		t.Errorf("fault %v", err)
+	}
+	if done := work(); len(done) != 0 {
+		t.Errorf("made all the same: %v", done)
+	}
+	if _, _, err := h.Verify(t.Context(), argon2idSmall, "password"); err != nil {
+		t.Errorf("a hash that fits: %v", err)
+	}
+}
+
+// Every bound of parse fits what the shipped manifests give a function that hashes.
+func TestVerify_LargestImportsFitShippedMemory(t *testing.T) {
+	t.Parallel()
+	g := newGate(Config{MemoryLimit: 230 << 20}, defaultMemoryKiB, defaultTime)
+	if err := g.fits(uint32(importable.memoryKiB)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -237,6 +382,52 @@ func TestZeroConfigIsTheRecommendation(t *testing.T) {
 	s, err := New(Config{MemoryKiB: 1, Time: 1}).Hash(t.Context(), "x")
 	if err != nil || !strings.HasPrefix(s, "$argon2id$v=19$m=8,t=1,p=1$") {
 		t.Errorf("%q, %v", s, err)
+	}
+}
+
+func TestWire_MinimumParameters(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		settings string
+		refused  bool
+	}{
+		{"", false},
+		{"HASH_MEMORY_KIB=47104 HASH_TIME=1", false},
+		{"HASH_MEMORY_KIB=19456 HASH_TIME=2", false},
+		{"HASH_MEMORY_KIB=12288 HASH_TIME=3", false},
+		{"HASH_MEMORY_KIB=9216 HASH_TIME=4", false},
+		{"HASH_MEMORY_KIB=7168 HASH_TIME=5", false},
+		{"HASH_MEMORY_KIB=7168 HASH_TIME=16", false},
+		{"HASH_MEMORY_KIB=1048576", false},
+		{"HASH_MEMORY_KIB=64", true},
+		{"HASH_MEMORY_KIB=64 HASH_TIME=16", true},
+		{"HASH_MEMORY_KIB=7167 HASH_TIME=5", true},
+		{"HASH_MEMORY_KIB=19455", true},
+		{"HASH_TIME=1", true},
+		{"HASH_MEMORY_KIB=47103 HASH_TIME=1", true},
+		{"HASH_MEMORY_KIB=64 HASH_TIME=1 HASH_TESTING=off", true},
+		{"HASH_MEMORY_KIB=64 HASH_TIME=1 HASH_TESTING=on", false},
+	} {
+		t.Run(tt.settings, func(t *testing.T) {
+			t.Parallel()
+			settings := map[string]string{}
+			for s := range strings.FieldsSeq(tt.settings) {
+				name, value, _ := strings.Cut(s, "=")
+				settings[name] = value
+			}
+			var log bytes.Buffer
+			w := app.New(func(name string) (string, bool) { v, ok := settings[name]; return v, ok },
+				func(o *slog.HandlerOptions) slog.Handler { return slog.NewTextHandler(&log, o) }, time.Now)
+			Wire(w)
+			err := w.Err()
+			if (err != nil) != tt.refused || err != nil && !strings.HasPrefix(err.Error(), "HASH_MEMORY_KIB and HASH_TIME are below OWASP's minimum") {
+				t.Errorf("faults: %v", err)
+			}
+			testing := settings["HASH_TESTING"] == "on"
+			if strings.Contains(log.String(), "level=WARN") != testing {
+				t.Errorf("log: %s", &log)
+			}
+		})
 	}
 }
 

@@ -3,13 +3,21 @@ package password
 import "ticketing.com/auth/shared/app"
 
 // Wire returns the hasher of the environment: HASH_MEMORY_KIB, HASH_TIME,
-// HASH_CONCURRENCY.
+// HASH_CONCURRENCY. Parameters below OWASP's minimum are a fault, unless HASH_TESTING is
+// on.
 func Wire(w *app.Wiring) *Hasher {
 	return app.Part(w, "password hasher", func() *Hasher {
-		return New(Config{
+		c := Config{
 			MemoryKiB:   uint32(w.Number("HASH_MEMORY_KIB", defaultMemoryKiB, 64, 1<<20)),
 			Time:        uint32(w.Number("HASH_TIME", defaultTime, 1, 16)),
 			Concurrency: w.Number("HASH_CONCURRENCY", 0, 0, 1024), // 0: by CPU and memory
-		})
+		}
+		switch testing := w.Switch("HASH_TESTING", false); {
+		case testing:
+			w.Log().Warn("HASH_TESTING is on: password hashes may be too weak for production")
+		case !meetsMinimum(c.MemoryKiB, c.Time):
+			w.Fault("HASH_MEMORY_KIB", "and HASH_TIME are below OWASP's minimum for argon2id: set at least 47104 and 1, 19456 and 2, 12288 and 3, 9216 and 4, or 7168 and 5")
+		}
+		return New(c)
 	})
 }

@@ -152,7 +152,7 @@ func TestEarlyAnswer_LargeBody(t *testing.T) {
 
 // Every response that comes before the body was read, on a route and to an event.
 func TestEarlyAnswer_EveryStatus(t *testing.T) {
-	direct, proxy := serveEarly(t, map[string]string{"EVENTS": "on"})
+	direct, proxy := serveEarly(t, map[string]string{"EVENTS": "insecure"})
 	shut, shutProxy := serveEarly(t, map[string]string{"EVENTS": "on", "EVENT_OIDC_ISSUER": "https://issuer.example", "EVENT_OIDC_AUDIENCE": "test"})
 	const json = "Content-Type: application/json\r\n"
 	body := strings.Repeat(" ", 1<<20)
@@ -214,7 +214,7 @@ func TestEarlyAnswer_MalformedChunks(t *testing.T) {
 // A client that never stops, or that pauses forever, gets its response and is
 // disconnected.
 func TestEarlyAnswer_EndlessBody(t *testing.T) {
-	direct, _ := serveEarly(t, map[string]string{"EVENTS": "on"})
+	direct, _ := serveEarly(t, map[string]string{"EVENTS": "insecure"})
 	chunk := strings.Repeat(" ", 1<<10)
 	for name, c := range map[string]struct {
 		head, piece string

@@ -35,12 +35,32 @@ func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
 	}
 	if open && events != nil {
 		d.events = events(w, takers)
+		checkSenders(w, len(endpoints) > 1)
 	}
 	return drain(crossOrigin(w, d.methods(), d))
 }
 
-// Events tells whether the event door is open: EVENTS.
-func Events(w *app.Wiring) bool { return w.Switch("EVENTS", false) }
+// Events returns whether the process takes events: EVENTS.
+func Events(w *app.Wiring) bool {
+	switch w.Text("EVENTS", "off") {
+	case "on", "insecure":
+		return true
+	case "off":
+	default:
+		w.Fault("EVENTS", "must be on, insecure or off")
+	}
+	return false
+}
+
+// checkSenders rejects EVENTS=on without OIDC where the public reaches the event path:
+// in a process that serves several functions, and on AWS Lambda. A single function on
+// Knative is reached there only from inside the cluster.
+func checkSenders(w *app.Wiring, several bool) {
+	anonymous := w.Text("EVENT_OIDC_ISSUER", "")+w.Text("EVENT_OIDC_AUDIENCE", "") == "" // wiring the events rejects one of them alone
+	if w.Text("EVENTS", "") == "on" && anonymous && (several || w.Text(lambdaSetting, "") != "") {
+		w.Fault("EVENTS", "must not be on without EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE where the public reaches the event path: any client could create accounts and end sessions. Set both, or set EVENTS to off, or to insecure to take events from any client")
+	}
+}
 
 // eventPath is where the functions take events, each at the root of its own
 // service, which the public routes do not reach.
@@ -56,15 +76,11 @@ type door struct {
 // ServeHTTP implements http.Handler.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
-	if d.events == nil || r.Method != http.MethodPost || r.URL.EscapedPath() != eventPath {
-		d.answer(ctx, r).Write(w)
+	if d.events != nil && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath {
+		d.events.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
-	if err := endpoint.CheckEncoding(r.Header.Values("Content-Encoding")); err != nil {
-		d.refuse(ctx, r, endpoint.Spec{Name: "-", Path: "event"}, err).Write(w)
-		return
-	}
-	d.events.ServeHTTP(w, r.WithContext(ctx))
+	d.answer(ctx, r).Write(w)
 }
 
 // methods returns the methods of all routes. GET is one of them: each function answers

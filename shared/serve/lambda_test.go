@@ -203,7 +203,7 @@ func TestLambda_TextThatIsNoUnicode(t *testing.T) {
 		"in a path":                  {event(`/echo\ud800`, "", "", ""), `{"errors":[{"message":"There is nothing here."}]}`, 404},
 		"a byte in a path":           {event("/echo\xff", "", "", ""), `{"errors":[{"message":"There is nothing here."}]}`, 404},
 		"in a query":                 {event("/private", `,"authorization":"Bearer x"`, "a=\\udc00\xff", ""), `"hello"`, 200},
-		"in a token":                 {event("/private", `,"authorization":"Basic \ud800"`, "", ""), `{"errors":[{"message":"The token is not valid."}]}`, 401},
+		"in a token":                 {event("/private", `,"authorization":"Basic \ud800"`, "", ""), `{"errors":[{"message":"A bearer token is needed."}]}`, 401},
 		"in the media type":          {event("/echo", `,"Content-Type":"\ud800"`, "", `{}`), `{"errors":[{"message":"The body must be application/json."}]}`, 415},
 		"in the name of a header":    {event("/private", ",\"\xff\":\"\\ud800\",\"authorization\":\"Bearer x\"", "", ""), `"hello"`, 200},
 		"where nothing looks for it": {strings.Replace(name("ann"), "{", `{"stageVariables":{"\ud800":"`+"\xff"+`"},`, 1), `{"name":"ann"}`, 200},

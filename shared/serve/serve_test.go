@@ -203,8 +203,6 @@ func TestAWholeBodyKeepsTheConnection(t *testing.T) {
 	}
 }
 
-// The encoding is that of the whole message, an event's attributes included, so the
-// receiver of events does not see it.
 func TestEvents_ContentEncoding(t *testing.T) {
 	server := httptest.NewServer(serve.Handler(wiring(io.Discard, map[string]string{"EVENTS": "on"}), taker))
 	defer server.Close()

@@ -15,7 +15,7 @@ type Grant struct {
 	User         user.User `json:"user"`
 	Token        string    `json:"token"`        // the access token, a JWT
 	RefreshToken string    `json:"refreshToken"` // opaque
-	ExpiresIn    int       `json:"expiresIn"`    // life of the access token, in seconds
+	ExpiresIn    int       `json:"expiresIn"`    // seconds for which the access token is still valid
 }
 
 // Members implements reference.Described.
@@ -23,32 +23,44 @@ func (Grant) Members() []reference.Member {
 	return []reference.Member{
 		{Name: "token", Opaque: true, About: "The access token, a JWT (RFC 9068) signed with Ed25519. It is sent as a bearer token."},
 		{Name: "refreshToken", Opaque: true, About: "Good for one exchange at refresh."},
-		{Name: "expiresIn", Minimum: 1, About: "Life of the access token, in seconds."},
+		{Name: "expiresIn", Minimum: 1, About: "Number of seconds for which the access token is still valid."},
 	}
 }
 
 // A Granter makes grants. It holds the signing key.
 type Granter struct {
-	tokens *token.Issuer
-	life   time.Duration
+	tokens        *token.Issuer
+	life, maxLife time.Duration
 }
 
-// Life is how long a session lives after its last refresh.
+// Life returns how long a session lives after its last refresh.
 func (g *Granter) Life() time.Duration { return g.life }
 
-// Grant hands a session to its owner. The same session and refresh token make
-// the same grant, byte for byte: the access token's id and time are the
-// session's, and an Ed25519 signature is deterministic (RFC 8032 §5.1.6).
-func (g *Granter) Grant(u user.User, s user.Session, r Refresh) (Grant, error) {
-	access, err := g.tokens.Issue(token.Claims{
+// MaxLife returns how long a session lives after its sign-in, however often it is refreshed.
+func (g *Granter) MaxLife() time.Duration { return g.maxLife }
+
+// Grant returns the grant of a session at a time.
+//
+// The same session and refresh token make the same access token, byte for byte, as long as
+// that is valid: its id and its times are the session's, and an Ed25519 signature is
+// deterministic (RFC 8032 section 5.1.6). After that Grant issues a new one.
+func (g *Granter) Grant(u user.User, s user.Session, r Refresh, now time.Time) (Grant, error) {
+	claims := token.Claims{
 		Subject:  u.ID,
 		Session:  s.ID,
 		ID:       fmt.Sprintf("%s.%d", s.ID, s.Generation),
 		Email:    u.Email,
 		IssuedAt: s.RotatedAt,
-	})
+	}
+	left := g.tokens.SecondsLeft(claims, now)
+	if left <= 0 {
+		claims.IssuedAt = now
+		claims.ID += fmt.Sprintf(".%d", now.Unix())
+		left = g.tokens.SecondsLeft(claims, now)
+	}
+	access, err := g.tokens.Issue(claims)
 	if err != nil {
 		return Grant{}, fmt.Errorf("sign an access token: %w", err)
 	}
-	return Grant{User: u, Token: access, RefreshToken: r.String(), ExpiresIn: int(g.tokens.Life().Seconds())}, nil
+	return Grant{User: u, Token: access, RefreshToken: r.String(), ExpiresIn: left}, nil
 }

@@ -84,7 +84,7 @@ func Open(userID string, now time.Time, life time.Duration) (user.Session, Refre
 
 // Rotation asks the store to exchange the token for the one that Next makes of
 // the rotation's salt.
-func (r Refresh) Rotation(now time.Time, life time.Duration) user.Rotation {
+func (r Refresh) Rotation(now time.Time, life, maxLife time.Duration) user.Rotation {
 	salt := random(idSize)
 	return user.Rotation{
 		User:       r.User,
@@ -95,6 +95,7 @@ func (r Refresh) Rotation(now time.Time, life time.Duration) user.Rotation {
 		Token:      hash(r.Next(salt).secret),
 		Salt:       salt,
 		ExpiresAt:  now.Add(life),
+		MaxLife:    maxLife,
 	}
 }
 

@@ -63,7 +63,7 @@ func TestTheRecordHoldsNothingThatRefreshes(t *testing.T) {
 
 func TestTheNextTokenFollowsFromTheOneBeforeAndTheSaltAlone(t *testing.T) {
 	s, r := session.Open("ann", now, time.Hour)
-	rotation := r.Rotation(now, time.Hour)
+	rotation := r.Rotation(now, time.Hour, 0)
 	if string(rotation.Used) != string(s.Token) || string(rotation.Family) != string(s.Family) {
 		t.Error("the rotation does not match the record")
 	}
@@ -71,11 +71,11 @@ func TestTheNextTokenFollowsFromTheOneBeforeAndTheSaltAlone(t *testing.T) {
 	if again := r.Next(rotation.Salt); again.String() != next.String() {
 		t.Error("the same salt gives another token")
 	}
-	after := next.Rotation(now, time.Hour)
+	after := next.Rotation(now, time.Hour, 0)
 	if string(after.Used) != string(rotation.Token) {
 		t.Error("the next token is not the one the rotation stored")
 	}
-	if other := r.Rotation(now, time.Hour); string(other.Token) == string(rotation.Token) {
+	if other := r.Rotation(now, time.Hour, 0); string(other.Token) == string(rotation.Token) {
 		t.Error("two rotations of one token are alike")
 	}
 }

@@ -37,6 +37,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/database"
@@ -97,8 +99,15 @@ func (t *Throttle) Prepare(ctx context.Context) error {
 // notImplemented is how a server says that it has no TTL index.
 const notImplemented = 238
 
+// collection returns the collection of the counters. Its writes wait for the primary alone and
+// its reads see them: a fail-over that loses the last counts gives an attacker a few attempts
+// more, and waiting for a majority would cost every sign-in a round trip between members.
 func (t *Throttle) collection(ctx context.Context) (*mongo.Collection, error) {
-	return t.database.Collection(ctx, "throttles")
+	c, err := t.database.Collection(ctx, "throttles")
+	if err != nil {
+		return nil, err
+	}
+	return c.Clone(options.Collection().SetWriteConcern(writeconcern.W1()).SetReadConcern(readconcern.Local())), nil
 }
 
 // Device names the place that a call comes from, to be kept with the account that was

@@ -12,18 +12,25 @@ import (
 // Ed25519 is deterministic, so the same claims always give the same token, which
 // lets a repeated request have the answer it had before.
 type Issuer struct {
-	keys             *SigningKeys
-	issuer, audience string
-	life             time.Duration
+	keys                       *SigningKeys
+	issuer, audience, clientID string
+	life                       time.Duration
 }
 
-// NewIssuer returns an issuer of tokens that live for life after their IssuedAt.
-func NewIssuer(keys *SigningKeys, issuer, audience string, life time.Duration) *Issuer {
-	return &Issuer{keys, issuer, audience, life}
+// NewIssuer returns an issuer of tokens that live for life after their IssuedAt. The client
+// id names the client that the tokens are issued to (RFC 9068 section 2.2).
+func NewIssuer(keys *SigningKeys, issuer, audience, clientID string, life time.Duration) *Issuer {
+	return &Issuer{keys, issuer, audience, clientID, life}
 }
 
 // Life returns how long a token lives.
 func (i *Issuer) Life() time.Duration { return i.life }
+
+// SecondsLeft returns for how many seconds a token of these claims is still valid.
+func (i *Issuer) SecondsLeft(c Claims, now time.Time) int { return int(i.expiry(c) - now.Unix()) }
+
+// expiry returns the exp claim, in whole seconds since 1970.
+func (i *Issuer) expiry(c Claims) int64 { return c.IssuedAt.Add(i.life).Unix() }
 
 // Issue returns the signed token. It fails on claims that no Verifier would
 // accept: an empty one, or so long that the token passes MaxLength.
@@ -35,8 +42,9 @@ func (i *Issuer) Issue(c Claims) (string, error) {
 		Session:   c.Session,
 		ID:        c.ID,
 		IssuedAt:  float64(c.IssuedAt.Unix()),
-		ExpiresAt: float64(c.IssuedAt.Add(i.life).Unix()),
+		ExpiresAt: float64(i.expiry(c)),
 		Email:     c.Email,
+		ClientID:  i.clientID,
 	}
 	if !all.complete() {
 		return "", errors.New("issue token: a claim is missing")

@@ -79,9 +79,10 @@ type claims struct {
 	ExpiresAt float64  `json:"exp"`
 	NotBefore float64  `json:"nbf,omitzero"` // never issued, but obeyed (RFC 7519 §4.1.5)
 	Email     string   `json:"email"`
+	ClientID  string   `json:"client_id,omitzero"` // not required: issuers before it wrote none
 }
 
-// complete tells whether every claim is there.
+// complete reports whether every required claim is there.
 func (c *claims) complete() bool {
 	return c.Issuer != "" && len(c.Audience) > 0 && c.Subject != "" && c.Session != "" && c.ID != "" && c.Email != "" &&
 		date(c.IssuedAt) && date(c.ExpiresAt)

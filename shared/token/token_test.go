@@ -21,7 +21,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var ann = token.Claims{
 	Subject:  "65f1c0ffee",
-	Session:  "s-1",
+	Session:  "5e5510f10",
 	ID:       "t-1",
 	Email:    "ann@example.com",
 	IssuedAt: noon,
@@ -63,7 +63,7 @@ func issuer(t testing.TB, keys ...ed25519.PrivateKey) *token.Issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return token.NewIssuer(set, "ticketing", "shop", life)
+	return token.NewIssuer(set, "ticketing", "shop", "web", life)
 }
 
 func verifier(t testing.TB, now time.Time, keys ...ed25519.PrivateKey) *token.Verifier {
@@ -125,7 +125,7 @@ func ourHeader() object { return object{"alg": "EdDSA", "typ": "at+jwt", "kid": 
 
 func ourClaims() object {
 	return object{
-		"iss": "ticketing", "aud": "shop", "sub": "65f1c0ffee", "sid": "s-1", "jti": "t-1",
+		"iss": "ticketing", "aud": "shop", "sub": "65f1c0ffee", "sid": "5e5510f10", "jti": "t-1", "client_id": "web",
 		"iat": noon.Unix(), "exp": noon.Add(life).Unix(), "email": "ann@example.com",
 	}
 }

@@ -28,9 +28,15 @@ func NewVerifier(keys *VerifyingKeys, issuer, audience string, now func() time.T
 	)}
 }
 
-// Verify returns the claims of a token that is authentic and in its time. Every
-// error is ErrInvalid.
-func (v *Verifier) Verify(raw string) (Claims, error) {
+// Verify returns the claims of a token that is authentic and valid now. Every error is
+// ErrInvalid.
+func (v *Verifier) Verify(raw string) (Claims, error) { return v.verify(raw, false) }
+
+// VerifyExpired is Verify for a sign-out: the token may have expired. It gives its bearer
+// nothing but the end of the session.
+func (v *Verifier) VerifyExpired(raw string) (Claims, error) { return v.verify(raw, true) }
+
+func (v *Verifier) verify(raw string, expired bool) (Claims, error) {
 	if len(raw) > MaxLength {
 		return Claims{}, refusal("it is longer than 8 KiB")
 	}
@@ -43,7 +49,7 @@ func (v *Verifier) Verify(raw string) (Claims, error) {
 	if _, err := v.parser.ParseWithClaims(raw, &p, v.key); err != nil {
 		return Claims{}, reason(err)
 	}
-	return v.claims(p.json)
+	return v.claims(p.json, expired)
 }
 
 // key chooses the key by the header, of which it allows exactly the members that
@@ -72,7 +78,7 @@ func (v *Verifier) key(t *jwt.Token) (any, error) {
 
 // claims reads and judges a payload whose signature holds (RFC 8725 §3.8, §3.9).
 // Members it does not know are ignored (RFC 7519 §4).
-func (v *Verifier) claims(b []byte) (Claims, error) {
+func (v *Verifier) claims(b []byte, expired bool) (Claims, error) {
 	var c claims
 	if json.Unmarshal(b, &c) != nil {
 		return Claims{}, refusal("its claims are not well formed")
@@ -85,7 +91,9 @@ func (v *Verifier) claims(b []byte) (Claims, error) {
 		return Claims{}, refusal("it is of another issuer")
 	case !slices.Contains(c.Audience, v.audience):
 		return Claims{}, refusal("it is for another audience")
-	case now >= c.ExpiresAt:
+	case !isHex(c.Session):
+		return Claims{}, refusal("its session id is not hexadecimal")
+	case now >= c.ExpiresAt && !expired:
 		return Claims{}, refusal("it has expired")
 	case c.IssuedAt > now+Leeway.Seconds(), c.NotBefore > now+Leeway.Seconds():
 		return Claims{}, refusal("it is from the future")
@@ -98,6 +106,10 @@ func (v *Verifier) claims(b []byte) (Claims, error) {
 		IssuedAt: time.Unix(int64(c.IssuedAt), 0).UTC(),
 	}, nil
 }
+
+// isHex reports whether a session id has the form of those that are issued. Any other
+// belongs to no session, and might have a meaning in a database path.
+func isHex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
 
 // reason translates an error of golang-jwt, whose text may hold parts of the
 // token.

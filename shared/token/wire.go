@@ -7,17 +7,21 @@ import (
 )
 
 // WireIssuer returns the issuer of the environment: SIGNING_KEYS, TOKEN_ISSUER,
-// TOKEN_AUDIENCE, ACCESS_TOKEN_TTL. It is the only part that holds a private key;
-// nil where there is none.
-func WireIssuer(w *app.Wiring) *Issuer {
+// TOKEN_AUDIENCE, TOKEN_CLIENT_ID, ACCESS_TOKEN_TTL. It is the only part that holds a private
+// key; nil where there is none. No token lives longer than a session, which bounds the default.
+func WireIssuer(w *app.Wiring, session time.Duration) *Issuer {
 	return app.Part(w, "token issuer", func() *Issuer {
 		issuer, audience := names(w)
-		life := w.Duration("ACCESS_TOKEN_TTL", 15*time.Minute, time.Second, 24*time.Hour)
+		life := w.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
+		if life > session {
+			w.Fault("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
+		}
+		clientID := w.Text("TOKEN_CLIENT_ID", "web")
 		keys := document(w, "SIGNING_KEYS", ParsePrivate)
 		if keys == nil {
 			return nil
 		}
-		return NewIssuer(keys, issuer, audience, life)
+		return NewIssuer(keys, issuer, audience, clientID, life)
 	})
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"ticketing.com/auth/shared/database"
 	"ticketing.com/auth/shared/event"
@@ -147,7 +146,7 @@ func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection
 	if len(e.all) == 0 || w.begin().Err() != nil {
 		return nil
 	}
-	if taken, _ = o.send(w.begin(), e.all); len(taken) == 0 {
+	if taken = o.send(w.begin(), e.all).taken; len(taken) == 0 {
 		return nil
 	}
 	if len(taken) == len(e.all) {
@@ -164,10 +163,16 @@ func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection
 	return taken
 }
 
-// send sends events, the oldest first, and returns those that were taken. It passes
-// over one that the sink refuses, and stops at the first that is not taken for
-// another reason: away says that.
-func (o *outbox) send(ctx context.Context, all []event.Event) (taken []event.Event, away bool) {
+// An outcome is the result of sending events in a row.
+type outcome struct {
+	taken   []event.Event
+	refused []event.Event
+	failed  *event.Event // not taken for another reason, such as a sink that is down; sending stopped here
+}
+
+// send sends events, the oldest first. It goes on after an event that the sink refuses and
+// stops at the first that fails for another reason, which keeps the order.
+func (o *outbox) send(ctx context.Context, all []event.Event) (result outcome) {
 	inTime := slices.SortedFunc(slices.Values(all), func(x, y event.Event) int {
 		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(rank(x.Type), rank(y.Type)), cmp.Compare(x.ID, y.ID))
 	})
@@ -176,15 +181,17 @@ func (o *outbox) send(ctx context.Context, all []event.Event) (taken []event.Eve
 		err := o.sink.Send(one, e)
 		cancel()
 		if err == nil {
-			taken = append(taken, e)
+			result.taken = append(result.taken, e)
 			continue
 		}
 		o.log.WarnContext(ctx, "event not delivered", "event", e.ID, "type", e.Type, "error", err)
 		if !errors.Is(err, event.ErrRefused) {
-			return taken, true
+			result.failed = &e
+			return result
 		}
+		result.refused = append(result.refused, e)
 	}
-	return taken, false
+	return result
 }
 
 // rank orders events of one moment: a session ends before another begins.
@@ -212,14 +219,14 @@ func (o *outbox) noteLost(ctx context.Context, err error) {
 
 // trim drops the oldest events over the limit from an account as a sign-in left it, but
 // for those that were taken since.
-func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a Account, taken []event.Event) {
+func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a opened, taken []event.Event) {
 	for _, e := range taken {
 		delete(a.Events, e.ID)
 	}
 	if o.sink == nil || len(a.Events) <= outboxLimit {
 		return
 	}
-	waiting := a.waiting()
+	waiting := inOrder(a.Events)
 	dropped := waiting[:len(waiting)-outboxLimit]
 	if err := forget(ctx, users, a.ID, dropped); err != nil {
 		o.log.WarnContext(ctx, "too many events wait for the sink", "error", err)
@@ -230,91 +237,12 @@ func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a Account, t
 	}
 }
 
-// waiting returns the account's undelivered events, the oldest first.
-func (a Account) waiting() []event.Event {
-	var all []event.Event
-	for id, e := range a.Events {
+// inOrder returns the events of a document, the oldest first.
+func inOrder(events map[string]event.Event) (all []event.Event) {
+	for id, e := range events {
 		e.ID = id
 		all = append(all, e)
 	}
 	slices.SortFunc(all, func(x, y event.Event) int { return cmp.Or(x.Time.Compare(y.Time), strings.Compare(x.ID, y.ID)) })
 	return all
-}
-
-// Undelivered returns up to limit accounts that have events which wait for the
-// sink since later than a time, those that wait longest first, and whether there
-// may be more. A document that cannot be read is logged and passed over.
-func (s *Store) Undelivered(ctx context.Context, since time.Time, limit int) (accounts []Account, more bool, err error) {
-	users, err := s.users(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	cursor, err := users.Find(ctx, bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Value: since}}}}, options.Find().
-		SetSort(bson.D{{Key: "undelivered", Value: 1}}).SetLimit(int64(limit)).
-		SetProjection(bson.D{{Key: "events", Value: 1}, {Key: "undelivered", Value: 1}}))
-	if err != nil {
-		return nil, false, database.Translate("find undelivered events", err)
-	}
-	defer cursor.Close(ctx)
-	read := 0
-	for cursor.Next(ctx) {
-		read++
-		var a Account
-		if err := cursor.Decode(&a); err != nil {
-			s.outbox.log.ErrorContext(ctx, "events that cannot be read", "user", cursor.Current.Lookup("_id").String())
-			continue
-		}
-		accounts = append(accounts, a)
-	}
-	return accounts, read == limit, database.Translate("find undelivered events", cursor.Err())
-}
-
-// CountUndelivered returns how many events wait for the sink.
-func (s *Store) CountUndelivered(ctx context.Context) (n int, err error) {
-	users, err := s.users(ctx)
-	if err != nil {
-		return 0, err
-	}
-	cursor, err := users.Find(ctx, bson.D{{Key: "undelivered", Value: bson.D{{Key: "$gt", Value: time.Time{}}}}},
-		options.Find().SetProjection(bson.D{{Key: "events", Value: 1}}))
-	if err != nil {
-		return 0, database.Translate("count undelivered events", err)
-	}
-	defer cursor.Close(ctx)
-	for cursor.Next(ctx) {
-		if events, is := cursor.Current.Lookup("events").DocumentOK(); is {
-			elements, err := events.Elements()
-			if err != nil {
-				return n, database.Translate("count undelivered events", err)
-			}
-			n += len(elements)
-		}
-	}
-	return n, database.Translate("count undelivered events", cursor.Err())
-}
-
-// Deliver sends the events of an account that Undelivered returned and forgets
-// those that were taken. It returns how many, and whether the sink is away: one that
-// refuses an event is there.
-//
-// Two may deliver the same account at once: both send, which is what at least once
-// means, and forgetting twice is harmless.
-func (s *Store) Deliver(ctx context.Context, a Account) (sent int, away bool, err error) {
-	users, err := s.users(ctx)
-	if err != nil {
-		return 0, false, err
-	}
-	waiting := a.waiting()
-	taken, away := s.outbox.send(ctx, waiting)
-	if len(taken) > 0 {
-		if err := forget(ctx, users, a.ID, taken); err != nil {
-			return len(taken), away, err
-		}
-	}
-	if len(taken) == len(waiting) {
-		// only if nothing came in meanwhile
-		_, err = users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}, {Key: "events", Value: bson.D{}}},
-			bson.D{{Key: "$unset", Value: bson.D{{Key: "events", Value: ""}, {Key: "undelivered", Value: ""}}}})
-	}
-	return len(taken), away, database.Translate("clear the outbox", err)
 }

@@ -22,9 +22,9 @@ const handledLimit = 20
 // tries bounds how often it begins anew because the account changed meanwhile.
 const tries = 16
 
-// opened matches an account to which no session was added since it was read. A
+// unopened matches an account to which no session was added since it was read. A
 // user that was brought along has no such member before the first sign-in.
-func opened(a Account) bson.E {
+func unopened(a Account) bson.E {
 	if a.Opened == 0 {
 		return bson.E{Key: "opened", Value: bson.D{{Key: "$in", Value: bson.A{nil, 0}}}}
 	}
@@ -65,7 +65,7 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 		update, events := s.ending(ctx, a, sids, key, now)
 		// the filter holds all that the update was made from: the sessions are
 		// still there, no other was opened, and nobody handled the request
-		filter := bson.D{{Key: "_id", Value: id}, opened(a), {Key: "handled." + key, Value: bson.D{{Key: "$exists", Value: false}}}}
+		filter := bson.D{{Key: "_id", Value: id}, unopened(a), {Key: "handled." + key, Value: bson.D{{Key: "$exists", Value: false}}}}
 		for _, sid := range sids {
 			filter = append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}})
 		}
@@ -102,8 +102,10 @@ func (s *Store) ending(ctx context.Context, a Account, sids []string, key string
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
 		told = append(told, event.Data{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
 	}
-	for _, sid := range a.expired(now) {
-		unset = append(unset, bson.E{Key: session(sid), Value: ""})
+	for sid, open := range a.Sessions {
+		if !open.ExpiresAt.After(now) {
+			unset = append(unset, bson.E{Key: session(sid), Value: ""})
+		}
 	}
 	for _, old := range a.forgettable() {
 		unset = append(unset, bson.E{Key: "handled." + old, Value: ""})

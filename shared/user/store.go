@@ -2,11 +2,15 @@ package user
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -15,11 +19,16 @@ import (
 
 	"ticketing.com/auth/shared/database"
 	"ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/fault"
 )
 
-// ReplayWindow is how long a used refresh token still gets the answer it got the
-// first time, for a client that never received it.
-const ReplayWindow = 10 * time.Second
+// A used refresh token gets the answer of its exchange again for ReplayWindow, and for
+// LostAnswerWindow while its successor was never presented: then the client never received
+// the answer. Later it counts as stolen (RFC 9700 section 4.14.2).
+const (
+	ReplayWindow     = 10 * time.Second
+	LostAnswerWindow = 2 * time.Minute
+)
 
 // A Config says where users are kept and who is told of them.
 type Config struct {
@@ -55,19 +64,35 @@ func (s *Store) Prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, index := range []mongo.IndexModel{ // one at a time: the embedded server fails on two that exist
-		{Keys: bson.D{{Key: "email", Value: 1}}, Options: options.Index().SetUnique(true)},
-		{Keys: bson.D{{Key: "undelivered", Value: 1}}}, // what the relay looks for
-	} {
-		_, err := users.Indexes().CreateOne(ctx, index)
-		if mongo.IsDuplicateKeyError(err) {
-			return errors.New("create an index: two users have one email") // without the driver's text: it quotes it
+	_, err = users.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "email", Value: 1}}, Options: options.Index().SetUnique(true)})
+	if mongo.IsDuplicateKeyError(err) {
+		return errors.New("create an index: two users have one email") // without the driver's text: it quotes the email
+	}
+	if err != nil {
+		return database.Translate("create an index", err)
+	}
+	for _, queue := range []string{fresh, retries} {
+		_, err := users.Indexes().CreateOne(ctx, queueIndex(queue))
+		if server, is := errors.AsType[mongo.ServerError](err); is && server.HasErrorCode(notImplemented) {
+			continue // the embedded server has no partial index; it reads every document anyway
 		}
 		if err != nil {
 			return database.Translate("create an index", err)
 		}
 	}
 	return nil
+}
+
+// notImplemented is the error code of the embedded server for a kind of index that it lacks.
+const notImplemented = 238
+
+// queueIndex returns the index of one of the relay's queues. It is partial: only accounts
+// with events that wait have an entry.
+func queueIndex(member string) mongo.IndexModel {
+	return mongo.IndexModel{
+		Keys:    bson.D{{Key: member, Value: 1}, {Key: "_id", Value: 1}},
+		Options: options.Index().SetPartialFilterExpression(bson.D{{Key: member, Value: bson.D{{Key: "$exists", Value: true}}}}),
+	}
 }
 
 // Create adds a user, with its first session unless that is nil. It returns
@@ -109,38 +134,58 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	return nil
 }
 
-// Account returns the account of an email, or ErrUnknown.
+// Account returns the credentials of an account by its email: no sessions and no events, so
+// that the time of a sign-in does not depend on them. It returns ErrUnknown, or
+// ErrUnreadable for a document with an unexpected type.
 func (s *Store) Account(ctx context.Context, email string) (Account, error) {
-	return s.account(ctx, bson.D{{Key: "email", Value: email}})
+	return s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(bson.D{
+		{Key: "email", Value: 1}, {Key: "password", Value: 1}, {Key: "disabledAt", Value: 1},
+		{Key: "createdAt", Value: 1}, {Key: "devices", Value: 1},
+	}))
 }
 
-// AccountByID returns the account of a user's id, or ErrUnknown.
+// AccountByID returns the whole account of a user id, ErrUnknown or ErrUnreadable.
 func (s *Store) AccountByID(ctx context.Context, id string) (Account, error) {
-	return s.account(ctx, bson.D{{Key: "_id", Value: id}})
+	return s.account(ctx, bson.D{{Key: "_id", Value: id}}, options.FindOne())
 }
 
-func (s *Store) account(ctx context.Context, filter bson.D) (Account, error) {
+func (s *Store) account(ctx context.Context, filter bson.D, projection *options.FindOneOptionsBuilder) (Account, error) {
 	users, err := s.users(ctx)
 	if err != nil {
 		return Account{}, err
 	}
+	found := users.FindOne(ctx, filter, projection)
 	var a Account
-	err = database.Read(users.FindOne(ctx, filter), &a)
+	err = database.Read(found, &a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return a, ErrUnknown
 	}
+	if errors.Is(err, database.ErrUnreadable) {
+		raw, _ := found.Raw()
+		s.outbox.log.ErrorContext(ctx, "a stored account cannot be read", "user", idText(raw), "error", err)
+		return Account{}, fmt.Errorf("find an account: %w", ErrUnreadable)
+	}
 	return a, database.Translate("find an account", err)
+}
+
+// idText returns the id of a document for the log, whatever its type.
+func idText(document bson.Raw) string {
+	id := document.Lookup("_id")
+	if s, ok := id.StringValueOK(); ok {
+		return s
+	}
+	return id.String()
 }
 
 // Open adds a session to an account whose password was found right, and replaces
 // its hash by another where one is given. It returns ErrChanged where the
 // password or the account is not the one that was checked: the filter holds both.
 //
-// If that makes more sessions than are kept, those longest without a refresh are
-// ended. The write returns the document as it left it, so of any number of
-// sign-ins at once the last to write sees the sessions of all, and what it leaves
-// is within the bound; each session that goes is ended by one write, and told of
-// once.
+// If there are then more sessions than the limit, Open ends those longest without a
+// refresh. The write returns the document as it left it, so of any number of concurrent
+// sign-ins the last to write sees the sessions of all and leaves no more than the limit. One
+// write ends each surplus session, so each has one event. Expired sessions are removed
+// without an event.
 func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string) error {
 	users, err := s.users(ctx)
 	if err != nil {
@@ -151,9 +196,6 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 		set = append(set, bson.E{Key: "password", Value: rehash})
 	}
 	var unset bson.D
-	for _, sid := range a.expired(open.CreatedAt) {
-		unset = append(unset, bson.E{Key: session(sid), Value: ""})
-	}
 	if open.Device != "" {
 		set = append(set, bson.E{Key: "devices." + open.Device, Value: open.CreatedAt})
 		for _, device := range a.forgotten(open.Device, open.CreatedAt) {
@@ -161,7 +203,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 		}
 	}
 	events := s.outbox.events(ctx, a.ID, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
-	var after Account
+	after := opened{ID: a.ID}
 	err = database.Read(users.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
 		update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}, events),
@@ -176,12 +218,30 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	defer w.close()
 	taken := s.outbox.deliver(ctx, w, users, events)
 	s.outbox.trim(ctx, users, after, taken)
-	for _, sid := range after.surplus(s.sessions, open.ID) {
-		if err := s.end(ctx, w, bson.D{{Key: "_id", Value: a.ID}}, a.ID, sid, event.Displaced); err != nil {
-			s.outbox.log.WarnContext(ctx, "a session over the limit lives on until the next sign-in", "error", err)
+	s.limitSessions(ctx, w, users, after, open)
+	return nil
+}
+
+// limitSessions removes the expired sessions of an account and ends those over the limit.
+// A failure is logged: the session that was opened is valid, and the next sign-in tries
+// again.
+func (s *Store) limitSessions(ctx context.Context, w *window, users *mongo.Collection, after opened, open Session) {
+	var expired bson.D
+	for _, sid := range after.expired(open.CreatedAt) {
+		expired = append(expired, bson.E{Key: session(sid), Value: ""})
+		delete(after.Sessions, sid)
+	}
+	if expired != nil {
+		_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: after.ID}}, bson.D{{Key: "$unset", Value: expired}})
+		if err != nil {
+			s.outbox.log.WarnContext(ctx, "expired sessions not removed", "error", err)
 		}
 	}
-	return nil
+	for _, sid := range after.surplus(s.sessions, open.ID) {
+		if err := s.end(ctx, w, bson.D{{Key: "_id", Value: after.ID}}, after.ID, sid, event.Displaced); err != nil {
+			s.outbox.log.WarnContext(ctx, "session over the limit not ended", "error", err)
+		}
+	}
 }
 
 // update puts the parts of an update together, without those that are empty,
@@ -199,27 +259,45 @@ func update(set, unset, more bson.D, events *events) bson.D {
 
 // Session returns the user of a live session, or ErrEnded.
 //
-// It reads from the primary, with concern majority: a sign-out that was acknowledged is
-// seen by every read after it. The exception is a primary that was just replaced and has
-// not noticed, for some seconds; a linearizable read would cost all others a write's time.
+// It reads from the primary with read concern majority: every read sees a sign-out that was
+// acknowledged before it. The exception is a primary that was just replaced and has not
+// noticed, for some seconds; a linearizable read would cost all others a write's time.
 func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (User, error) {
-	users, err := s.users(ctx)
-	if err != nil {
-		return User{}, err
-	}
-	var u User
-	err = database.Read(users.FindOne(ctx, bson.D{
-		{Key: "_id", Value: id}, enabled,
-		{Key: session(sid) + ".expiresAt", Value: bson.D{{Key: "$gt", Value: now}}},
-	}, options.FindOne().SetProjection(bson.D{{Key: "email", Value: 1}})), &u)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return u, ErrEnded
-	}
-	return u, database.Translate("find a session", err)
+	u, _, err := s.live(ctx, id, sid, bson.D{{Key: session(sid) + ".expiresAt", Value: 1}}, now)
+	return u, err
 }
 
-// End ends a session. To end one that has ended is no error.
+// live returns a user and one of its sessions with the members of a projection, or ErrEnded
+// where the session is not there or expired, or the user is disabled.
+//
+// The filter is the id alone and the rest is checked here: it is one indexed read on
+// MongoDB, and the embedded server has an index for this filter and no other.
+func (s *Store) live(ctx context.Context, id, sid string, projection bson.D, now time.Time) (User, Session, error) {
+	if !isSessionID(sid) {
+		return User{}, Session{}, ErrEnded
+	}
+	users, err := s.users(ctx)
+	if err != nil {
+		return User{}, Session{}, err
+	}
+	var a Account
+	err = database.Read(users.FindOne(ctx, bson.D{{Key: "_id", Value: id}},
+		options.FindOne().SetProjection(append(projection, bson.E{Key: "email", Value: 1}, bson.E{Key: "disabledAt", Value: 1}))), &a)
+	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
+		return User{}, Session{}, database.Translate("find a session", err)
+	}
+	found, there := a.Sessions[sid]
+	if !there || a.DisabledAt != nil || !found.ExpiresAt.After(now) {
+		return User{}, Session{}, ErrEnded
+	}
+	return a.User, found, nil
+}
+
+// End ends a session. It returns nil where the session has ended before.
 func (s *Store) End(ctx context.Context, id, sid string) error {
+	if !isSessionID(sid) {
+		return nil
+	}
 	w := s.outbox.window(ctx)
 	defer w.close()
 	return s.end(ctx, w, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
@@ -245,111 +323,162 @@ func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reas
 	return nil
 }
 
-// Rotate exchanges a refresh token and returns the session as the exchange left it.
-// A token that was exchanged at most ReplayWindow ago returns what that exchange
-// returned, whatever came after it. One that was exchanged earlier ends the
-// session: ErrReused. All else is ErrEnded.
+// Rotate exchanges a refresh token and returns the session as the exchange left it. A token
+// that was exchanged before returns the result of that exchange, within ReplayWindow or
+// LostAnswerWindow, whatever came after it. Later it ends the session: ErrReused. All else
+// is ErrEnded.
 //
-// One compare-and-set on the newest secret: of any number of exchanges of one
-// token, one matches; the others find it used a moment ago and get its answer.
+// It reads the session and decides; the write is a compare-and-set on the newest secret. Of
+// any number of exchanges of one token one write matches. The others read again, find the
+// token used a moment ago and return the same result.
 //
-// A token that does not know the session's family secret was never issued. It is
-// refused and changes nothing, or anybody who has seen a session's id could end
-// it.
+// A token without the session's family secret was never issued. It changes nothing;
+// otherwise anyone who has seen a session's id could end the session.
 func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
+	for range tries {
+		u, found, err := s.issued(ctx, r, now)
+		if err != nil {
+			return User{}, Session{}, err
+		}
+		used, replayed := found.replay(r, now)
+		if replayed {
+			return u, found.exchanged(r.Session, used), nil
+		}
+		if !found.newest(r) {
+			return User{}, Session{}, s.endStolen(ctx, r)
+		}
+		rotated, won, err := s.exchange(ctx, r, found, now)
+		if won || err != nil {
+			return u, rotated, err
+		}
+	}
+	return User{}, Session{}, fault.Busy(time.Second, errors.New("rotate a refresh token: the session keeps changing"))
+}
+
+// Issued returns nil for a refresh token that was issued for a live session, the newest or
+// not, and ErrEnded otherwise. It changes nothing.
+func (s *Store) Issued(ctx context.Context, r Rotation, now time.Time) error {
+	_, _, err := s.issued(ctx, r, now)
+	return err
+}
+
+// issued returns the live session for which a refresh token was issued, or ErrEnded.
+func (s *Store) issued(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
+	u, found, err := s.live(ctx, r.User, r.Session, bson.D{{Key: session(r.Session), Value: 1}}, now)
+	if err == nil && !bytes.Equal(found.Family, r.Family) {
+		err = ErrEnded
+	}
+	return u, found, err
+}
+
+// exchange replaces the newest refresh token of a session and removes the used ones that
+// can no longer be replayed. It reports false where another write came between.
+func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now time.Time) (Session, bool, error) {
 	users, err := s.users(ctx)
 	if err != nil {
-		return User{}, Session{}, err
+		return Session{}, false, err
+	}
+	expires := r.ExpiresAt
+	if end := found.CreatedAt.Add(r.MaxLife); r.MaxLife > 0 && end.Before(expires) {
+		expires = end
+	}
+	if !expires.After(now) {
+		return Session{}, false, ErrEnded
 	}
 	at := session(r.Session)
 	used := Used{Token: r.Used, Salt: r.Salt, Generation: r.Generation, At: now}
-	var a Account
-	err = database.Read(users.FindOneAndUpdate(ctx,
-		bson.D{
-			{Key: "_id", Value: r.User}, enabled,
-			{Key: at + ".family", Value: r.Family},
-			{Key: at + ".token", Value: r.Used},
-			{Key: at + ".generation", Value: r.Generation},
-			{Key: at + ".expiresAt", Value: bson.D{{Key: "$gt", Value: now}}},
-		},
-		bson.D{{Key: "$set", Value: bson.D{
-			{Key: at + ".token", Value: r.Token},
-			{Key: at + ".generation", Value: r.Generation + 1},
-			{Key: at + ".rotatedAt", Value: now},
-			{Key: at + ".expiresAt", Value: r.ExpiresAt},
-			{Key: at + ".used." + slot(r.Generation), Value: used},
-		}}},
-		options.FindOneAndUpdate().SetReturnDocument(options.After)), &a)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return s.replay(ctx, users, r, now)
+	change := bson.D{{Key: "$set", Value: bson.D{
+		{Key: at + ".token", Value: r.Token},
+		{Key: at + ".generation", Value: r.Generation + 1},
+		{Key: at + ".rotatedAt", Value: now},
+		{Key: at + ".expiresAt", Value: expires},
+		{Key: at + ".used." + strconv.Itoa(r.Generation), Value: used},
+	}}}
+	var unset bson.D
+	for _, key := range found.outdated(now) {
+		unset = append(unset, bson.E{Key: at + ".used." + key, Value: ""})
 	}
-	return a.User, a.exchanged(r.Session, used), database.Translate("rotate a refresh token", err)
-}
-
-// Issued finds whether a refresh token is one that was issued for a session that lives,
-// the newest or not, and returns ErrEnded otherwise. It changes nothing.
-func (s *Store) Issued(ctx context.Context, r Rotation, now time.Time) error {
-	users, err := s.users(ctx)
-	if err != nil {
-		return err
+	if unset != nil {
+		change = append(change, bson.E{Key: "$unset", Value: unset})
 	}
-	err = users.FindOne(ctx, bson.D{
+	result, err := users.UpdateOne(ctx, bson.D{
 		{Key: "_id", Value: r.User}, enabled,
-		{Key: session(r.Session) + ".family", Value: r.Family},
-		{Key: session(r.Session) + ".expiresAt", Value: bson.D{{Key: "$gt", Value: now}}},
-	}, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return ErrEnded
+		{Key: at + ".token", Value: r.Used},
+		{Key: at + ".generation", Value: r.Generation},
+	}, change)
+	if err != nil {
+		return Session{}, false, database.Translate("rotate a refresh token", err)
 	}
-	return database.Translate("find a session", err)
+	found.ExpiresAt = expires
+	return found.exchanged(r.Session, used), result.MatchedCount == 1, nil
 }
 
-// replay decides on a refresh token that is not the newest.
-func (s *Store) replay(ctx context.Context, users *mongo.Collection, r Rotation, now time.Time) (User, Session, error) {
-	family := bson.D{{Key: "_id", Value: r.User}, enabled, {Key: session(r.Session) + ".family", Value: r.Family}}
-	var a Account
-	err := database.Read(users.FindOne(ctx, family), &a)
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return User{}, Session{}, ErrEnded
-	}
-	if err != nil {
-		return User{}, Session{}, database.Translate("find a session", err)
-	}
-	found := a.Sessions[r.Session]
-	used := found.Used[slot(r.Generation)]
-	switch {
-	case !found.ExpiresAt.After(now):
-		return User{}, Session{}, ErrEnded
-	case bytes.Equal(used.Token, r.Used) && now.Sub(used.At) <= ReplayWindow:
-		return a.User, a.exchanged(r.Session, used), nil
-	}
+// endStolen ends the session of a refresh token that was used before. It returns ErrReused.
+func (s *Store) endStolen(ctx context.Context, r Rotation) error {
 	w := s.outbox.window(ctx)
 	defer w.close()
+	family := bson.D{{Key: "_id", Value: r.User}, {Key: session(r.Session) + ".family", Value: r.Family}}
 	if err := s.end(ctx, w, family, r.User, r.Session, event.Theft); err != nil {
-		return User{}, Session{}, err
+		return err
 	}
-	return User{}, Session{}, ErrReused
+	return ErrReused
 }
 
-// exchanged is the session as an exchange left it.
-func (a Account) exchanged(sid string, used Used) Session {
-	s := a.Sessions[sid]
+// newest reports whether a refresh token is the newest of the session.
+func (s Session) newest(r Rotation) bool {
+	return s.Generation == r.Generation && bytes.Equal(s.Token, r.Used)
+}
+
+// replay returns the exchange of a used refresh token and whether its result is returned
+// again.
+func (s Session) replay(r Rotation, now time.Time) (Used, bool) {
+	for _, used := range s.Used {
+		if used.Generation == r.Generation && bytes.Equal(used.Token, r.Used) {
+			window := ReplayWindow
+			if used.Generation+1 == s.Generation { // its successor is the newest: never presented
+				window = LostAnswerWindow
+			}
+			return used, now.Sub(used.At) <= window
+		}
+	}
+	return Used{}, false
+}
+
+// outdated returns the keys of the used refresh tokens that one more exchange makes
+// useless: those past ReplayWindow, and the oldest over the limit.
+func (s Session) outdated(now time.Time) (keys []string) {
+	byAge := slices.SortedFunc(maps.Keys(s.Used), func(x, y string) int {
+		return cmp.Or(s.Used[y].Generation-s.Used[x].Generation, cmp.Compare(x, y))
+	})
+	for i, key := range byAge {
+		if i >= usedLimit-1 || now.Sub(s.Used[key].At) > ReplayWindow {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// usedLimit bounds the used refresh tokens of a session that are stored. One client makes
+// fewer exchanges in a row within ReplayWindow.
+const usedLimit = 16
+
+// exchanged returns the session as an exchange left it.
+func (s Session) exchanged(sid string, used Used) Session {
 	s.ID, s.Salt, s.Generation, s.RotatedAt = sid, used.Salt, used.Generation+1, used.At
 	return s
 }
-
-// slots is how many used refresh tokens of a session are remembered: more than
-// anybody exchanges, one after the other, in ReplayWindow.
-const slots = 16
-
-// slot names the place of a generation among the used ones.
-func slot(generation int) string { return strconv.Itoa(generation % slots) }
 
 // enabled matches users that are not disabled: null is how MongoDB matches what is
 // null or missing.
 var enabled = bson.E{Key: "disabledAt", Value: nil}
 
-// session is the path of a session in the document. Session ids are hexadecimal,
-// made by package session or taken from a token that was verified: none has a
-// dot or a dollar.
-func session(sid string) string { return fmt.Sprintf("sessions.%s", sid) }
+// session returns the path of a session in the document. isSessionID holds for its id.
+func session(sid string) string { return "sessions." + sid }
+
+// isSessionID reports whether a string can be the key of a session: no dot and no dollar,
+// which have a meaning in a path.
+func isSessionID(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
+		return (c < '0' || '9' < c) && (c < 'A' || 'Z' < c) && (c < 'a' || 'z' < c)
+	})
+}

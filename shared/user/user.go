@@ -1,9 +1,10 @@
 // Package user is the user store over MongoDB: one user, one document.
 //
 //	users: { _id, email, password, createdAt?, disabledAt?, opened?,
-//	         sessions: { <sid>: { family, token, generation, used?: { <n>: … },
+//	         sessions: { <sid>: { family, token, generation, used?: { <generation>: … },
 //	                              createdAt, rotatedAt, expiresAt } },
-//	         events:   { <id>:  { type, time, trace?, data } }, undelivered?,
+//	         events:   { <id>:  { type, time, trace?, data, tries? } }, undelivered?,
+//	         refused?: { <id>:  { type, time, trace?, data, tries, retryAt } }, retryAt?,
 //	         handled:  { <key>: { at, ended } },
 //	         devices?: { <device>: when it was last signed in from } }
 //
@@ -15,13 +16,13 @@
 // writers whose filters exclude each other one matches and the other does not,
 // and the loser is told so by the matched count.
 //
-// Expiry is checked in every read. Expired sessions are swept out by those writes
-// that have read the document anyway, a sign-in's above all; nothing depends on the
-// sweep.
+// Every read checks expiry. A sign-in removes expired sessions, and a refresh removes used
+// refresh tokens; both only free space.
 //
 // Where there is a sink, each change writes the event that tells of it into the
 // same document by the same write (the outbox pattern): events are what was not
-// delivered yet, undelivered is when the oldest of them was written, or before.
+// delivered yet, undelivered is when the oldest of them was written, or before. Events that
+// the sink refuses move to refused; retryAt is when the earliest of them is tried again.
 // handled remembers which events of others were acted on.
 //
 // A user who is brought along is { _id, email, password }, all of them strings, the
@@ -52,6 +53,9 @@ var (
 	ErrUsed = errors.New("the email is in use")
 	// ErrUnknown: there is no such user.
 	ErrUnknown = errors.New("no such user")
+	// ErrUnreadable: the stored account has a member of an unexpected type. The log names
+	// the user.
+	ErrUnreadable = errors.New("the stored account cannot be read")
 	// ErrChanged: the password or the state of the account is no longer the one
 	// that was checked.
 	ErrChanged = errors.New("the account has changed since it was read")
@@ -114,6 +118,8 @@ type Account struct {
 
 	Events      map[string]event.Event `bson:"events"`
 	Undelivered time.Time              `bson:"undelivered"`
+	Refused     map[string]Refused     `bson:"refused"`
+	RetryAt     time.Time              `bson:"retryAt"`
 	Handled     map[string]handled     `bson:"handled"`
 
 	Devices map[string]time.Time `bson:"devices"`
@@ -143,9 +149,21 @@ func (a Account) forgotten(device string, now time.Time) (devices []string) {
 	return devices
 }
 
-// expired names the sessions that are over.
-func (a Account) expired(now time.Time) (sids []string) {
-	for id, s := range a.Sessions {
+// opened is an account as a sign-in left it: the members that bound its sessions and events.
+type opened struct {
+	ID       string                  `bson:"_id"`
+	Sessions map[string]sessionTimes `bson:"sessions"`
+	Events   map[string]event.Event  `bson:"events"`
+}
+
+type sessionTimes struct {
+	RotatedAt time.Time `bson:"rotatedAt"`
+	ExpiresAt time.Time `bson:"expiresAt"`
+}
+
+// expired returns the ids of the expired sessions.
+func (o opened) expired(now time.Time) (sids []string) {
+	for id, s := range o.Sessions {
 		if !s.ExpiresAt.After(now) {
 			sids = append(sids, id)
 		}
@@ -153,13 +171,13 @@ func (a Account) expired(now time.Time) (sids []string) {
 	return sids
 }
 
-// surplus names the sessions over the limit, those longest without a refresh, but
-// not the one that was just opened.
-func (a Account) surplus(limit int, opened string) []string {
-	sids := slices.SortedFunc(maps.Keys(a.Sessions), func(x, y string) int {
-		return cmp.Or(a.Sessions[x].RotatedAt.Compare(a.Sessions[y].RotatedAt), cmp.Compare(x, y))
+// surplus returns the ids of the sessions over the limit, those longest without a refresh,
+// but never the one that was just opened.
+func (o opened) surplus(limit int, open string) []string {
+	sids := slices.SortedFunc(maps.Keys(o.Sessions), func(x, y string) int {
+		return cmp.Or(o.Sessions[x].RotatedAt.Compare(o.Sessions[y].RotatedAt), cmp.Compare(x, y))
 	})
-	sids = slices.DeleteFunc(sids, func(sid string) bool { return sid == opened })
+	sids = slices.DeleteFunc(sids, func(sid string) bool { return sid == open })
 	return sids[:max(0, len(sids)-limit+1)]
 }
 
@@ -172,4 +190,5 @@ type Rotation struct {
 	Token         []byte // SHA-256 of the secret that is to replace it
 	Salt          []byte // made the one of the other
 	ExpiresAt     time.Time
+	MaxLife       time.Duration // of the session, from its sign-in; 0: no limit
 }

@@ -1,5 +1,5 @@
-// Package build builds what a cluster is made of: Kubernetes, CoreDNS, Traefik, Knative
-// Serving and Eventing, each from the module of its own in a folder here, whose go.mod
+// Package build builds the parts of a cluster: Kubernetes, CoreDNS, Traefik, kube-router's
+// policy controller, Knative Serving and Eventing, each from the module of its own in a folder here, whose go.mod
 // lists what is built as its tools. They are built once and kept in the user's cache
 // (see package built), and nothing is downloaded but Go modules.
 //
@@ -32,6 +32,7 @@ func modules() []built.Module {
 		{Name: "coredns", Title: "CoreDNS", Takes: "about a minute", Flags: []string{stripped}},
 		{Name: "serving", Title: "Knative Serving", Packages: []string{"tool"}, Takes: "about two minutes", Flags: []string{stripped}},
 		{Name: "traefik", Title: "Traefik", Packages: []string{"tool"}, Takes: "about four minutes", Flags: []string{stripped}, Complete: trimLego},
+		{Name: "netpol", Title: "kube-router's policy controller", Takes: "about a minute", Flags: []string{stripped}},
 		{Name: "eventing", Title: "Knative Eventing", Packages: []string{"tool"}, Takes: "about two minutes", Flags: []string{stripped}},
 	}
 }

@@ -33,6 +33,8 @@ const (
 	BaseURL = "http://" + node.Address + ":" + nodePort
 	// KnativeURL is where it is reached by its Knative Ingresses.
 	KnativeURL = "http://" + node.Address + ":" + knativePort
+	// InsideURL is where a pod reaches it, by its Gateway.
+	InsideURL = "http://traefik.traefik.svc.cluster.local"
 )
 
 //go:embed files
@@ -44,7 +46,7 @@ func Images(programs build.Programs) (map[string]image.Image, error) {
 	images := map[string]image.Image{}
 	for key, program := range programs {
 		part, name, _ := strings.Cut(key, "/")
-		if part == "kubernetes" {
+		if part == "kubernetes" || part == "netpol" {
 			continue // these run on the node itself
 		}
 		if part != name {

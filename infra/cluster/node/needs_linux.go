@@ -20,7 +20,7 @@ import (
 // each.
 var needed = map[string]string{
 	"containerd": "containerd", "ctr": "containerd", "runc": "runc", "etcd": "etcd-server", "nft": "nftables",
-	"iptables": "iptables", plugins + "/ptp": "containernetworking-plugins", "ip": "iproute2", "nsenter": "util-linux",
+	"iptables": "iptables", "ipset": "ipset", plugins + "/ptp": "containernetworking-plugins", "ip": "iproute2", "nsenter": "util-linux",
 }
 
 // capabilities are those of root that a container's root may lack, by their bits.

@@ -11,8 +11,8 @@
 // a cgroup, three sysctls that the kubelet sets.
 //
 // It is for infra/cluster, which puts Knative and the system on it. It is a cluster for
-// tests and for development: etcd does not sync, everybody is administrator, nothing
-// enforces NetworkPolicies, and there is no way out of it to the internet.
+// tests and for development: etcd does not sync, every client is administrator, and there is
+// no route to the internet. NetworkPolicies are enforced by kube-router's controller.
 package node
 
 import (
@@ -166,6 +166,9 @@ func (n Node) processes() []process {
 		{Behind: true, Name: "kubelet", Path: n.Program("kubelet"), Args: as(
 			"--config="+config("kubelet.yaml"), "--hostname-override="+name, "--node-ip="+Address, "--root-dir="+filepath.Join(n.Dir, "kubelet"),
 		)},
+		{Behind: true, Name: "netpol", Path: n.Program("netpol"), Args: []string{
+			"-kubeconfig=" + n.Kubeconfig(), "-hostname-override=" + name, "-services=" + services,
+		}},
 		{Behind: true, Name: "kube-proxy", Path: n.Program("kube-proxy"), Args: []string{
 			"--config=" + config("kube-proxy.yaml"), "--hostname-override=" + name,
 		}},

@@ -4,7 +4,8 @@
 // scripts read its log.
 //
 // "listener kill CONTAINER" is another thing that they need there: it sends SIGKILL to the
-// processes of a container, from a pod that sees those of its node.
+// processes of a container, from a pod that sees those of its node. "listener send REQUEST"
+// sends a request from a pod, as a client with another address, and prints the answer.
 package main
 
 import (
@@ -21,11 +22,18 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "kill" {
 		if err := kill(os.Args[2]); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == "send" {
+		if err := send(os.Args[2]); err != nil {
 			log.Fatal(err)
 		}
 		return
@@ -83,4 +91,30 @@ func kill(container string) error {
 		return fmt.Errorf("container %s has no processes here", container)
 	}
 	return nil
+}
+
+// send sends a request, which is JSON, and prints the answer as JSON.
+func send(request string) error {
+	var asked struct {
+		Method, URL, Host, Body string
+		Header                  http.Header
+	}
+	if err := json.Unmarshal([]byte(request), &asked); err != nil {
+		return err
+	}
+	r, err := http.NewRequest(asked.Method, asked.URL, strings.NewReader(asked.Body))
+	if err != nil {
+		return err
+	}
+	r.Host, r.Header = asked.Host, asked.Header
+	answer, err := (&http.Client{Timeout: time.Minute}).Do(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"status": answer.StatusCode, "header": answer.Header, "body": string(body)})
 }

@@ -2,10 +2,12 @@ package scripts_test
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -105,7 +107,7 @@ func sigkill(ts *testscript.TestScript, _ *caller, args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: sigkill FUNCTION")
 	}
-	image, err := ask(ts, "get", "deployment", "listener", "--output=jsonpath={.spec.template.spec.containers[0].image}")
+	image, err := listenerImage(ts)
 	if err != nil {
 		return err
 	}
@@ -136,24 +138,77 @@ func sigkill(ts *testscript.TestScript, _ *caller, args []string) error {
 
 func killContainer(ts *testscript.TestScript, image, node, container string) error {
 	_, id, _ := strings.Cut(container, "://")
-	name := "killer-" + strings.ToLower(rand.Text()[:8])
-	overrides, err := json.Marshal(map[string]any{"spec": map[string]any{
-		"nodeName": node, "hostPID": true, "automountServiceAccountToken": false,
-		"containers": []any{map[string]any{
-			"name": name, "image": image, "args": []string{"kill", id},
-			"securityContext": map[string]any{"runAsUser": 0},
-		}},
-	}})
+	_, err := runPod(ts, image, map[string]any{"nodeName": node, "hostPID": true}, map[string]any{"runAsUser": 0}, "kill", id)
+	return err
+}
+
+// runPod runs the listener's program with arguments in a pod of its own, to its end, and
+// returns its output. The namespace is one where a pod may see the node's processes and is
+// under no NetworkPolicy.
+func runPod(ts *testscript.TestScript, image string, spec, security map[string]any, args ...string) (string, error) {
+	name := "scripts-" + strings.ToLower(rand.Text()[:8])
+	spec["automountServiceAccountToken"] = false
+	spec["containers"] = []any{map[string]any{"name": name, "image": image, "args": args, "securityContext": security}}
+	overrides, err := json.Marshal(map[string]any{"spec": spec})
+	if err != nil {
+		return "", err
+	}
+	const there = "--namespace=kube-system"
+	defer ask(ts, there, "delete", "pod", name, "--ignore-not-found", "--wait=false")
+	if _, err := ask(ts, there, "run", name, "--image="+image, "--restart=Never", "--overrides="+string(overrides)); err != nil {
+		return "", err
+	}
+	if _, err := ask(ts, there, "wait", "pod", name, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"); err != nil {
+		return "", err
+	}
+	return ask(ts, there, "logs", name)
+}
+
+func listenerImage(ts *testscript.TestScript) (string, error) {
+	return ask(ts, "get", "deployment", "listener", "--output=jsonpath={.spec.template.spec.containers[0].image}")
+}
+
+// elsewhere sends a request from a pod: from another address than all other requests of a
+// script, through the same ingress.
+func elsewhere(ts *testscript.TestScript, c *caller, args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: elsewhere METHOD PATH [BODY] [as TOKEN] [with HEADER]…")
+	}
+	image, err := listenerImage(ts)
 	if err != nil {
 		return err
 	}
-	const there = "--namespace=kube-system" // where a pod may see the node's processes
-	defer ask(ts, there, "delete", "pod", name, "--ignore-not-found", "--wait=false")
-	if _, err := ask(ts, there, "run", name, "--image="+image, "--restart=Never", "--overrides="+string(overrides)); err != nil {
+	inside := &caller{base: cmp.Or(os.Getenv("INSIDE_URL"), "http://kourier.kourier-system.svc.cluster.local"), host: c.host}
+	r, err := inside.request(strings.ToUpper(args[0]), args[1:])
+	if err != nil {
 		return err
 	}
-	_, err = ask(ts, there, "wait", "pod", name, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
-	return err
+	sent := map[string]any{"method": r.Method, "url": r.URL.String(), "host": r.Host, "header": r.Header}
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return err
+		}
+		sent["body"] = string(body)
+	}
+	request, err := json.Marshal(sent)
+	if err != nil {
+		return err
+	}
+	said, err := runPod(ts, image, map[string]any{}, map[string]any{}, "send", string(request))
+	if err != nil {
+		return err
+	}
+	var got struct {
+		Status int
+		Header http.Header
+		Body   string
+	}
+	if err := json.Unmarshal([]byte(said), &got); err != nil {
+		return fmt.Errorf("the pod printed %q: %w", said, err)
+	}
+	c.answer, c.body = &http.Response{StatusCode: got.Status, Header: got.Header}, got.Body
+	return nil
 }
 
 // died waits until the kubelet says that a container was killed.
@@ -289,10 +344,15 @@ func (l *load) send(c *caller, method string, args []string) {
 	l.sent++
 	n := l.sent
 	l.mu.Unlock()
-	r, err := c.request(method, numbered(args, n))
+	first, second, _ := cutThen(numbered(args, n))
+	r, err := c.request(method, first)
 	var answer *http.Response
+	var body string
 	if err == nil {
-		answer, _, err = do(r)
+		answer, body, err = do(r)
+	}
+	if err == nil && answer.StatusCode/100 == 2 && len(second) > 1 {
+		answer, err = c.follow(second, body)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -310,6 +370,28 @@ func (l *load) send(c *caller, method string, args []string) {
 	}
 }
 
+// cutThen returns the words before and after "then".
+func cutThen(args []string) (first, second []string, found bool) {
+	if i := slices.Index(args, "then"); i >= 0 {
+		return args[:i], args[i+1:], true
+	}
+	return args, nil, false
+}
+
+// follow sends a second request with the access token of the first answer.
+func (c *caller) follow(args []string, body string) (*http.Response, error) {
+	var grant struct{ Token string }
+	if err := json.Unmarshal([]byte(body), &grant); err != nil {
+		return nil, err
+	}
+	r, err := c.request(strings.ToUpper(args[0]), append(args[1:], "as", grant.Token))
+	if err != nil {
+		return nil, err
+	}
+	answer, _, err := do(r)
+	return answer, err
+}
+
 // end ends the load, if there is one, once what was sent is answered.
 func (l *load) end() {
 	if l == nil || l.ended {
@@ -321,12 +403,16 @@ func (l *load) end() {
 }
 
 func met(_ *testscript.TestScript, c *caller, args []string) error {
-	if c.load == nil || len(args) != 1 {
-		return errors.New("usage: met STATUS, after load")
+	least := 1
+	if len(args) == 2 {
+		least, _ = strconv.Atoi(args[1])
+	}
+	if c.load == nil || len(args) == 0 || len(args) > 2 || least < 1 {
+		return errors.New("usage: met STATUS [COUNT], after load")
 	}
 	c.load.mu.Lock()
 	defer c.load.mu.Unlock()
-	if c.load.outcomes[args[0]] == 0 {
+	if c.load.outcomes[args[0]] < least {
 		return fmt.Errorf("the answers are %v", c.load.outcomes)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) { e2e.Main(m) }
 func TestScripts(t *testing.T) {
 	base := os.Getenv("BASE_URL")
 	if base == "" {
-		url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), "EVENTS=on", "THROTTLE=off")
+		url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), "THROTTLE=off")
 		t.Cleanup(interrupt) // scripts are played at the same time, after this function
 		base = url
 	}
@@ -44,6 +45,14 @@ func TestScriptsByTheKnativeIngress(t *testing.T) {
 // one script at a time: they put functions to sleep, cut the broker and the database off,
 // and rotate the keys.
 func TestClusterScripts(t *testing.T) {
+	needsTestCluster(t)
+	testscript.RunT(oneByOne{t}, played(t, "cluster", os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER")))
+}
+
+// needsTestCluster skips a test where there is no cluster whose namespace is labelled for
+// tests.
+func needsTestCluster(t *testing.T) {
+	t.Helper()
 	if is, _ := condition("cluster"); !is {
 		t.Skip("left out, since BASE_URL and KUBECONFIG name no cluster that has the system, or there is no kubectl")
 	}
@@ -55,7 +64,52 @@ func TestClusterScripts(t *testing.T) {
 	if !strings.Contains(string(labels), `"ticketing.com/for-tests":"true"`) {
 		t.Skip("left out, since they break things, and the namespace is not labelled ticketing.com/for-tests=true, as the overlay e2e does")
 	}
-	testscript.RunT(oneByOne{t}, played(t, "cluster", os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER")))
+}
+
+// A real API server judges every overlay: schemas, the CRDs' own rules, Knative's webhooks,
+// Pod Security. Its user creates the namespaces and deletes the Job of the last deployment
+// first; so does this test.
+func TestOverlays_ServerDryRun(t *testing.T) {
+	needsTestCluster(t)
+	overlays, err := filepath.Glob("../../knative/overlays/*")
+	if err != nil || len(overlays) == 0 {
+		t.Fatalf("no overlays are found: %v", err)
+	}
+	for _, overlay := range overlays {
+		t.Run(filepath.Base(overlay), func(t *testing.T) {
+			manifests := run(t, "", "kustomize", overlay)
+			manifests = strings.ReplaceAll(manifests, "ko://", "dev.local/")
+			for _, m := range regexp.MustCompile(`(?m)^  namespace: (\S+)$`).FindAllStringSubmatch(manifests, -1) {
+				makeNamespace(t, m[1])
+			}
+			run(t, "", "--namespace", knative.Namespace, "delete", "job", "migrate", "--ignore-not-found")
+			run(t, manifests, "apply", "--dry-run=server", "-f", "-")
+		})
+	}
+}
+
+// makeNamespace creates a namespace that the cluster does not have, for the time of a test.
+func makeNamespace(t *testing.T, name string) {
+	t.Helper()
+	if exec.Command("kubectl", "get", "namespace", name).Run() == nil {
+		return
+	}
+	run(t, "", "create", "namespace", name)
+	t.Cleanup(func() { run(t, "", "delete", "namespace", name, "--wait=false") })
+}
+
+// run runs kubectl and returns its output, or fails the test.
+func run(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("kubectl", args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out)
 }
 
 // oneByOne is a test whose parts are not played at the same time.
@@ -79,7 +133,7 @@ func TestScriptsOnTheAllInOne(t *testing.T) {
 	if code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate"); code != 0 {
 		t.Fatal(stderr)
 	}
-	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=on", "THROTTLE=off",
+	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=insecure", "THROTTLE=off",
 		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS_FILE="+filepath.Join(keys, keyring.VerifyingFile))
 	testscript.Run(t, played(t, ".", p.URL, ""))

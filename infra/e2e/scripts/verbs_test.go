@@ -34,6 +34,7 @@ type caller struct {
 //	body TEXT                   the whole body; … stands for anything within a string
 //	header NAME VALUE           '' if there must be none
 //	keep NAME MEMBER            puts a member of the body, such as user.id, into $NAME
+//	keep NAME                   puts the output of the last kubectl there
 //	until VERB ARGUMENT…        tries again, for up to two minutes
 //	finally VERB ARGUMENT…      at the end, also after a failure; the last of them first
 //
@@ -49,8 +50,10 @@ type caller struct {
 //	renew FUNCTION…             gives each a new revision, and waits for it
 //	load COUNT METHOD PATH …    so many callers send this request again and again from
 //	                            now on, beside those of a load that has not ended; %n in
-//	                            it is the request's number
-//	met STATUS                  one of them has been answered this
+//	                            it is the request's number; after "then" comes a second
+//	                            METHOD PATH, sent with the token of the first answer
+//	met STATUS [COUNT]          at least COUNT (1) of them have been answered this
+//	elsewhere METHOD PATH …     sends a request from a pod, so from another address
 //	loaded STATUS…              ends that. Every answer was one of these, the first
 //	                            among them; "lost" is no answer. 429 and 503 said
 //	                            when to come back
@@ -70,7 +73,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 		"answer": answer, "body": body, "header": header, "keep": keep,
 		"pods": counting("pods", func(pod) bool { return false }), "serving": counting("serving", pod.isAway), "asleep": asleep,
 		"kubectl": kubectl, "sigkill": sigkill, "renew": renew, "rotate": rotate, "logged": logged,
-		"load": startLoad, "met": met, "loaded": loaded, "acknowledged": acknowledged,
+		"elsewhere": elsewhere, "load": startLoad, "met": met, "loaded": loaded, "acknowledged": acknowledged,
 		"event": event, "told": told, "heard": heard,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
@@ -202,8 +205,12 @@ func header(_ *testscript.TestScript, c *caller, args []string) error {
 }
 
 func keep(ts *testscript.TestScript, c *caller, args []string) error {
+	if len(args) == 1 {
+		ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+		return nil
+	}
 	if len(args) != 2 {
-		return errors.New("usage: keep NAME MEMBER")
+		return errors.New("usage: keep NAME [MEMBER]")
 	}
 	var value any
 	if err := json.Unmarshal([]byte(c.body), &value); err != nil {

@@ -76,12 +76,12 @@ func deploy(t *testing.T, dir string) deployed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return deployed{token.NewIssuer(private, "ticketing", "ticketing", life), public}
+	return deployed{token.NewIssuer(private, "ticketing", "ticketing", "web", life), public}
 }
 
 func (d deployed) issue(t *testing.T, now time.Time) string {
 	t.Helper()
-	raw, err := d.issuer.Issue(token.Claims{Subject: "u", Session: "s", ID: "t", Email: "ann@example.com", IssuedAt: now})
+	raw, err := d.issuer.Issue(token.Claims{Subject: "u", Session: "5e", ID: "t", Email: "ann@example.com", IssuedAt: now})
 	if err != nil {
 		t.Fatal(err)
 	}

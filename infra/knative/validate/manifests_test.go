@@ -3,6 +3,7 @@ package validate
 import (
 	"context"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -29,7 +30,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var overlays = []string{"local", "local-eventing", "production", "production-eventing", "small", "e2e", "local-e2e"}
+// overlays are the folders of ../overlays, so that a new one is checked as well.
+var overlays = func() (names []string) {
+	folders, err := os.ReadDir("../overlays")
+	if err != nil || len(folders) == 0 {
+		panic(fmt.Sprint("no overlays are found: ", err))
+	}
+	for _, f := range folders {
+		names = append(names, f.Name())
+	}
+	return names
+}()
 
 // built is an overlay as kubectl would send it to the cluster.
 func built(t *testing.T, overlay string) resmap.ResMap {

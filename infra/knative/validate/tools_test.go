@@ -47,6 +47,7 @@ func deployed(t *testing.T, unsaid func(*serving.Service)) map[string]serving.Se
 				c := &s.Spec.Template.Spec.Containers[0]
 				c.Env = append(c.Env, core.EnvVar{Name: "THROTTLE", Value: settings.Data["THROTTLE"]})
 			}
+			s.Spec.Traffic = nil // of their own accord both send requests to the latest revision
 			unsaid(&s)
 			all[s.Name] = s
 		}
@@ -153,6 +154,8 @@ func kn(t *testing.T, args []string) serving.Service {
 		case "--timeout":
 			n := number(t, value)
 			spec.TimeoutSeconds = &n
+		case "--pull-policy":
+			c.ImagePullPolicy = core.PullPolicy(value)
 		case "--port":
 			c.Ports = []core.ContainerPort{{ContainerPort: int32(number(t, value))}}
 		case "--request":

@@ -1,0 +1,90 @@
+package policy
+
+import (
+	_ "embed"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// builtIn is written by infra/blocklist. The file beside it, blocklist.txt, names its
+// sources and their licences.
+//
+//go:embed blocklist.bin
+var builtIn blocklist
+
+// A blocklist is a sorted list of folded passwords, in which each is written as what it
+// shares with the one before: a byte below 0x20 that is the length of that prefix, and
+// the rest, which has no such byte. Where nothing is shared a block begins, after
+// blockSize passwords at the latest. So the list is searched as it is, without an index:
+// by bisection for the block, which begins with a zero byte, and then from its beginning.
+type blocklist string
+
+const (
+	blockSize = 64
+	maxPrefix = 0x1f
+)
+
+// Pack returns a blocklist of passwords. It ignores what no password can be, or what the
+// form has no place for: text that is empty, not UTF-8, or has control characters.
+func Pack(passwords []string) []byte {
+	folded := make([]string, 0, len(passwords))
+	for _, s := range passwords {
+		if s != "" && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r <= maxPrefix }) {
+			folded = append(folded, fold(s))
+		}
+	}
+	slices.Sort(folded)
+	folded = slices.Compact(folded)
+	var packed []byte
+	inBlock, before := 0, ""
+	for _, s := range folded {
+		shared := 0
+		for inBlock < blockSize && shared < min(len(before), len(s), maxPrefix) && s[shared] == before[shared] {
+			shared++
+		}
+		if shared == 0 {
+			inBlock = 0
+		}
+		inBlock++
+		packed = append(append(packed, byte(shared)), s[shared:]...)
+		before = s
+	}
+	return packed
+}
+
+// has reports whether a folded password is listed.
+func (l blocklist) has(text string) bool {
+	begin, end := 0, len(l) // the block begins in between, if there is one
+	for end-begin > 1 {
+		middle := begin + (end-begin)/2
+		i := strings.IndexByte(string(l[middle:end]), 0)
+		if i >= 0 && l.rest(middle+i) <= text {
+			begin = middle + i
+		} else {
+			end = middle
+		}
+	}
+	var word []byte
+	for at := begin; at < len(l); {
+		rest := l.rest(at)
+		word = append(word[:l[at]], rest...)
+		if string(word) >= text {
+			return string(word) == text
+		}
+		at += 1 + len(rest)
+		if at < len(l) && l[at] == 0 {
+			break
+		}
+	}
+	return false
+}
+
+// rest returns what follows a prefix length.
+func (l blocklist) rest(at int) string {
+	end := at + 1
+	for end < len(l) && l[end] > maxPrefix {
+		end++
+	}
+	return string(l[at+1 : end])
+}
