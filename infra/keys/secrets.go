@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
@@ -35,7 +36,7 @@ func secrets(dir, mongodb string) (string, error) {
 		return "", err
 	}
 	manifests, err := knative.Secrets(catalog.Functions(), knative.Material{
-		Signing: signing, Verifying: verifying, MongoDB: mongodb,
+		Signing: signing, Verifying: verifying, MongoDB: strings.TrimSpace(mongodb),
 		Password: func(user string) string {
 			key, err := hkdf.Key(sha256.New, root, nil, "password of the database user "+user, 24)
 			if err != nil {

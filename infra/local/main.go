@@ -29,6 +29,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -90,7 +91,7 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 	defer listener.Close()
 	added := []map[string]string{files, events(listener.Addr())}
 	// before the database is built and started: are the settings right?
-	check := app.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(os.Getenv("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
+	check := app.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
 	user.Wire(check, nil)
 	serve.Handler(check, catalog.Together(check)...)
 	if err := check.Err(); err != nil {
@@ -173,11 +174,14 @@ func environment(added ...map[string]string) app.Lookup {
 	}
 }
 
+// setting returns a setting of the process, as package app reads it.
+func setting(name string) string { return strings.TrimSpace(os.Getenv(name)) }
+
 // keys returns the settings of a folder of keys, made on first start, or nothing
 // where the environment has keys.
 func keys(dir string) (map[string]string, error) {
 	for _, name := range []string{"SIGNING_KEYS", "SIGNING_KEYS_FILE", "VERIFYING_KEYS", "VERIFYING_KEYS_FILE"} {
-		if os.Getenv(name) != "" {
+		if setting(name) != "" {
 			return nil, nil
 		}
 	}
@@ -188,7 +192,7 @@ func keys(dir string) (map[string]string, error) {
 // events returns the setting EVENTS where the environment has none: on a loopback
 // address, which other machines do not reach, any client may send events.
 func events(addr net.Addr) map[string]string {
-	if tcp, is := addr.(*net.TCPAddr); os.Getenv("EVENTS") == "" && is && tcp.IP.IsLoopback() {
+	if tcp, is := addr.(*net.TCPAddr); setting("EVENTS") == "" && is && tcp.IP.IsLoopback() {
 		return map[string]string{"EVENTS": "insecure"}
 	}
 	return nil
@@ -198,7 +202,7 @@ func events(addr net.Addr) map[string]string {
 // another, and returns the setting of its address. The context it returns ends
 // when the server does.
 func database(ctx context.Context, dir string) (while context.Context, uri map[string]string, stop func(), err error) {
-	if os.Getenv("MONGODB_URI") != "" {
+	if setting("MONGODB_URI") != "" {
 		return ctx, nil, func() {}, nil
 	}
 	server, err := embedded.Start(ctx, embedded.Options{

@@ -13,6 +13,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,9 +24,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
-// A Lookup finds a setting, as os.LookupEnv does. An empty value counts as none.
+// A Lookup finds a setting, as os.LookupEnv does. White space around a value is no part
+// of it, and a value of nothing else counts as none: a Secret made by echo ends with a
+// line feed.
 type Lookup func(name string) (value string, set bool)
 
 // A Wiring is the environment at the start of a process, and the parts made of it.
@@ -103,21 +108,35 @@ func (w *Wiring) Fault(name, what string) {
 	}
 }
 
-// Text returns a setting, or otherwise where it is not set.
-func (w *Wiring) Text(name, otherwise string) string {
-	if s, _ := w.lookup(name); s != "" {
-		return s
+// Text returns a setting of one line, or otherwise where it is not set.
+func (w *Wiring) Text(name, otherwise string) string { return w.text(name, otherwise, "") }
+
+// Lines returns a setting that may have several lines, such as PEM or JSON, or "".
+func (w *Wiring) Lines(name string) string { return w.text(name, "", "\t\r\n") }
+
+// text returns a setting without the white space around it. A control character or an
+// invisible one is a fault, unless it is allowed.
+func (w *Wiring) text(name, otherwise, allowed string) string {
+	s := w.value(name)
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) && !strings.ContainsRune(allowed, c) }) {
+		w.Fault(name, "must not contain control or invisible characters")
+		return otherwise
 	}
-	return otherwise
+	return cmp.Or(s, otherwise)
+}
+
+// value returns a setting as it is, without the white space around it.
+func (w *Wiring) value(name string) string {
+	s, _ := w.lookup(name)
+	return strings.TrimSpace(s)
 }
 
 // Required returns a setting that must be set.
 func (w *Wiring) Required(name string) string {
-	s := w.Text(name, "")
-	if s == "" {
+	if w.value(name) == "" {
 		w.Fault(name, "is not set")
 	}
-	return s
+	return w.Text(name, "")
 }
 
 // Number returns a whole number in bounds.
@@ -165,9 +184,9 @@ func (w *Wiring) Switch(name string, otherwise bool) bool {
 // Document returns a required document, from the setting itself or from the file
 // that its …_FILE twin names, and which of the two it was; nil where there is none.
 func (w *Wiring) Document(setting string) (name string, document []byte) {
-	text, path := w.Text(setting, ""), w.Text(setting+"_FILE", "")
+	text, path := w.Lines(setting), w.Text(setting+"_FILE", "")
 	switch {
-	case text != "" && path != "":
+	case w.value(setting) != "" && w.value(setting+"_FILE") != "":
 		w.Fault(setting, "and "+setting+"_FILE are both set")
 	case text != "":
 		return setting, []byte(text)
@@ -177,7 +196,7 @@ func (w *Wiring) Document(setting string) (name string, document []byte) {
 			return setting + "_FILE", document
 		}
 		w.Fault(setting+"_FILE", "names a file that cannot be read")
-	default:
+	case w.value(setting)+w.value(setting+"_FILE") == "":
 		w.Fault(setting, "(or "+setting+"_FILE) is not set")
 	}
 	return "", nil

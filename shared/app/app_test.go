@@ -89,3 +89,66 @@ func TestAPartIsMadeOnce(t *testing.T) {
 		t.Errorf("made %d times", made)
 	}
 }
+
+// A Secret made by echo ends with a line feed.
+func TestSettings_WhiteSpaceAroundAValueIsDropped(t *testing.T) {
+	for _, around := range []string{"\n", "\r\n", " ", "\t", "\n\n", "\u00a0", "\u2028", " \r\n\t "} {
+		file := filepath.Join(t.TempDir(), "keys")
+		if err := os.WriteFile(file, []byte("document"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w := wiring(map[string]string{
+			"LOG_LEVEL": around + "debug" + around, "TEXT": around + "a b" + around, "PORT": around + "8080" + around, "LIFE": "15m" + around,
+			"SWITCH": around + "on", "PEM": around + "a\r\n\tb" + around, "KEYS": "{\n}" + around, "KEYS_FILE": around, "OTHER_FILE": around + file + around,
+		})
+		keys, document := w.Document("KEYS")
+		_, other := w.Document("OTHER")
+		if w.Text("TEXT", "") != "a b" || w.Required("TEXT") != "a b" || w.Number("PORT", 1, 0, 65535) != 8080 || w.Duration("LIFE", 0, 0, time.Hour) != 15*time.Minute ||
+			!w.Switch("SWITCH", false) || w.Lines("PEM") != "a\r\n\tb" || keys != "KEYS" || string(document) != "{\n}" || string(other) != "document" {
+			t.Errorf("%q is part of a value", around)
+		}
+		if err := w.Err(); err != nil {
+			t.Errorf("%q: %v", around, err)
+		}
+	}
+}
+
+func TestSettings_WhiteSpaceAloneIsNotSet(t *testing.T) {
+	for _, blank := range []string{" ", "\n", "\r\n", "\t", "\u00a0", " \n "} {
+		w := wiring(map[string]string{"LOG_LEVEL": blank, "TEXT": blank, "PORT": blank, "LIFE": blank, "SWITCH": blank, "REQUIRED": blank, "KEYS": blank, "KEYS_FILE": blank})
+		if w.Text("TEXT", "x") != "x" || w.Number("PORT", 7, 0, 9) != 7 || w.Duration("LIFE", time.Minute, 0, time.Hour) != time.Minute || !w.Switch("SWITCH", true) || w.Lines("TEXT") != "" {
+			t.Errorf("%q is set", blank)
+		}
+		w.Required("REQUIRED")
+		w.Document("KEYS")
+		if err := w.Err(); err == nil || err.Error() != "REQUIRED is not set\nKEYS (or KEYS_FILE) is not set" {
+			t.Errorf("%q: %v", blank, err)
+		}
+	}
+}
+
+func TestSettings_ControlCharactersAreRefused(t *testing.T) {
+	for _, bad := range []string{"\n", "\r", "\t", "\x00", "\x1b", "\x7f", "\u0085", "\u00a0", "\u200b", "\u202e", "\ufeff", "\u2028", "\xff"} {
+		value := "secret" + bad + "secret"
+		w := wiring(map[string]string{"LOG_LEVEL": value, "TEXT": value, "PORT": value, "LIFE": value, "SWITCH": value, "KEYS_FILE": value, "A": value, "A_FILE": value})
+		w.Text("TEXT", "")
+		w.Required("TEXT")
+		w.Number("PORT", 1, 0, 9)
+		w.Duration("LIFE", 0, 0, 0)
+		w.Switch("SWITCH", false)
+		w.Document("KEYS")
+		want := []string{"LOG_LEVEL", "TEXT", "PORT", "LIFE", "SWITCH", "KEYS_FILE"}
+		if !strings.Contains("\n\r\t", bad) { // of a document these are part
+			w.Lines("A")
+			want = append(want, "A")
+		}
+		all := strings.Join(want, " must not contain control or invisible characters\n") + " must not contain control or invisible characters"
+		if err := w.Err(); err == nil || err.Error() != all {
+			t.Errorf("%q:\n%v", bad, err)
+		}
+	}
+	w := wiring(map[string]string{"MARKED": "\ufeffsecret"})
+	if w.Text("MARKED", ""); w.Err() == nil {
+		t.Error("a byte order mark is part of a value")
+	}
+}

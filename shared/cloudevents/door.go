@@ -111,10 +111,8 @@ func read(w http.ResponseWriter, r *http.Request) (envelope, error) {
 
 // mode returns the decoder for an event with these headers (HTTP Protocol Binding §3).
 func mode(h http.Header) (func(http.Header, []byte) (envelope, error), error) {
-	for _, coding := range h.Values("Content-Encoding") {
-		if coding != "" && !strings.EqualFold(coding, "identity") {
-			return nil, fault.New(fault.UnsupportedMedia, "The event must not be compressed.")
-		}
+	if err := endpoint.CheckEncoding(h.Values("Content-Encoding")); err != nil {
+		return nil, err
 	}
 	if len(h.Values("Content-Type")) > 1 {
 		return nil, malformed()

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -122,17 +123,20 @@ func clientOptions(uri string) *options.ClientOptions {
 func checkURI(uri string) error {
 	cs, err := parse(uri)
 	switch {
-	case err != nil:
+	case err != nil || strings.ContainsFunc(uri, isInvisible):
 		return errors.New("is not a connection string (mongodb://host[:port]/database)")
 	case weakens(cs):
 		return errors.New("asks for something else than is needed: what was acknowledged must not be lost, and a sign-out must be seen (w=majority, journal, readConcernLevel=majority, readPreference=primary)")
-	case strings.ContainsAny(cs.Database, `/\. "$*<>:|?`):
+	case strings.ContainsAny(cs.Database, `/\. "$*<>:|?`) || strings.ContainsFunc(cs.Database, isInvisible):
 		return errors.New("names a database that MongoDB does not allow")
 	case !isSRV(uri) && clientOptions(uri).Validate() != nil: // of the other kind this would ask the DNS
 		return errors.New("has an option or a host that the driver does not accept")
 	}
 	return nil
 }
+
+// isInvisible reports whether no address and no name of a database has a character.
+func isInvisible(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }
 
 // weakens tells whether a connection string takes back what clientOptions ask for.
 func weakens(cs *connstring.ConnString) bool {

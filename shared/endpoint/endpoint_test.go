@@ -131,6 +131,45 @@ func TestABodyIsReadNoFurtherThanItsLimit(t *testing.T) {
 	}
 }
 
+func TestInvoke_ContentEncoding(t *testing.T) {
+	f, _ := bind(spec, func(_ context.Context, in input) (input, error) { return in, nil })
+	for _, c := range []struct {
+		headers []string
+		status  int
+	}{
+		{nil, 200},
+		{[]string{""}, 200},
+		{[]string{"", ""}, 200},
+		{[]string{"identity"}, 200},
+		{[]string{"Identity"}, 200},
+		{[]string{" identity , IDENTITY,,\t"}, 200},
+		{[]string{"identity", "identity"}, 200},
+		{[]string{"gzip"}, 415},
+		{[]string{"GZIP"}, 415},
+		{[]string{"x-gzip"}, 415},
+		{[]string{"br"}, 415},
+		{[]string{"deflate"}, 415},
+		{[]string{"identity, gzip"}, 415},
+		{[]string{"gzip, identity"}, 415},
+		{[]string{"identity", "gzip"}, 415},
+		{[]string{"", "gzip"}, 415},
+		{[]string{",gzip"}, 415},
+		{[]string{"identity;q=1"}, 415},
+		{[]string{"identity gzip"}, 415},
+		{[]string{"*"}, 415},
+	} {
+		r := request(`{"name":"ann","count":3}`)
+		r.ContentEncoding = c.headers
+		got := f.Invoke(t.Context(), r)
+		if got.Status != c.status {
+			t.Errorf("%q: %d %s", c.headers, got.Status, got.Body)
+		}
+		if refused := c.status == http.StatusUnsupportedMediaType; refused != (got.Header.Get("Accept-Encoding") == "identity") || refused && string(got.Body) != `{"errors":[{"message":"The body must have no Content-Encoding."}]}` {
+			t.Errorf("%q: %v %s", c.headers, got.Header, got.Body)
+		}
+	}
+}
+
 func TestMembersAreOfTheirTypes(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"name":"ann","count":"3"}`:  "count must be a whole number.",

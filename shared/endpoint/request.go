@@ -27,14 +27,15 @@ const (
 
 // A Request is what a door makes of its wire: everything an endpoint may see.
 type Request struct {
-	Method        string
-	ContentType   []string // the Content-Type headers; more than one is refused
-	Length        int64    // of the body, in bytes; negative where unknown
-	Body          io.Reader
-	Authorization []string // the Authorization headers; more than one is refused
-	RetryKey      []string // the Idempotency-Key headers
-	Key           string   // what a retry of the same request has in common with it, where the door knows
-	Caller        Caller   // nobody, of an event
+	Method          string
+	ContentType     []string // the Content-Type headers; more than one is refused
+	ContentEncoding []string // the Content-Encoding headers
+	Length          int64    // of the body, in bytes; negative where unknown
+	Body            io.Reader
+	Authorization   []string // the Authorization headers; more than one is refused
+	RetryKey        []string // the Idempotency-Key headers
+	Key             string   // what a retry of the same request has in common with it, where the door knows
+	Caller          Caller   // nobody, of an event
 }
 
 // A Caller is where a request came from, as far as its wire tells. An input embeds it
@@ -151,6 +152,9 @@ func decode(r *Request, in any) error {
 	if !isJSON(r.ContentType) {
 		return fault.New(fault.UnsupportedMedia, "The body must be application/json.")
 	}
+	if err := CheckEncoding(r.ContentEncoding); err != nil {
+		return err
+	}
 	tooLarge := fault.New(fault.TooLarge, "The body is larger than 16 KiB.")
 	if r.Length > MaxBody {
 		return tooLarge
@@ -163,6 +167,19 @@ func decode(r *Request, in any) error {
 		return tooLarge
 	}
 	return Decode(body, in)
+}
+
+// CheckEncoding returns a fault unless the Content-Encoding headers of a request name no
+// coding but identity. An empty header or list element names none.
+func CheckEncoding(headers []string) error {
+	for _, header := range headers {
+		for coding := range strings.SplitSeq(header, ",") {
+			if coding = strings.Trim(coding, " \t"); coding != "" && !strings.EqualFold(coding, "identity") {
+				return fault.Encoded()
+			}
+		}
+	}
+	return nil
 }
 
 // Decode reads one JSON object into the struct that in points to and validates

@@ -72,6 +72,8 @@ func HostileBodies(good string) []Case {
 		Case{Name: "no body is no JSON", Status: http.StatusUnsupportedMediaType, JSON: Errors("The body must be application/json.")},
 		Case{Name: "an event in binary mode is refused", Call: Call{Body: good, Header: http.Header{"Ce-Specversion": {"1.0"}}},
 			Status: http.StatusUnsupportedMediaType, JSON: Errors("This address takes no events.")},
+		Case{Name: "an encoded body is refused", Call: Call{Body: good, Header: http.Header{"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}}},
+			Status: http.StatusUnsupportedMediaType, JSON: Errors("The body must have no Content-Encoding."), Want: http.Header{"Accept-Encoding": {"identity"}}},
 		Case{Name: "two content types are refused", Call: Call{Body: good, Header: http.Header{"Content-Type": {"application/json", "application/json"}}},
 			Status: http.StatusUnsupportedMediaType, JSON: Errors("The body must be application/json.")},
 		Case{Name: "a body of 16 KiB and a byte is refused", Call: Call{Body: good + strings.Repeat(" ", 16<<10+1-len(good))},

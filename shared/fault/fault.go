@@ -126,6 +126,14 @@ func Method(allow string) *Error {
 	return e
 }
 
+// Encoded is the answer to a body with a content coding, such as gzip (RFC 9110
+// §15.5.16).
+func Encoded() *Error {
+	e := New(UnsupportedMedia, "The body must have no Content-Encoding.")
+	e.headers = []Header{{"Accept-Encoding", "identity"}}
+	return e
+}
+
 // Retry returns a fault of kind TooMany or Unavailable that asks the caller to
 // come back after a while; it is told whole seconds, at least one (RFC 9110
 // §10.2.3).

@@ -49,7 +49,7 @@ func URI(t testing.TB) string {
 // ends with the process, and deletes its data itself, because a test process
 // has no last moment of its own.
 var shared = sync.OnceValues(func() (string, error) {
-	if uri := os.Getenv("MONGODB_URI"); uri != "" {
+	if uri := strings.TrimSpace(os.Getenv("MONGODB_URI")); uri != "" {
 		return uri, nil
 	}
 	server, err := start(embedded.Options{})

@@ -90,9 +90,7 @@ type connection struct {
 
 type connectionOf struct{} // the key of a request's connection
 
-// serve makes a server tell of its connections. What a caller still sends when it is
-// refused is taken in, for as long as farewell: closed with something unread, a connection
-// is reset, and the answer may be lost with it.
+// serve makes a server tell of its connections.
 func (cs *connections) serve(server *http.Server) error {
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, connectionOf{}, c)
@@ -116,13 +114,10 @@ func (cs *connections) serve(server *http.Server) error {
 			return
 		}
 		c.head.ended = true // what comes is no header, though the end of them may have come before they were counted
-		body := &incoming{r.Body, r, c}
-		r.Body = body
-		handler.ServeHTTP(w, r)
-		if r.Close { // else net/http does the same by itself
-			http.NewResponseController(w).Flush()
-			io.CopyN(io.Discard, body, 256<<10)
-		}
+
+		request := r.WithContext(r.Context()) // net/http looks at the body of its own
+		request.Body = &incoming{r.Body, r, c}
+		handler.ServeHTTP(w, request)
 	})
 	return server.Serve(cs)
 }
@@ -352,6 +347,12 @@ func (c *connection) writesEnd(wasInLine bool) {
 func (c *connection) SetWriteDeadline(t time.Time) error {
 	c.writeBy = t
 	return c.Conn.SetWriteDeadline(t)
+}
+
+// Close implements net.Conn, for whoever has hijacked it.
+func (c *connection) Close() error {
+	c.ends()
+	return c.Conn.Close()
 }
 
 // CloseWrite is how net/http lets a caller read an answer before the connection goes.

@@ -207,8 +207,8 @@ func TestWhoDoesNotReadIsCutOff(t *testing.T) {
 		if time.Sleep(inputTime - 20*time.Millisecond); is(g.left) {
 			t.Error("is cut off early")
 		}
-		if time.Sleep(farewell + time.Second); !is(g.left) {
-			t.Errorf("is there after %v", inputTime+farewell)
+		if time.Sleep(lingerTimeout + time.Second); !is(g.left) {
+			t.Errorf("is there after %v", inputTime+lingerTimeout)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {

@@ -2,14 +2,10 @@ package serve
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
+	"slices"
 	"strings"
-	"time"
-
-	"github.com/rs/cors"
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
@@ -41,7 +37,7 @@ func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
 		d.events = events(w, takers)
 		checkSenders(w, len(endpoints) > 1)
 	}
-	return crossOrigin(w, d)
+	return drain(crossOrigin(w, d.methods(), d))
 }
 
 // Events returns whether the process takes events: EVENTS.
@@ -66,34 +62,6 @@ func checkSenders(w *app.Wiring, several bool) {
 	}
 }
 
-// crossOrigin lets the scripts of some web origins call: CORS_ALLOWED_ORIGINS,
-// separated by commas. Each is named in full: a pattern would let in whoever gets
-// hold of one name under it.
-func crossOrigin(w *app.Wiring, next http.Handler) http.Handler {
-	var origins []string
-	for s := range strings.SplitSeq(w.Text("CORS_ALLOWED_ORIGINS", ""), ",") {
-		origin := strings.TrimSpace(s)
-		if origin == "" {
-			continue
-		}
-		u, err := url.Parse(origin)
-		if err != nil || u.Scheme == "" || u.Host == "" || origin != u.Scheme+"://"+u.Host || strings.Contains(origin, "*") {
-			w.Fault("CORS_ALLOWED_ORIGINS", "must list origins such as https://tickets.example, separated by commas")
-		}
-		origins = append(origins, origin)
-	}
-	if len(origins) == 0 {
-		return next
-	}
-	return cors.New(cors.Options{
-		AllowedOrigins: origins,
-		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
-		AllowedHeaders: []string{"Authorization", "Content-Type", "Idempotency-Key", "Traceparent"},
-		ExposedHeaders: []string{"RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"},
-		MaxAge:         600,
-	}).Handler(next)
-}
-
 // eventPath is where the functions take events, each at the root of its own
 // service, which the public routes do not reach.
 const eventPath = "/"
@@ -108,9 +76,6 @@ type door struct {
 // ServeHTTP implements http.Handler.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
-	body := &watched{ReadCloser: r.Body, done: r.ContentLength == 0}
-	r.Body = body
-	w = &polite{w, body, len(r.TransferEncoding) > 0}
 	if d.events != nil && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath {
 		d.events.ServeHTTP(w, r.WithContext(ctx))
 		return
@@ -118,48 +83,16 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.answer(ctx, r).Write(w)
 }
 
-// A polite writer tells a caller whose body was not read to its end that the
-// connection closes. Else the server would wait for the rest, to find the next
-// request after it.
-//
-// After chunks it closes as well. Where a request has a length beside them net/http
-// takes the chunks and hides the length; a proxy that took the length would see
-// another request behind it than the server does (RFC 9112 §6.1: "MUST close").
-type polite struct {
-	http.ResponseWriter
-	body    *watched
-	chunked bool
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (p *polite) WriteHeader(status int) {
-	if p.chunked {
-		p.Header().Set("Connection", "close")
+// methods returns the methods of all routes. GET is one of them: each function answers
+// probes.
+func (d *door) methods() []string {
+	all := []string{http.MethodGet, http.MethodHead}
+	for _, f := range d.routes {
+		if !slices.Contains(all, f.Method) {
+			all = append(all, f.Method)
+		}
 	}
-	if !p.body.done {
-		p.Header().Set("Connection", "close")
-		// a caller in the middle of sending must be able to see the answer before
-		// the reset; where the wire has no deadline nobody waits
-		http.NewResponseController(p.ResponseWriter).SetReadDeadline(time.Now().Add(farewell))
-	}
-	p.ResponseWriter.WriteHeader(status)
-}
-
-// farewell is how long a connection whose request was refused unread still takes in
-// what its caller sends.
-const farewell = 500 * time.Millisecond
-
-// A watched body knows whether it was read to its end.
-type watched struct {
-	io.ReadCloser
-	done bool
-}
-
-// Read implements io.Reader.
-func (b *watched) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.done = b.done || err == io.EOF
-	return n, err
+	return all
 }
 
 // answer picks the function by the path as it was sent: an escaped letter, a
@@ -179,13 +112,14 @@ func (d *door) answer(ctx context.Context, r *http.Request) endpoint.Response {
 		return d.refuse(ctx, r, f.Spec, fault.Method(allow(f.Method)))
 	}
 	return f.Invoke(ctx, &endpoint.Request{
-		Method:        r.Method,
-		ContentType:   r.Header.Values("Content-Type"),
-		Length:        r.ContentLength,
-		Body:          r.Body,
-		Authorization: r.Header.Values("Authorization"),
-		RetryKey:      r.Header.Values("Idempotency-Key"),
-		Caller:        endpoint.Caller{Peer: r.RemoteAddr, Forwarded: r.Header.Values("X-Forwarded-For")},
+		Method:          r.Method,
+		ContentType:     r.Header.Values("Content-Type"),
+		ContentEncoding: r.Header.Values("Content-Encoding"),
+		Length:          r.ContentLength,
+		Body:            r.Body,
+		Authorization:   r.Header.Values("Authorization"),
+		RetryKey:        r.Header.Values("Idempotency-Key"),
+		Caller:          endpoint.Caller{Peer: r.RemoteAddr, Forwarded: r.Header.Values("X-Forwarded-For")},
 	})
 }
 

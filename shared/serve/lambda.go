@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -9,11 +10,13 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
@@ -22,52 +25,89 @@ import (
 // lambdaSetting is set where the process was started by AWS Lambda.
 const lambdaSetting = "AWS_LAMBDA_RUNTIME_API"
 
-// Lambda returns the Lambda door: API Gateway HTTP APIs (payload format 2.0) and
-// Function URLs (buffered) over the HTTP door, so that both answer alike.
-func Lambda(handler http.Handler) func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
-	return func(ctx context.Context, e events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
-		w := &answer{header: http.Header{}, status: http.StatusOK}
-		r, err := lambdaRequest(ctx, e)
-		if err == nil {
-			handler.ServeHTTP(w, r)
-		} else { // no gateway sends this; somebody who may invoke the function did
-			endpoint.Refuse(fault.New(fault.Invalid, "The request is malformed.")).Write(w)
-		}
-		if e.RequestContext.HTTP.Method == http.MethodHead {
-			w.body.Reset()
-		}
-		return w.proxied(), nil
+// A lambdaHandler serves API Gateway HTTP APIs (payload format 2.0) and Function URLs
+// (buffered) by an HTTP handler, so that both answer alike.
+type lambdaHandler struct{ http.Handler }
+
+// Lambda returns the Lambda handler over an HTTP handler.
+func Lambda(handler http.Handler) lambda.Handler { return lambdaHandler{handler} }
+
+// Invoke implements lambda.Handler. It returns no error: what is no request, which anybody
+// may send who may invoke the function, is answered with 400.
+//
+// It reads the event itself. Package lambda would decode it with encoding/json, which
+// repairs invalid text before anybody sees it.
+func (h lambdaHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	w := &answer{header: http.Header{}, status: http.StatusOK}
+	var e lambdaEvent
+	// invalid text in a path or header is another path or header, as it is over HTTP
+	err := json.Unmarshal(payload, &e, jsontext.AllowInvalidUTF8(true))
+	var r *http.Request
+	if err == nil {
+		r, err = e.request(ctx)
 	}
+	if err == nil {
+		h.ServeHTTP(w, r)
+	} else {
+		endpoint.Refuse(fault.New(fault.Invalid, "The request is malformed.")).Write(w)
+	}
+	if e.RequestContext.HTTP.Method == http.MethodHead {
+		w.body.Reset()
+	}
+	return json.Marshal(w.proxied())
 }
 
-// serveLambda runs the Lambda door for the life of the process. Lambda sends
-// SIGTERM only between invocations, so there is nothing to finish.
+// serveLambda runs the Lambda handler for the life of the process. Lambda sends SIGTERM
+// only between invocations, so there is nothing to finish.
 func serveLambda(ctx context.Context, handler http.Handler) {
 	context.AfterFunc(ctx, func() { os.Exit(exitFine) })
 	lambda.Start(Lambda(handler))
 }
 
-func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http.Request, error) {
-	path, err := url.PathUnescape(e.RawPath)
-	if err != nil || !strings.HasPrefix(path, "/") || !printable(e.RawPath+e.RawQueryString) {
+// A lambdaEvent is what counts of a request in payload format 2.0.
+type lambdaEvent struct {
+	RawPath         string            `json:"rawPath"`
+	RawQueryString  string            `json:"rawQueryString"`
+	Cookies         []string          `json:"cookies"`
+	Headers         map[string]string `json:"headers"`
+	Body            jsontext.Value    `json:"body"`
+	IsBase64Encoded bool              `json:"isBase64Encoded"`
+	RequestContext  struct {
+		DomainName string `json:"domainName"`
+		Stage      string `json:"stage"`
+		HTTP       struct {
+			Method   string `json:"method"`
+			SourceIP string `json:"sourceIp"`
+		} `json:"http"`
+	} `json:"requestContext"`
+}
+
+// errMalformed: not a request as a gateway passes it on.
+var errMalformed = errors.New("malformed request")
+
+// request returns the request of an event.
+func (e *lambdaEvent) request(ctx context.Context) (*http.Request, error) {
+	target, method := e.path(), e.RequestContext.HTTP.Method
+	if method == "" || !strings.HasPrefix(target, "/") && target != "*" || strings.ContainsFunc(e.RawQueryString, noURI) {
 		return nil, errMalformed
 	}
-	body := []byte(e.Body)
-	if e.IsBase64Encoded {
-		if body, err = base64.StdEncoding.DecodeString(e.Body); err != nil {
-			return nil, err
-		}
+	body, err := e.body()
+	if err != nil {
+		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, e.RequestContext.HTTP.Method, "/", bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, "/", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	// not parsed: in a URL, //x would begin a host and ? a query
-	r.URL = &url.URL{Path: path, RawPath: e.RawPath, RawQuery: e.RawQueryString}
+	r.URL = &url.URL{Path: target, RawQuery: e.RawQueryString}
+	if path, err := url.PathUnescape(target); err == nil {
+		r.URL.Path, r.URL.RawPath = path, target
+	}
 	r.Host = e.RequestContext.DomainName
 	r.RemoteAddr = net.JoinHostPort(e.RequestContext.HTTP.SourceIP, "0")
-	for name, value := range e.Headers { // of several with one name the gateway makes one, with commas
-		r.Header.Set(name, value)
+	for name, value := range e.Headers {
+		addHeader(r.Header, name, value)
 	}
 	// who called the gateway is told above, by AWS itself; what the header adds to
 	// that, the caller wrote
@@ -78,14 +118,61 @@ func lambdaRequest(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http
 	return r, nil
 }
 
-// errMalformed: not a request as a gateway passes it on.
-var errMalformed = errors.New("malformed request")
-
-// printable tells what a request line may hold: a URI has nothing but printable
-// ASCII (RFC 3986 §2).
-func printable(s string) bool {
-	return !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
+// path returns the path of a request. A named stage of an HTTP API is its first segment,
+// on a custom domain as well; the stage $default, which is that of a Function URL, is no
+// part of it.
+func (e *lambdaEvent) path() string {
+	if stage := e.RequestContext.Stage; stage != "" && stage != "$default" {
+		rest, ok := strings.CutPrefix(e.RawPath, "/"+stage)
+		if ok && (rest == "" || rest[0] == '/') {
+			return cmp.Or(rest, "/")
+		}
+	}
+	return e.RawPath
 }
+
+// body returns the body of a request, byte for byte. Text that is no Unicode, such as half
+// a surrogate pair, becomes bytes that are no UTF-8: whoever reads them refuses them, as
+// those of an HTTP request.
+func (e *lambdaEvent) body() ([]byte, error) {
+	switch e.Body.Kind() {
+	case 0, 'n': // absent or null
+		return nil, nil
+	case '"':
+	default:
+		return nil, errMalformed
+	}
+	body, err := jsontext.AppendUnquote(nil, e.Body)
+	if err != nil { // of a string that was read, it says that it is no Unicode
+		body = bytes.ReplaceAll(body, []byte("\ufffd"), []byte{0xff})
+	}
+	if e.IsBase64Encoded {
+		return base64.StdEncoding.AppendDecode(nil, body)
+	}
+	return body, nil
+}
+
+// addHeader adds a header to those of a request. Of several with one name a gateway makes
+// one, with commas. That must not hide a second Authorization, which is refused: where no
+// parameter of the same credentials follows a comma, another header does (RFC 9110 §11.4).
+func addHeader(h http.Header, name, value string) {
+	if http.CanonicalHeaderKey(name) == "Authorization" {
+		for i := 0; i < len(value); i++ {
+			if value[i] == ',' && !authParam.MatchString(value[i+1:]) {
+				h.Add(name, value[:i])
+				value, i = value[i+1:], -1
+			}
+		}
+	}
+	h.Add(name, value)
+}
+
+// authParam is the beginning of a parameter, such as realm="x".
+var authParam = regexp.MustCompile(`^[ \t]*[^ \t=,]+[ \t]*=`)
+
+// noURI reports whether a character separates the parts of a request line, or ends it, so
+// that no URI over HTTP has it.
+func noURI(c rune) bool { return c <= ' ' || c == 0x7f }
 
 // An answer is a response that is kept until it is whole.
 type answer struct {
@@ -103,9 +190,18 @@ func (a *answer) WriteHeader(status int) { a.status = status }
 // Write implements http.ResponseWriter.
 func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
 
+// A lambdaResponse is a response in payload format 2.0.
+type lambdaResponse struct {
+	StatusCode      int               `json:"statusCode"`
+	Headers         map[string]string `json:"headers"`
+	Cookies         []string          `json:"cookies,omitempty"`
+	Body            string            `json:"body"`
+	IsBase64Encoded bool              `json:"isBase64Encoded"`
+}
+
 // proxied returns the answer as the gateway takes it.
-func (a *answer) proxied() events.APIGatewayV2HTTPResponse {
-	out := events.APIGatewayV2HTTPResponse{StatusCode: a.status, Headers: map[string]string{}, Body: a.body.String()}
+func (a *answer) proxied() lambdaResponse {
+	out := lambdaResponse{StatusCode: a.status, Headers: map[string]string{}, Body: a.body.String()}
 	if !utf8.ValidString(out.Body) {
 		out.Body, out.IsBase64Encoded = base64.StdEncoding.EncodeToString(a.body.Bytes()), true
 	}

@@ -190,3 +190,61 @@ func TestNoRequestIsSmuggled(t *testing.T) {
 		})
 	}
 }
+
+// What net/http refuses before there is a request, no handler sees. The README names all of it.
+func TestErrors_OfTheServerItself(t *testing.T) {
+	address := listen(t)
+	const plain, none = "text/plain; charset=utf-8", ""
+	for _, c := range []struct {
+		raw         string
+		status      int
+		contentType string
+	}{
+		{"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, plain},
+		{"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400, plain},
+		{"GET /\x01 HTTP/1.1\r\nHost: x\r\n\r\n", 400, plain},
+		{"GET needless HTTP/1.1\r\nHost: x\r\n\r\n", 400, plain},
+		{"GET / HTTP/1.1\r\n\r\n", 400, plain},
+		{"GET / HTTP/1.1\r\nHost: x\r\nA B: c\r\n\r\n", 400, plain},
+		{"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, plain},
+		{"GET / HTTP/1.1\r\nHost: x\r\nExpect: 200-ok\r\n\r\n", 417, none},
+		{"GET / HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("b", 17<<10) + "\r\n\r\n", 431, plain},
+		{"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, plain},
+		{"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505, plain},
+	} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(conn, c.raw)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || answer.StatusCode != c.status || answer.Header.Get("Content-Type") != c.contentType || !answer.Close {
+			t.Errorf("%.40q: %v %v", c.raw, answer, err)
+		}
+		conn.Close()
+	}
+}
+
+func TestErrors_UnknownPathWhateverItsBytes(t *testing.T) {
+	address := listen(t)
+	for _, path := range []string{
+		"/", "//", "//echo", "//echo/echo", "/echo/", "/echo%2F", "/ech%6F", "/echo%3F", "/%00", "/%0A", "/%FF", "/\xff", "/\x80", "/\xc3\xa9", "/\xf0\x9f\x90\x8e",
+		"/\"", "/<>", "/\\", "/^`{|}", "/;", "/..", "/../echo", "/./echo", "/echo/../echo", "/*", "*", "http://x/nothing", "http://x", "/http://x/echo", "/?/echo",
+	} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", path)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%q: %v", path, err)
+		}
+		body, _ := io.ReadAll(answer.Body)
+		conn.Close()
+		if answer.StatusCode != http.StatusNotFound || string(body) != `{"errors":[{"message":"There is nothing here."}]}` || answer.Header.Get("Content-Type") != "application/json" ||
+			answer.Header.Get("Server") != "" || answer.Header.Get("X-Powered-By") != "" {
+			t.Errorf("%q: %v %s", path, answer, body)
+		}
+	}
+}

@@ -62,11 +62,12 @@ func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, choose func(*
 	endpoints := choose(w)
 	handler := Handler(w, endpoints...)
 	port := w.Number("PORT", 8080, 0, 65535)
+	onLambda := w.Text(lambdaSetting, "") != ""
 	if err := w.Err(); err != nil {
 		app.Complain(stderr, names(endpoints), err)
 		return app.ExitSettings
 	}
-	if host, _ := lookup(lambdaSetting); host != "" {
+	if onLambda {
 		serveLambda(ctx, handler) // does not return
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))

@@ -191,95 +191,6 @@ func TestTheTraceOfTheCallerIsLogged(t *testing.T) {
 	}
 }
 
-func TestOriginsThatAreNotAllowedGetNoCORSHeader(t *testing.T) {
-	for _, c := range []struct{ name, allowed, origin, want string }{
-		{"none is allowed where none is named", "", "https://tickets.example", ""},
-		{"one that is named is allowed", "https://a.example, https://tickets.example", "https://tickets.example", "https://tickets.example"},
-		{"another is not", "https://tickets.example", "https://evil.example", ""},
-		{"another scheme is another origin", "https://tickets.example", "http://tickets.example", ""},
-		{"a longer name is another origin", "https://tickets.example", "https://tickets.example.evil", ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := wiring(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": c.allowed})
-			handler := serve.Handler(w, echo(nil))
-			if err := w.Err(); err != nil {
-				t.Fatal(err)
-			}
-			preflight := httptest.NewRequest(http.MethodOptions, "/echo", nil)
-			preflight.Header.Set("Access-Control-Request-Method", "POST")
-			preflight.Header.Set("Access-Control-Request-Headers", "authorization,content-type")
-			post := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
-			post.Header.Set("Content-Type", "application/json")
-			for _, r := range []*http.Request{preflight, post} {
-				r.Header.Set("Origin", c.origin)
-				answer := httptest.NewRecorder()
-				handler.ServeHTTP(answer, r)
-				h := answer.Result().Header
-				if got := h.Get("Access-Control-Allow-Origin"); got != c.want || h.Get("Access-Control-Allow-Credentials") != "" {
-					t.Errorf("%s: %v", r.Method, h)
-				}
-				if r == preflight && (h.Get("Access-Control-Allow-Headers") != "") != (c.want != "") {
-					t.Errorf("preflight: %v", h)
-				}
-			}
-		})
-	}
-}
-
-// Behind a proxy two requests may share a connection, and what one leaves unread
-// must not become the start of the next.
-func TestARefusalThatReadsNoBodyClosesTheConnection(t *testing.T) {
-	server := httptest.NewServer(serve.Handler(wiring(io.Discard, nil), echo(nil)))
-	defer server.Close()
-	for request, status := range map[string]string{
-		"POST /echo HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 1000000000": "413",
-		"POST /echo HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 20000":      "413",
-		"POST /echo HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 10":               "415",
-		"POST /nothing HTTP/1.1\r\nContent-Length: 10":                                        "404",
-		"PUT /echo HTTP/1.1\r\nTransfer-Encoding: chunked":                                    "405",
-	} {
-		c, err := net.Dial("tcp", server.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(c, "%s\r\nHost: x\r\n\r\n", request)
-		answer, err := io.ReadAll(bufio.NewReader(c)) // to the end, though the body is never sent
-		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 "+status+" ") || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
-			t.Errorf("%s: %v %s", request, err, answer)
-		}
-		c.Close()
-	}
-}
-
-// One who says that the request is the last is no different: the answer is not lost to a
-// reset, however much is still on its way.
-func TestWhoIsRefusedWhileSendingMaySendTheRest(t *testing.T) {
-	address := listen(t)
-	for _, connection := range []string{"close", "keep-alive"} {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		fmt.Fprintf(c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20000\r\nConnection: %s\r\n\r\n", connection)
-		r := bufio.NewReader(c)
-		answer, err := http.ReadResponse(r, nil)
-		if err != nil || answer.StatusCode != http.StatusRequestEntityTooLarge {
-			t.Fatal(answer, err)
-		}
-		io.Copy(io.Discard, answer.Body)
-		for range 20 {
-			if _, err := io.WriteString(c, strings.Repeat(" ", 1000)); err != nil {
-				t.Errorf("%s: %v", connection, err)
-			}
-			time.Sleep(time.Millisecond)
-		}
-		if _, err := r.ReadByte(); err != io.EOF {
-			t.Errorf("%s: %v", connection, err)
-		}
-	}
-}
-
 func TestAWholeBodyKeepsTheConnection(t *testing.T) {
 	server := httptest.NewServer(serve.Handler(wiring(io.Discard, nil), echo(nil)))
 	defer server.Close()
@@ -292,11 +203,37 @@ func TestAWholeBodyKeepsTheConnection(t *testing.T) {
 	}
 }
 
-func TestAnOriginIsNamedInFull(t *testing.T) {
-	for _, origin := range []string{"*", "https://*", "https://*.tickets.example", "tickets.example", "https://tickets.example/", "null"} {
-		w := wiring(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": "https://a.example," + origin})
-		if serve.Handler(w, echo(nil)); w.Err() == nil {
-			t.Errorf("%s is taken", origin)
+func TestEvents_ContentEncoding(t *testing.T) {
+	server := httptest.NewServer(serve.Handler(wiring(io.Discard, map[string]string{"EVENTS": "on"}), taker))
+	defer server.Close()
+	for _, c := range []struct {
+		coding string
+		status int
+	}{{"", 200}, {"identity", 200}, {"IDENTITY", 200}, {"gzip", 415}, {"identity, br", 415}} {
+		for mode, r := range map[string]struct{ contentType, body string }{
+			"binary":     {"application/json", `{"name":"ann"}`},
+			"structured": {"application/cloudevents+json", `{"specversion":"1.0","id":"1","source":"/test","type":"taken","data":{"name":"ann"}}`},
+		} {
+			request, err := http.NewRequest(http.MethodPost, server.URL, strings.NewReader(r.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Content-Type", r.contentType)
+			request.Header.Set("Content-Encoding", c.coding)
+			if mode == "binary" {
+				for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": "1", "Ce-Source": "/test", "Ce-Type": "taken"} {
+					request.Header.Set(name, value)
+				}
+			}
+			answer, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			if answer.StatusCode != c.status || c.status == 415 && string(body) != `{"errors":[{"message":"The body must have no Content-Encoding."}]}` {
+				t.Errorf("%s, %q: %d %s", mode, c.coding, answer.StatusCode, body)
+			}
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	ce "github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
@@ -62,9 +63,9 @@ func New(c Config) (*Sink, error) {
 	if c.Overrides != "" && json.Unmarshal([]byte(c.Overrides), &overrides) != nil {
 		return nil, errors.New(`K_CE_OVERRIDES must be {"extensions":{"name":"value"}}`)
 	}
-	for name := range overrides.Extensions {
-		if !ce.IsExtensionNameValid(name) {
-			return nil, errors.New("K_CE_OVERRIDES has a name that CloudEvents does not allow")
+	for name, value := range overrides.Extensions {
+		if !ce.IsExtensionNameValid(name) || strings.ContainsFunc(value, unicode.IsControl) {
+			return nil, errors.New("K_CE_OVERRIDES has a name or a value that CloudEvents does not allow")
 		}
 	}
 	if c.CACerts != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CACerts)) {
@@ -93,8 +94,8 @@ func Wire(w *app.Wiring) event.Sink {
 	return app.Part(w, "sink", func() *Sink {
 		s, err := New(Config{
 			URL:       w.Text("K_SINK", ""),
-			Overrides: w.Text("K_CE_OVERRIDES", ""),
-			CACerts:   w.Text("K_CA_CERTS", ""),
+			Overrides: w.Lines("K_CE_OVERRIDES"),
+			CACerts:   w.Lines("K_CA_CERTS"),
 			TokenFile: tokenFile,
 			Timeout:   w.Duration("K_SINK_TIMEOUT", 300*time.Millisecond, time.Millisecond, 4*time.Second),
 		})

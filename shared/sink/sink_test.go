@@ -85,11 +85,12 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 
 func TestAWrongConfigurationIsNamed(t *testing.T) {
 	for name, c := range map[string]sink.Config{
-		"K_SINK":                    {URL: "broker.ns.svc"},
-		"K_CE_OVERRIDES":            {URL: "http://sink", Overrides: `{"extensions":["secret"]}`},
-		"K_CE_OVERRIDES has a name": {URL: "http://sink", Overrides: `{"extensions":{"Not-Allowed":"secret"}}`},
-		"K_CE_OVERRIDES makes":      {URL: "http://sink", Overrides: `{"extensions":{"type":"secret"}}`},
-		"K_CA_CERTS":                {URL: "http://sink", CACerts: "secret"},
+		"K_SINK":                               {URL: "broker.ns.svc"},
+		"K_CE_OVERRIDES":                       {URL: "http://sink", Overrides: `{"extensions":["secret"]}`},
+		"K_CE_OVERRIDES has a name":            {URL: "http://sink", Overrides: `{"extensions":{"Not-Allowed":"secret"}}`},
+		"K_CE_OVERRIDES has a name or a value": {URL: "http://sink", Overrides: `{"extensions":{"tenant":"secret\n"}}`},
+		"K_CE_OVERRIDES makes":                 {URL: "http://sink", Overrides: `{"extensions":{"type":"secret"}}`},
+		"K_CA_CERTS":                           {URL: "http://sink", CACerts: "secret"},
 	} {
 		if _, err := sink.New(c); err == nil || !strings.HasPrefix(err.Error(), name) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", name, err)

@@ -21,8 +21,8 @@ const may = {
 };
 const database = "users";
 
-const uri = process.env.MONGODB_URI, passwords = JSON.parse(process.env.PASSWORDS);
-const only = process.env.ONLY ? process.env.ONLY.split(" ") : Object.keys(may);
+const uri = process.env.MONGODB_URI.trim(), passwords = JSON.parse(process.env.PASSWORDS);
+const only = process.env.ONLY?.trim() ? process.env.ONLY.trim().split(" ") : Object.keys(may);
 
 const mongo = reached();
 if (!primary(mongo)) {

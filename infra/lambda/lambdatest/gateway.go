@@ -19,14 +19,20 @@ type Gateway struct {
 	// Base64 has every body encoded, which a gateway may do with any.
 	Base64 bool
 
+	// Stage is the named stage of an HTTP API, which is then the first segment of every
+	// path; $default where it is empty.
+	Stage string
+
 	runtime       *Runtime
 	account, host string
 	sourceIP      string
+	decodes       bool // the path
 }
 
-// HTTPAPI returns an HTTP API of API Gateway, called over IPv4.
+// HTTPAPI returns an HTTP API of API Gateway, called over IPv4. Of a path it passes on
+// what percent-decoding makes of it, up to a question mark.
 func HTTPAPI(r *Runtime) Gateway {
-	return Gateway{runtime: r, account: "123456789012", host: "api-id.execute-api.eu-central-1.amazonaws.com", sourceIP: "203.0.113.9"}
+	return Gateway{runtime: r, decodes: true, account: "123456789012", host: "api-id.execute-api.eu-central-1.amazonaws.com", sourceIP: "203.0.113.9"}
 }
 
 // FunctionURL returns a Function URL, called over IPv6.
@@ -98,6 +104,13 @@ func (g Gateway) event(r *http.Request) ([]byte, error) {
 		Headers:        map[string]string{"host": g.host, "x-forwarded-for": g.sourceIP, "x-forwarded-port": "443", "x-forwarded-proto": "https"},
 		Query:          map[string]string{},
 	}
+	if g.decodes {
+		e.RawPath, _, _ = strings.Cut(r.URL.Path, "?")
+	}
+	stage := "$default"
+	if g.Stage != "" {
+		stage, e.RawPath = g.Stage, "/"+g.Stage+e.RawPath
+	}
 	for name, values := range r.URL.Query() {
 		e.Query[name] = strings.Join(values, ",")
 	}
@@ -114,10 +127,10 @@ func (g Gateway) event(r *http.Request) ([]byte, error) {
 		return nil, err
 	}
 	c := &e.RequestContext
-	c.AccountID, c.DomainName, c.RouteKey, c.Stage = g.account, g.host, e.RouteKey, "$default"
+	c.AccountID, c.DomainName, c.RouteKey, c.Stage = g.account, g.host, e.RouteKey, stage
 	c.DomainPrefix, _, _ = strings.Cut(g.host, ".")
 	c.APIID = c.DomainPrefix
-	c.HTTP.Method, c.HTTP.Path, c.HTTP.Protocol = r.Method, r.URL.Path, "HTTP/1.1"
+	c.HTTP.Method, c.HTTP.Path, c.HTTP.Protocol = r.Method, e.RawPath, "HTTP/1.1"
 	c.HTTP.SourceIP, c.HTTP.UserAgent = g.sourceIP, r.UserAgent()
 	now := time.Now().UTC()
 	c.RequestID, c.Time, c.TimeEpoch = "JKJaXmPLvHcESHA=", now.Format("02/Jan/2006:15:04:05 -0700"), now.UnixMilli()

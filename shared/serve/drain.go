@@ -1,0 +1,104 @@
+package serve
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+const (
+	// drainTimeout is how long the server reads and discards the rest of a request
+	// before it sends the response.
+	drainTimeout = time.Second
+	// lingerTimeout is how long it reads on after the response, if there is still more.
+	lingerTimeout = time.Second
+)
+
+// drain returns a handler that lets no client lose the response of next to a TCP reset.
+//
+// A server that closes a connection with unread data resets it, and the reset can
+// overtake the response (RFC 9112 §9.6). So drain reads what next has left of the body,
+// for a limited time, and discards it. It reads before the response is sent, because a
+// client or a proxy that sends the whole request before it reads would not see it
+// earlier. A client that is slower, or that has stopped sending, gets the response after
+// drainTimeout. A client that waits for a 100 (Continue) gets it at once.
+//
+// Unless next has read the whole body, the response closes the connection: what follows
+// an unread body must not be taken for the next request. So does the response to a
+// chunked request. Where a request has a length beside the chunks, net/http takes the
+// chunks and hides the length; a proxy that took the length would see another request
+// behind it (RFC 9112 §6.1: "MUST close").
+//
+// next gets a copy of the request: net/http looks at the body of its own to see what is
+// left of it.
+func drain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body := &trackedBody{ReadCloser: r.Body}
+		request := r.WithContext(r.Context())
+		request.Body = body
+		next.ServeHTTP(&closingWriter{w, body, r.ContentLength < 0}, request)
+		if body.err != io.EOF {
+			discardRest(w, body, r.Header.Get("Expect") != "" && !body.read)
+		}
+	})
+}
+
+// discardRest reads the rest of a request and sends the response.
+func discardRest(w http.ResponseWriter, body *trackedBody, expectsContinue bool) {
+	c := http.NewResponseController(w)
+	if body.err == nil && !expectsContinue {
+		c.SetReadDeadline(time.Now().Add(drainTimeout))
+		if io.Copy(io.Discard, body); body.err == io.EOF {
+			return
+		}
+	}
+	c.Flush()
+	if w.Header().Get("Content-Length") == "" {
+		return // net/http has yet to write the end of the response
+	}
+	// what is left may be no valid body, so it is read from the connection itself
+	conn, _, err := c.Hijack()
+	if err != nil {
+		return // AWS Lambda
+	}
+	defer conn.Close()
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+	conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+	io.Copy(io.Discard, conn)
+}
+
+// A trackedBody records how far a body was read.
+type trackedBody struct {
+	io.ReadCloser
+	read bool  // it was read from
+	err  error // of the last read; io.EOF at the end
+}
+
+// Read implements io.Reader.
+func (b *trackedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.read, b.err = true, err
+	return n, err
+}
+
+// A closingWriter writes a response that closes the connection, unless the whole request
+// was read and cannot be read in two ways.
+type closingWriter struct {
+	http.ResponseWriter
+	body    *trackedBody
+	chunked bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *closingWriter) WriteHeader(status int) {
+	if w.chunked || w.body.err != io.EOF {
+		w.Header().Set("Connection", "close")
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
