@@ -85,6 +85,15 @@ func together[Case any](t *testing.T, cases map[string]Case, run func(*testing.T
 	}
 }
 
+// atOnce calls do n times at the same time.
+func atOnce(n int, do func(i int)) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	for i := range n {
+		group.Go(func() { do(i) })
+	}
+}
+
 // TestFaultsOfTheSink has the sink fail in each way. Nobody who calls notices more
 // of it than the time that K_SINK_TIMEOUT allows.
 func TestFaultsOfTheSink(t *testing.T) {

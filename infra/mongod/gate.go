@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -25,8 +26,10 @@ const patience = 30 * time.Second
 // one of two acknowledged writes is gone: of 100 parallel $inc as few as one
 // remained, and a compare-and-set had up to fifty winners. This project leaves
 // its races to the database, so the database must decide them. One command at
-// a time makes each command atomic, which is all that is asked for; it costs
-// nothing here, where a command is a scan on one SQLite file.
+// a time makes each command atomic, which is all that is asked for.
+//
+// In its turn the gate also does what FerretDB does not: it makes filters use an
+// index (see narrow) and writes retryable (see retries).
 //
 // The turn is held only between a request read whole and a reply read whole,
 // so a client that is slow, or goes away, holds up nobody.
@@ -34,6 +37,8 @@ type gate struct {
 	dial     func() (net.Conn, error)
 	patience time.Duration
 	warn     func(format string, args ...any)
+	catalog  *catalog // used in turn
+	retries  retries  // used in turn
 
 	turn     chan struct{}  // filled by the one whose command is under way
 	stopping chan struct{}  // closed when no further command may begin
@@ -43,11 +48,12 @@ type gate struct {
 // newGate makes a gate to the backend that dial connects to. Each client gets
 // a connection of its own there: it is by its end that FerretDB knows which
 // cursors nobody wants any more.
-func newGate(dial func() (net.Conn, error), warn func(string, ...any)) *gate {
+func newGate(dial func() (net.Conn, error), catalog *catalog, warn func(string, ...any)) *gate {
 	return &gate{
 		dial:     dial,
 		patience: patience,
 		warn:     warn,
+		catalog:  catalog,
 		turn:     make(chan struct{}, 1),
 		stopping: make(chan struct{}),
 	}
@@ -134,7 +140,7 @@ func (g *gate) pass(request message, client, backend net.Conn, replies *bufio.Re
 	if !g.enter() {
 		return errStopping
 	}
-	reply, err := g.exchange(request, backend, replies)
+	reply, err := g.execute(request, func(m message) (message, error) { return g.exchange(m, backend, replies) })
 	g.replies.Add(1) // while in turn: see stop
 	g.leave()
 	defer g.replies.Done()
@@ -142,9 +148,63 @@ func (g *gate) pass(request message, client, backend net.Conn, replies *bufio.Re
 	if err != nil || !request.wantsReply() {
 		return err
 	}
-	reply.nameFullDisk()
 	_, err = client.Write(reply)
 	return err
+}
+
+// execute returns the reply to a request. It is called in turn; ask asks FerretDB.
+func (g *gate) execute(request message, ask func(message) (message, error)) (message, error) {
+	c, err := request.command()
+	if err != nil { // FerretDB knows what to say to it
+		reply, err := ask(request)
+		if err == nil && isHello(request) {
+			reply = reply.withMember("msg", "isdbgrid")
+		}
+		return reply, err
+	}
+	session, number, retryable := c.retryable()
+	if retryable {
+		if reply := g.retries.reply(session, number); reply != nil {
+			return reply.answering(request), nil
+		}
+	}
+	db, collection := c.namespace()
+	if c.name == "dropDatabase" {
+		g.catalog.forget(db)
+	}
+	narrowed, err := g.narrow(request, c, ask)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := ask(narrowed)
+	if err != nil {
+		return nil, err
+	}
+	reply.nameFullDisk()
+	switch c.name {
+	case "hello", "isMaster", "ismaster":
+		reply = reply.withMember("msg", "isdbgrid")
+	case "insert", "update", "findAndModify":
+		if !g.catalog.has(db, collection) {
+			g.load(db)
+		}
+	case "create", "createIndexes", "drop", "dropIndexes":
+		g.load(db)
+	case "renameCollection":
+		db, _, _ := strings.Cut(collection, ".")
+		g.load(db)
+	}
+	if retryable {
+		g.retries.remember(session, number, reply)
+	}
+	return reply, nil
+}
+
+// load has the catalog learn of a change. Without it commands are slow, not wrong.
+func (g *gate) load(db string) {
+	if err := g.catalog.load(db); err != nil {
+		g.warn("no index on the collections of %s: %v", db, err)
+	}
 }
 
 // enter waits for the turn. It answers false when the gate stops first.

@@ -101,6 +101,7 @@ func newBench(t *testing.T, f fakeBackend) *bench {
 	b := &bench{t: t, listener: listenLocally(t), served: make(chan error, 1)}
 	b.gate = newGate(
 		func() (net.Conn, error) { return net.Dial("tcp", private.Addr().String()) },
+		&catalog{files: map[string]*file{}},
 		func(format string, _ ...any) {
 			b.mu.Lock()
 			defer b.mu.Unlock()

@@ -102,20 +102,29 @@ func (c *Connection) Close(ctx context.Context) error {
 	return c.client.Disconnect(ctx)
 }
 
-// clientOptions are the project's defaults; what the connection string says
-// stands above them.
+// clientOptions returns the project's defaults, overridden by the connection string.
 func clientOptions(uri string) *options.ClientOptions {
 	return options.Client().
-		// the pool dials while the driver still looks for the primary: a cold
-		// call pays three round trips instead of five
+		// The pool dials while the driver still looks for the primary: a cold request
+		// costs three round trips instead of five.
 		SetMinPoolSize(1).
+		// The commands of one request share a connection instead of dialing one each
+		// at the same time. A cold sign-in opens two.
+		SetMaxConnecting(1).
+		// Below the four minutes after which the first load balancers drop an idle
+		// connection.
+		SetMaxConnIdleTime(3 * time.Minute).
 		SetServerSelectionTimeout(wait).
 		SetConnectTimeout(wait).
-		// what was acknowledged, and what was read and acted on, must survive a
-		// fail-over
+		// What was acknowledged, and what was read and acted on, must survive a
+		// failover.
 		SetWriteConcern(writeconcern.Majority()).
 		SetReadConcern(readconcern.Majority()).
-		ApplyURI(uri)
+		ApplyURI(uri).
+		SetDialer(newDialer()).
+		// A heartbeat that streams is silent for ten seconds, which a conn would take
+		// for a lost connection. Polling also needs one connection less.
+		SetServerMonitoringMode(options.ServerMonitoringModePoll)
 }
 
 // checkURI finds what can be known to be wrong before anything is dialled. Its

@@ -1,0 +1,128 @@
+package database_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/mongotest"
+)
+
+// budget is that of a request.
+const budget = 4500 * time.Millisecond
+
+// pooled returns a collection, behind a tap, with n connections in its pool.
+func pooled(t *testing.T, n int) (*mongotest.Tap, *mongo.Collection) {
+	t.Helper()
+	tap := mongotest.NewTap(t)
+	connection, err := database.New(tap.URI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close(context.Background()) })
+	c, err := connection.Collection(t.Context(), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.InsertOne(t.Context(), bson.D{{Key: "_id", Value: "x"}, {Key: "n", Value: 0}}); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, tap, c, n)
+	return tap, c
+}
+
+// fill opens connections until the pool has n: each command in flight needs one.
+func fill(t *testing.T, tap *mongotest.Tap, c *mongo.Collection, n int) {
+	t.Helper()
+	tap.RoundTrip(30 * time.Millisecond)
+	defer tap.RoundTrip(0)
+	for tap.Open() < n+1 { // one is the heartbeat's
+		together(n, func(int) {
+			if err := c.FindOne(t.Context(), bson.D{{Key: "_id", Value: "x"}}).Err(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	tap.Commands()
+	tap.Writes()
+}
+
+func together(n int, do func(i int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { do(i) })
+	}
+	all.Wait()
+}
+
+// commands are those of the store: all that a request asks of the database.
+var commands = map[string]func(context.Context, *mongo.Collection) error{
+	"find": func(ctx context.Context, c *mongo.Collection) error {
+		return c.FindOne(ctx, bson.D{{Key: "_id", Value: "x"}}).Err()
+	},
+	"update": func(ctx context.Context, c *mongo.Collection) error {
+		_, err := c.UpdateOne(ctx, bson.D{{Key: "_id", Value: "x"}}, bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: 1}}}})
+		return err
+	},
+	"findAndModify": func(ctx context.Context, c *mongo.Collection) error {
+		return c.FindOneAndUpdate(ctx, bson.D{{Key: "_id", Value: "x"}}, bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: 1}}}}).Err()
+	},
+	"insert": func(ctx context.Context, c *mongo.Collection) error {
+		_, err := c.InsertOne(ctx, bson.D{{Key: "of", Value: "x"}})
+		return err
+	},
+}
+
+// timed runs a command in the budget of a request.
+func timed(t *testing.T, c *mongo.Collection, command func(context.Context, *mongo.Collection) error) time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), budget)
+	defer cancel()
+	began := time.Now()
+	if err := command(ctx, c); err != nil {
+		t.Error(err)
+	}
+	return time.Since(began)
+}
+
+// slow is above what a command takes on a busy machine, and below what one takes on a
+// dropped connection.
+const slow = 1200 * time.Millisecond
+
+func TestDroppedConnections_OneSlowCommand(t *testing.T) {
+	for name, command := range commands {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tap, c := pooled(t, 12)
+			tap.Drop()
+			var took []time.Duration
+			for range 12 {
+				took = append(took, timed(t, c, command))
+			}
+			if slices.ContainsFunc(took[1:], func(d time.Duration) bool { return d > slow }) {
+				t.Errorf("one command after the other took %v, want the first to be slow at most", took)
+			}
+			t.Log(took)
+		})
+	}
+}
+
+func TestDroppedConnections_AtOnce(t *testing.T) {
+	for name, command := range commands {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tap, c := pooled(t, 12)
+			tap.Drop()
+			together(12, func(int) { timed(t, c, command) })
+			if took := timed(t, c, command); took > slow {
+				t.Errorf("the next took %v", took)
+			}
+		})
+	}
+}
