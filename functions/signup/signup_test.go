@@ -2,12 +2,16 @@ package signup_test
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"ticketing.com/auth/functions/signup"
 	"ticketing.com/auth/shared/endpointtest"
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/password"
 )
 
 const (
@@ -68,8 +72,11 @@ func cases() []endpointtest.Case {
 		bad("true is no password", `{"email":"a@b.co","password":true}`, field("password", "password must be a string.")),
 		bad("an empty email is refused", body(""), field("email", "*")),
 		bad("a line break within the email is refused", body(`a@b.co\nBcc: c@d.co`), field("email", "*")),
-		bad("a common password is refused", `{"email":"a@b.co","password":"iloveyou1"}`, field("password", "*")),
-		bad("a password made of the email is refused", `{"email":"zebrafinch@plumage.example","password":"zebrafinch2026"}`, field("password", "*")),
+		bad("a common password is refused", `{"email":"a@b.co","password":"iloveyou1"}`, field("password", "Password is too easy to guess.")),
+		bad("a common password of another language is refused", `{"email":"a@b.co","password":"MotDePasse"}`, field("password", "Password is too easy to guess.")),
+		bad("the name of the platform is refused", `{"email":"a@b.co","password":"Ticketing-2026!"}`, field("password", "Password is too easy to guess.")),
+		bad("seven characters in fourteen code points are refused", `{"email":"a@b.co","password":"`+strings.Repeat("e\u0301", 7)+`"}`, field("password", "Password must have at least 8 characters.")),
+		bad("a password made of the email is refused", `{"email":"zebrafinch@plumage.example","password":"zebrafinch2026"}`, field("password", "Password must not be made of your email.")),
 		bad("a password of seven characters is refused", `{"email":"a@b.co","password":"xK9ßvQz"}`, field("password", "*")),
 		bad("a password of 257 characters is refused", `{"email":"a@b.co","password":"`+strings.Repeat("aZ9-Q", 51)+`ab"}`, field("password", "*")),
 		bad("a password over 1 KiB is refused", `{"email":"a@b.co","password":"`+strings.Repeat("𝔞𝔟", 129)+`"}`, field("password", "*")),
@@ -131,5 +138,38 @@ func TestTheInputIsValidatedWithoutADatabase(t *testing.T) {
 	in.Validate(&bad)
 	if !bad.Has("email") || bad.Has("password") {
 		t.Errorf("faults %v", bad.Err())
+	}
+}
+
+// The settings of the policy hold for the route and for the event, and what is wrong with
+// the email is listed beside what is wrong with the password.
+func TestSignup_PolicySettings(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "list.txt")
+	if err := os.WriteFile(list, []byte("a zebra finch of my own\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := endpointtest.New(t, signup.Endpoint, "EVENTS=on", "PASSWORD_MIN_LENGTH=15", "PASSWORD_BLOCKLIST_FILE="+list)
+	for i, tt := range []struct{ password, want string }{
+		{"fourteen chars", "Password must have at least 15 characters."},
+		{"A Zebra Finch of my own", "Password is too easy to guess."},
+	} {
+		body := `{"email":"x","password":"` + tt.password + `"}`
+		want := `{"errors":[{"message":"*","field":"email"},{"message":"` + tt.want + `","field":"password"}]}`
+		endpointtest.Check(t, endpointtest.Case{Status: http.StatusBadRequest, JSON: want}, b.Do(t, endpointtest.Call{Body: body}))
+		b.Deliver(t, endpointtest.Binary, endpointtest.Event(strconv.Itoa(i), requested, body)).Expect(t, http.StatusOK, refused, want)
+	}
+	b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":"responsibilities"}`}).Grant(t) // which the built-in list has
+}
+
+func TestSignup_PasswordIsNormalised(t *testing.T) {
+	b := endpointtest.New(t, signup.Endpoint)
+	b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":"Schlu\u0308sselbund\u00a027"}`}).Grant(t)
+	a, err := b.Users.Account(t.Context(), "ann@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasher := password.New(password.Config{MemoryKiB: 64, Time: 1})
+	if ok, stale, err := hasher.Verify(t.Context(), a.Password, "Schl\u00fcsselbund 27"); !ok || stale || err != nil {
+		t.Errorf("the composed form: %v, %v, %v", ok, stale, err)
 	}
 }

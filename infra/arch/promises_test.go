@@ -1,11 +1,13 @@
 package arch_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -86,7 +88,7 @@ func TestAPromiseThatNothingHoldsIsFound(t *testing.T) {
 		"| 6.2.1 at least 8 characters | met | `TestCheck` |":                               0,
 		"| 6.4.1 initial passwords | met | by absence: there are none |":                    0,
 		"| 6.3.3 a second factor | not met | passwords alone |":                             0,
-		"| 6.2.6 input fields | not ours | |":                                               0,
+		"| 6.2.6 input fields | not applicable | |":                                         0,
 		"| 6.4.1 initial passwords | met | there are none |":                                1,
 		"| 7.1.1 lifetime | met in part | 30 days |":                                        1,
 		"| 6.1.1 brute force | met | `README` |":                                            1,
@@ -99,6 +101,60 @@ func TestAPromiseThatNothingHoldsIsFound(t *testing.T) {
 			t.Errorf("%s\nfound: %q", row, bare)
 		}
 	}
+}
+
+// The table has every requirement of chapters V6, V7 and V9 of OWASP ASVS 5.0.0 once, with
+// its level.
+func TestASVS_EveryRequirementIsListedWithItsLevel(t *testing.T) {
+	document, err := os.ReadFile("../../.github/SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(document), "\n## OWASP ASVS 5.0.0\n")
+	got := requirements(table)
+	want := 0
+	for section, levels := range map[string]string{ // a digit for each requirement
+		"6.1": "122", "6.2": "111111112222", "6.3": "11223333", "6.4": "112233", "6.5": "22222333", "6.6": "2223", "6.7": "33", "6.8": "2222",
+		"7.1": "222", "7.2": "1111", "7.3": "22", "7.4": "11222", "7.5": "223", "7.6": "22",
+		"9.1": "111", "9.2": "1222",
+	} {
+		for i, level := range levels {
+			want++
+			number := fmt.Sprintf("%s.%d", section, i+1)
+			if listed := got[number]; !slices.Equal(listed, []string{string(level)}) {
+				t.Errorf("%s: got the levels %v, want %c once", number, listed, level)
+			}
+		}
+	}
+	if len(got) != want {
+		t.Errorf("got %d requirements, want %d", len(got), want)
+	}
+}
+
+// requirements returns the levels that the rows of a table give each requirement, of cells
+// such as "6.5.1 – 6.5.5 (L2), 6.5.8 (L3) codes".
+func requirements(table string) map[string][]string {
+	levels := map[string][]string{}
+	group, number := regexp.MustCompile(`([\d., –]+)\(L([123])\)`), regexp.MustCompile(`(\d+\.\d+\.)(\d+)(?: – \d+\.\d+\.(\d+))?`)
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 {
+			continue
+		}
+		for _, g := range group.FindAllStringSubmatch(cells[1], -1) {
+			for _, n := range number.FindAllStringSubmatch(g[1], -1) {
+				first, _ := strconv.Atoi(n[2])
+				last, err := strconv.Atoi(n[3])
+				if err != nil {
+					last = first
+				}
+				for i := first; i <= last; i++ {
+					levels[n[1]+strconv.Itoa(i)] = append(levels[n[1]+strconv.Itoa(i)], g[2])
+				}
+			}
+		}
+	}
+	return levels
 }
 
 // A tag may be moved to another commit, a commit is what it is.

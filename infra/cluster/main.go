@@ -36,6 +36,7 @@ import (
 	"ticketing.com/auth/infra/cluster/install"
 	"ticketing.com/auth/infra/cluster/node"
 	"ticketing.com/auth/infra/cluster/system"
+	"ticketing.com/auth/shared/usage"
 )
 
 func main() {
@@ -53,32 +54,16 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-const usage = `usage: cluster up|status|cold|down [-dir DIR] [flags]
-
-  up       build what is not built yet, start the cluster, install Knative and the
-           system; if it is up, install what has changed
-             -install   install missing Debian packages, with apt-get, without their services
-             -bare      no system on it: Kubernetes and Knative alone
-  status   say whether it is up, and how to reach it
-  cold     measure calls that find their function asleep, beside a bare server
-             -times 20
-             -with NAME=VALUE   and currentuser with another setting, request (cpu=500m),
-                                or number of layers (layers=12); can be given again
-  down     end it and remove all it has left
-
-  -dir DIR   where the cluster keeps its files (/var/lib/ticketing-auth-cluster)
-`
-
 // run is the command. It returns the exit code: 0; 1 when the cluster is down, or not up
 // yet; 2 after one line that says what is wrong; 3 after one that says why none can run
 // here.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	command := ""
-	if len(args) > 0 {
-		command, args = args[0], args[1:]
+	help := usage.Command{Call: call, Text: text, Stdout: stdout, Stderr: stderr}
+	if len(args) == 0 {
+		return help.Error("no command is given")
 	}
-	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
+	command, args := args[0], args[1:]
+	flags := new(flag.FlagSet)
 	c := cluster{stdout: stdout, stderr: stderr, began: time.Now()}
 	flags.StringVar(&c.node.Dir, "dir", "/var/lib/ticketing-auth-cluster", "")
 	do := map[string]func(context.Context) error{
@@ -92,25 +77,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "cold":
 		flags.IntVar(&c.times, "times", 20, "")
 		flags.Func("with", "", func(change string) error { c.with = append(c.with, change); return nil })
-	case "help", "-h", "-help", "--help":
-		io.WriteString(stdout, usage)
-		return 0
 	}
-	if do == nil {
-		io.WriteString(stderr, usage)
-		return 2
-	}
-	err := flags.Parse(args)
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		io.WriteString(stdout, usage)
-		return 0
-	case err == nil && flags.NArg() > 0:
-		err = errors.New("too many arguments")
-	case err == nil:
-		c.node.Dir, err = node.Folder(c.node.Dir)
+	case usage.Asked(command):
+		return help.Help()
+	case do == nil:
+		return help.Error("unknown command")
 	}
-	if err == nil {
+	help.Call += " " + command
+	if code, end := help.Parse(flags, args, 0); end {
+		return code
+	}
+	var err error
+	if c.node.Dir, err = node.Folder(c.node.Dir); err == nil {
 		err = do(ctx)
 	}
 	switch { // a shell evaluates the other output

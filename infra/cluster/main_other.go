@@ -5,9 +5,15 @@ package main
 import (
 	"fmt"
 	"os"
+
+	"ticketing.com/auth/shared/usage"
 )
 
 func main() {
+	if len(os.Args) > 1 && usage.Asked(os.Args[1]) {
+		fmt.Print(text)
+		return
+	}
 	fmt.Fprintln(os.Stderr, "cluster: it needs Linux, whose namespaces it runs in; with Docker, kind is the way (see the README)")
 	os.Exit(2)
 }

@@ -15,10 +15,10 @@ func TestWhatIsRefused(t *testing.T) {
 		code int
 		says string
 	}{
-		"":                       {2, "usage: cluster"},
-		"start":                  {2, "usage: cluster"},
+		"":                       {2, "no command is given"},
+		"start":                  {2, "unknown command"},
 		"up -bar":                {2, "flag provided but not defined"},
-		"up now":                 {2, "too many arguments"},
+		"up now":                 {2, "unexpected argument"},
 		"down -dir cluster":      {2, "must be an absolute path"},
 		"down -dir /run/cluster": {2, "inside, /run is another"},
 		"inside -dir /var/lib/ticketing-auth-nowhere":           {2, "for up alone"},

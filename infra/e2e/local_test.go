@@ -60,7 +60,7 @@ func TestALocalRunnerThatCannotStartSaysWhyInOneLine(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"a taken port", []string{"-addr", taken.Addr().String(), "-data", t.TempDir()}, "address already in use"},
+		{"a taken port", []string{"-addr", taken.Addr().String(), "-data", t.TempDir()}, " is in use: choose another address with -addr"},
 		{"a file for a folder", []string{"-addr", "127.0.0.1:0", "-data", file}, "not a directory"},
 		{"a second start on one folder", []string{"-addr", "127.0.0.1:0", "-data", inUse}, "another server is using it"},
 	} {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,21 +21,57 @@ import (
 	"testing"
 	"time"
 
-	"ticketing.com/auth/infra/catalog"
+	_ "ticketing.com/auth/infra/catalog" // so that go test does not reuse a result when a function has changed
+	"ticketing.com/auth/shared/built"
 )
 
-// binaries builds every function, the local runner, the all-in-one and migrate, once
-// for all tests, as a deployment would: static.
+// Commands returns the folders of all commands, from the root of the repository: those
+// with Go files of package main. A command outside the workspace is a module of its own.
+func Commands() (workspace, outside []string, err error) {
+	root, err := built.Repository()
+	if err != nil {
+		return nil, nil, err
+	}
+	seen := map[string]bool{}
+	visit := func(path string, d fs.DirEntry, err error) error {
+		folder := filepath.Dir(path)
+		if err != nil || seen[folder] || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err != nil || !isMain.Match(source) {
+			return err
+		}
+		seen[folder] = true
+		name, err := filepath.Rel(root, folder)
+		if _, none := os.Stat(filepath.Join(folder, "go.mod")); none != nil {
+			workspace = append(workspace, filepath.ToSlash(name))
+		} else {
+			outside = append(outside, filepath.ToSlash(name))
+		}
+		return err
+	}
+	err = errors.Join(filepath.WalkDir(filepath.Join(root, "functions"), visit), filepath.WalkDir(filepath.Join(root, "infra"), visit))
+	return workspace, outside, err
+}
+
+var isMain = regexp.MustCompile(`(?m)^package main$`)
+
+// binaries builds every command of the workspace, once for all tests, as a deployment
+// would: static.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ticketing-e2e-")
 	if err != nil {
 		return "", err
 	}
-	built = dir
-	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator),
-		"ticketing.com/auth/infra/allinone", "ticketing.com/auth/infra/local", "ticketing.com/auth/infra/migrate"}
-	for _, f := range catalog.Functions() {
-		args = append(args, fmt.Sprintf("ticketing.com/auth/functions/%s/cmd/%s", f.Name, f.Name))
+	builtIn = dir
+	commands, _, err := Commands()
+	if err != nil {
+		return "", err
+	}
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}
+	for _, folder := range commands {
+		args = append(args, "ticketing.com/auth/"+folder)
 	}
 	build := exec.Command("go", args...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -44,13 +81,13 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-var built string // the folder that binaries made, if it did
+var builtIn string // the folder that binaries made, if it did
 
 // Main runs the tests of a package and removes what was built for them.
 func Main(m *testing.M) {
 	code := m.Run()
-	if built != "" {
-		os.RemoveAll(built)
+	if builtIn != "" {
+		os.RemoveAll(builtIn)
 	}
 	os.Exit(code)
 }

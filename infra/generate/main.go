@@ -26,6 +26,19 @@ import (
 	"ticketing.com/auth/infra/lambda"
 	"ticketing.com/auth/infra/openapi"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/usage"
+)
+
+const (
+	call = "go run ./infra/generate"
+	text = `usage: ` + call + ` [-check]
+       ` + call + ` new NAME
+
+  -check     write nothing; name the stale files and exit with 1
+  new NAME   make a function that works, and add it to the catalog
+
+Without arguments, it writes the files that are stale.
+`
 )
 
 // outputs are what is generated. A new one is a line here.
@@ -78,34 +91,38 @@ func (o output) in(file, rendered []byte) ([]byte, error) {
 }
 
 func main() {
-	if err := command(os.Args[1:]); err != nil {
+	help := usage.Command{Call: call, Text: text, Stdout: os.Stdout, Stderr: os.Stderr}
+	args, flags, operands := os.Args[1:], new(flag.FlagSet), 0
+	var check bool
+	do := func() error { return regenerate(check) }
+	if len(args) > 0 && args[0] == "new" {
+		help.Call += " new"
+		args, operands = args[1:], 1
+		do = func() error { return newFunction(flags.Arg(0)) }
+	} else {
+		flags.BoolVar(&check, "check", false, "")
+	}
+	if code, end := help.Parse(flags, args, operands); end {
+		os.Exit(code)
+	}
+	if err := do(); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
 }
 
-func command(args []string) error {
-	flags := flag.NewFlagSet("generate", flag.ExitOnError)
-	check := flags.Bool("check", false, "write nothing, and exit with 1 if a file is stale")
-	flags.Parse(args) // which exits
-	switch {
-	case flags.NArg() == 0:
-		return regenerate(*check)
-	case flags.NArg() == 2 && flags.Arg(0) == "new" && !*check:
-		root, err := repository()
-		if err != nil {
-			return err
-		}
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		name := flags.Arg(1)
-		if err := create(ctx, root, name, func(step string) { fmt.Println(step) }); err != nil {
-			return err
-		}
-		fmt.Printf("%s is POST /api/users/%[1]s now. Its story is in functions/%[1]s/%[1]s.go; go test ./functions/%[1]s\n", name)
-		return nil
+func newFunction(name string) error {
+	root, err := repository()
+	if err != nil {
+		return err
 	}
-	return errors.New("usage: generate [-check] | generate new NAME")
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := create(ctx, root, name, func(step string) { fmt.Println(step) }); err != nil {
+		return err
+	}
+	fmt.Printf("%s is POST /api/users/%[1]s now. Its story is in functions/%[1]s/%[1]s.go; go test ./functions/%[1]s\n", name)
+	return nil
 }
 
 func regenerate(check bool) error {

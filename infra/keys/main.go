@@ -19,34 +19,38 @@ import (
 	"time"
 
 	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/shared/usage"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, time.Now)) }
 
-const usage = `usage: keys new|rotate|public|secrets [-dir DIR]
+const (
+	call = "go run ./infra/keys"
+	text = `usage: ` + call + ` new|rotate|public|secrets [-dir DIR]
 
   new      make the first key; existing keys are never overwritten
-  rotate   take the next step of a rotation: publish a new key, let it sign,
-           withdraw the old one. A step that comes too early is refused
+  rotate   take the next step of a rotation: publish a new key, sign with it,
+           withdraw the old one. A step that comes too early is rejected
              -ttl 15m   the longest ACCESS_TOKEN_TTL in use
              -force     take the step now; after a theft, three times in a row
   public   print the public keys
-  secrets  print the keys as Kubernetes Secrets, and with them the passwords of the
-           database's users, for "kubectl apply -f -"; the same ones each time
-             -mongodb URI   of a database of your own, without user and password
+  secrets  print the keys and the passwords of the database users as Kubernetes
+           Secrets, for "kubectl apply -f -"; the same ones each time
+             -mongodb URI   your own database, without user and password
 
-  -dir DIR   where the keys are (.data/keys)
+  -dir DIR   the folder of the keys (.data/keys)
 `
+)
 
-// run is the command. It returns the exit code: 0, or 2 after one line that says
+// run runs the command. It returns the exit code: 0, or 2 after one line that says
 // what is wrong.
 func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
-	command := ""
-	if len(args) > 0 {
-		command, args = args[0], args[1:]
+	help := usage.Command{Call: call, Text: text, Stdout: stdout, Stderr: stderr}
+	if len(args) == 0 {
+		return help.Error("no command is given")
 	}
-	flags := flag.NewFlagSet("keys", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
+	command, args := args[0], args[1:]
+	flags := new(flag.FlagSet)
 	dir := flags.String("dir", filepath.FromSlash(".data/keys"), "")
 	o := keyring.Options{Now: now().UTC(), Life: 15 * time.Minute}
 	var do func() (string, error)
@@ -76,27 +80,20 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 			}
 			return secrets(*dir, *mongodb)
 		}
-	case "help", "-h", "-help", "--help":
-		io.WriteString(stdout, usage)
-		return 0
 	default:
-		io.WriteString(stderr, usage)
-		return 2
+		if usage.Asked(command) {
+			return help.Help()
+		}
+		return help.Error("unknown command")
 	}
-	err := flags.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		io.WriteString(stdout, usage)
-		return 0
-	case err == nil && flags.NArg() > 0:
-		err = errors.New("too many arguments")
-	case err == nil && o.Life <= 0:
-		err = errors.New("-ttl must be positive")
+	help.Call += " " + command
+	if code, end := help.Parse(flags, args, 0); end {
+		return code
 	}
-	var said string
-	if err == nil {
-		said, err = do()
+	if o.Life <= 0 {
+		return help.Error("-ttl must be positive")
 	}
+	said, err := do()
 	if err != nil {
 		fmt.Fprintf(stderr, "keys %s: %v\n", command, err)
 		return 2

@@ -82,6 +82,21 @@ func Skaffold(functions []endpoint.Endpoint) ([]byte, error) {
 	return fill(skaffold, all)
 }
 
+// Update is the command that sets what func cannot set.
+func (s service) Update() string {
+	command := fmt.Sprintf("kn service update %s --namespace %s --timeout %d %s", s.Name, Namespace, s.Timeout, retention)
+	if s.Counts {
+		command += " " + activator
+	}
+	return command
+}
+
+// Flags of kn that func has no words for.
+const (
+	retention = "--annotation-revision autoscaling.knative.dev/scale-to-zero-pod-retention-period=1m"
+	activator = "--annotation-revision autoscaling.knative.dev/target-burst-capacity=-1"
+)
+
 // Kn renders the commands that make each service with kn, and the one of them all.
 func Kn(functions []endpoint.Endpoint) ([]byte, error) {
 	all, err := everyService(functions)
@@ -112,11 +127,11 @@ func (s service) kn() []string {
 		fmt.Sprintf(`--namespace %s --image "$(ko build ./%s)" --service-account %s --security-context strict`, Namespace, s.Main, s.Name),
 		fmt.Sprintf("--label app.kubernetes.io/name=%s --label app.kubernetes.io/part-of=ticketing-auth", s.Name),
 		fmt.Sprintf("--scale-min 0 --scale-max %d --scale-metric concurrency --scale-target %d --concurrency-limit %d --timeout %d", s.MaxScale, s.Target, s.Concurrency, s.Timeout),
-		"--annotation-revision autoscaling.knative.dev/scale-to-zero-pod-retention-period=1m --port 8080 --pull-policy IfNotPresent",
+		retention + " --port 8080 --pull-policy IfNotPresent",
 		fmt.Sprintf("--request cpu=%s,memory=%s --limit cpu=%s,memory=%s --env GOMEMLIMIT=%s", s.CPU, s.Memory, s.CPULimit, s.Memory, s.GoMemory),
 	}
 	if s.Counts {
-		lines[3] += " --annotation-revision autoscaling.knative.dev/target-burst-capacity=-1"
+		lines[3] += " " + activator
 		lines[4] += " --env THROTTLE=accounts"
 	}
 	if !s.Public {

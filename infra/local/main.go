@@ -43,19 +43,31 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/serve"
 	"ticketing.com/auth/shared/throttle"
+	"ticketing.com/auth/shared/usage"
 	"ticketing.com/auth/shared/user"
 )
 
+const (
+	call = "go run ./infra/local"
+	text = `usage: ` + call + ` [flags]
+
+  -addr address   the address to listen on (127.0.0.1:8080)
+  -data folder    the folder of the embedded database and the keys (.data)
+  -watch          build and restart on every save; stored data stays
+
+Other settings come from the environment: see README.md, "Environment".
+`
+)
+
 func main() {
-	addr := flag.String("addr", "127.0.0.1:8080", "`address` to listen on")
-	data := flag.String("data", ".data", "`folder` of the embedded database and the keys")
-	again := flag.Bool("watch", false, "build and restart on every save, keeping what is stored")
-	socket := flag.Int("socket", 0, "") // to listen on, and to serve until standard input closes: see watch.go
-	flag.Usage = usage
-	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "local: unexpected argument %q\n", flag.Arg(0))
-		os.Exit(app.ExitSettings)
+	flags := new(flag.FlagSet)
+	addr := flags.String("addr", "127.0.0.1:8080", "")
+	data := flags.String("data", ".data", "")
+	again := flags.Bool("watch", false, "")
+	socket := flags.Int("socket", 0, "") // to listen on, and to serve until standard input closes: see watch.go
+	help := usage.Command{Call: call, Text: text, Stdout: os.Stdout, Stderr: os.Stderr}
+	if code, end := help.Parse(flags, os.Args[1:], 0); end {
+		os.Exit(code)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
@@ -69,14 +81,6 @@ func main() {
 		return
 	}
 	os.Exit(run(ctx, *addr, *data, *socket))
-}
-
-func usage() {
-	fmt.Fprint(flag.CommandLine.Output(), `go run ./infra/local
-  -addr address   to listen on (default 127.0.0.1:8080)
-  -data folder    of the embedded database and the keys (default .data)
-  -watch          build and restart on every save, keeping what is stored
-`)
 }
 
 func run(ctx context.Context, addr, data string, socket int) (code int) {
@@ -108,7 +112,11 @@ func listen(addr string, socket int) (net.Listener, error) {
 	if socket > 0 {
 		return net.FileListener(os.NewFile(uintptr(socket), "socket"))
 	}
-	return net.Listen("tcp", addr)
+	listener, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is in use: choose another address with -addr", addr)
+	}
+	return listener, err
 }
 
 // stopped tells whether an error is only that somebody stopped us.

@@ -43,7 +43,7 @@ func watch(ctx context.Context, addr, data string) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", addr)
+	listener, err := listen(addr, 0)
 	if err != nil {
 		return err
 	}

@@ -12,12 +12,14 @@ package main
 import (
 	"cmp"
 	"context"
+	"flag"
 	"log/slog"
 	"os"
 	"time"
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/throttle"
+	"ticketing.com/auth/shared/usage"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -25,7 +27,20 @@ import (
 // and be tried again by Kubernetes.
 const wait = time.Minute
 
-func main() { os.Exit(run()) }
+const text = `usage: MONGODB_URI=mongodb://HOST/DATABASE go run ./infra/migrate
+
+Creates the indexes of the database. It can run again at any time. All settings come from
+the environment: see README.md, "Environment".
+`
+
+func main() {
+	help := usage.Command{Call: "go run ./infra/migrate", Text: text, Stdout: os.Stdout, Stderr: os.Stderr}
+	code, end := help.Parse(new(flag.FlagSet), os.Args[1:], 0)
+	if !end {
+		code = run()
+	}
+	os.Exit(code)
+}
 
 func run() int {
 	w := app.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)

@@ -338,8 +338,8 @@ func TestRefusals(t *testing.T) {
 		"an address of the network": {[]string{"-scratch", "-addr", "192.0.2.1:0"}, `-addr "192.0.2.1:0" is not a loopback address: there is no authentication, so it must stay on this machine`},
 		"no address":                {[]string{"-scratch", "-addr", "27017"}, `-addr "27017" is not a host:port: address 27017: missing port in address`},
 		"scratch with data":         {[]string{"-scratch", "-data", folder}, "-scratch deletes its data at the end, so it takes no -data"},
-		"an unknown flag":           {[]string{"-port", "1"}, "flag provided but not defined: -port"},
-		"an argument":               {[]string{"start"}, `unexpected argument "start"`},
+		"an unknown flag":           {[]string{"-port", "1"}, `flag provided but not defined: -port: run "mongod -h" for help`},
+		"an argument":               {[]string{"start"}, `unexpected argument: run "mongod -h" for help`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := refused(t, c.args...); got != "mongod: "+c.want {

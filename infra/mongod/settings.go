@@ -54,14 +54,14 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintln(stdout, "A MongoDB-wire server for development and tests.")
+		fmt.Fprintln(stdout, "usage: mongod [flags]\n\nA MongoDB-wire server for development and tests.")
 		flags.SetOutput(stdout)
 		flags.PrintDefaults()
 		return s, err
 	case err != nil:
-		return s, refuse("%v", err)
+		return s, refuse("%v: run \"mongod -h\" for help", err)
 	case flags.NArg() > 0:
-		return s, refuse("unexpected argument %q", flags.Arg(0))
+		return s, refuse("unexpected argument: run \"mongod -h\" for help")
 	}
 	var dataGiven bool
 	flags.Visit(func(f *flag.Flag) { dataGiven = dataGiven || f.Name == "data" })

@@ -176,7 +176,7 @@ func Translate(step string, err error) error {
 	}
 	err = fmt.Errorf("%s: %w", step, err)
 	var server mongo.ServerError
-	if errors.As(err, &server) && !passing(server) || errors.Is(err, ErrUnreadable) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &server) && !transient(server) || errors.Is(err, ErrUnreadable) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return fault.Away(err)
@@ -198,18 +198,42 @@ func Read(found *mongo.SingleResult, into any) error {
 // ErrUnreadable is the error of Read for a document with a member of an unexpected type.
 var ErrUnreadable = errors.New("a document does not fit")
 
-// passing tells whether a server's error is of its moment and not of the
-// command: it steps down, shuts down, or waited too long for the others. The
-// driver gives its own errors, of a lost connection for one, this type as well,
-// with no code.
-func passing(err mongo.ServerError) bool {
+// transient reports whether a server's error may not occur at the next attempt: by the labels
+// that the server gives it, and where it gives none, by the class of its code. The driver
+// gives its own errors, such as a lost connection, the same type with code 0.
+func transient(err mongo.ServerError) bool {
 	codes := err.ErrorCodes()
-	return err.HasErrorLabel("RetryableWriteError") ||
+	return slices.ContainsFunc(transientLabels, err.HasErrorLabel) ||
 		!slices.ContainsFunc(codes, func(c int) bool { return c != 0 }) ||
-		slices.ContainsFunc(codes, func(c int) bool { return slices.Contains(passingCodes, c) })
+		slices.ContainsFunc(codes, func(c int) bool {
+			return slices.ContainsFunc(transientCodes, func(class []int) bool { return slices.Contains(class, c) })
+		})
 }
 
-// passingCodes are those of the driver specification "Retryable Reads", of a time
-// limit that ran out, of a write concern that did, and of a disk that is full until
-// somebody makes room.
-var passingCodes = []int{6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436, 14031}
+// transientLabels are the labels of the driver specifications "Retryable Reads", "Retryable
+// Writes", "Transactions" and "Client Backpressure".
+var transientLabels = []string{
+	"RetryableError", "RetryableWriteError", "RetryableReadError", "SystemOverloadedError",
+	"TransientTransactionError", "UnknownTransactionCommitResult", "NetworkError",
+}
+
+// transientCodes are the categories of MongoDB's src/mongo/base/error_codes.yml whose errors
+// pass. Code 333 and other codes that never leave a cluster are left out.
+var transientCodes = [][]int{
+	{6, 7, 89, 9001}, // NetworkError
+	{24, 50, 237, 262, 279, 281, 282, 290, 355, 453, 11600, 11601, 11602, 46841, 91331, 10045600}, // Interruption
+	{189, 10058, 10107, 11602, 13435, 13436},                                                      // NotPrimaryError
+	{91, 11600},                                                                                   // ShutdownError
+	{50, 202, 262, 290, 407},                                                                      // ExceededTimeLimitError
+	{134, 358, 402, 406, 407, 412, 453, 462, 50915},                                               // RetriableError
+	{433, 449, 450, 462},                                                                          // SystemOverloadedError
+	{43, 175, 237, 314},                                                                           // CursorInvalidatedError
+	{239, 246, 250, 272},                                                                          // SnapshotError
+	{150, 249, 13388},                                                                             // StaleShardVersionError, and StaleDbVersion
+	{303, 398},                                                                                    // CloseConnectionError
+	{64, 100},                                                                                     // WriteConcernError: too slow, or too few members
+	{46, 107, 109, 112, 117, 208, 215, 12586, 12587},                                              // no category: another operation is in the way
+	{94, 133, 145, 149, 190, 216, 230, 231, 308, 385},                                             // no category: a member is away, or none is primary
+	{56846},                               // no category: no config server
+	{146, 261, 264, 365, 371, 391, 14031}, // no category: memory, files, disk or sessions run out; writes are blocked
+}

@@ -94,7 +94,7 @@ func Field(field, message string) *Error {
 
 // Credentials is the answer to a sign-in that fails, whatever the reason: an
 // unknown account must be indistinguishable from a wrong password (OWASP ASVS
-// 5.0 V6.3.8). The cause, if there is one, is for the log.
+// 5.0.0, 6.3.8). The cause, if there is one, is for the log.
 func Credentials(cause error) *Error {
 	e := New(Unauthenticated, "Email or password is wrong.")
 	e.headers = []Header{{"WWW-Authenticate", "Bearer"}}

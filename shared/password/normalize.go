@@ -8,14 +8,14 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Normalize returns a password as Hash, Verify and Decoy take it: with every space
-// separator of Unicode as U+0020, and in NFC. Those are the mappings of the OpaqueString
-// profile (RFC 8265 §4.2.2), by which the same characters match whichever system they
-// are typed on. Case, width and leading and trailing spaces stay as they are.
+// Normalize returns a password in the form that Hash, Verify and Decoy use: every space
+// separator of Unicode is U+0020, and the text is in NFC. Those are the mappings of the
+// OpaqueString profile (RFC 8265 §4.2.2). With them, the same characters match on systems
+// that encode them differently. Case, width, and leading and trailing spaces stay.
 //
-// The profile also refuses some text, such as control characters and code points that
-// Unicode has not assigned. Normalize refuses nothing, since such passwords are in use,
-// and returns text that is not UTF-8 unchanged.
+// The profile also refuses some text, such as control characters and unassigned code
+// points. Normalize refuses nothing, since such passwords are in use. It returns text that
+// is not UTF-8 unchanged.
 func Normalize(plain string) string {
 	if !utf8.ValidString(plain) {
 		return plain
@@ -28,9 +28,8 @@ func Normalize(plain string) string {
 	}, plain))
 }
 
-// forms returns the texts that may be the password of a stored hash. The second is the
-// password as it was typed, which is what was hashed before Normalize, and what other
-// systems hash whose users are imported.
+// forms returns the texts that a stored hash of a password may be made of. The second is
+// the password as typed: earlier versions and other systems hash that.
 func forms(plain string) []string {
 	if normal := Normalize(plain); normal != plain {
 		return []string{normal, plain}

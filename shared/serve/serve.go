@@ -11,12 +11,15 @@ package serve
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +28,7 @@ import (
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/memory"
+	"ticketing.com/auth/shared/usage"
 )
 
 // The ways a process ends.
@@ -49,11 +53,33 @@ func Main(endpoints ...endpoint.Endpoint) {
 
 // MainOf is Main for a process whose settings decide what it serves.
 func MainOf(choose func(*app.Wiring) []endpoint.Endpoint) {
+	if len(os.Args) > 1 {
+		help := usage.Command{Call: filepath.Base(os.Args[0]), Stdout: os.Stdout, Stderr: os.Stderr}
+		help.Text = describe(help.Call, choose)
+		if code, end := help.Parse(new(flag.FlagSet), os.Args[1:], 0); end {
+			os.Exit(code)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process as signals do
 	code := Run(ctx, os.LookupEnv, os.Stderr, choose)
 	stop()
 	os.Exit(code)
+}
+
+// describe returns the usage of a process: what it serves where no setting is set.
+func describe(call string, choose func(*app.Wiring) []endpoint.Endpoint) string {
+	unset := func(string) (string, bool) { return "", false }
+	discard := func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }
+	text := fmt.Sprintf("usage: %s\n\n", call)
+	for _, e := range choose(app.New(unset, discard, time.Now)) {
+		served := e.Method + " " + e.Path
+		if e.Path == "" {
+			served = "events"
+		}
+		text += fmt.Sprintf("Serves %s: %s\n", served, e.Summary)
+	}
+	return text + "All settings come from the environment: see README.md, \"Environment\".\n"
 }
 
 // Run is MainOf with its surroundings passed in; it returns the exit code.
@@ -71,6 +97,9 @@ func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, choose func(*
 		serveLambda(ctx, handler) // does not return
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("port %d is in use: choose another with PORT", port)
+	}
 	if err != nil {
 		app.Complain(stderr, names(endpoints), err)
 		return exitFailed

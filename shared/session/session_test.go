@@ -61,6 +61,18 @@ func TestTheRecordHoldsNothingThatRefreshes(t *testing.T) {
 	}
 }
 
+func TestOpen_SecretsAreUnique(t *testing.T) {
+	first, r := session.Open("ann", now, time.Hour)
+	second, other := session.Open("ann", now, time.Hour)
+	if first.ID == second.ID || string(first.Family) == string(second.Family) || string(first.Token) == string(second.Token) {
+		t.Errorf("two sessions share a secret: %+v, %+v", first, second)
+	}
+	const size = 16 + 32 + 16 // family, secret and session id, in bytes
+	if n := len(r.String()) * 6 / 8; n < size || r.String() == other.String() {
+		t.Errorf("got tokens of %d bytes, alike: %t; want at least %d bytes", n, r.String() == other.String(), size)
+	}
+}
+
 func TestTheNextTokenFollowsFromTheOneBeforeAndTheSaltAlone(t *testing.T) {
 	s, r := session.Open("ann", now, time.Hour)
 	rotation := r.Rotation(now, time.Hour, 0)

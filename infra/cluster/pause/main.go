@@ -3,12 +3,24 @@
 package main
 
 import (
+	"flag"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"ticketing.com/auth/shared/usage"
 )
 
+const text = `usage: pause
+
+Holds the namespaces of a pod and collects its orphaned processes, until SIGTERM.
+`
+
 func main() {
+	help := usage.Command{Call: "pause", Text: text, Stdout: os.Stdout, Stderr: os.Stderr}
+	if code, end := help.Parse(new(flag.FlagSet), os.Args[1:], 0); end {
+		os.Exit(code)
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGCHLD)
 	for s := range signals {

@@ -10,6 +10,7 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -23,17 +24,36 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"ticketing.com/auth/shared/usage"
 )
 
+const text = `usage: listener
+       listener kill CONTAINER
+       listener send REQUEST
+
+Accepts events on port 8080 and prints each as one line of JSON. "kill" sends SIGKILL to
+the processes of a container of the node. "send" sends a request, which is JSON, and prints
+the response as JSON.
+`
+
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "kill" {
-		if err := kill(os.Args[2]); err != nil {
-			log.Fatal(err)
-		}
-		return
+	help := usage.Command{Call: "listener", Text: text, Stdout: os.Stdout, Stderr: os.Stderr}
+	args, flags := os.Args[1:], new(flag.FlagSet)
+	var do func(operand string) error
+	if len(args) > 0 {
+		do = map[string]func(string) error{"kill": kill, "send": send}[args[0]]
 	}
-	if len(os.Args) == 3 && os.Args[1] == "send" {
-		if err := send(os.Args[2]); err != nil {
+	operands := 0
+	if do != nil {
+		help.Call += " " + args[0]
+		args, operands = args[1:], 1
+	}
+	if code, end := help.Parse(flags, args, operands); end {
+		os.Exit(code)
+	}
+	if do != nil {
+		if err := do(flags.Arg(0)); err != nil {
 			log.Fatal(err)
 		}
 		return

@@ -264,6 +264,7 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 	if len(files) != len(want) {
 		t.Errorf("%d files for %d services", len(files), len(want))
 	}
+	commands := map[string]bool{}
 	for name, file := range files {
 		written, err := os.ReadFile(file)
 		if err != nil {
@@ -276,6 +277,17 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 			continue
 		}
 		s := want[name]
+		update := knUpdate.FindStringSubmatch(string(written))
+		if update == nil {
+			t.Errorf("%s names no command for what func cannot set", file)
+			continue
+		}
+		set := kn(t, words(update[1]))
+		rest := maps.Clone(s.Spec.Template.Annotations)
+		for _, option := range []string{"min-scale", "max-scale", "metric", "target"} {
+			delete(rest, "autoscaling.knative.dev/"+option)
+		}
+		commands[update[1]] = true
 		template, spec := s.Spec.Template, s.Spec.Template.Spec
 		c := spec.Containers[0]
 		var env []core.EnvVar
@@ -295,6 +307,7 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 		o := f.Deploy.Options
 		for what, pair := range map[string][2]any{
 			"specVersion": {f.SpecVersion, "0.36.0"},
+			"kn update":   {[]any{set.Name, set.Namespace, *set.Spec.Template.Spec.TimeoutSeconds, set.Spec.Template.Annotations}, []any{s.Name, s.Namespace, *spec.TimeoutSeconds, rest}},
 			"name":        {f.Name, s.Name},
 			"namespace":   {f.Namespace, s.Namespace},
 			"account":     {f.Deploy.ServiceAccountName, spec.ServiceAccountName},
@@ -314,7 +327,23 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 			}
 		}
 	}
+	readme, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := knUpdate.FindAllStringSubmatch(string(readme), -1)
+	for _, m := range shown {
+		if !commands[m[1]] {
+			t.Errorf("README.md has another command than the func.yaml: %s", m[0])
+		}
+	}
+	if len(shown) == 0 {
+		t.Error("README.md shows no command for what func cannot set")
+	}
 }
+
+// knUpdate is the command for what func cannot set, in a comment of func.yaml and in README.md.
+var knUpdate = regexp.MustCompile(`(?m)^(?:#)?\s+kn service update (.*--timeout.*)$`)
 
 func sortedEnv(env []core.EnvVar) []core.EnvVar {
 	slices.SortFunc(env, func(a, b core.EnvVar) int { return strings.Compare(a.Name, b.Name) })

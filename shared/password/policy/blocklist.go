@@ -13,11 +13,13 @@ import (
 //go:embed blocklist.bin
 var builtIn blocklist
 
-// A blocklist is a sorted list of folded passwords, in which each is written as what it
-// shares with the one before: a byte below 0x20 that is the length of that prefix, and
-// the rest, which has no such byte. Where nothing is shared a block begins, after
-// blockSize passwords at the latest. So the list is searched as it is, without an index:
-// by bisection for the block, which begins with a zero byte, and then from its beginning.
+// A blocklist is a sorted list of folded passwords. Each entry is a byte below 0x20, the
+// length of the prefix that the password shares with the one before, and the rest of the
+// password. The rest has no bytes below 0x20. An entry without a shared prefix begins a
+// block; a block has at most blockSize entries.
+//
+// The list needs no index: has finds the block by bisection, since only a block begins with
+// a zero byte, and reads it from its beginning.
 type blocklist string
 
 const (
@@ -25,8 +27,8 @@ const (
 	maxPrefix = 0x1f
 )
 
-// Pack returns a blocklist of passwords. It ignores what no password can be, or what the
-// form has no place for: text that is empty, not UTF-8, or has control characters.
+// Pack returns a blocklist of passwords. It ignores passwords that are empty, not UTF-8, or
+// have control characters: requests are UTF-8, and the form has no place for the others.
 func Pack(passwords []string) []byte {
 	folded := make([]string, 0, len(passwords))
 	for _, s := range passwords {
@@ -55,7 +57,7 @@ func Pack(passwords []string) []byte {
 
 // has reports whether a folded password is listed.
 func (l blocklist) has(text string) bool {
-	begin, end := 0, len(l) // the block begins in between, if there is one
+	begin, end := 0, len(l) // the block begins in between, if there is any
 	for end-begin > 1 {
 		middle := begin + (end-begin)/2
 		i := strings.IndexByte(string(l[middle:end]), 0)
@@ -80,7 +82,7 @@ func (l blocklist) has(text string) bool {
 	return false
 }
 
-// rest returns what follows a prefix length.
+// rest returns the rest of the password of an entry.
 func (l blocklist) rest(at int) string {
 	end := at + 1
 	for end < len(l) && l[end] > maxPrefix {

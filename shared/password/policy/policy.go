@@ -6,16 +6,16 @@
 // listed words. Three kinds of passwords that attackers try first, and that no list can
 // hold, count as listed:
 //
-//   - a listed password with a suffix of at most five characters that are no letters, of
-//     which at most four are digits: "monkey123", "Summer2024!"
+//   - a listed password with a suffix of at most five characters that are no letters, at
+//     most four of them digits: "monkey123", "Summer2024!"
 //   - a listed password, or any four characters or fewer, over and over again
 //   - ascending or descending characters: "abcdefgh", "98765432109876"
 //
 // The decision log has the figures for them (infra/decisions).
 //
-// The built-in list has common passwords, names and words of fourteen languages. It is in
-// a package of its own so that only functions that set passwords link it, and is searched
-// where it is in the binary, so that it takes no time at the start of a process.
+// The built-in list has common passwords, names and words of fourteen languages. Only
+// functions that set passwords link this package. The list is searched in place, in the
+// binary, so it takes no time at the start of a process.
 package policy
 
 import (

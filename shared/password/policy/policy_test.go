@@ -112,8 +112,8 @@ func TestRefusal_NeverCarriesThePassword(t *testing.T) {
 // sample.txt has 1,000 passwords, 250 of a kind, none from the sources of the list:
 //
 //   - pwdb: each twelfth of the first 3,000 of eight characters or more in
-//     ignis-100K.txt of github.com/ignis-sec/Pwdb-Public at 9b53917 (MIT), which are the
-//     most common of a thousand million leaked passwords
+//     ignis-100K.txt of github.com/ignis-sec/Pwdb-Public at 9b53917 (MIT), the most
+//     common of a thousand million leaked passwords
 //   - django: the same of common-passwords.txt of Django 3.2.25 (BSD-3-Clause)
 //   - random: eight to twelve letters, letters and digits, or printable ASCII characters
 //   - passphrase: three words of the EFF's long word list
@@ -187,7 +187,7 @@ func TestWire_BlocklistFile(t *testing.T) {
 		"empty":          {write("empty", ""), "names a file without passwords: it must have one per line, in UTF-8"},
 		"empty lines":    {write("lines", "\n\r\n\n"), "names a file without passwords: it must have one per line, in UTF-8"},
 		"another coding": {write("latin1", "Schl\xfcsselbund\n"), "names a file without passwords: it must have one per line, in UTF-8"},
-		"too large":      {write("large", strings.Repeat("x", 16<<20+1)), "names a file larger than 16 MiB"},
+		"too large":      {write("large", strings.Repeat("x", 8<<20+1)), "names a file larger than 8 MiB"},
 	} {
 		if _, err := wired(map[string]string{"PASSWORD_BLOCKLIST_FILE": tt.path}); err == nil || err.Error() != "PASSWORD_BLOCKLIST_FILE "+tt.want {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)

@@ -15,5 +15,6 @@ import (
 
 func main() {
 	dnsserver.Directives = []string{"health", "ready", "errors", "cache", "kubernetes"}
+	parse()
 	coremain.Run()
 }

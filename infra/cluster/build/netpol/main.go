@@ -25,7 +25,7 @@ func main() {
 	kubeconfig := flag.String("kubeconfig", "", "`file` that names the API server")
 	flag.StringVar(&config.HostnameOverride, "hostname-override", "", "`name` of the node")
 	services := flag.String("services", "", "`range` of the Services' addresses")
-	flag.Parse()
+	parse()
 	config.ClusterIPCIDRs = []string{*services}
 	config.EnableIPv4 = true
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

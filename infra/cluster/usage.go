@@ -1,0 +1,21 @@
+package main
+
+const (
+	call = "go run ./infra/cluster"
+	text = `usage: ` + call + ` up|status|cold|down [-dir DIR] [flags]
+
+  up       build what is not built yet, start the cluster, install Knative and the
+           system; if the cluster is up, install what has changed
+             -install   install missing Debian packages with apt-get, without their services
+             -bare      install Kubernetes and Knative only, without the system
+  status   report whether the cluster is up, and how to reach it
+  cold     measure requests to functions that are scaled to zero, beside a bare server
+             -times 20
+             -with NAME=VALUE   also measure currentuser with another setting, resource
+                                request (cpu=500m) or number of layers (layers=12);
+                                can be repeated
+  down     stop the cluster and remove everything but the build cache
+
+  -dir DIR   where the cluster stores its files (/var/lib/ticketing-auth-cluster)
+`
+)
