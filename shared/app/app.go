@@ -28,9 +28,9 @@ import (
 	"unicode/utf8"
 )
 
-// A Lookup finds a setting, as os.LookupEnv does. White space around a value is no part
-// of it, and a value of nothing else counts as none: a Secret made by echo ends with a
-// line feed.
+// A Lookup finds a setting, as os.LookupEnv does. A Wiring drops white space around a
+// value, since a Secret made by echo ends with a line feed. A value of nothing else counts
+// as not set.
 type Lookup func(name string) (value string, set bool)
 
 // A Wiring is the environment at the start of a process, and the parts made of it.
@@ -114,8 +114,8 @@ func (w *Wiring) Text(name, otherwise string) string { return w.text(name, other
 // Lines returns a setting that may have several lines, such as PEM or JSON, or "".
 func (w *Wiring) Lines(name string) string { return w.text(name, "", "\t\r\n") }
 
-// text returns a setting without the white space around it. A control character or an
-// invisible one is a fault, unless it is allowed.
+// text returns a setting without the white space around it, or otherwise. A control or
+// invisible character that is not in allowed is a fault.
 func (w *Wiring) text(name, otherwise, allowed string) string {
 	s := w.value(name)
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) && !strings.ContainsRune(allowed, c) }) {

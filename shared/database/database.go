@@ -144,7 +144,8 @@ func checkURI(uri string) error {
 	return nil
 }
 
-// isInvisible reports whether no address and no name of a database has a character.
+// isInvisible reports whether a character is white space or a control character. No
+// connection string and no name of a database contains one.
 func isInvisible(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }
 
 // weakens tells whether a connection string takes back what clientOptions ask for.

@@ -213,8 +213,12 @@ func TestWhoDoesNotReadIsCutOff(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, 2, 0)
-		defer h.end()
 		first, second := deaf(h), deaf(h)
+		defer func() {
+			h.end()
+			<-first.left
+			<-second.left
+		}()
 		time.Sleep(patience)
 		if honest := h.comes(whole); !honest.is200("hello") {
 			t.Errorf("who comes hears %q", honest.heard)

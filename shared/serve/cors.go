@@ -15,9 +15,9 @@ import (
 	"ticketing.com/auth/shared/app"
 )
 
-// crossOrigin lets scripts of the origins in CORS_ALLOWED_ORIGINS call with the given
-// methods. Origins are separated by commas, each in full: a pattern would allow whoever
-// controls one name under it.
+// crossOrigin returns a handler that allows scripts of the origins in CORS_ALLOWED_ORIGINS
+// to call next with the given methods. The setting lists full origins, separated by commas.
+// It takes no pattern: that would allow an attacker with control of one matching name.
 func crossOrigin(w *app.Wiring, methods []string, next http.Handler) http.Handler {
 	var origins []string
 	for s := range strings.SplitSeq(w.Text("CORS_ALLOWED_ORIGINS", ""), ",") {
@@ -46,8 +46,8 @@ func crossOrigin(w *app.Wiring, methods []string, next http.Handler) http.Handle
 	})
 }
 
-// sortRequestedHeaders brings the header names that a preflight asks for into the form
-// that browsers send and package cors expects: lower case, sorted, each once.
+// sortRequestedHeaders rewrites the header names in a preflight request to the form that
+// browsers send and package cors requires: lower case, sorted, without duplicates.
 func sortRequestedHeaders(h http.Header) {
 	const name = "Access-Control-Request-Headers"
 	if len(h[name]) == 0 {
@@ -76,9 +76,10 @@ var (
 	numericHost = regexp.MustCompile(`(^|\.)([0-9]+|0[xX][0-9a-fA-F]*)$`) // of these, browsers make IPv4 addresses
 )
 
-// browserOrigin returns an origin as a browser sends it, and whether a browser can send
-// it. Web pages have http and https. Applications made of web pages have schemes of their
-// own, such as capacitor://localhost, whose hosts browsers do not convert.
+// browserOrigin returns an origin as a browser sends it, and reports whether a browser can
+// send it. Web pages have the schemes http and https. Applications built from web pages
+// have their own schemes, such as capacitor://localhost; browsers do not convert those
+// hosts.
 func browserOrigin(s string) (origin string, ok bool) {
 	u, err := url.Parse(s)
 	if err != nil || u.Path != "" || strings.ContainsAny(s, "?#@") {
@@ -116,8 +117,8 @@ func browserOrigin(s string) (origin string, ok bool) {
 	return u.Scheme + "://" + host, true
 }
 
-// browserHost returns the host of a web page as a browser writes it, an IPv6 address
-// without its brackets, and whether it is one.
+// browserHost returns the host of a web page as a browser writes it, and reports whether it
+// is valid. An IPv6 address has no brackets here.
 func browserHost(host string) (string, bool) {
 	if strings.Contains(host, ":") {
 		ip, err := netip.ParseAddr(host)

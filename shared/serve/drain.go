@@ -14,23 +14,22 @@ const (
 	lingerTimeout = time.Second
 )
 
-// drain returns a handler that lets no client lose the response of next to a TCP reset.
+// drain returns a handler that keeps a TCP reset from destroying the response of next.
 //
 // A server that closes a connection with unread data resets it, and the reset can
-// overtake the response (RFC 9112 §9.6). So drain reads what next has left of the body,
-// for a limited time, and discards it. It reads before the response is sent, because a
-// client or a proxy that sends the whole request before it reads would not see it
-// earlier. A client that is slower, or that has stopped sending, gets the response after
-// drainTimeout. A client that waits for a 100 (Continue) gets it at once.
+// overtake the response (RFC 9112 §9.6). So drain reads and discards the rest of the body,
+// for a limited time. It does so before it sends the response, because some clients and
+// proxies send the whole request before they read. A client that sends slowly, or that has
+// stopped, receives the response after drainTimeout. A client that waits for 100 (Continue)
+// receives it at once.
 //
-// Unless next has read the whole body, the response closes the connection: what follows
-// an unread body must not be taken for the next request. So does the response to a
-// chunked request. Where a request has a length beside the chunks, net/http takes the
-// chunks and hides the length; a proxy that took the length would see another request
-// behind it (RFC 9112 §6.1: "MUST close").
+// Unless next has read the whole body, the response closes the connection, so that no rest
+// of a body is taken for the next request. So does the response to a chunked request. If a
+// request has both a length and chunks, net/http reads the chunks and hides the length; a
+// proxy that reads by the length would see another request there (RFC 9112 §6.1: "MUST
+// close").
 //
-// next gets a copy of the request: net/http looks at the body of its own to see what is
-// left of it.
+// next receives a copy of the request, because net/http inspects the body of its own.
 func drain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 {

@@ -32,15 +32,15 @@ type lambdaHandler struct{ http.Handler }
 // Lambda returns the Lambda handler over an HTTP handler.
 func Lambda(handler http.Handler) lambda.Handler { return lambdaHandler{handler} }
 
-// Invoke implements lambda.Handler. It returns no error: what is no request, which anybody
-// may send who may invoke the function, is answered with 400.
+// Invoke implements lambda.Handler. It never returns an error: the response to a malformed
+// event, which any client with the right to invoke the function can send, is 400.
 //
-// It reads the event itself. Package lambda would decode it with encoding/json, which
-// repairs invalid text before anybody sees it.
+// Invoke decodes the event itself. Package lambda would use encoding/json, which silently
+// replaces invalid text.
 func (h lambdaHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	w := &answer{header: http.Header{}, status: http.StatusOK}
 	var e lambdaEvent
-	// invalid text in a path or header is another path or header, as it is over HTTP
+	// invalid text in a path or a header makes another path or header, as over HTTP
 	err := json.Unmarshal(payload, &e, jsontext.AllowInvalidUTF8(true))
 	var r *http.Request
 	if err == nil {
@@ -64,7 +64,7 @@ func serveLambda(ctx context.Context, handler http.Handler) {
 	lambda.Start(Lambda(handler))
 }
 
-// A lambdaEvent is what counts of a request in payload format 2.0.
+// A lambdaEvent holds the used members of a request in payload format 2.0.
 type lambdaEvent struct {
 	RawPath         string            `json:"rawPath"`
 	RawQueryString  string            `json:"rawQueryString"`
@@ -109,8 +109,7 @@ func (e *lambdaEvent) request(ctx context.Context) (*http.Request, error) {
 	for name, value := range e.Headers {
 		addHeader(r.Header, name, value)
 	}
-	// who called the gateway is told above, by AWS itself; what the header adds to
-	// that, the caller wrote
+	// AWS itself names the client, above; the rest of the header is the client's
 	r.Header.Del("X-Forwarded-For")
 	for _, cookie := range e.Cookies {
 		r.Header.Add("Cookie", cookie)
@@ -118,9 +117,9 @@ func (e *lambdaEvent) request(ctx context.Context) (*http.Request, error) {
 	return r, nil
 }
 
-// path returns the path of a request. A named stage of an HTTP API is its first segment,
-// on a custom domain as well; the stage $default, which is that of a Function URL, is no
-// part of it.
+// path returns the path of a request, without the stage. A named stage of an HTTP API is
+// the first segment of rawPath, on a custom domain as well. The stage $default, the only one
+// of a Function URL, is not in rawPath.
 func (e *lambdaEvent) path() string {
 	if stage := e.RequestContext.Stage; stage != "" && stage != "$default" {
 		rest, ok := strings.CutPrefix(e.RawPath, "/"+stage)
@@ -131,9 +130,8 @@ func (e *lambdaEvent) path() string {
 	return e.RawPath
 }
 
-// body returns the body of a request, byte for byte. Text that is no Unicode, such as half
-// a surrogate pair, becomes bytes that are no UTF-8: whoever reads them refuses them, as
-// those of an HTTP request.
+// body returns the body of a request, byte for byte. Text that is not Unicode, such as a
+// lone surrogate, becomes invalid UTF-8, so the endpoint refuses it as over HTTP.
 func (e *lambdaEvent) body() ([]byte, error) {
 	switch e.Body.Kind() {
 	case 0, 'n': // absent or null
@@ -143,7 +141,7 @@ func (e *lambdaEvent) body() ([]byte, error) {
 		return nil, errMalformed
 	}
 	body, err := jsontext.AppendUnquote(nil, e.Body)
-	if err != nil { // of a string that was read, it says that it is no Unicode
+	if err != nil { // invalid UTF-8 or a lone surrogate, and nothing else in a valid literal
 		body = bytes.ReplaceAll(body, []byte("\ufffd"), []byte{0xff})
 	}
 	if e.IsBase64Encoded {
@@ -152,9 +150,9 @@ func (e *lambdaEvent) body() ([]byte, error) {
 	return body, nil
 }
 
-// addHeader adds a header to those of a request. Of several with one name a gateway makes
-// one, with commas. That must not hide a second Authorization, which is refused: where no
-// parameter of the same credentials follows a comma, another header does (RFC 9110 §11.4).
+// addHeader adds a header to those of a request. A gateway joins headers of one name with
+// commas. A second Authorization header is refused, so addHeader separates those again: a
+// comma that no parameter of the same credentials follows ends a header (RFC 9110 §11.4).
 func addHeader(h http.Header, name, value string) {
 	if http.CanonicalHeaderKey(name) == "Authorization" {
 		for i := 0; i < len(value); i++ {
@@ -170,8 +168,7 @@ func addHeader(h http.Header, name, value string) {
 // authParam is the beginning of a parameter, such as realm="x".
 var authParam = regexp.MustCompile(`^[ \t]*[^ \t=,]+[ \t]*=`)
 
-// noURI reports whether a character separates the parts of a request line, or ends it, so
-// that no URI over HTTP has it.
+// noURI reports whether net/http refuses a character in a request target.
 func noURI(c rune) bool { return c <= ' ' || c == 0x7f }
 
 // An answer is a response that is kept until it is whole.
