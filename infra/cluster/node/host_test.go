@@ -360,7 +360,7 @@ func TestWhatTheProcessesReadIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	var processes []process
-	if err := json.Unmarshal(plan, &processes); err != nil || len(processes) != 7 {
+	if err := json.Unmarshal(plan, &processes); err != nil || len(processes) != 8 {
 		t.Fatalf("%d processes, %v", len(processes), err)
 	}
 	read := 0
