@@ -105,7 +105,7 @@ func TestFewTokensOfARefusedAddressAreLookedForAtOnce(t *testing.T) {
 		statuses[a.Status]++
 	}
 	if n := strings.Count(tap.Commands(), "find users"); n > 16 || // each is tried once more on another connection
-		 n == 0 || statuses[http.StatusTooManyRequests] != 32 || statuses[http.StatusServiceUnavailable] != 8 {
+		n == 0 || statuses[http.StatusTooManyRequests] != 32 || statuses[http.StatusServiceUnavailable] != 8 {
 		t.Errorf("%d reads, statuses %v", n, statuses)
 	}
 }
