@@ -91,13 +91,16 @@ func (c *Connection) connect() {
 	c.ongoing = nil
 }
 
-// Close ends the connection, if it was made.
+// Close closes the connection, if there is one. It waits for commands in flight, and for
+// a database that does not reply, no longer than the context allows or wait.
 func (c *Connection) Close(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	return c.client.Disconnect(ctx)
 }
 
