@@ -9,12 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -124,6 +122,7 @@ func clientOptions(uri string) *options.ClientOptions {
 		SetReadConcern(readconcern.Majority()).
 		ApplyURI(uri).
 		SetDialer(newDialer()).
+		SetMonitor(paced()).
 		// A heartbeat that streams is silent for ten seconds, which a conn would take
 		// for a lost connection. Polling also needs one connection less.
 		SetServerMonitoringMode(options.ServerMonitoringModePoll)
@@ -174,49 +173,3 @@ func parse(uri string) (*connstring.ConnString, error) {
 }
 
 func isSRV(uri string) bool { return strings.HasPrefix(uri, connstring.SchemeMongoDBSRV+"://") }
-
-// Translate makes a fault.Away of an error that another try may not meet, and
-// names the step in all others.
-func Translate(step string, err error) error {
-	if err == nil {
-		return nil
-	}
-	err = fmt.Errorf("%s: %w", step, err)
-	var server mongo.ServerError
-	if errors.As(err, &server) && !passing(server) || errors.Is(err, errUnreadable) || errors.Is(err, context.Canceled) {
-		return err
-	}
-	return fault.Away(err)
-}
-
-// Read decodes what a command found. A document that does not fit is no fault of
-// the connection, and no other try would find another.
-func Read(found *mongo.SingleResult, into any) error {
-	raw, err := found.Raw()
-	if err != nil {
-		return err
-	}
-	if err := bson.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("%w: %w", errUnreadable, err)
-	}
-	return nil
-}
-
-// errUnreadable: a document in the collection is not one of ours.
-var errUnreadable = errors.New("a document does not fit")
-
-// passing tells whether a server's error is of its moment and not of the
-// command: it steps down, shuts down, or waited too long for the others. The
-// driver gives its own errors, of a lost connection for one, this type as well,
-// with no code.
-func passing(err mongo.ServerError) bool {
-	codes := err.ErrorCodes()
-	return err.HasErrorLabel("RetryableWriteError") ||
-		!slices.ContainsFunc(codes, func(c int) bool { return c != 0 }) ||
-		slices.ContainsFunc(codes, func(c int) bool { return slices.Contains(passingCodes, c) })
-}
-
-// passingCodes are those of the driver specification "Retryable Reads", of a time
-// limit that ran out, of a write concern that did, and of a disk that is full until
-// somebody makes room.
-var passingCodes = []int{6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436, 14031}

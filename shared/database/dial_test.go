@@ -3,6 +3,7 @@ package database_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,6 +158,33 @@ func TestSlowReplies_AreWaitedFor(t *testing.T) {
 	timed(t, c, commands["update"])
 	if n := len(tap.Writes()); n != 1 || tap.Accepted() > before {
 		t.Errorf("%d writes, and %d connections more, want 1 and 0", n, tap.Accepted()-before)
+	}
+}
+
+// TestRetries_ArePaced has the database reply for good with an error that it calls
+// retryable. The driver tries again until the deadline.
+func TestRetries_ArePaced(t *testing.T) {
+	failed := bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: 262}, {Key: "errmsg", Value: "x"}}
+	label := bson.E{Key: "errorLabels", Value: bson.A{"RetryableWriteError"}}
+	for name, reply := range map[string]bson.D{
+		"find":   failed,
+		"insert": append(slices.Clip(failed), label),
+		"update": {{Key: "ok", Value: 1.0}, {Key: "n", Value: 1}, {Key: "nModified", Value: 1},
+			{Key: "writeConcernError", Value: bson.D{{Key: "code", Value: 262}, {Key: "errmsg", Value: "x"}}}, label},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tap, c := pooled(t, 1)
+			tap.Reply(name+" c", reply)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := commands[name](ctx, c); err == nil {
+				t.Error("no error")
+			}
+			if n := strings.Count(tap.Commands(), name+" c"); n < 2 || n > 20 {
+				t.Errorf("sent %d times in a second, want 2 to 20", n)
+			}
+		})
 	}
 }
 
