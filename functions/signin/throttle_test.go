@@ -234,9 +234,9 @@ func TestWhatTheThrottleAsksOfTheDatabase(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI)
 	b.Given(t, "ann@example.com", secret)
 	for _, want := range []string{
-		"find throttles, find users, findAndModify throttles, findAndModify users, insert throttles, update throttles, update throttles", // the first of a stranger
-		"find throttles, find users, findAndModify throttles, findAndModify users, insert throttles, update throttles, update throttles", // of a device
-		"find throttles, find users, findAndModify throttles, findAndModify users, update throttles, update throttles, update throttles",
+		"find throttles, find users, findAndModify throttles, findAndModify users, insert throttles, update throttles", // the first of a stranger
+		"find throttles, find users, findAndModify throttles, findAndModify users, insert throttles, update throttles", // of a device
+		"find throttles, find users, findAndModify throttles, findAndModify users, update throttles, update throttles",
 	} {
 		tap.Commands()
 		b.Do(t, attempt(owner, "ann", secret)).Grant(t)

@@ -81,7 +81,7 @@ func TestARetryAsksTheDatabaseForOneMoreRoundTripThanASignUp(t *testing.T) {
 	b := endpointtest.New(t, signup.Endpoint, "MONGODB_URI="+tap.URI)
 	for _, want := range []string{
 		"findAndModify throttles, insert users",
-		"find throttles, find users, findAndModify throttles, findAndModify throttles, findAndModify users, insert throttles, insert users, update throttles, update throttles",
+		"find throttles, find users, findAndModify throttles, findAndModify throttles, findAndModify users, insert throttles, insert users, update throttles",
 	} {
 		tap.Commands()
 		b.Do(t, keyed("k", good)).Grant(t)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -61,23 +62,12 @@ func start(b *testing.B, more ...string) system {
 	signing, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private)}})
 	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
 	settings := map[string]string{"MONGODB_URI": mongotest.URI(b), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying), "THROTTLE": "off"}
-	for _, s := range more {
-		name, value, _ := strings.Cut(s, "=")
-		settings[name] = value
-	}
-	w := app.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
-		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	server := httptest.NewServer(serve.Handler(w, signup.Endpoint, signin.Endpoint, currentuser.Endpoint))
-	store := user.Wire(w, nil)
-	if err := w.Err(); err != nil {
+	w, url := serving(b, settings, more...)
+	if err := user.Wire(w, nil).Prepare(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { server.Close(); w.Close(context.Background()) })
-	if err := store.Prepare(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	s := system{url: server.URL, settings: settings, tokens: token.WireVerifier(w)}
-	if err := json.Unmarshal(post(b, server.URL+"/api/users/signup"), &s.grant); err != nil {
+	s := system{url: url, settings: settings, tokens: token.WireVerifier(w)}
+	if err := json.Unmarshal(post(b, url+"/api/users/signup"), &s.grant); err != nil {
 		b.Fatal(err)
 	}
 	client, err := mongo.Connect(options.Client().ApplyURI(settings["MONGODB_URI"]))
@@ -89,6 +79,23 @@ func start(b *testing.B, more ...string) system {
 	name, _, _ = strings.Cut(name[strings.LastIndex(name, "/")+1:], "?")
 	s.users = client.Database(name).Collection("users")
 	return s
+}
+
+// serving serves three functions with settings, and more of them, which it adds.
+func serving(b *testing.B, settings map[string]string, more ...string) (w *app.Wiring, url string) {
+	b.Helper()
+	for _, s := range more {
+		name, value, _ := strings.Cut(s, "=")
+		settings[name] = value
+	}
+	w = app.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
+	server := httptest.NewServer(serve.Handler(w, signup.Endpoint, signin.Endpoint, currentuser.Endpoint))
+	if err := w.Err(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { server.Close(); w.Close(context.Background()) })
+	return w, server.URL
 }
 
 // BenchmarkCurrentuser compares the function with handlers that do as much of its
@@ -278,6 +285,45 @@ func BenchmarkStart(b *testing.B) {
 	b.Run("currentuser, with its find", func(b *testing.B) {
 		measure(b, "currentuser", found, "/api/users/currentuser", s.grant.Token)
 	})
+}
+
+// BenchmarkCold measures the first request of a process, whose connections to the
+// database are not open yet, with a database beside it and with a distant one. Of the
+// connections one is the driver's heartbeat's.
+func BenchmarkCold(b *testing.B) {
+	s := start(b, "THROTTLE=on")
+	for _, roundTrip := range []time.Duration{0, 50 * time.Millisecond} {
+		for _, c := range []struct {
+			name string
+			send func(b *testing.B, url string)
+		}{
+			{"currentuser", func(b *testing.B, url string) {
+				r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, url+"/api/users/currentuser", nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				r.Header.Set("Authorization", "Bearer "+s.grant.Token)
+				read(b, r)
+			}},
+			{"signin", func(b *testing.B, url string) { post(b, url+"/api/users/signin") }},
+		} {
+			b.Run(fmt.Sprintf("%s, round trip %v", c.name, roundTrip), func(b *testing.B) {
+				connections := 0
+				for b.Loop() {
+					b.StopTimer()
+					tap := mongotest.TapOf(b, s.settings["MONGODB_URI"])
+					tap.RoundTrip(roundTrip)
+					_, url := serving(b, maps.Clone(s.settings), "MONGODB_URI="+tap.URI)
+					b.StartTimer()
+					c.send(b, url)
+					b.StopTimer()
+					connections += tap.Accepted()
+					b.StartTimer()
+				}
+				b.ReportMetric(float64(connections)/float64(b.N), "connections")
+			})
+		}
+	}
 }
 
 var port = regexp.MustCompile(`"port":(\d+)`)

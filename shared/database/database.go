@@ -9,13 +9,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 	"unicode"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -92,13 +90,16 @@ func (c *Connection) connect() {
 	c.ongoing = nil
 }
 
-// Close ends the connection, if it was made.
+// Close closes the connection, if there is one. It waits for commands in flight, and for
+// a database that does not reply, no longer than the context allows or wait.
 func (c *Connection) Close(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	return c.client.Disconnect(ctx)
 }
 
@@ -122,6 +123,7 @@ func clientOptions(uri string) *options.ClientOptions {
 		SetReadConcern(readconcern.Majority()).
 		ApplyURI(uri).
 		SetDialer(newDialer()).
+		SetMonitor(paced()).
 		// A heartbeat that streams is silent for ten seconds, which a conn would take
 		// for a lost connection. Polling also needs one connection less.
 		SetServerMonitoringMode(options.ServerMonitoringModePoll)
@@ -176,73 +178,3 @@ func parse(uri string) (*connstring.ConnString, error) {
 }
 
 func isSRV(uri string) bool { return strings.HasPrefix(uri, connstring.SchemeMongoDBSRV+"://") }
-
-// Translate makes a fault.Away of an error that another try may not meet, and
-// names the step in all others.
-func Translate(step string, err error) error {
-	if err == nil {
-		return nil
-	}
-	err = fmt.Errorf("%s: %w", step, err)
-	var server mongo.ServerError
-	if errors.As(err, &server) && !transient(server) || errors.Is(err, ErrUnreadable) || errors.Is(err, context.Canceled) {
-		return err
-	}
-	return fault.Away(err)
-}
-
-// Read decodes what a command found. A document that does not fit is no fault of
-// the connection, and no other try would find another.
-func Read(found *mongo.SingleResult, into any) error {
-	raw, err := found.Raw()
-	if err != nil {
-		return err
-	}
-	if err := bson.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnreadable, err)
-	}
-	return nil
-}
-
-// ErrUnreadable is the error of Read for a document with a member of an unexpected type.
-var ErrUnreadable = errors.New("a document does not fit")
-
-// transient reports whether a server's error may not occur at the next attempt: by the labels
-// that the server gives it, and where it gives none, by the class of its code. The driver
-// gives its own errors, such as a lost connection, the same type with code 0.
-func transient(err mongo.ServerError) bool {
-	codes := err.ErrorCodes()
-	return slices.ContainsFunc(transientLabels, err.HasErrorLabel) ||
-		!slices.ContainsFunc(codes, func(c int) bool { return c != 0 }) ||
-		slices.ContainsFunc(codes, func(c int) bool {
-			return slices.ContainsFunc(transientCodes, func(class []int) bool { return slices.Contains(class, c) })
-		})
-}
-
-// transientLabels are the labels of the driver specifications "Retryable Reads", "Retryable
-// Writes", "Transactions" and "Client Backpressure".
-var transientLabels = []string{
-	"RetryableError", "RetryableWriteError", "RetryableReadError", "SystemOverloadedError",
-	"TransientTransactionError", "UnknownTransactionCommitResult", "NetworkError",
-}
-
-// transientCodes are the categories of MongoDB's src/mongo/base/error_codes.yml whose errors
-// pass. Code 333 and other codes that never leave a cluster are left out.
-var transientCodes = [][]int{
-	{6, 7, 89, 9001}, // NetworkError
-	{24, 50, 237, 262, 279, 281, 282, 290, 355, 453, 11600, 11601, 11602, 46841, 91331, 10045600}, // Interruption
-	{189, 10058, 10107, 11602, 13435, 13436},                                                      // NotPrimaryError
-	{91, 11600},                                                                                   // ShutdownError
-	{50, 202, 262, 290, 407},                                                                      // ExceededTimeLimitError
-	{134, 358, 402, 406, 407, 412, 453, 462, 50915},                                               // RetriableError
-	{433, 449, 450, 462},                                                                          // SystemOverloadedError
-	{43, 175, 237, 314},                                                                           // CursorInvalidatedError
-	{239, 246, 250, 272},                                                                          // SnapshotError
-	{150, 249, 13388},                                                                             // StaleShardVersionError, and StaleDbVersion
-	{303, 398},                                                                                    // CloseConnectionError
-	{64, 100},                                                                                     // WriteConcernError: too slow, or too few members
-	{46, 107, 109, 112, 117, 208, 215, 12586, 12587},                                              // no category: another operation is in the way
-	{94, 133, 145, 149, 190, 216, 230, 231, 308, 385},                                             // no category: a member is away, or none is primary
-	{56846},                               // no category: no config server
-	{146, 261, 264, 365, 371, 391, 14031}, // no category: memory, files, disk or sessions run out; writes are blocked
-}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,9 +27,12 @@ type Tap struct {
 	replies   map[string]bson.D
 	roundTrip time.Duration
 	accepted  int
-	open      int           // of them, those that were not dropped
-	dropped   chan struct{} // closed by Drop
+	open      int   // of them, those that were not dropped
+	fate      *fate // of the connections that are opened now
 }
+
+// A fate is what became of the connections that were opened in some time.
+type fate struct{ dropped, muted atomic.Bool }
 
 // NewTap returns a tap in front of a database of this call's own.
 func NewTap(t testing.TB) *Tap {
@@ -47,7 +51,7 @@ func TapOf(t testing.TB, uri string) *Tap {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tap, server := &Tap{replies: map[string]bson.D{}, dropped: make(chan struct{})}, where.Host
+	tap, server := &Tap{replies: map[string]bson.D{}, fate: &fate{}}, where.Host
 	where.Host = listener.Addr().String()
 	query := where.Query()
 	query.Del("replicaSet")
@@ -79,9 +83,17 @@ func (tap *Tap) Stall(collection string) {
 func (tap *Tap) Drop() {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
-	close(tap.dropped)
-	tap.dropped = make(chan struct{})
-	tap.open = 0
+	tap.fate.dropped.Store(true)
+	tap.fate, tap.open = &fate{}, 0
+}
+
+// Mute has every open connection carry commands, but no reply, from now on. New
+// connections work.
+func (tap *Tap) Mute() {
+	tap.mu.Lock()
+	defer tap.mu.Unlock()
+	tap.fate.muted.Store(true)
+	tap.fate, tap.open = &fate{}, 0
 }
 
 // RoundTrip delays each reply, and each new connection, by so much from now on.
@@ -151,12 +163,12 @@ func (tap *Tap) carry(client net.Conn, server string) {
 	tap.mu.Lock()
 	tap.accepted++
 	tap.open++
-	dropped := tap.dropped
+	fate := tap.fate
 	tap.mu.Unlock()
 	defer func() {
 		tap.mu.Lock()
 		defer tap.mu.Unlock()
-		if !is(dropped) {
+		if fate == tap.fate {
 			tap.open--
 		}
 	}()
@@ -169,7 +181,7 @@ func (tap *Tap) carry(client net.Conn, server string) {
 				return
 			}
 			tap.delay()
-			if !is(dropped) {
+			if !fate.dropped.Load() && !fate.muted.Load() {
 				client.Write(reply)
 			}
 		}
@@ -181,21 +193,12 @@ func (tap *Tap) carry(client net.Conn, server string) {
 		}
 		reply, silent := tap.note(message)
 		switch {
-		case is(dropped) || silent:
+		case fate.dropped.Load() || silent:
 		case reply != nil:
 			client.Write(answer(message, reply))
 		default:
 			to.Write(message)
 		}
-	}
-}
-
-func is(closed chan struct{}) bool {
-	select {
-	case <-closed:
-		return true
-	default:
-		return false
 	}
 }
 

@@ -106,7 +106,7 @@ func (t *Throttle) admit(ctx context.Context, l Limit, subject string) (id strin
 			// out to be right, would use up the limit by being refused
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 			defer cancel()
-			if err := t.take(ctx, id, weight); err != nil {
+			if err := t.change(ctx, less(id, weight)); err != nil {
 				t.log.WarnContext(ctx, "a count was not settled", "error", err)
 			}
 			return "", refused
@@ -168,14 +168,25 @@ func (t *Throttle) add(ctx context.Context, id string, n int, expires time.Time)
 	return count.N, database.Translate("count a request", err)
 }
 
-// take subtracts from a count.
-func (t *Throttle) take(ctx context.Context, id string, n int) error {
+// less subtracts from a count.
+func less(id string, n int) *mongo.UpdateOneModel {
+	return mongo.NewUpdateOneModel().SetFilter(bson.D{{Key: "_id", Value: id}, {Key: "n", Value: bson.D{{Key: "$gte", Value: n}}}}).
+		SetUpdate(bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: -n}}}})
+}
+
+// none starts a count anew.
+func none(id string) *mongo.UpdateOneModel {
+	return mongo.NewUpdateOneModel().SetFilter(bson.D{{Key: "_id", Value: id}}).
+		SetUpdate(bson.D{{Key: "$set", Value: bson.D{{Key: "n", Value: 0}}}})
+}
+
+// change changes counts, by one command.
+func (t *Throttle) change(ctx context.Context, counts ...mongo.WriteModel) error {
 	c, err := t.collection(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = c.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}, {Key: "n", Value: bson.D{{Key: "$gte", Value: n}}}},
-		bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: -n}}}})
+	_, err = c.BulkWrite(ctx, counts, options.BulkWrite().SetOrdered(false))
 	return database.Translate("give back a count", err)
 }
 

@@ -403,7 +403,7 @@ func TestWhoIsRefusedUsesUpNothing(t *testing.T) {
 			t.Errorf("in wave %d there are let in %d, want %d", wave, len(in), want)
 		}
 		for _, id := range in { // all were right
-			if err := process(t, uri, at(noon)).take(t.Context(), id, limit.weight-1); err != nil {
+			if err := process(t, uri, at(noon)).change(t.Context(), less(id, limit.weight-1)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -195,22 +195,28 @@ func (y *Try) End() {
 // every sign-in weighs, since one that came to nothing has cost something too; of the
 // account the try. A device from which the password was right starts anew: its
 // failures were its owner's.
+//
+// It is one command, so that a sign-in never has more than two commands in flight and
+// needs no third connection.
 func (y *Try) giveBack(right bool) {
 	if y.settled {
 		return
 	}
 	y.settled = true
-	ctx := y.outlasting()
+	var changes []mongo.WriteModel
 	if y.addressID != "" {
-		y.back = append(y.back, begin(func() error { return y.throttle.take(ctx, y.addressID, Signin.weight-1) }))
+		changes = append(changes, less(y.addressID, Signin.weight-1))
 	}
-	if y.accountID != "" && y.counted() == nil {
-		y.back = append(y.back, begin(func() error {
-			if right && y.known {
-				return y.throttle.forget(ctx, y.accountID)
-			}
-			return y.throttle.take(ctx, y.accountID, 1)
-		}))
+	switch {
+	case y.accountID == "" || y.counted() != nil:
+	case right && y.known:
+		changes = append(changes, none(y.accountID))
+	default:
+		changes = append(changes, less(y.accountID, 1))
+	}
+	if len(changes) > 0 {
+		ctx := y.outlasting()
+		y.back = append(y.back, begin(func() error { return y.throttle.change(ctx, changes...) }))
 	}
 }
 
@@ -333,14 +339,4 @@ func (t *Throttle) note(ctx context.Context, id, member string) error {
 	}
 	_, err = c.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$inc", Value: bson.D{{Key: member, Value: 1}}}})
 	return database.Translate("note how a try went", err)
-}
-
-// forget starts a count anew.
-func (t *Throttle) forget(ctx context.Context, id string) error {
-	c, err := t.collection(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = c.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$set", Value: bson.D{{Key: "n", Value: 0}}}})
-	return database.Translate("forget failures", err)
 }

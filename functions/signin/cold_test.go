@@ -1,0 +1,32 @@
+package signin_test
+
+import (
+	"testing"
+	"time"
+
+	"ticketing.com/auth/functions/signin"
+	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/mongotest"
+)
+
+// TestSignin_ColdProcessOpensTwoConnections counts the connections that a process opens
+// until its first sign-in is answered: one for the driver's heartbeat, and two for
+// commands, of which a sign-in has at most two in flight.
+func TestSignin_ColdProcessOpensTwoConnections(t *testing.T) {
+	uri := mongotest.URI(t)
+	endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+uri).Given(t, "ann@example.com", secret)
+	for _, roundTrip := range []time.Duration{0, 2 * time.Millisecond, 50 * time.Millisecond} {
+		for _, hashing := range []string{"HASH_MEMORY_KIB=64", "HASH_MEMORY_KIB=65536"} {
+			tap := mongotest.TapOf(t, uri)
+			tap.RoundTrip(roundTrip)
+			b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI, hashing)
+			before := tap.Accepted()
+			began := time.Now()
+			b.Do(t, attempt(owner, "ann", secret)).Grant(t)
+			if n := tap.Accepted(); before > 0 || n > 1+2 {
+				t.Errorf("round trip %v, %s: %d connections, and %d before the request, want at most 3 and 0", roundTrip, hashing, n, before)
+			}
+			t.Log(roundTrip, hashing, tap.Accepted(), time.Since(began))
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package signout_test
+
+import (
+	"net/http"
+	"testing"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"ticketing.com/auth/functions/signout"
+	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/mongotest"
+)
+
+// TestSignout_DatabaseErrors has the database answer the write with errors of each form:
+// of the command, of the write, and of its write concern.
+func TestSignout_DatabaseErrors(t *testing.T) {
+	tap := mongotest.NewTap(t)
+	b := endpointtest.New(t, signout.Endpoint, "MONGODB_URI="+tap.URI)
+	bearer := endpointtest.Bearer(b.Given(t, "ann@example.com", "a password").Token)
+	failure := func(code int32) bson.D { return bson.D{{Key: "code", Value: code}, {Key: "errmsg", Value: "x"}} }
+	command := func(code int32) bson.D { return append(bson.D{{Key: "ok", Value: 0.0}}, failure(code)...) }
+	write := func(code int32) bson.D {
+		return bson.D{{Key: "ok", Value: 1.0}, {Key: "n", Value: 0}, {Key: "nModified", Value: 0},
+			{Key: "writeErrors", Value: bson.A{append(bson.D{{Key: "index", Value: 0}}, failure(code)...)}}}
+	}
+	concern := func(code int32) bson.D {
+		return bson.D{{Key: "ok", Value: 1.0}, {Key: "n", Value: 1}, {Key: "nModified", Value: 1}, {Key: "writeConcernError", Value: failure(code)}}
+	}
+	labelled := func(reply bson.D, label string) bson.D {
+		return append(reply, bson.E{Key: "errorLabels", Value: bson.A{label}})
+	}
+	for name, c := range map[string]struct {
+		reply bson.D
+		want  int
+	}{
+		"a command that was interrupted":           {command(11601), http.StatusServiceUnavailable},
+		"a command without rights":                 {command(13), http.StatusInternalServerError},
+		"a write conflict":                         {write(112), http.StatusServiceUnavailable},
+		"a validation that fails":                  {write(121), http.StatusInternalServerError},
+		"a validation that fails on a retry":       {labelled(write(121), "NoWritesPerformed"), http.StatusInternalServerError},
+		"a write concern that times out":           {concern(64), http.StatusServiceUnavailable},
+		"a primary that steps down before it":      {labelled(concern(189), "RetryableWriteError"), http.StatusServiceUnavailable},
+		"an unknown code, labelled as retryable":   {labelled(concern(987654), "RetryableWriteError"), http.StatusServiceUnavailable},
+		"a write concern that the set has no name": {concern(79), http.StatusInternalServerError},
+		"a write concern without enough members":   {concern(100), http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tap.Reply("update users", c.reply)
+			a := b.Do(t, endpointtest.Call{Header: bearer})
+			if after := a.Header.Get("Retry-After") != ""; a.Status != c.want || after != (c.want == http.StatusServiceUnavailable) {
+				t.Errorf("%d %v %s, want %d", a.Status, a.Header, a.Body, c.want)
+			}
+		})
+	}
+	tap.Reply("update users", nil)
+	if a := b.Do(t, endpointtest.Call{Header: bearer}); a.Status != http.StatusOK {
+		t.Errorf("afterwards: %d %s", a.Status, a.Body)
+	}
+}
