@@ -140,6 +140,7 @@ func TestRefresh_TokenOutlivesNoSession(t *testing.T) {
 		"a token as long as its session":         {"1h", "1h", "1h", ""},
 		"a session shorter than a default token": {"", "1m", "", ""},
 		"a session longer than a default limit":  {"", "8760h", "", ""},
+		"a limit shorter than a default session": {"", "", "24h", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			settings := map[string]string{"ACCESS_TOKEN_TTL": c.access, "SESSION_TTL": c.session, "SESSION_MAX_TTL": c.most}
@@ -182,7 +183,7 @@ func TestAUsedTokenThatComesLateEndsTheSession(t *testing.T) {
 		"the one before, after two minutes":       {1, 2*time.Minute + time.Millisecond},
 		"the one before that, after ten seconds":  {2, 10*time.Second + time.Millisecond},
 		"one of five before, after ten seconds":   {5, 10*time.Second + time.Millisecond},
-		"one of so long ago that it is forgotten": {20, 0},
+		"one of so long ago that it is forgotten": {70, 0},
 		"the one before, on the session's last":   {1, 29 * 24 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {

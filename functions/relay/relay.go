@@ -57,13 +57,14 @@ func wire(w *app.Wiring) endpoint.Handler[endpoint.None, endpoint.None] {
 func (r relay) handle(ctx context.Context, _ endpoint.None) (endpoint.None, error) {
 	now := r.now()
 	run := round{until: now.Add(roundTime), now: r.now}
-	err := cmp.Or(
-		run.through(ctx, func(after user.Position) ([]user.Account, user.Position, bool, error) {
-			return r.users.Undelivered(ctx, after, batch)
-		}, r.users.Deliver),
-		run.through(ctx, func(after user.Position) ([]user.Account, user.Position, bool, error) {
+	err := run.through(ctx, func(after user.Position) ([]user.Account, user.Position, bool, error) {
+		return r.users.Undelivered(ctx, after, batch)
+	}, r.users.Deliver)
+	if err == nil {
+		err = run.through(ctx, func(after user.Position) ([]user.Account, user.Position, bool, error) {
 			return r.users.DueForRetry(ctx, after, now, batch)
-		}, r.users.Retry))
+		}, r.users.Retry)
+	}
 	undelivered, refused, countErr := r.users.Waiting(ctx)
 	r.log.InfoContext(ctx, "relayed", "sent", run.sent, "waiting", undelivered, "refused", refused)
 	return endpoint.None{}, cmp.Or(err, countErr)
@@ -83,7 +84,7 @@ func (r *round) through(ctx context.Context,
 	deliver func(context.Context, user.Account) (sent int, away bool, err error),
 ) error {
 	var after user.Position
-	for more := true; more; {
+	for more := true; more && r.now().Before(r.until); {
 		var accounts []user.Account
 		var err error
 		if accounts, after, more, err = page(after); err != nil {

@@ -101,6 +101,9 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		if errors.Is(err, user.ErrChanged) {
 			continue
 		}
+		if errors.Is(err, user.ErrUnreadable) {
+			return session.Grant{}, fault.Credentials(err)
+		}
 		if err != nil {
 			return session.Grant{}, err
 		}
@@ -128,6 +131,7 @@ func (s signin) verify(ctx context.Context, in Input, try *throttle.Try) (accoun
 	right, stale, err := s.compare(ctx, account, unknown, in.Password)
 	var cause error
 	if _, broken := errors.AsType[*password.Unverifiable](err); broken {
+		s.log.ErrorContext(ctx, "a sign-in is not possible", "user", account.ID, "error", err)
 		cause, err = fmt.Errorf("user %s: %w", account.ID, err), nil
 	}
 	if over, ok := errors.AsType[*password.OverMemory](err); ok {

@@ -302,6 +302,8 @@ func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 		"disabledAt": {Key: "disabledAt", Value: true},
 		"createdAt":  {Key: "createdAt", Value: "2026"},
 		"devices":    {Key: "devices", Value: bson.A{}},
+		"sessions":   {Key: "sessions", Value: "x"},
+		"opened":     {Key: "opened", Value: "x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -328,6 +330,20 @@ func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 				t.Errorf("log %s has no error that names the user %s", log, id)
 			}
 		})
+	}
+}
+
+// What cannot be read of other sessions must not keep the owner out, nor let sessions pass
+// their limit.
+func TestSignin_UnreadableSessionIsRemoved(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=3")
+	insert(t, b, bson.D{{Key: "_id", Value: "the-user-id"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt},
+		{Key: "sessions", Value: bson.D{{Key: "broken", Value: 7}, {Key: "odd", Value: bson.D{{Key: "expiresAt", Value: "never"}}}}}})
+	for range 5 {
+		b.Do(t, endpointtest.Call{Body: good}).Grant(t)
+	}
+	if a := account(t, b); len(a.Sessions) != 3 {
+		t.Errorf("%d sessions are stored, want 3: %v", len(a.Sessions), a.Sessions)
 	}
 }
 

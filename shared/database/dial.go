@@ -14,8 +14,9 @@ import (
 // before it treats the connection as lost. NAT gateways, load balancers and failovers
 // drop connections without a FIN or a RST, and then only the lack of a reply tells.
 //
-// It lies above the second that a slow database may take, and leaves two thirds of the
-// budget for a second try: a heartbeat, a new connection and the command.
+// It leaves two thirds of the budget for a second try: a heartbeat, a new connection and the
+// command. A database whose recent replies were slow gets twice their latency instead, so
+// that it is not treated as lost.
 const silence = 1500 * time.Millisecond
 
 // errLost is the error of a connection that the network has dropped. It is not a
@@ -28,8 +29,16 @@ var errLost = errors.New("the database does not reply: the connection is treated
 type dialer struct {
 	net.Dialer
 
+	latency atomic.Int64 // of recent replies, in ns: see note
+
 	mu   sync.Mutex
 	open map[*conn]bool
+}
+
+// note records the latency of a reply: the highest of the recent ones, which a slower reply
+// replaces at once and each faster one lowers by an eighth.
+func (d *dialer) note(took time.Duration) {
+	d.latency.Store(max(int64(took), d.latency.Load()*7/8))
 }
 
 func newDialer() *dialer {
@@ -89,27 +98,31 @@ func (c *conn) setReadDeadline() error {
 		return c.Conn.SetReadDeadline(c.limit)
 	}
 	left := time.Until(c.limit)
-	wait := patience(left)
+	wait := replyTimeout(left, time.Duration(c.dialer.latency.Load()))
 	c.early = wait < left
 	return c.Conn.SetReadDeadline(c.limit.Add(wait - left))
 }
 
-// patience returns how long a read waits, where its request has some time left: a third
-// of it, at least silence. There is no second try where too little is left, and a
-// request that has more than half a minute waits for a command that takes long, such as
-// the creation of an index.
-func patience(left time.Duration) time.Duration {
+// replyTimeout returns how long a read waits, where its request has some time left: a third
+// of it, at least silence and twice the latency of recent replies. There is no second try
+// where too little is left, and a request that has more than half a minute waits for a
+// command that takes long, such as the creation of an index.
+func replyTimeout(left, latency time.Duration) time.Duration {
 	if left <= 2*silence || left > 30*time.Second {
 		return left
 	}
-	return max(silence, left/3)
+	return min(left, max(silence, left/3, 2*latency))
 }
 
 // Read reads a part of a reply. Each part may take as long as the first.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
-		c.heard.Store(time.Now().UnixNano())
+		now := time.Now()
+		if asked := c.asked.Load(); c.heard.Load() < asked { // the first byte of a reply
+			c.dialer.note(now.Sub(time.Unix(0, asked)))
+		}
+		c.heard.Store(now.UnixNano())
 		if c.early {
 			c.setReadDeadline()
 		}

@@ -100,7 +100,11 @@ func bearer(headers []string) (string, error) {
 	default:
 		return "", fault.InvalidToken(errors.New("two Authorization headers"))
 	}
-	scheme, token, _ := strings.Cut(strings.Trim(headers[0], " \t"), " ")
+	value := strings.Trim(headers[0], " \t")
+	scheme, token := value, ""
+	if i := strings.IndexAny(value, " \t"); i >= 0 {
+		scheme, token = value[:i], value[i:]
+	}
 	if !strings.EqualFold(scheme, "Bearer") {
 		for _, part := range strings.Split(headers[0], ",")[1:] {
 			if scheme, _, _ := strings.Cut(strings.TrimLeft(part, " \t"), " "); strings.EqualFold(scheme, "Bearer") {
@@ -109,7 +113,7 @@ func bearer(headers []string) (string, error) {
 		}
 		return "", nil
 	}
-	token = strings.Trim(token, " ")
+	token = strings.Trim(token, " \t")
 	switch {
 	case token == "":
 		return "", fault.InvalidToken(errors.New("an empty token"))

@@ -126,6 +126,7 @@ func HostileTokens(good http.Header) []Case {
 		"two tokens in one header are refused":         {value + ", " + value},
 		"a token behind another scheme is refused":     {"Basic " + access + ", " + value},
 		"a token followed by more is refused":          {value + " x"},
+		"no token behind a tab is refused":             {"Bearer\tx"},
 		"a token over 8 KiB is refused":                {"Bearer " + strings.Repeat("a", 8<<10+1)},
 		"a token of many dots is refused":              {"Bearer " + strings.Repeat(".", 8<<10)},
 		"an unsigned token is refused":                 {"Bearer " + segments[0] + "." + segments[1] + "."},

@@ -11,8 +11,11 @@ import (
 // token.WireIssuer asks for.
 func Wire(w *app.Wiring) *Granter {
 	const year = 365 * 24 * time.Hour
-	life := w.Duration("SESSION_TTL", 720*time.Hour, time.Minute, 10*year)
-	maxLife := w.Duration("SESSION_MAX_TTL", max(2160*time.Hour, life), time.Minute, 10*year)
+	maxLife := w.Duration("SESSION_MAX_TTL", 2160*time.Hour, time.Minute, 10*year)
+	life := w.Duration("SESSION_TTL", min(720*time.Hour, maxLife), time.Minute, 10*year)
+	if w.Text("SESSION_MAX_TTL", "") == "" {
+		maxLife = max(maxLife, life)
+	}
 	if life > maxLife {
 		w.Fault("SESSION_TTL", "must not be longer than SESSION_MAX_TTL")
 	}

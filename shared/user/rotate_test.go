@@ -44,7 +44,7 @@ func (f *family) expect(n int, at time.Time) error {
 		return user.ErrEnded
 	case n == newest:
 		return nil
-	case newest-n > 16:
+	case newest-n > 64:
 		return user.ErrReused
 	case at.Sub(f.exchanged[n]) <= user.ReplayWindow:
 		return nil
@@ -101,8 +101,8 @@ func checkUsed(t *testing.T, s *user.Store, id string, now time.Time) {
 		t.Fatal(err)
 	}
 	for _, open := range a.Sessions {
-		if len(open.Used) > 16 {
-			t.Errorf("%d used tokens are stored, want at most 16", len(open.Used))
+		if len(open.Used) > 64 {
+			t.Errorf("%d used tokens are stored, want at most 64", len(open.Used))
 		}
 		for _, used := range open.Used {
 			if open.RotatedAt.Sub(used.At) > user.ReplayWindow {

@@ -203,17 +203,22 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 		}
 	}
 	events := s.outbox.events(ctx, a.ID, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
-	after := opened{ID: a.ID}
-	err = database.Read(users.FindOneAndUpdate(ctx,
+	document, err := users.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
 		update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}, events),
-		options.FindOneAndUpdate().SetReturnDocument(options.After)), &after) // whole: the embedded server cannot project here
+		options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw() // whole: the embedded server cannot project here
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return ErrChanged
+	}
+	if server, is := errors.AsType[mongo.ServerError](err); is && (server.HasErrorCode(pathNotViable) || server.HasErrorCode(typeMismatch)) {
+		// without the driver's text: it quotes the document
+		s.outbox.log.ErrorContext(ctx, "a stored account cannot be read", "user", a.ID, "error", "a member has a type that an update does not fit")
+		return ErrUnreadable
 	}
 	if err != nil {
 		return database.Translate("open a session", err)
 	}
+	after := openedOf(a.ID, document)
 	w := s.outbox.window(ctx)
 	defer w.close()
 	taken := s.outbox.deliver(ctx, w, users, events)
@@ -221,6 +226,9 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	s.limitSessions(ctx, w, users, after, open)
 	return nil
 }
+
+// The error codes of an update that does not fit the types in a document.
+const pathNotViable, typeMismatch = 28, 14
 
 // limitSessions removes the expired sessions of an account and ends those over the limit.
 // A failure is logged: the session that was opened is valid, and the next sign-in tries
@@ -458,9 +466,9 @@ func (s Session) outdated(now time.Time) (keys []string) {
 	return keys
 }
 
-// usedLimit bounds the used refresh tokens of a session that are stored. One client makes
-// fewer exchanges in a row within ReplayWindow.
-const usedLimit = 16
+// usedLimit bounds the used refresh tokens of a session that are stored, about 110 bytes
+// each. One client makes fewer exchanges in a row within ReplayWindow.
+const usedLimit = 64
 
 // exchanged returns the session as an exchange left it.
 func (s Session) exchanged(sid string, used Used) Session {

@@ -43,6 +43,8 @@ import (
 	"slices"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
 	"ticketing.com/auth/shared/event"
 	"ticketing.com/auth/shared/reference"
 )
@@ -151,14 +153,39 @@ func (a Account) forgotten(device string, now time.Time) (devices []string) {
 
 // opened is an account as a sign-in left it: the members that bound its sessions and events.
 type opened struct {
-	ID       string                  `bson:"_id"`
-	Sessions map[string]sessionTimes `bson:"sessions"`
-	Events   map[string]event.Event  `bson:"events"`
+	ID       string
+	Sessions map[string]sessionTimes
+	Events   map[string]event.Event
 }
 
 type sessionTimes struct {
 	RotatedAt time.Time `bson:"rotatedAt"`
 	ExpiresAt time.Time `bson:"expiresAt"`
+}
+
+// openedOf reads a document. A session that cannot be read has no times, so it counts as
+// expired; an event that cannot be read is left to the relay, which logs it. Neither keeps
+// the owner from signing in.
+func openedOf(id string, document bson.Raw) opened {
+	o := opened{ID: id, Sessions: map[string]sessionTimes{}, Events: map[string]event.Event{}}
+	for _, e := range elements(document, "sessions") {
+		var times sessionTimes
+		e.Value().Unmarshal(&times)
+		o.Sessions[e.Key()] = times
+	}
+	for _, e := range elements(document, "events") {
+		var stored event.Event
+		if e.Value().Unmarshal(&stored) == nil {
+			o.Events[e.Key()] = stored
+		}
+	}
+	return o
+}
+
+func elements(document bson.Raw, member string) []bson.RawElement {
+	embedded, _ := document.Lookup(member).DocumentOK()
+	all, _ := embedded.Elements()
+	return all
 }
 
 // expired returns the ids of the expired sessions.

@@ -13,7 +13,7 @@
 //
 // The decision log has the figures for them (infra/decisions).
 //
-// The built-in list has common passwords, names and words of fourteen languages. Only
+// The built-in list has common passwords, names and words of thirteen languages. Only
 // functions that set passwords link this package. The list is searched in place, in the
 // binary, so it takes no time at the start of a process.
 package policy
