@@ -1,6 +1,9 @@
 package password
 
-import "ticketing.com/auth/shared/app"
+import (
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/memory"
+)
 
 // Wire returns the hasher of the environment: HASH_MEMORY_KIB, HASH_TIME,
 // HASH_CONCURRENCY. Parameters below OWASP's minimum are a fault, unless HASH_TESTING is
@@ -17,6 +20,9 @@ func Wire(w *app.Wiring) *Hasher {
 			w.Log().Warn("HASH_TESTING is on: password hashes may be too weak for production")
 		case !meetsMinimum(c.MemoryKiB, c.Time):
 			w.Fault("HASH_MEMORY_KIB", "and HASH_TIME are below OWASP's minimum for argon2id: set at least 47104 and 1, 19456 and 2, 12288 and 3, 9216 and 4, or 7168 and 5")
+		}
+		if limit := memory.Limit(); int64(c.MemoryKiB) > limit/1024*2/3 {
+			w.Fault("HASH_MEMORY_KIB", "is more than two thirds of the memory limit of this process")
 		}
 		return New(c)
 	})
