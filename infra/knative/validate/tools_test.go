@@ -370,9 +370,7 @@ type skaffoldYAML struct {
 			} `json:"ko"`
 		} `json:"artifacts"`
 		TagPolicy struct {
-			GitCommit struct {
-				Variant string `json:"variant"`
-			} `json:"gitCommit"`
+			InputDigest struct{} `json:"inputDigest"`
 		} `json:"tagPolicy"`
 		Local struct {
 			Concurrency int `json:"concurrency"`
@@ -383,6 +381,12 @@ type skaffoldYAML struct {
 			Paths []string `json:"paths"`
 		} `json:"kustomize"`
 	} `json:"manifests"`
+	ResourceSelector struct {
+		Deny []struct {
+			GroupKind string   `json:"groupKind"`
+			Labels    []string `json:"labels"`
+		} `json:"deny"`
+	} `json:"resourceSelector"`
 	Deploy struct {
 		StatusCheckDeadlineSeconds int `json:"statusCheckDeadlineSeconds"`
 		Kubectl                    struct {
