@@ -10,15 +10,18 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +38,7 @@ import (
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/serve"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/token"
@@ -51,6 +55,7 @@ type system struct {
 	grant    session.Grant
 	tokens   *token.Verifier
 	users    *mongo.Collection
+	wiring   *app.Wiring
 }
 
 func start(b *testing.B, more ...string) system {
@@ -66,7 +71,7 @@ func start(b *testing.B, more ...string) system {
 	if err := user.Wire(w, nil).Prepare(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	s := system{url: url, settings: settings, tokens: token.WireVerifier(w)}
+	s := system{url: url, settings: settings, tokens: token.WireVerifier(w), wiring: w}
 	if err := json.Unmarshal(post(b, url+"/api/users/signup"), &s.grant); err != nil {
 		b.Fatal(err)
 	}
@@ -219,6 +224,89 @@ func BenchmarkThrottle(b *testing.B) {
 	}
 	slices.Sort(ratios)
 	b.ReportMetric(ratios[len(ratios)/2], "on/off")
+}
+
+// BenchmarkUsers measures the embedded database with more and more users: current users
+// of random sessions, and sign-ins of random users, each from another address. It is what
+// the local runner can do, with its client beside it on the same cores. The rates of
+// MongoDB are those of MONGODB_URI.
+func BenchmarkUsers(b *testing.B) {
+	for _, n := range []int{100, 600, 1000} {
+		s := start(b, "TRUSTED_PROXIES=1", "THROTTLE=on")
+		grants := s.populate(b, n)
+		var address atomic.Int32
+		b.Run(fmt.Sprintf("currentuser, %d users", n), func(b *testing.B) {
+			s.rate(b, func() (*http.Request, error) {
+				r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, s.url+"/api/users/currentuser", nil)
+				if err == nil {
+					r.Header.Set("Authorization", "Bearer "+grants[mathrand.IntN(n)].Token)
+				}
+				return r, err
+			})
+		})
+		b.Run(fmt.Sprintf("signin, %d users", n), func(b *testing.B) {
+			s.rate(b, func() (*http.Request, error) {
+				body := strings.NewReader(`{"email":"` + grants[mathrand.IntN(n)].User.Email + `","password":"correct horse battery staple"}`)
+				r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.url+"/api/users/signin", body)
+				if err == nil {
+					a := address.Add(1)
+					r.Header.Set("Content-Type", "application/json")
+					r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.%d.%d.%d", a>>16&255, a>>8&255, a&255))
+				}
+				return r, err
+			})
+		})
+	}
+}
+
+// populate adds users, each with a session.
+func (s system) populate(b *testing.B, n int) (grants []session.Grant) {
+	b.Helper()
+	hash, err := password.Wire(s.wiring).Hash(b.Context(), "correct horse battery staple")
+	if err != nil {
+		b.Fatal(err)
+	}
+	store, granter := user.Wire(s.wiring, nil), session.Wire(s.wiring)
+	for i := range n {
+		u := user.User{ID: session.NewID(), Email: fmt.Sprintf("u%d@example.com", i)}
+		first, refresh := session.Open(u.ID, time.Now(), granter.Life())
+		if err := store.Create(b.Context(), u, hash, &first); err != nil {
+			b.Fatal(err)
+		}
+		grant, err := granter.Grant(u, first, refresh)
+		if err != nil {
+			b.Fatal(err)
+		}
+		grants = append(grants, grant)
+	}
+	return grants
+}
+
+// rate sends requests, four at a time, and reports how many were answered a second.
+func (s system) rate(b *testing.B, next func() (*http.Request, error)) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
+	defer client.CloseIdleConnections()
+	b.SetParallelism(max(1, 4/runtime.GOMAXPROCS(0)))
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			r, err := next()
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			response, err := client.Do(r)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			io.Copy(io.Discard, response.Body)
+			response.Body.Close()
+			if response.StatusCode != http.StatusOK {
+				b.Errorf("status %d", response.StatusCode)
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
 }
 
 // BenchmarkValidate decodes and validates a sign-up.

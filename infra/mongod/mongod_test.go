@@ -317,6 +317,12 @@ func TestAKillLosesNoAcknowledgedInsert(t *testing.T) {
 	if n, err := c.CountDocuments(t.Context(), bson.M{}); err != nil || n < int64(kept) {
 		t.Fatalf("found %d (%v), %d were acknowledged", n, err, kept)
 	}
+	server.Process.Kill()
+	server.Wait()
+	var said string
+	if err := opened(t, folder)["test"].QueryRow("PRAGMA integrity_check").Scan(&said); err != nil || said != "ok" {
+		t.Errorf("the file and its indexes: %s %v, want ok", said, err)
+	}
 }
 
 func TestRefusals(t *testing.T) {
