@@ -2,7 +2,10 @@ module ticketing.com/auth/functions/currentuser
 
 go 1.26.0
 
-require ticketing.com/auth/shared v0.0.0
+require (
+	go.mongodb.org/mongo-driver/v2 v2.10.0
+	ticketing.com/auth/shared v0.0.0
+)
 
 require (
 	github.com/aws/aws-lambda-go v1.55.1 // indirect
@@ -17,7 +20,6 @@ require (
 	github.com/xdg-go/scram v1.4.0 // indirect
 	github.com/xdg-go/stringprep v1.0.4 // indirect
 	github.com/youmark/pkcs8 v0.0.0-20240726163527-a2c0da244d78 // indirect
-	go.mongodb.org/mongo-driver/v2 v2.10.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	go.uber.org/zap v1.27.0 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
