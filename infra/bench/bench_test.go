@@ -273,7 +273,7 @@ func (s system) populate(b *testing.B, n int) (grants []session.Grant) {
 		if err := store.Create(b.Context(), u, hash, &first); err != nil {
 			b.Fatal(err)
 		}
-		grant, err := granter.Grant(u, first, refresh)
+		grant, err := granter.Grant(u, first, refresh, first.CreatedAt)
 		if err != nil {
 			b.Fatal(err)
 		}
