@@ -66,23 +66,32 @@ func needsTestCluster(t *testing.T) {
 	}
 }
 
-// A real API server judges every overlay: schemas, the CRDs' own rules, Knative's webhooks,
-// Pod Security. Its user creates the namespaces and deletes the Job of the last deployment
-// first; so does this test.
+// A real API server judges every overlay: schemas, the CRDs' own rules, Knative's webhooks.
+// A fresh namespace stands for that of its user's cluster, with the service accounts, which
+// the webhooks look up.
 func TestOverlays_ServerDryRun(t *testing.T) {
 	needsTestCluster(t)
 	overlays, err := filepath.Glob("../../knative/overlays/*")
 	if err != nil || len(overlays) == 0 {
 		t.Fatalf("no overlays are found: %v", err)
 	}
+	const fresh = knative.Namespace + "-dry-run"
+	makeNamespace(t, fresh)
 	for _, overlay := range overlays {
 		t.Run(filepath.Base(overlay), func(t *testing.T) {
 			manifests := run(t, "", "kustomize", overlay)
 			manifests = strings.ReplaceAll(manifests, "ko://", "dev.local/")
+			manifests = strings.ReplaceAll(manifests, "amespace: "+knative.Namespace+"\n", "amespace: "+fresh+"\n") // serviceNamespace too
 			for _, m := range regexp.MustCompile(`(?m)^  namespace: (\S+)$`).FindAllStringSubmatch(manifests, -1) {
 				makeNamespace(t, m[1])
 			}
-			run(t, "", "--namespace", knative.Namespace, "delete", "job", "migrate", "--ignore-not-found")
+			var accounts []string
+			for document := range strings.SplitSeq(manifests, "\n---\n") {
+				if strings.Contains("\n"+document, "\nkind: ServiceAccount\n") {
+					accounts = append(accounts, document)
+				}
+			}
+			run(t, strings.Join(accounts, "\n---\n"), "apply", "-f", "-")
 			run(t, manifests, "apply", "--dry-run=server", "-f", "-")
 		})
 	}
