@@ -42,7 +42,7 @@ func pragmas(scratch bool) string {
 		synchronous = "off" // no need to wait for the disk: each commit is some twenty times faster
 	}
 	return "_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(" + synchronous + ")" +
-		"&_pragma=temp_store(memory)&_pragma=wal_autocheckpoint(4000)"
+		"&_pragma=temp_store(memory)&_pragma=wal_autocheckpoint(2000)"
 }
 
 func dialFerretDB() (net.Conn, error) {

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // patience is how long a command may take. It is generous because a command
@@ -19,7 +22,7 @@ import (
 const patience = 30 * time.Second
 
 // A gate stands before FerretDB and lets one command and its reply through at
-// a time, over all connections.
+// a time, over all connections. Only reads share a turn.
 //
 // The reason: FerretDB's updates on SQLite read the document, change it and
 // write it back, without a transaction. Two at once both read the old one, and
@@ -37,11 +40,12 @@ type gate struct {
 	dial     func() (net.Conn, error)
 	patience time.Duration
 	warn     func(format string, args ...any)
-	catalog  *catalog // used in turn
-	retries  retries  // used in turn
+	catalog  *catalog // changed in a whole turn
+	retries  retries  // used in a whole turn
 
-	turn     chan struct{}  // filled by the one whose command is under way
-	stopping chan struct{}  // closed when no further command may begin
+	turn     *semaphore.Weighted // a read takes one of its parts, all else takes whole
+	stopping context.Context     // done when no further command may begin
+	stopNow  context.CancelFunc
 	replies  sync.WaitGroup // replies on their way to clients
 }
 
@@ -49,15 +53,22 @@ type gate struct {
 // a connection of its own there: it is by its end that FerretDB knows which
 // cursors nobody wants any more.
 func newGate(dial func() (net.Conn, error), catalog *catalog, warn func(string, ...any)) *gate {
-	return &gate{
+	g := &gate{
 		dial:     dial,
 		patience: patience,
 		warn:     warn,
 		catalog:  catalog,
-		turn:     make(chan struct{}, 1),
-		stopping: make(chan struct{}),
+		turn:     semaphore.NewWeighted(whole),
 	}
+	g.stopping, g.stopNow = context.WithCancel(context.Background())
+	return g
 }
+
+// whole is the number of parts of a turn: how many reads run at the same time.
+const whole = 8
+
+// reads are the commands that change nothing, in FerretDB and here.
+var reads = []string{"find", "count", "aggregate", "hello", "isMaster", "ismaster", "ping"}
 
 // serve lets clients in until the listener is closed. It answers what broke
 // the listener, or nil if it was closed.
@@ -87,14 +98,15 @@ func isTemporary(err error) bool {
 // ended and the replies are written, or when ctx ends. The caller closes the
 // listener before and the process after.
 func (g *gate) stop(ctx context.Context) {
-	close(g.stopping)
+	g.stopNow()
 	done := make(chan struct{})
 	go func() {
 		// The turn is taken and never given back. Replies are counted by
 		// holders of the turn, so from here on there can be no new one.
-		g.turn <- struct{}{}
-		g.replies.Wait()
-		close(done)
+		if g.turn.Acquire(ctx, whole) == nil {
+			g.replies.Wait()
+			close(done)
+		}
 	}()
 	select {
 	case <-done:
@@ -137,12 +149,24 @@ var errStopping = errors.New("the gate is stopping")
 // read, or it would be taken for the next command's, and must not be passed
 // on: dropping it is what makes w:0 work.
 func (g *gate) pass(request message, client, backend net.Conn, replies *bufio.Reader) error {
-	if !g.enter() {
+	c, parsed := request.command()
+	parts := int64(whole)
+	if parsed == nil && slices.Contains(reads, c.name) || isHello(request) {
+		parts = 1
+	}
+	if !g.enter(parts) {
 		return errStopping
 	}
-	reply, err := g.execute(request, func(m message) (message, error) { return g.exchange(m, backend, replies) })
+	ask := func(m message) (message, error) { return g.exchange(m, backend, replies) }
+	var reply message
+	var err error
+	if parsed == nil {
+		reply, err = g.execute(request, c, ask)
+	} else if reply, err = ask(request); err == nil && isHello(request) { // FerretDB knows what to say to anything else
+		reply = reply.withMember("msg", "isdbgrid")
+	}
 	g.replies.Add(1) // while in turn: see stop
-	g.leave()
+	g.turn.Release(parts)
 	defer g.replies.Done()
 
 	if err != nil || !request.wantsReply() {
@@ -152,17 +176,10 @@ func (g *gate) pass(request message, client, backend net.Conn, replies *bufio.Re
 	return err
 }
 
-// execute returns the reply to a request. It is called in turn; ask asks FerretDB.
-func (g *gate) execute(request message, ask func(message) (message, error)) (message, error) {
-	c, err := request.command()
-	if err != nil { // FerretDB knows what to say to it
-		reply, err := ask(request)
-		if err == nil && isHello(request) {
-			reply = reply.withMember("msg", "isdbgrid")
-		}
-		return reply, err
-	}
+// execute returns the reply to a command. It is called in turn; ask asks FerretDB.
+func (g *gate) execute(request message, c command, ask func(message) (message, error)) (message, error) {
 	session, number, retryable := c.retryable()
+	retryable = retryable && !slices.Contains(reads, c.name)
 	if retryable {
 		if reply := g.retries.reply(session, number); reply != nil {
 			return reply.answering(request), nil
@@ -207,23 +224,17 @@ func (g *gate) load(db string) {
 	}
 }
 
-// enter waits for the turn. It answers false when the gate stops first.
-func (g *gate) enter() bool {
-	select {
-	case g.turn <- struct{}{}:
-	case <-g.stopping:
+// enter waits for parts of the turn. It answers false when the gate stops first.
+func (g *gate) enter(parts int64) bool {
+	if g.turn.Acquire(g.stopping, parts) != nil {
 		return false
 	}
-	select {
-	case <-g.stopping: // both were ready, and chance chose the turn
-		g.leave()
+	if g.stopping.Err() != nil { // both were ready, and the turn was chosen
+		g.turn.Release(parts)
 		return false
-	default:
-		return true
 	}
+	return true
 }
-
-func (g *gate) leave() { <-g.turn }
 
 // exchange asks the backend. A backend that does not answer in time loses the
 // turn, so that one hung command does not end the service; should it come back

@@ -208,6 +208,41 @@ func TestOneCommandAtATimeOverAllConnections(t *testing.T) {
 	}
 }
 
+// TestGate_ReadsShareATurn has reads run at the same time, and a write by itself.
+func TestGate_ReadsShareATurn(t *testing.T) {
+	named := func(number int32, name string) message {
+		body, err := bson.Marshal(bson.D{{Key: name, Value: "c"}, {Key: "$db", Value: "test"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := newCommand(body)
+		binary.LittleEndian.PutUint32(m[4:], uint32(number))
+		return m
+	}
+	begun, end := make(chan int32, 3), make(chan struct{})
+	b := newBench(t, func(m message) message {
+		begun <- m.number()
+		<-end
+		return m.reply([]byte{0, 5, 0, 0, 0, 0})
+	}).open()
+	one, other, writer := b.client(), b.client(), b.client()
+	send(t, one, named(1, "find"))
+	send(t, other, named(2, "find"))
+	if first, second := <-begun, <-begun; first+second != 3 {
+		t.Errorf("%d and %d run at the same time, want 1 and 2", first, second)
+	}
+	send(t, writer, named(3, "insert"))
+	select {
+	case n := <-begun:
+		t.Errorf("%d runs beside the reads", n)
+	case <-time.After(50 * time.Millisecond): // a gate that is right never begins it here
+	}
+	close(end)
+	receive(t, one, named(1, "find"))
+	receive(t, other, named(2, "find"))
+	receive(t, writer, named(3, "insert"))
+}
+
 func TestAClientSlowToSendHoldsUpNobody(t *testing.T) {
 	b := newBench(t, echo).open()
 	slow, request := b.client(), newMessage(1, 0, []byte("in two parts"))

@@ -2,15 +2,14 @@
 // speaks MongoDB's wire protocol, in one static binary that starts in
 // milliseconds and wants nothing installed.
 //
-// It is FerretDB v1 on SQLite, and in front of it a gate of our own which lets
-// one command through at a time (see gate for why nothing would be right
-// without it).
+// It is FerretDB v1 on SQLite, and in front of it a gate of our own which executes
+// one write at a time (see gate for why nothing would be right without it).
 //
-// It is not for production. Everything but an insert reads the whole
-// collection, there are no users or passwords, hence it listens on a loopback
-// address and on nothing else, and it has no transactions, change streams or
-// TTL indexes. Production is a MongoDB replica set; the code in front of the
-// two is the same.
+// It is not for production. It executes one write at a time, a filter that is
+// neither by _id nor by an indexed field reads the whole collection, there are no
+// users or passwords, hence it listens on a loopback address and on nothing else,
+// and it has no transactions, change streams or TTL indexes. Production is a
+// MongoDB replica set; the code in front of the two is the same.
 //
 // It is started by shared/embedded, as a child process, for the local runner
 // and for tests; by hand with
