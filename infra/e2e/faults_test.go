@@ -37,6 +37,7 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 	together(t, map[string][]fault{
 		"slow":    {{"slow", 6 * time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(slow) }}},
 		"stalled": {{"stalled", 5 * time.Second, true, func(w *wire, _ *mongotest.Instance) { w.is(stalled) }}},
+		"dropped": {{"dropped", 3 * time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(dropping) }}},
 		"away": {
 			{"cut", time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(cut) }},
 			{"refusing", 4 * time.Second, true, func(w *wire, _ *mongotest.Instance) { w.is(refusing) }},
@@ -65,6 +66,9 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 			began := time.Now()
 			crowd.await(t, 6) // no function is restarted
 			refused := crowd.told(http.StatusServiceUnavailable) - before
+			if f.name == "dropped" && refused > 0 {
+				t.Errorf("%s: %d were told 503, and the database is well", f.name, refused)
+			}
 			if strikes == 0 || f.tells && refused == 0 {
 				t.Errorf("%s: it struck %d times, and %d were told so: that proves nothing", f.name, strikes, refused)
 			}

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -21,6 +22,7 @@ type wire struct {
 	changed  chan struct{} // closed when the mood is another
 	listener net.Listener  // nil while it refuses
 	open     map[net.Conn]bool
+	dropped  map[net.Conn]bool // of them, those that the network has forgotten
 	accepted int
 	replies  int
 	struck   int // how often somebody met with the present mood
@@ -35,13 +37,14 @@ const (
 	stalled  mood = "stalled"  // it takes a connection and what is sent, and no answer comes
 	cut      mood = "cut"      // every third reply is reset in the middle
 	refusing mood = "refusing" // nobody listens
+	dropping mood = "dropping" // connections that are open now carry nothing any more, and do not close
 )
 
 // newWire lays a wire to an address, on a port below those that the kernel hands
 // out: it must be free still after the wire has refused for a while.
 func newWire(t testing.TB, to string) *wire {
 	t.Helper()
-	w := &wire{to: to, mood: sound, changed: make(chan struct{}), open: map[net.Conn]bool{}}
+	w := &wire{to: to, mood: sound, changed: make(chan struct{}), open: map[net.Conn]bool{}, dropped: map[net.Conn]bool{}}
 	var err error
 	for range 20 {
 		w.addr = fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000))
@@ -90,6 +93,8 @@ func (w *wire) is(m mood) error {
 			reset(c)
 			w.struck++
 		}
+	case m == dropping:
+		maps.Copy(w.dropped, w.open)
 	case m != refusing && w.listener == nil:
 		return w.listen()
 	}
@@ -116,9 +121,9 @@ func reset(c net.Conn) {
 	c.Close()
 }
 
-// carry joins a connection with the server. In a stall what is lost is the question
-// on one connection and the answer on the next, so that of the commands nobody
-// hears of again some were obeyed.
+// carry joins a connection with the server. In a stall, and where a connection was
+// dropped, what is lost is the question on one connection and the answer on the next,
+// so that of the commands nobody hears of again some were obeyed.
 func (w *wire) carry(near net.Conn) {
 	far, err := net.Dial("tcp", w.to)
 	if err != nil {
@@ -134,8 +139,10 @@ func (w *wire) carry(near net.Conn) {
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		delete(w.open, near)
-		delete(w.open, far)
+		for _, c := range []net.Conn{near, far} {
+			delete(w.open, c)
+			delete(w.dropped, c)
+		}
 	}()
 	var group sync.WaitGroup
 	group.Go(func() { w.pump(near, far, deaf, false) })
@@ -152,6 +159,10 @@ func (w *wire) pump(from, to net.Conn, mute, reply bool) {
 		n, err := from.Read(buffer)
 		if err != nil {
 			return
+		}
+		if mute && w.isDropped(from) {
+			w.strike()
+			continue
 		}
 		for held := true; held; {
 			m, changed, third := w.now(reply)
@@ -178,6 +189,13 @@ func (w *wire) pump(from, to net.Conn, mute, reply bool) {
 			return
 		}
 	}
+}
+
+// isDropped reports whether a connection was dropped.
+func (w *wire) isDropped(c net.Conn) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dropped[c]
 }
 
 // now returns the mood, what is closed when it changes, and whether this is a third
