@@ -379,7 +379,7 @@ func BenchmarkStart(b *testing.B) {
 // database are not open yet, with a database beside it and with a distant one. Of the
 // connections one is the driver's heartbeat's.
 func BenchmarkCold(b *testing.B) {
-	s := start(b, "THROTTLE=on")
+	s := start(b, "THROTTLE=on", "SESSION_LIMIT=1000") // the first session is not displaced
 	for _, roundTrip := range []time.Duration{0, 50 * time.Millisecond} {
 		for _, c := range []struct {
 			name string
