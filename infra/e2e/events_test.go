@@ -342,7 +342,7 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 		}},
 		{"a theft", "refresh", func(t *testing.T, email string) func() error {
 			first := signup(t, email)
-			s.exchange(t, first, forgotten)
+			s.exchange(t, first, exchangesToDrop)
 			return func() error { return post("refresh", "", `{"refreshToken":"`+first.RefreshToken+`"}`) }
 		}},
 		{"a sign-up by an event", "signup", func(_ *testing.T, email string) func() error {
@@ -467,17 +467,17 @@ func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 	}
 }
 
-// forgotten is how many exchanges make the session forget the first: then its
-// token is taken for stolen at once, and nobody need wait for the ten seconds in
-// which it might be a lost answer.
-const forgotten = 17
+// exchangesToDrop is the number of exchanges in a row after which a session stores the
+// first refresh token no longer. Its use is then a theft at once, not only when its replay
+// window has ended.
+const exchangesToDrop = 65
 
 func TestTheTheftOfARefreshTokenIsTold(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
 	s := startTold(t, uri, sink)
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
-	grants := append([]granted{grant(t, body)}, s.exchange(t, grant(t, body), forgotten)...)
-	first, newest := grants[0], grants[forgotten]
+	grants := append([]granted{grant(t, body)}, s.exchange(t, grant(t, body), exchangesToDrop)...)
+	first, newest := grants[0], grants[exchangesToDrop]
 	for _, stolen := range []granted{first, newest} {
 		status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+stolen.RefreshToken+`"}`)
 		if status != http.StatusUnauthorized || body != `{"errors":[{"message":"The token is not valid."}]}` {
