@@ -29,7 +29,7 @@ func TestEveryPromiseNamesATestThatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	promises, err := os.ReadFile("../../.github/SECURITY.md")
+	promises, err := os.ReadFile("../docs/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,13 +54,17 @@ func TestEveryPromiseNamesATestThatExists(t *testing.T) {
 var aTest = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
 
 // unheld returns how many promises the tables make, and those that neither name a test
-// nor say that they are met by absence. In the table of what holds under attack every
-// row is a promise, in that of requirements what is said to be met. A benchmark holds
-// nothing: it only tells.
+// nor say that they are met by absence. In the section about attacks each row of a table is
+// a promise; in the table of requirements, each row that is met. A benchmark checks nothing.
+// The header of a table is no promise.
 func unheld(document string) (rows int, bare []string) {
 	attack := false
-	for line := range strings.Lines(document) {
+	lines := strings.Split(document, "\n")
+	for i, line := range lines {
 		line = strings.TrimSpace(line)
+		if i+1 < len(lines) && strings.HasPrefix(lines[i+1], "|---") {
+			continue
+		}
 		if strings.HasPrefix(line, "## ") {
 			attack = strings.Contains(line, "under attack")
 		}
@@ -85,17 +89,17 @@ func unheld(document string) (rows int, bare []string) {
 
 func TestAPromiseThatNothingHoldsIsFound(t *testing.T) {
 	for row, want := range map[string]int{
-		"| 6.2.1 at least 8 characters | met | `TestCheck` |":                               0,
-		"| 6.4.1 initial passwords | met | by absence: there are none |":                    0,
-		"| 6.3.3 a second factor | not met | passwords alone |":                             0,
-		"| 6.2.6 input fields | not applicable | |":                                         0,
-		"| 6.4.1 initial passwords | met | there are none |":                                1,
-		"| 7.1.1 lifetime | met in part | 30 days |":                                        1,
-		"| 6.1.1 brute force | met | `README` |":                                            1,
-		"## What holds under attack\n| a flood | a line | `TestGate` |":                     0,
-		"## What holds under attack\n| a flood | a line | `BenchmarkLoad` |":                1,
-		"## What holds under attack\n| a flood | a line | by absence: nobody comes |":       1,
-		"## What holds under attack\n| | | |\n|---|---|---|\n| a flood | a line | a word |": 1,
+		"| 6.2.1 at least 8 characters | met | `TestCheck` |":                                                     0,
+		"| 6.4.1 initial passwords | met | by absence: there are none |":                                          0,
+		"| 6.3.3 a second factor | not met | passwords alone |":                                                   0,
+		"| 6.2.6 input fields | not applicable | |":                                                               0,
+		"| 6.4.1 initial passwords | met | there are none |":                                                      1,
+		"| 7.1.1 lifetime | met in part | 30 days |":                                                              1,
+		"| 6.1.1 brute force | met | `README` |":                                                                  1,
+		"## What holds under attack\n| a flood | a line | `TestGate` |":                                           0,
+		"## What holds under attack\n| a flood | a line | `BenchmarkLoad` |":                                      1,
+		"## What holds under attack\n| a flood | a line | by absence: nobody comes |":                             1,
+		"## What holds under attack\n| attack | behaviour | test |\n|---|---|---|\n| a flood | a line | a word |": 1,
 	} {
 		if _, bare := unheld(row); len(bare) != want {
 			t.Errorf("%s\nfound: %q", row, bare)
@@ -106,7 +110,7 @@ func TestAPromiseThatNothingHoldsIsFound(t *testing.T) {
 // The table has every requirement of chapters V6, V7 and V9 of OWASP ASVS 5.0.0 once, with
 // its level.
 func TestASVS_EveryRequirementIsListedWithItsLevel(t *testing.T) {
-	document, err := os.ReadFile("../../.github/SECURITY.md")
+	document, err := os.ReadFile("../docs/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}

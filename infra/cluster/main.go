@@ -13,7 +13,7 @@
 // what was built.
 //
 // It is for tests, for CI, and for whoever has no Docker; with Docker, kind is the way
-// (see the README). It is nothing to keep data in.
+// (see infra/docs/development.md). It is nothing to keep data in.
 package main
 
 import (

@@ -57,7 +57,7 @@ func outputs() []output {
 		{"skaffold.yaml", "", knative.Skaffold},
 		{"func.yaml", "", knative.FuncAllInOne},
 		{"README.md", "functions", knative.Table},
-		{"README.md", "kn", knative.Kn},
+		{"infra/docs/deploy-kn.md", "kn", knative.Kn},
 	}
 	for _, e := range catalog.Functions() {
 		all = append(all, output{"functions/" + e.Name + "/func.yaml", "", func([]endpoint.Endpoint) ([]byte, error) { return knative.Func(e) }})
@@ -111,6 +111,9 @@ func main() {
 	}
 }
 
+// created is the last line that "new" prints.
+const created = "%s is POST /api/users/%[1]s now. Its story is in functions/%[1]s/%[1]s.go; go test ./functions/%[1]s\n"
+
 func newFunction(name string) error {
 	root, err := repository()
 	if err != nil {
@@ -121,7 +124,7 @@ func newFunction(name string) error {
 	if err := create(ctx, root, name, func(step string) { fmt.Println(step) }); err != nil {
 		return err
 	}
-	fmt.Printf("%s is POST /api/users/%[1]s now. Its story is in functions/%[1]s/%[1]s.go; go test ./functions/%[1]s\n", name)
+	fmt.Printf(created, name)
 	return nil
 }
 

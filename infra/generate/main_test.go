@@ -51,17 +51,19 @@ func TestWhatIsStaleIsNamedAndMended(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "go.work"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	readme := "Before.\n"
+	pages := map[string]string{"README.md": "Before.\n"}
 	for _, o := range outputs() {
 		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(o.path)), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		if o.section != "" {
-			readme += fmt.Sprintf("<!-- %s: made by \"go run ./infra/generate\" -->\n<!-- end of %[1]s -->\nAfter %[1]s.\n", o.section)
+			pages[o.path] += fmt.Sprintf("<!-- %s: made by \"go run ./infra/generate\" -->\n<!-- end of %[1]s -->\nAfter %[1]s.\n", o.section)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(root, "README.md"), []byte(readme), 0o600); err != nil {
-		t.Fatal(err)
+	for path, text := range pages {
+		if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Chdir(filepath.Join(root, filepath.Dir(outputs()[0].path))) // from below the root, as go generate does
 	for _, c := range []struct {
@@ -79,7 +81,7 @@ func TestWhatIsStaleIsNamedAndMended(t *testing.T) {
 		}
 	}
 	written, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil || !strings.HasPrefix(string(written), "Before.\n<!-- functions") || !strings.Contains(string(written), "end of functions -->\nAfter functions.\n<!-- kn:") {
+	if err != nil || !strings.HasPrefix(string(written), "Before.\n<!-- functions") || !strings.Contains(string(written), "end of functions -->\nAfter functions.\n") {
 		t.Errorf("%s %v", written, err)
 	}
 	if err := os.WriteFile(filepath.Join(root, "README.md"), []byte("No section.\n"), 0o600); err != nil {

@@ -126,26 +126,26 @@ func TestAnImageIsOneStaticBinaryTheSameEachTimeWithAListOfWhatIsInIt(t *testing
 		megabytes := float64(size) / 1e6
 		t.Logf("%-40s %4.1f MB, compressed, beside the base", main, megabytes)
 		if said := saidSize(t, path.Base(main)); megabytes < 0.9*said || megabytes > 1.1*said {
-			t.Errorf("the README says %.1f MB", said)
+			t.Errorf("the documents say %.1f MB", said)
 		}
 	}
 }
 
-// saidSize is the size of an image in the README, in megabytes: the first number after
+// saidSize is the size of an image in deploy-kubernetes.md, in megabytes: the first number after
 // its name. Several may share one.
 func saidSize(t *testing.T, name string) float64 {
 	t.Helper()
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "deploy-kubernetes.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, sizes, _ := strings.Cut(string(readme), "Compressed, and without the base:")
+	_, sizes, _ := strings.Cut(string(page), "Compressed, and without the base:")
 	if name == "allinone" {
 		name = `all\s+in\s+one`
 	}
 	m := regexp.MustCompile(`\b` + name + `\b\D*(\d+\.\d)`).FindStringSubmatch(sizes)
 	if m == nil {
-		t.Fatalf("the README has no size of %s", name)
+		t.Fatalf("deploy-kubernetes.md has no size of %s", name)
 	}
 	size, err := strconv.ParseFloat(m[1], 64)
 	if err != nil {

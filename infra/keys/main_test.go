@@ -17,6 +17,7 @@ func TestASessionOfTheCommand(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	ids := regexp.MustCompile(`[A-Za-z0-9_-]{43}`)
+	var rotation []string // the output of the three steps
 	for _, c := range []struct {
 		after          time.Duration
 		args           string
@@ -56,10 +57,27 @@ func TestASessionOfTheCommand(t *testing.T) {
 			plain := func(b bytes.Buffer) string {
 				return ids.ReplaceAllString(strings.ReplaceAll(b.String(), dir, "DIR"), "KEY")
 			}
+			if strings.HasPrefix(c.args, "rotate") && len(rotation) < 3 && code == 0 {
+				_, said, warned := strings.Cut(plain(stdout), "until then.\n")
+				if !warned {
+					said = plain(stdout)
+				}
+				rotation = append(rotation, said)
+			}
 			if code != c.code || plain(stdout) != c.stdout || plain(stderr) != c.stderr {
 				t.Errorf("exit %d\n%s%s", code, plain(stdout), plain(stderr))
 			}
 		})
+	}
+
+	page, err := os.ReadFile(filepath.Join("..", "docs", "keys.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := "$ go run ./infra/keys rotate\n"
+	times := regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+	if want := step + strings.Join(rotation, "\n"+step); !strings.Contains(string(page), times.ReplaceAllString(strings.ReplaceAll(want, "KEY", "…"), "…")) {
+		t.Errorf("keys.md does not contain\n%s", want)
 	}
 
 	var stdout, stderr bytes.Buffer

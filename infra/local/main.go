@@ -55,7 +55,7 @@ const (
   -data folder    the folder of the embedded database and the keys (.data)
   -watch          build and restart on every save; stored data stays
 
-Other settings come from the environment: see README.md, "Environment".
+Other settings come from the environment: see infra/docs/configuration.md.
 `
 )
 

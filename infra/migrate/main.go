@@ -30,7 +30,7 @@ const wait = time.Minute
 const text = `usage: MONGODB_URI=mongodb://HOST/DATABASE go run ./infra/migrate
 
 Creates the indexes of the database. It can run again at any time. All settings come from
-the environment: see README.md, "Environment".
+the environment: see infra/docs/configuration.md.
 `
 
 func main() {

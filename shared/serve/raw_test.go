@@ -191,7 +191,7 @@ func TestNoRequestIsSmuggled(t *testing.T) {
 	}
 }
 
-// What net/http refuses before there is a request, no handler sees. The README names all of it.
+// What net/http refuses before there is a request, no handler sees. infra/docs/api.md lists all of it.
 func TestErrors_OfTheServerItself(t *testing.T) {
 	address := listen(t)
 	const plain, none = "text/plain; charset=utf-8", ""

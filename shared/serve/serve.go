@@ -79,7 +79,7 @@ func describe(call string, choose func(*app.Wiring) []endpoint.Endpoint) string 
 		}
 		text += fmt.Sprintf("Serves %s: %s\n", served, e.Summary)
 	}
-	return text + "All settings come from the environment: see README.md, \"Environment\".\n"
+	return text + "All settings come from the environment: see infra/docs/configuration.md.\n"
 }
 
 // Run is MainOf with its surroundings passed in; it returns the exit code.

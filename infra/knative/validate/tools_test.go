@@ -67,7 +67,7 @@ func withoutEvents(s *serving.Service) {
 	}
 }
 
-func TestTheKnCommandsOfTheREADMESayWhatTheManifestsSay(t *testing.T) {
+func TestKnCommands_AgreeWithTheManifests(t *testing.T) {
 	want := deployed(t, func(s *serving.Service) {
 		withoutEvents(s)
 		spec := &s.Spec.Template.Spec
@@ -76,12 +76,12 @@ func TestTheKnCommandsOfTheREADMESayWhatTheManifestsSay(t *testing.T) {
 		spec.Containers[0].EnvFrom = nil
 		s.TypeMeta = serving.Service{}.TypeMeta
 	})
-	readme, err := os.ReadFile("../../../README.md")
+	page, err := os.ReadFile("../../docs/deploy-kn.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	said := 0
-	for _, m := range regexp.MustCompile(`(?m)^kn service apply ((?:.*\\\n)*.*)$`).FindAllStringSubmatch(string(readme), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^kn service apply ((?:.*\\\n)*.*)$`).FindAllStringSubmatch(string(page), -1) {
 		got := kn(t, words(m[1]))
 		said++
 		if w, known := want[got.Name]; !known || !reflect.DeepEqual(sorted(w), sorted(got)) {
@@ -327,22 +327,22 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 			}
 		}
 	}
-	readme, err := os.ReadFile("../../../README.md")
+	page, err := os.ReadFile("../../docs/deploy-func.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown := knUpdate.FindAllStringSubmatch(string(readme), -1)
+	shown := knUpdate.FindAllStringSubmatch(string(page), -1)
 	for _, m := range shown {
 		if !commands[m[1]] {
-			t.Errorf("README.md has another command than the func.yaml: %s", m[0])
+			t.Errorf("deploy-func.md has another command than the func.yaml: %s", m[0])
 		}
 	}
 	if len(shown) == 0 {
-		t.Error("README.md shows no command for what func cannot set")
+		t.Error("deploy-func.md shows no command for what func cannot set")
 	}
 }
 
-// knUpdate is the command for what func cannot set, in a comment of func.yaml and in README.md.
+// knUpdate is the command for what func cannot set, in a comment of func.yaml and in deploy-func.md.
 var knUpdate = regexp.MustCompile(`(?m)^(?:#)?\s+kn service update (.*--timeout.*)$`)
 
 func sortedEnv(env []core.EnvVar) []core.EnvVar {

@@ -11,7 +11,7 @@
 //   - a listed password, or any four characters or fewer, over and over again
 //   - ascending or descending characters: "abcdefgh", "98765432109876"
 //
-// The decision log has the figures for them (infra/decisions).
+// The figures are in infra/docs/decisions/0028-password-blocklist.md.
 //
 // The built-in list has common passwords, names and words of thirteen languages. Only
 // functions that set passwords link this package. The list is searched in place, in the
