@@ -55,7 +55,7 @@ func compare(t *testing.T, commands, want, folder string) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, got)
 	}
-	without := func(s string) string { return regexp.MustCompile(`\n+`).ReplaceAllString(s, "\n") }
+	without := func(s string) string { return strings.TrimSpace(regexp.MustCompile(`\n+`).ReplaceAllString(s, "\n")) }
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(without(want)), "…", `[^"\n]+`)
 	if !regexp.MustCompile("^" + pattern + "$").MatchString(without(string(got))) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
