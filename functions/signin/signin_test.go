@@ -298,6 +298,8 @@ func TestExpiredSessionsAreSweptOut(t *testing.T) {
 func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 	for name, member := range map[string]bson.E{
 		"id":         {Key: "_id", Value: bson.NewObjectID()},
+		"id of 129":  {Key: "_id", Value: strings.Repeat("x", 129)}, // bytes; no refresh token holds it
+		"empty id":   {Key: "_id", Value: ""},
 		"password":   {Key: "password", Value: 7},
 		"disabledAt": {Key: "disabledAt", Value: true},
 		"createdAt":  {Key: "createdAt", Value: "2026"},
@@ -315,8 +317,13 @@ func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 			} else {
 				document = append(document, member)
 			}
-			if oid, is := member.Value.(bson.ObjectID); is {
-				id = oid.Hex()
+			switch value := member.Value.(type) {
+			case bson.ObjectID:
+				id = value.Hex()
+			case string:
+				if member.Key == "_id" {
+					id = `"user":"` + value + `"`
+				}
 			}
 			insert(t, b, document)
 			unreadable := b.Do(t, endpointtest.Call{Body: good})

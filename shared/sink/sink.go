@@ -57,6 +57,10 @@ func New(c Config) (*Sink, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("K_SINK must be an absolute http or https URL")
 	}
+	return newSink(u, c)
+}
+
+func newSink(u *url.URL, c Config) (*Sink, error) {
 	var overrides struct {
 		Extensions map[string]string `json:"extensions"`
 	}
