@@ -63,7 +63,7 @@ type Policy struct {
 
 // Check returns nil for a password that the owner of an email may choose, else a Refusal.
 func (p Policy) Check(plain, email string) error {
-	if len(plain) > password.MaxBytes {
+	if password.IsTooLong(plain) {
 		return TooLong
 	}
 	switch n := utf8.RuneCountInString(password.Normalize(plain)); {

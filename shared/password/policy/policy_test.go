@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/text/unicode/norm"
+
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/password/policy"
 )
@@ -30,6 +32,8 @@ func TestCheck(t *testing.T) {
 			strings.Repeat("x7Kq2mPz", 32) + "!", strings.Repeat("🔑", 257), strings.Repeat("x", 1025), strings.Repeat("\xff", 257)}},
 		{"seven characters, written as fourteen code points", tooShort, []string{strings.Repeat("e\u0301", 7)}},
 		{"eight characters, written as fifteen code points", nil, []string{"u\u0308e\u0301a\u030ao\u0302i\u0300e\u0308n\u0303x"}},
+		{"256 syllables, written as 768 code points", nil, []string{norm.NFD.String(strings.Repeat("한글은어려워", 42) + "비밀번호")}},
+		{"257 syllables, written as 771 code points", policy.TooLong, []string{norm.NFD.String(strings.Repeat("한글은어려워", 42) + "비밀번호다")}},
 		{"256 characters, written as 384 code points", nil, []string{strings.Repeat("e\u0301x", 126) + "k2mP"}},
 
 		{"common passwords", policy.Guessable, []string{
