@@ -41,6 +41,12 @@ func TestCheck(t *testing.T) {
 		{"common passwords of other languages", policy.Guessable, []string{
 			"motdepasse", "bismillah", "azertyuiop", "passwort", "schatzi1", "hallo123", "contraseña", "estrella", "tequiero",
 			"wachtwoord", "welkom01", "senha123", "juventus", "ciaociao", "zaqwsxcde", "heslo123", "salasana", "sayangku", "bonjour1"}},
+		{"common passwords typed on another keyboard", policy.Guessable, []string{
+			"пароль123", "Привет123", "наташа2024", "йцукенгшщз", "ЙЦУКЕН12", "Наташа12", "qwertyйцукен", "ασδφγηξκ"}},
+		{"common passwords with diacritics", policy.Guessable, []string{
+			"anhyêuem", "mậtkhẩu1", "pàsswörd", "íloveyóu", "pa\u0301ssword"}},
+		{"phrases of other scripts", nil, []string{
+			"зелёный чайник поёт", "три весёлых енота", "πράσινο τσαγιερό", "con mèo ngủ trưa", "가각간갈감갑강거"}},
 		{"dictionary words and names", policy.Guessable, []string{
 			"elizabeth", "Washington", "vielleicht", "obrigado", "pourquoi", "Krzysztof", "naprawdę", "TAKAHASHI"}},
 		{"in another case or Unicode form", policy.Guessable, []string{
