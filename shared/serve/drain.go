@@ -14,10 +14,10 @@ const (
 	lingerTimeout = time.Second
 )
 
-// drain returns a handler that keeps a TCP reset from destroying the response of next.
+// Drain returns a handler that keeps a TCP reset from destroying the response of next.
 //
 // A server that closes a connection with unread data resets it, and the reset can
-// overtake the response (RFC 9112 §9.6). So drain reads and discards the rest of the body,
+// overtake the response (RFC 9112 §9.6). So Drain reads and discards the rest of the body,
 // for a limited time. It does so before it sends the response, because some clients and
 // proxies send the whole request before they read. A client that sends slowly, or that has
 // stopped, receives the response after discardTimeout. A client that waits for 100 (Continue)
@@ -30,7 +30,8 @@ const (
 // close").
 //
 // next receives a copy of the request, because net/http inspects the body of its own.
-func drain(next http.Handler) http.Handler {
+// Handler drains its requests itself.
+func Drain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 {
 			next.ServeHTTP(w, r)
