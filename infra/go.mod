@@ -9,13 +9,7 @@ require (
 	go.mongodb.org/mongo-driver/v2 v2.10.0
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/crypto v0.58.0
-	ticketing.com/auth/functions/currentuser v0.0.0
-	ticketing.com/auth/functions/jwks v0.0.0
-	ticketing.com/auth/functions/refresh v0.0.0
-	ticketing.com/auth/functions/relay v0.0.0
-	ticketing.com/auth/functions/signin v0.0.0
-	ticketing.com/auth/functions/signout v0.0.0
-	ticketing.com/auth/functions/signup v0.0.0
+	ticketing.com/auth/functions v0.0.0
 	ticketing.com/auth/shared v0.0.0
 )
 
@@ -44,12 +38,6 @@ require (
 )
 
 replace (
-	ticketing.com/auth/functions/currentuser => ../functions/currentuser
-	ticketing.com/auth/functions/jwks => ../functions/jwks
-	ticketing.com/auth/functions/refresh => ../functions/refresh
-	ticketing.com/auth/functions/relay => ../functions/relay
-	ticketing.com/auth/functions/signin => ../functions/signin
-	ticketing.com/auth/functions/signout => ../functions/signout
-	ticketing.com/auth/functions/signup => ../functions/signup
+	ticketing.com/auth/functions => ../functions
 	ticketing.com/auth/shared => ../shared
 )

@@ -31,9 +31,9 @@ const (
 	// batch is how many accounts are read at once. Their events are at most a few
 	// hundred kilobytes.
 	batch = 20
-	// enough is how many accounts in a row may get nothing sent before the sink is
-	// taken for away.
-	enough = 3
+	// enough is the number of accounts in a row, from both ends of a queue, whose events all
+	// fail before the sink is taken for down.
+	enough = 4
 	// roundTime is how long one run sends. The rest of the budget is for the event that is
 	// in flight and for the writes after it. The next run sends the rest.
 	roundTime = 15 * time.Second
@@ -51,58 +51,74 @@ func wire(w *app.Wiring) endpoint.Handler[endpoint.None, endpoint.None] {
 	return r.handle
 }
 
-// handle sends the oldest events first, then the refused ones whose pause is over, until all
-// are sent, the sink is away, or the round is over. Two relays at the same time do no harm:
-// an event that both send has the same id.
+// handle sends the oldest events first, then the refused ones whose pause has ended, until
+// all are sent, the sink is down, or the time of a run ends. Two relays at the same time do no
+// harm: an event that both send has the same id.
 func (r relay) handle(ctx context.Context, _ endpoint.None) (endpoint.None, error) {
 	now := r.now()
-	run := round{until: now.Add(roundTime), now: r.now}
-	err := run.through(ctx, func(after user.Position) ([]user.Account, user.Position, bool, error) {
+	until := now.Add(roundTime)
+	sent, err := r.run(until, func(after user.Position) ([]user.Account, user.Position, bool, error) {
 		return r.users.Undelivered(ctx, after, batch)
-	}, r.users.Deliver)
+	}, func(a user.Account) (int, bool, error) { return r.users.Deliver(ctx, a) })
 	if err == nil {
-		err = run.through(ctx, func(after user.Position) ([]user.Account, user.Position, bool, error) {
+		var again int
+		again, err = r.run(until, func(after user.Position) ([]user.Account, user.Position, bool, error) {
 			return r.users.DueForRetry(ctx, after, now, batch)
-		}, r.users.Retry)
+		}, func(a user.Account) (int, bool, error) { return r.users.Retry(ctx, a) })
+		sent += again
 	}
 	undelivered, refused, countErr := r.users.Waiting(ctx)
-	r.log.InfoContext(ctx, "relayed", "sent", run.sent, "waiting", undelivered, "refused", refused)
+	r.log.InfoContext(ctx, "relayed", "sent", sent, "waiting", undelivered, "refused", refused)
 	return endpoint.None{}, cmp.Or(err, countErr)
 }
 
-// A round is one run of the relay.
-type round struct {
-	until  time.Time
-	now    func() time.Time
-	sent   int
-	failed int // accounts in a row of which nothing was sent, because the sink is away
-}
-
-// through delivers the accounts of a queue, page by page.
-func (r *round) through(ctx context.Context,
-	page func(user.Position) ([]user.Account, user.Position, bool, error),
-	deliver func(context.Context, user.Account) (sent int, away bool, err error),
-) error {
-	var after user.Position
-	for more := true; more && r.now().Before(r.until); {
-		var accounts []user.Account
-		var err error
-		if accounts, after, more, err = page(after); err != nil {
-			return err
-		}
-		for _, a := range accounts {
-			if r.failed == enough || r.now().After(r.until) {
-				return nil
-			}
-			sent, away, err := deliver(ctx, a)
-			r.sent += sent
-			if err != nil {
-				return err
-			}
-			if r.failed++; sent > 0 || !away {
-				r.failed = 0
-			}
-		}
+// run delivers the accounts of a queue and returns how many events were sent. It begins at
+// the oldest end and changes to the other end after each account that fails.
+//
+// A sink may fail on the events of some accounts only. These collect at the oldest end, but
+// not at the newest, so they do not delay the others, even where each attempt ends by a
+// timeout. If the sink is down, a run costs few requests.
+func (r relay) run(until time.Time,
+	page func(user.Position) (accounts []user.Account, next user.Position, more bool, err error),
+	deliver func(user.Account) (sent int, failed bool, err error),
+) (sent int, err error) {
+	type end struct {
+		next     user.Position
+		accounts []user.Account
+		last     bool // no page follows
 	}
-	return nil
+	ends := [2]end{{}, {next: user.Newest()}}
+	tried := map[string]bool{}
+	for current, failures := 0, 0; failures < enough && r.now().Before(until); {
+		e := &ends[current]
+		if len(e.accounts) == 0 {
+			if e.last { // each account of the queue was tried
+				return sent, nil
+			}
+			var more bool
+			if e.accounts, e.next, more, err = page(e.next); err != nil {
+				return sent, err
+			}
+			e.last = !more
+			continue
+		}
+		a := e.accounts[0]
+		e.accounts = e.accounts[1:]
+		if tried[a.ID] {
+			continue
+		}
+		tried[a.ID] = true
+		n, failed, err := deliver(a)
+		sent += n
+		if err != nil {
+			return sent, err
+		}
+		if n > 0 || !failed {
+			failures = 0
+			continue
+		}
+		failures++
+		current = 1 - current
+	}
+	return sent, nil
 }

@@ -76,8 +76,8 @@ func TestARelayWhoseSinkIsAwayStopsSoonAndLosesNothing(t *testing.T) {
 	b, sink := bench(t, 30)
 	before := len(sink.Received())
 	b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
-	if tried := len(sink.Received()) - before; tried != 3 {
-		t.Errorf("%d tries", tried)
+	if tried := len(sink.Received()) - before; tried != 4 {
+		t.Errorf("a run sent %d events to a sink that is down, want 4", tried)
 	}
 	for i := range 30 {
 		b.OutboxIs(t, email(i), 1)
@@ -173,15 +173,71 @@ func TestRelay_RefusedEventIsTriedAgainWithGrowingPauses(t *testing.T) {
 	}
 }
 
-// A sink that always fails on some events is not away. Three of them must not hold up all
-// others for ever.
+// A sink may fail on the events of some accounts and take all others.
+func TestRelay_FailingEventsDelayNoOthers(t *testing.T) {
+	const users = 50 // more than two pages
+	for name, fails := range map[string]func(i int) bool{
+		"the oldest":                        func(i int) bool { return i < 45 },
+		"the newest":                        func(i int) bool { return i >= 5 },
+		"some, and the newest":              func(i int) bool { return i < 10 || i == users-1 },
+		"those in the middle":               func(i int) bool { return 10 <= i && i < 40 },
+		"every second":                      func(i int) bool { return i%2 == 0 },
+		"two of three, but neither end":     func(i int) bool { return i%3 != 0 && i != users-1 },
+		"one":                               func(i int) bool { return i == 0 },
+		"all of the first and second pages": func(i int) bool { return i < 40 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, sink := bench(t, users)
+			poison := map[string]bool{}
+			for i := range users {
+				if fails(i) {
+					poison[b.Stored(t, email(i)).ID] = true
+				}
+			}
+			refusing(sink, http.StatusInternalServerError, poison)
+			before := len(sink.Received())
+			b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
+			for i := range users {
+				b.OutboxIs(t, email(i), map[bool]int{true: 1}[fails(i)])
+			}
+			sent := map[string]int{}
+			for _, e := range sink.Received()[before:] {
+				if sent[e.ID()]++; sent[e.ID()] > 1 {
+					t.Errorf("event %s was sent %d times in one run", e.ID(), sent[e.ID()])
+				}
+			}
+		})
+	}
+}
+
+// Events that the sink fails on do not delay refused events that it takes now.
+func TestRelay_FailingEventsDelayNoRetry(t *testing.T) {
+	b, sink := bench(t, 10)
+	refusing(sink, http.StatusBadRequest, map[string]bool{b.Stored(t, email(9)).ID: true})
+	b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
+	sink.Answer(away)
+	for i := range 9 {
+		b.OpenSession(t, email(i))
+	}
+	refusing(sink, http.StatusInternalServerError, subjects(t, b, 9))
+	b.Clock.Advance(time.Minute)
+	b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
+	if a := b.Stored(t, email(9)); len(a.Refused) != 0 {
+		t.Errorf("%d refused events are stored, want 0", len(a.Refused))
+	}
+}
+
+// Where only events that fail are at both ends of the queue, they are set aside in the end.
 func TestRelay_FailingEventsAreSetAsideInTheEnd(t *testing.T) {
 	b, sink := bench(t, 5)
-	refusing(sink, http.StatusInternalServerError, subjects(t, b, 4))
-	for range 21 {
+	poison := subjects(t, b, 5)
+	delete(poison, b.Stored(t, email(2)).ID)
+	refusing(sink, http.StatusInternalServerError, poison)
+	for range 11 {
 		b.Deliver(t, endpointtest.Binary, wake()).Expect(t, http.StatusOK, "", "")
 	}
-	b.OutboxIs(t, email(4), 0)
+	b.OutboxIs(t, email(2), 0)
 }
 
 func TestRelay_RefusedEventsAreBounded(t *testing.T) {

@@ -49,7 +49,7 @@ func (in *Input) Validate(bad *fault.Fields) {
 	if in.address, err = email.Parse(in.Email); err != nil {
 		bad.Add("email", err.Error())
 	}
-	if len(in.Password) > password.MaxBytes {
+	if password.IsTooLong(in.Password) {
 		bad.Add("password", password.TooLong)
 	}
 }
@@ -58,7 +58,7 @@ func (in *Input) Validate(bad *fault.Fields) {
 func (Input) Members() []reference.Member {
 	return []reference.Member{
 		email.Member("email"),
-		{Name: "password", Format: "password", MaxLength: password.MaxBytes, About: fmt.Sprintf("At most %d bytes.", password.MaxBytes)},
+		{Name: "password", Format: "password", MaxLength: password.MaxBytes, About: fmt.Sprintf("Normalised to NFC; then at most %d bytes.", password.MaxBytes)},
 	}
 }
 

@@ -1,6 +1,7 @@
 package signin_test
 
 import (
+	"encoding/base64"
 	"net/http"
 	"reflect"
 	"runtime"
@@ -12,6 +13,8 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	blowfish "golang.org/x/crypto/bcrypt"
+	"golang.org/x/crypto/scrypt"
+	"golang.org/x/text/unicode/norm"
 
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/shared/endpointtest"
@@ -189,31 +192,43 @@ func TestSignin_BcryptBeyond72Bytes(t *testing.T) {
 	}
 }
 
-// A hash of the bytes that were typed, as it was stored before passwords were normalised,
-// signs in by the same bytes, and is then known by either form.
+// A hash of the bytes as typed, as earlier versions and other systems store it, signs in by
+// either form. So does the hash that replaces it.
 func TestSignin_PasswordInEitherUnicodeForm(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, minimum...)
-	const composed, decomposed = "Schl\u00fcsselbund-27", "Schlu\u0308sselbund-27"
-	call := func(typed string) endpointtest.Call {
-		return endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + typed + `"}`}
+	composed := "Schl\u00fcsselbund-27" + strings.Repeat("\ud55c", 240) // 256 characters
+	forms := []string{composed, norm.NFD.String(composed)}
+	for _, hashed := range forms {
+		for _, first := range forms {
+			b := endpointtest.New(t, signin.Endpoint, minimum...)
+			call := func(typed string) endpointtest.Call {
+				return endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + typed + `"}`}
+			}
+			b.GivenHash(t, "ann@example.com", scryptOf(t, hashed))
+			b.Do(t, call(first)).Grant(t)
+			replaced := account(t, b).Password
+			if !strings.HasPrefix(replaced, "$argon2id$") {
+				t.Fatalf("the hash is still %s", replaced)
+			}
+			for _, typed := range forms {
+				b.Do(t, call(typed)).Grant(t)
+			}
+			if got := account(t, b).Password; got != replaced {
+				t.Error("a current hash was replaced")
+			}
+			b.Play(t, wrong("another password is refused", call(composed[1:]).Body))
+		}
 	}
-	imported, err := blowfish.GenerateFromPassword([]byte(decomposed), blowfish.MinCost)
+}
+
+// scryptOf returns a hash as other systems store it, of the bytes of a password.
+func scryptOf(t *testing.T, plain string) string {
+	t.Helper()
+	salt := []byte("0123456789abcdef")
+	key, err := scrypt.Key([]byte(plain), salt, 1<<10, 8, 1, 32)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.GivenHash(t, "ann@example.com", string(imported))
-	b.Play(t, wrong("the other form is not known yet", call(composed).Body))
-	b.Do(t, call(decomposed)).Grant(t)
-	replaced := account(t, b).Password
-	if !strings.HasPrefix(replaced, "$argon2id$") {
-		t.Fatalf("the hash is still %s", replaced)
-	}
-	b.Do(t, call(composed)).Grant(t)
-	b.Do(t, call(decomposed)).Grant(t)
-	if got := account(t, b).Password; got != replaced {
-		t.Error("a current hash was replaced")
-	}
-	b.Play(t, wrong("another password is refused", call("Schlusselbund-27").Body))
+	return "$scrypt$ln=10,r=8,p=1$" + base64.RawStdEncoding.EncodeToString(salt) + "$" + base64.RawStdEncoding.EncodeToString(key)
 }
 
 // A hash that does not fit the memory is no wrong password, and counts as none.
@@ -298,6 +313,8 @@ func TestExpiredSessionsAreSweptOut(t *testing.T) {
 func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 	for name, member := range map[string]bson.E{
 		"id":         {Key: "_id", Value: bson.NewObjectID()},
+		"id of 129":  {Key: "_id", Value: strings.Repeat("x", 129)}, // bytes; no refresh token holds it
+		"empty id":   {Key: "_id", Value: ""},
 		"password":   {Key: "password", Value: 7},
 		"disabledAt": {Key: "disabledAt", Value: true},
 		"createdAt":  {Key: "createdAt", Value: "2026"},
@@ -315,8 +332,13 @@ func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 			} else {
 				document = append(document, member)
 			}
-			if oid, is := member.Value.(bson.ObjectID); is {
-				id = oid.Hex()
+			switch value := member.Value.(type) {
+			case bson.ObjectID:
+				id = value.Hex()
+			case string:
+				if member.Key == "_id" {
+					id = `"user":"` + value + `"`
+				}
 			}
 			insert(t, b, document)
 			unreadable := b.Do(t, endpointtest.Call{Body: good})

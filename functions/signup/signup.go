@@ -67,8 +67,8 @@ func (in *Input) Validate(bad *fault.Fields) {
 func (Input) Members() []reference.Member {
 	return []reference.Member{
 		email.Member("email"),
-		{Name: "password", Format: "password", MinLength: policy.MinLength, MaxLength: policy.MaxLength,
-			About: fmt.Sprintf("Normalised to NFC, in which its characters are counted; at most %d bytes as sent. A common password is refused, and one made of the email or the platform's name. There are no rules for digits or symbols. The operator may ask for more characters.", password.MaxBytes)},
+		{Name: "password", Format: "password", MinLength: policy.MinLength, MaxLength: password.MaxBytes,
+			About: fmt.Sprintf("Normalised to NFC, in which it has %d to %d characters. A common password is refused, and one made of the email or the platform's name. There are no rules for digits or symbols. The operator may ask for more characters.", policy.MinLength, policy.MaxLength)},
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/text/unicode/norm"
+
 	"ticketing.com/auth/functions/signup"
 	"ticketing.com/auth/shared/endpointtest"
 	"ticketing.com/auth/shared/fault"
@@ -50,6 +52,7 @@ func cases() []endpointtest.Case {
 		ok("an international domain becomes its A-label", body("c@bücher.example"), "c@xn--bcher-kva.example"),
 		ok("unknown members are ignored", `{"$where":"1","isAdmin":true,"Email":5,"PASSWORD":[],`+body("d@example.com")[1:], "d@example.com"),
 		ok("a password of 256 characters is taken", `{"email":"e@example.com","password":"`+strings.Repeat("aZ9ü-Q", 42)+`k2ßx"}`, "e@example.com"),
+		ok("256 characters are taken in NFD", `{"email":"nfd@example.com","password":"`+norm.NFD.String(strings.Repeat("한글은어려워", 42)+"\u1f82k2ß")+`"}`, "nfd@example.com"),
 		ok("white space belongs to the password", `{"email":"f@example.com","password":"  \tcorrect horse\n "}`, "f@example.com"),
 		endpointtest.Case{Name: "parameters of the content type are allowed", Status: http.StatusCreated, JSON: created("g@example.com"),
 			Call: endpointtest.Call{Body: body("g@example.com"), Header: http.Header{"Content-Type": {"Application/JSON; charset=utf-8"}}}},

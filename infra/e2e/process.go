@@ -22,13 +22,13 @@ import (
 	"time"
 
 	_ "ticketing.com/auth/infra/catalog" // so that go test does not reuse a result when a function has changed
-	"ticketing.com/auth/shared/built"
+	"ticketing.com/auth/shared/testing/gobuild"
 )
 
 // Commands returns the folders of all commands, from the root of the repository: those
 // with Go files of package main. A command outside the workspace is a module of its own.
 func Commands() (workspace, outside []string, err error) {
-	root, err := built.Repository()
+	root, err := gobuild.Repository()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -26,7 +26,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// The parts of a function's folder: what it is, its test, its command, its module.
+// parts are the templates of the files of a function: the endpoint, its test, its command.
 //
 //go:embed function
 var parts embed.FS
@@ -37,7 +37,7 @@ var identifier = regexp.MustCompile(`^[a-z][a-z0-9]{0,39}$`)
 const listed = "infra/catalog/catalog.go"
 
 // create makes a function that works, and everything that must know of it: its
-// folder, its line in the catalog, its place in the workspace, and what is generated.
+// folder, its line in the catalog, and what is generated.
 // say is told what it does, step by step. If a step fails, or ctx ends, all is put back
 // as it was.
 func create(ctx context.Context, root, name string, say func(string)) (err error) {
@@ -76,31 +76,20 @@ func create(ctx context.Context, root, name string, say func(string)) (err error
 	}
 	say("entered it in " + listed)
 
-	module := "ticketing.com/auth/" + folder
-	for _, step := range []struct {
-		in   string
-		args []string
-	}{
-		{"", []string{"work", "use", "./" + folder}},
-		{"infra", []string{"mod", "edit", "-require=" + module + "@v0.0.0", "-replace=" + module + "=../" + folder}},
-		{folder, []string{"mod", "tidy"}},
-		{"infra", []string{"mod", "tidy"}},
-		{"", []string{"run", "./infra/generate"}},                        // which is of another catalog than this process
-		{"", []string{"vet", "./" + folder + "/...", "./infra/catalog"}}, // does the test compile, too?
+	for _, args := range [][]string{
+		{"run", "./infra/generate"},                        // a process of its own, because this one has the old catalog
+		{"vet", "./" + folder + "/...", "./infra/catalog"}, // compiles the test too
 	} {
-		cmd := exec.Command("go", step.args...)
-		cmd.Dir = filepath.Join(root, filepath.FromSlash(step.in))
-		if step.args[0] == "mod" {
-			cmd.Env = append(os.Environ(), "GOWORK=off")
-		}
+		cmd := exec.Command("go", args...)
+		cmd.Dir = root
 		out, err := cmd.CombinedOutput() // to its end in any case: what goes on would write after all was put back
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			return fmt.Errorf("go %s in %s: %w\n%s", strings.Join(step.args, " "), path.Join(".", step.in), err, out)
+			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 		}
-		say("go " + strings.Join(step.args, " "))
+		say("go " + strings.Join(args, " "))
 	}
 	return nil
 }
@@ -205,7 +194,7 @@ func declared(file *ast.File) (names []string) {
 // returns puts that back, and removes the folder.
 func remember(root, folder string) (putBack func() error, err error) {
 	kept := map[string][]byte{}
-	paths := []string{listed, "go.work", "go.work.sum", "infra/go.mod", "infra/go.sum"}
+	paths := []string{listed}
 	for _, o := range outputs() {
 		paths = append(paths, o.path)
 	}
@@ -260,7 +249,6 @@ func render(name string) (map[string][]byte, error) {
 		"function.go.tmpl":      name + ".go",
 		"function_test.go.tmpl": name + "_test.go",
 		"main.go.tmpl":          "cmd/" + name + "/main.go",
-		"go.mod.tmpl":           "go.mod",
 	} {
 		var out bytes.Buffer
 		if err := pages.ExecuteTemplate(&out, page, data); err != nil {

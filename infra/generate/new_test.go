@@ -123,8 +123,8 @@ func TestWhatFailsLeavesNothingBehind(t *testing.T) {
 	}
 	before := tree(t, root)
 	changed := false
-	err = create(t.Context(), root, "hello", func(step string) { changed = changed || step == "go mod tidy" })
-	if err == nil || !strings.Contains(err.Error(), "go run ./infra/generate in .: exit status 1\ngenerate: README.md: there is no") || !changed {
+	err = create(t.Context(), root, "hello", func(step string) { changed = changed || step == "entered it in "+listed })
+	if err == nil || !strings.Contains(err.Error(), "go run ./infra/generate: exit status 1\ngenerate: README.md: there is no") || !changed {
 		t.Errorf("%v %v", changed, err)
 	}
 	if now := tree(t, root); !maps.Equal(now, before) {
@@ -132,7 +132,7 @@ func TestWhatFailsLeavesNothingBehind(t *testing.T) {
 	}
 	ctx, interrupt := context.WithCancel(t.Context())
 	err = create(ctx, root, "hello", func(step string) {
-		if strings.HasPrefix(step, "go work use") {
+		if strings.HasPrefix(step, "entered it in") {
 			interrupt()
 		}
 	})

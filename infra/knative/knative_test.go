@@ -62,10 +62,9 @@ func TestEveryFunctionIsAServiceWithAnAccountOfItsOwn(t *testing.T) {
 	}
 }
 
-// A connection that a function closes because it has no room for another may be one
-// on which the queue-proxy sends the next request. So there is room for all that it
-// may open, and as many again, such as those of probes and those at rest.
-func TestAFunctionHasRoomForWhatTheQueueProxySends(t *testing.T) {
+// A function accepts the connections of all requests that the queue-proxy sends at once,
+// and as many again for probes and idle connections.
+func TestServices_ConnectionsForQueueProxy(t *testing.T) {
 	set := regexp.MustCompile(`(?s)containerConcurrency: (\d+)\n.*name: GOMEMLIMIT, value: (\d+)MiB`)
 	for name, service := range documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.Takers), "Service") {
 		m := set.FindStringSubmatch(service)
@@ -75,8 +74,8 @@ func TestAFunctionHasRoomForWhatTheQueueProxySends(t *testing.T) {
 		}
 		atOnce, _ := strconv.Atoi(m[1])
 		limit, _ := strconv.Atoi(m[2])
-		if room := serve.Room(int64(limit) << 20); room < 2*atOnce {
-			t.Errorf("%s has room for %d connections, and %d requests may come at once", name, room, atOnce)
+		if most := serve.MaxConnections(int64(limit) << 20); most < 2*atOnce {
+			t.Errorf("%s accepts %d connections, want %d", name, most, 2*atOnce)
 		}
 	}
 }

@@ -154,7 +154,7 @@ func system(ctx context.Context, listener net.Listener, data string, added []map
 	}
 	greet(os.Stdout, listener.Addr(), all, w.Text("EVENTS", "off"))
 	if uri != nil || added[0] != nil {
-		fmt.Printf("\nWhat is kept is in %s. Ctrl-C stops.\n", data)
+		fmt.Printf("\nData is stored in %s. Press Ctrl-C to stop.\n", data)
 	}
 	if err := serve.Serve(ctx, listener, handler, w.Log()); err != nil {
 		return err

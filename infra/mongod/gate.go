@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// patience is how long a command may take. It is generous because a command
-// reads whole collections, and there because FerretDB can fail to answer: an
-// open cursor holds one of the hundred SQLite connections of its database, and
-// with a hundred left open the next command waits for one without end.
-const patience = 30 * time.Second
+// commandTimeout bounds one command. It is long because a command may read a whole
+// collection. It exists because FerretDB can fail to answer: an open cursor holds one of
+// the hundred SQLite connections of its database, and with a hundred open cursors the next
+// command waits for a connection without end.
+const commandTimeout = 30 * time.Second
 
 // A gate stands before FerretDB and lets one command and its reply through at
 // a time, over all connections. Only reads share a turn.
@@ -35,13 +35,13 @@ const patience = 30 * time.Second
 // index (see narrow) and writes retryable (see retries).
 //
 // The turn is held only between a request read whole and a reply read whole,
-// so a client that is slow, or goes away, holds up nobody.
+// so a client that is slow or disconnects does not delay others.
 type gate struct {
-	dial     func() (net.Conn, error)
-	patience time.Duration
-	warn     func(format string, args ...any)
-	catalog  *catalog // changed in a whole turn
-	retries  retries  // used in a whole turn
+	dial    func() (net.Conn, error)
+	timeout time.Duration // of a command
+	warn    func(format string, args ...any)
+	catalog *catalog // changed in a whole turn
+	retries retries  // used in a whole turn
 
 	turn     *semaphore.Weighted // a read takes one of its parts, all else takes whole
 	stopping context.Context     // done when no further command may begin
@@ -49,16 +49,15 @@ type gate struct {
 	replies  sync.WaitGroup // replies on their way to clients
 }
 
-// newGate makes a gate to the backend that dial connects to. Each client gets
-// a connection of its own there: it is by its end that FerretDB knows which
-// cursors nobody wants any more.
+// newGate returns a gate to the backend that dial connects to. Each client has its own
+// connection there: when it ends, FerretDB closes the cursors of that client.
 func newGate(dial func() (net.Conn, error), catalog *catalog, warn func(string, ...any)) *gate {
 	g := &gate{
-		dial:     dial,
-		patience: patience,
-		warn:     warn,
-		catalog:  catalog,
-		turn:     semaphore.NewWeighted(whole),
+		dial:    dial,
+		timeout: commandTimeout,
+		warn:    warn,
+		catalog: catalog,
+		turn:    semaphore.NewWeighted(whole),
 	}
 	g.stopping, g.stopNow = context.WithCancel(context.Background())
 	return g
@@ -162,7 +161,7 @@ func (g *gate) pass(request message, client, backend net.Conn, replies *bufio.Re
 	var err error
 	if parsed == nil {
 		reply, err = g.execute(request, c, ask)
-	} else if reply, err = ask(request); err == nil && isHello(request) { // FerretDB knows what to say to anything else
+	} else if reply, err = ask(request); err == nil && isHello(request) { // FerretDB answers all else
 		reply = reply.withMember("msg", "isdbgrid")
 	}
 	g.replies.Add(1) // while in turn: see stop
@@ -236,11 +235,11 @@ func (g *gate) enter(parts int64) bool {
 	return true
 }
 
-// exchange asks the backend. A backend that does not answer in time loses the
-// turn, so that one hung command does not end the service; should it come back
-// to life, that command is no longer alone, and the warning says so.
+// exchange sends a request to the backend and returns the reply. After the timeout it
+// returns an error, so that one hung command does not end the service. The backend may
+// still execute that command, beside the next ones; the warning names this risk.
 func (g *gate) exchange(request message, backend net.Conn, replies *bufio.Reader) (message, error) {
-	if err := backend.SetDeadline(time.Now().Add(g.patience)); err != nil {
+	if err := backend.SetDeadline(time.Now().Add(g.timeout)); err != nil {
 		return nil, err
 	}
 	if _, err := backend.Write(request); err != nil {
@@ -248,7 +247,7 @@ func (g *gate) exchange(request message, backend net.Conn, replies *bufio.Reader
 	}
 	reply, err := readMessage(replies)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		g.warn("a command had no reply after %v and was given up; if it still runs, the next ones race with it", g.patience)
+		g.warn("a command had no reply after %v and was given up; if it still runs, the next ones race with it", g.timeout)
 	}
 	return reply, err
 }

@@ -306,7 +306,7 @@ func TestAHungBackendLosesTheTurn(t *testing.T) {
 		}
 		return m.reply(nil)
 	})
-	b.patience = 50 * time.Millisecond
+	b.timeout = 50 * time.Millisecond
 	b.open()
 
 	hung := b.client()

@@ -100,9 +100,9 @@ func narrowable(statement bson.Raw) bool {
 	return statement.Lookup("collation").IsZero()
 }
 
-// candidate returns the _id of the only document that may match a filter, and the
-// member of the filter that says so: "" where that is {_id: x} already. Where no
-// document may match, the _id is that of none. Where it does not know, it is nil.
+// candidate returns the _id of the only document that may match a filter, and the member
+// of the filter that this follows from: "" where the filter is {_id: x} already. Where no
+// document matches, it returns noID, and where several may, nil.
 func (g *gate) candidate(db, collection string, filter bson.Raw) (id any, member string) {
 	elements, _ := filter.Elements() // parsed before
 	for _, e := range elements {
@@ -179,7 +179,7 @@ func scalar(v bson.RawValue) bool {
 }
 
 // matches asks FerretDB whether the document with an _id matches a filter. It returns
-// nil where FerretDB does not accept the filter: the request itself tells why.
+// nil where FerretDB does not accept the filter: its reply to the request itself has the error.
 func matches(db, collection string, id any, filter bson.Raw, ask func(message) (message, error)) (*bool, error) {
 	if id == noID {
 		return new(bool), nil

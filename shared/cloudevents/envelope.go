@@ -8,7 +8,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -250,15 +249,26 @@ func isString(s string) bool {
 
 func isNotEmpty(s string) bool { return s != "" }
 
-func isURIReference(s string) bool {
-	_, err := url.Parse(s)
-	return s != "" && err == nil
-}
+// The grammar of RFC 3986 appendix A, but for the digits of an IP address. Package url
+// accepts more, such as spaces and characters outside of ASCII.
+var (
+	uriReference = regexp.MustCompile(`^(?:` + uriScheme + `(?:` + uriAuthority + `|` + uriPath + `)|` +
+		uriAuthority + `|/(?:` + uriChar + `+(?:/` + uriChar + `*)*)?|(?:` + uriPlain + `|@)+(?:/` + uriChar + `*)*)?` + uriTail + `$`)
+	uri = regexp.MustCompile(`^` + uriScheme + `(?:` + uriAuthority + `|` + uriPath + `)` + uriTail + `$`)
+)
 
-func isURI(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && u.IsAbs()
-}
+const (
+	uriScheme    = `[A-Za-z][A-Za-z0-9+.-]*:`
+	uriPlain     = `(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})`
+	uriChar      = `(?:` + uriPlain + `|[:@])`
+	uriAuthority = `//(?:(?:` + uriPlain + `|:)*@)?(?:` + uriPlain + `*|\[(?:[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+)\])(?::[0-9]*)?(?:/` + uriChar + `*)*`
+	uriPath      = `/?(?:` + uriChar + `+(?:/` + uriChar + `*)*)?`
+	uriTail      = `(?:\?(?:` + uriChar + `|[/?])*)?(?:#(?:` + uriChar + `|[/?])*)?`
+)
+
+func isURIReference(s string) bool { return s != "" && uriReference.MatchString(s) }
+
+func isURI(s string) bool { return uri.MatchString(s) }
 
 func isMediaType(s string) bool {
 	mediaType, _, err := mime.ParseMediaType(s)

@@ -180,6 +180,29 @@ func TestKeys_OneFetchWhoseFailureIsSharedForAPause(t *testing.T) {
 	}
 }
 
+func TestKeys_RetryAfterIsTheRestOfThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newFakeIssuer(t)
+		i.answers(func(r *http.Request) (*http.Response, error) { return nil, errors.New("no route") })
+		check := checks(t, i)
+		for _, want := range []string{"5", "5", "4", "4", "3", "3", "2", "2", "1", "1", "5"} {
+			err := fault.From(check(t.Context(), i.keys[0]))
+			if got := err.Headers(); err.Kind() != fault.Unavailable || len(got) != 1 || got[0] != (fault.Header{Name: "Retry-After", Value: want}) {
+				t.Errorf("got %v %v, want Retry-After %s", err, got, want)
+			}
+			time.Sleep(fetchPause / 10)
+		}
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		time.Sleep(fetchPause)
+		i.answers(silent)
+		if got := fault.From(check(cancelled, i.keys[0])).Headers(); len(got) != 1 || got[0].Value != "1" {
+			t.Errorf("got %v while a fetch is in flight, want Retry-After 1", got)
+		}
+		time.Sleep(fetchTimeout)
+	})
+}
+
 func TestKeys_SlowDiscoveryAndSlowKeysShareOneTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newFakeIssuer(t)

@@ -37,6 +37,7 @@ type senders struct {
 	subject          string // prefix of a token's subject
 	keysURL          string // of the issuer's JWK Set; empty: discovered
 	client           func() (*http.Client, error)
+	keys             *keys
 	verifier         *oidc.IDTokenVerifier
 }
 
@@ -69,7 +70,8 @@ func wireSenders(w *app.Wiring) *senders {
 	}
 	caFile := w.Text("EVENT_OIDC_CA_FILE", "")
 	s.client = func() (*http.Client, error) { return newClient(caFile) }
-	s.verifier = oidc.NewVerifier(s.issuer, &keys{fetch: s.fetchKeys}, &oidc.Config{
+	s.keys = &keys{fetch: s.fetchKeys}
+	s.verifier = oidc.NewVerifier(s.issuer, s.keys, &oidc.Config{
 		ClientID:             s.audience,
 		SupportedSigningAlgs: []string{oidc.RS256, oidc.ES256, oidc.EdDSA},
 		Now:                  w.Now(),
@@ -106,7 +108,7 @@ func (s *senders) check(ctx context.Context, headers []string) error {
 	var missing error // the verifier's own error does not wrap it
 	checked, err := s.verifier.Verify(context.WithValue(ctx, keysMissing{}, &missing), strings.TrimSpace(token))
 	if missing != nil {
-		return fault.Away(fmt.Errorf("the keys of event tokens: %w", missing))
+		return fault.Retry(fault.Unavailable, s.keys.pause(), "The service is unavailable. Try again shortly.", fmt.Errorf("the keys of event tokens: %w", missing))
 	}
 	if err != nil {
 		return fault.InvalidToken(errors.New("the event token does not verify")) // the library's words may quote claims
@@ -250,6 +252,16 @@ func (k *keys) usable() (*oidc.StaticKeySet, time.Duration) {
 		return &oidc.StaticKeySet{}, age
 	}
 	return k.known, age
+}
+
+// pause returns the time until the next fetch may begin, or 0 while one is in flight.
+func (k *keys) pause() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.last == nil || k.last.ended.IsZero() {
+		return 0
+	}
+	return fetchPause - time.Since(k.last.ended)
 }
 
 // refresh begins a fetch, unless one is in flight or ended less than fetchPause ago.

@@ -1,7 +1,6 @@
-// Package database is the connection to MongoDB: made when first asked for, once a
-// process, however many packages keep something there. It says which errors may pass
-// with another try, and it knows nothing of what is kept: packages user and throttle
-// do.
+// Package database holds the connection to MongoDB, one for each process, made at its first
+// use. It classifies errors into those that a retry may avoid and the others. Packages user
+// and throttle define the documents.
 package database
 
 import (
@@ -38,7 +37,7 @@ type Connection struct {
 }
 
 // New returns a connection to what a connection string names, the database users
-// where it names none. It dials nobody. Its errors never quote the string.
+// where it names none. It dials no server. Its errors never quote the string.
 func New(uri string) (*Connection, error) {
 	if err := checkURI(uri); err != nil {
 		return nil, err
@@ -55,9 +54,9 @@ func (c *Connection) Collection(ctx context.Context, name string) (*mongo.Collec
 	return client.Database(databaseName(c.uri)).Collection(name), nil
 }
 
-// connected returns the client. To make one dials nobody, but of a mongodb+srv://
-// string it asks the DNS, without a time limit: so all wait for one attempt, each
-// no longer than its own request may take, and the next to come tries again.
+// connected returns the client. Making one dials no server, but for a mongodb+srv:// string
+// it queries the DNS, without a time limit. So all requests wait for one attempt, each no
+// longer than its own limit, and the next request after a failure tries again.
 func (c *Connection) connected(ctx context.Context) (*mongo.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -150,7 +149,7 @@ func checkURI(uri string) error {
 // connection string and no name of a database contains one.
 func isInvisible(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }
 
-// weakens tells whether a connection string takes back what clientOptions ask for.
+// weakens reports whether a connection string relaxes what clientOptions set.
 func weakens(cs *connstring.ConnString) bool {
 	w := cs.WString != "" && cs.WString != "majority" || cs.WNumberSet
 	journal := cs.JSet && !cs.J

@@ -12,7 +12,7 @@ import (
 
 // silence is how long a request of the usual budget waits for the first byte of a reply
 // before it treats the connection as lost. NAT gateways, load balancers and failovers
-// drop connections without a FIN or a RST, and then only the lack of a reply tells.
+// drop connections without a FIN or a RST, and then only a missing reply shows it.
 //
 // It leaves two thirds of the budget for a second try: a heartbeat, a new connection and the
 // command. A database whose recent replies were slow gets twice their latency instead, so

@@ -132,8 +132,8 @@ var transientCodes = map[string][]int{
 	},
 }
 
-// Read decodes what a command found. A document that does not fit is no fault of
-// the connection, and no other try would find another.
+// Read decodes the document that a command returned. It returns ErrUnreadable for one with a
+// member of an unexpected type; a retry would return the same.
 func Read(found *mongo.SingleResult, into any) error {
 	raw, err := found.Raw()
 	if err != nil {

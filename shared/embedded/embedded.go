@@ -15,7 +15,7 @@
 // ignores Ctrl-C, which a terminal sends to both, so the parent can still use
 // the database on its own way out.
 //
-// It needs the go command for the first start in a while; see package built.
+// It needs the go command, which finds in half a second that the server is built.
 package embedded
 
 import (
@@ -30,7 +30,7 @@ import (
 	"sync"
 	"time"
 
-	"ticketing.com/auth/shared/built"
+	"ticketing.com/auth/shared/testing/gobuild"
 )
 
 // readiness bounds a start, without the build. It takes some ten milliseconds,
@@ -99,13 +99,13 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-// Binary answers the path of the built server. Progress is told what takes long.
+// Binary builds the server unless it is built, and returns the path of the program. It
+// reports a build that takes long to progress.
 func Binary(ctx context.Context, progress func(string)) (string, error) {
-	folder, err := built.Module{
-		Name: "mongod", Title: "the embedded database", Path: "infra/mongod",
+	folder, err := gobuild.Module{
+		Name: "mongod", Title: "the embedded database", Dir: "infra/mongod", Duration: "a minute or two",
 		Flags: []string{"-tags=ferretdb_no_postgresql", "-ldflags=-s -w"},
-		Takes: "a minute or two",
-	}.Programs(ctx, progress)
+	}.Build(ctx, progress)
 	return filepath.Join(folder, "mongod"), err
 }
 

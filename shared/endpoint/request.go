@@ -156,6 +156,9 @@ func decode(r *Request, in any) error {
 	if !isJSON(r.ContentType) {
 		return fault.New(fault.UnsupportedMedia, "The body must be application/json.")
 	}
+	if !isUTF8(r.ContentType[0]) {
+		return fault.New(fault.UnsupportedMedia, "The body must be in UTF-8.")
+	}
 	if err := CheckEncoding(r.ContentEncoding); err != nil {
 		return err
 	}
@@ -259,6 +262,14 @@ func isJSON(contentTypes []string) bool {
 	}
 	mediaType, _, err := mime.ParseMediaType(contentTypes[0])
 	return err == nil && mediaType == "application/json"
+}
+
+// isUTF8 reports whether a valid Content-Type names no charset but UTF-8. RFC 8259 section
+// 11 defines no such parameter for JSON, but clients send it.
+func isUTF8(contentType string) bool {
+	_, parameters, _ := mime.ParseMediaType(contentType)
+	charset, named := parameters["charset"]
+	return !named || strings.EqualFold(charset, "utf-8")
 }
 
 // A field is a member of an input struct.

@@ -60,8 +60,15 @@ func HostileBodies(good string) []Case {
 		"a malformed content type is refused":    "application/json; charset",
 		"two types in one header are refused":    "application/json, text/plain",
 		"an event in structured mode is refused": "application/cloudevents+json",
+		"UTF-16 is refused":                      "application/json; charset=utf-16",
+		"UTF-16 in quotes is refused":            `application/json; CHARSET="UTF-16LE"`,
+		"Latin-1 in the long form is refused":    "application/json; charset*=us-ascii''iso-8859-1",
+		"an empty charset is refused":            `application/json; charset=""`,
 	} {
 		message := "The body must be application/json."
+		if strings.HasPrefix(contentType, "application/json; ") && strings.Contains(contentType, "=") {
+			message = "The body must be in UTF-8."
+		}
 		if strings.Contains(contentType, "cloudevents") {
 			message = "This address takes no events."
 		}

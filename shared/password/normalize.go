@@ -28,11 +28,17 @@ func Normalize(plain string) string {
 	}, plain))
 }
 
-// forms returns the texts that a stored hash of a password may be made of. The second is
-// the password as typed: earlier versions and other systems hash that.
+// forms returns the one or two texts that a stored hash of a password may be made of.
+// Earlier versions and other systems hash a password as typed. So the second text is the
+// password as typed or, if that is the first, the password in NFD: as another system may
+// have sent it.
 func forms(plain string) []string {
-	if normal := Normalize(plain); normal != plain {
-		return []string{normal, plain}
+	normal, other := Normalize(plain), plain
+	if other == normal && utf8.ValidString(plain) {
+		other = norm.NFD.String(plain)
 	}
-	return []string{plain}
+	if other == normal {
+		return []string{normal}
+	}
+	return []string{normal, other}
 }

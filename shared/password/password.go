@@ -39,12 +39,22 @@ import (
 	"ticketing.com/auth/shared/fault"
 )
 
-// MaxBytes is the length of the longest password that is looked at. NIST SP
-// 800-63B §3.1.1.2 asks for 64 characters at least; 256 of four bytes fit.
-const MaxBytes = 1024
+const (
+	// MaxBytes is the length of the longest password, in bytes after Normalize. NIST SP
+	// 800-63B section 3.1.1.2 asks for 64 characters at least; 256 of four bytes fit.
+	MaxBytes = 1024
+	// maxRaw is the length, in bytes before Normalize, beyond which a password is not read.
+	// 256 characters have at most 9 bytes each in any Unicode form: a Hangul syllable in
+	// three letters.
+	maxRaw = 4096
+)
 
-// TooLong tells the owner of a longer one.
+// TooLong is the reason, for the user, why a password over MaxBytes is refused.
 const TooLong = "Password is too long."
+
+// IsTooLong reports whether a password is longer than MaxBytes, alike for each Unicode form
+// of it.
+func IsTooLong(plain string) bool { return len(plain) > maxRaw || len(Normalize(plain)) > MaxBytes }
 
 // The form of a new hash.
 const (
@@ -127,8 +137,8 @@ func (h *Hasher) Hash(ctx context.Context, plain string) (string, error) {
 // only the beginning of the right one, or have another end. A wrong password is never
 // stale.
 //
-// A password that Normalize changes is compared in both forms, even if the first matches.
-// So the work depends on the password alone and is the same in Decoy.
+// A password with two Unicode forms is compared in both, even if the first matches: see
+// forms. So the work depends on the password alone and is the same in Decoy.
 //
 // It returns an *Unverifiable for a stored hash that is malformed or out of bounds, after
 // the work of Decoy, so that the time does not reveal such an account. For a hash that

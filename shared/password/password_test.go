@@ -204,6 +204,55 @@ func TestVerify_EitherUnicodeForm(t *testing.T) {
 	}
 }
 
+// Other systems hash a password as typed, in either form.
+func TestVerify_HashOfEitherForm(t *testing.T) {
+	t.Parallel()
+	h := New(small)
+	for composed, decomposed := range map[string]string{
+		"Schl\u00fcssel": "Schlu\u0308ssel",
+		"\ud55c\uae00":   "\u1112\u1161\u11ab\u1100\u1173\u11af",
+	} {
+		for _, hashed := range []string{composed, decomposed} {
+			stored := argon2idOf(hashed, 64, 1, 1, 16, 32)
+			for _, typed := range []string{composed, decomposed} {
+				ok, stale, err := h.Verify(t.Context(), stored, typed)
+				if !ok || stale != (hashed == decomposed) || err != nil {
+					t.Errorf("%+q for the hash of %+q: %v, %v, %v", typed, hashed, ok, stale, err)
+				}
+			}
+		}
+	}
+}
+
+func TestIsTooLong_AlikeForEachForm(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		plain string
+		want  bool
+	}{
+		{"1024 bytes", strings.Repeat("x", 1024), false},
+		{"1025 bytes", strings.Repeat("x", 1025), true},
+		{"256 syllables", strings.Repeat("\ud55c", 256), false},
+		{"341 syllables", strings.Repeat("\ud55c", 341), false},
+		{"342 syllables", strings.Repeat("\ud55c", 342), true},
+		{"256 letters with three marks", strings.Repeat("\u1f82", 256), false},
+		{"256 spaces of three bytes", strings.Repeat("\u3000", 256), false},
+		{"256 ideographs of four bytes", strings.Repeat("\U00020000", 256), false},
+		{"257 characters of four bytes", strings.Repeat("\U0001f511", 257), true},
+		{"not UTF-8", strings.Repeat("\xff", 1025), true},
+	} {
+		for _, plain := range []string{tt.plain, norm.NFD.String(tt.plain)} {
+			if got := IsTooLong(plain); got != tt.want {
+				t.Errorf("%s, %d bytes: %v, want %v", tt.name, len(plain), got, tt.want)
+			}
+		}
+	}
+	if !IsTooLong(strings.Repeat("\u3000", 2000)) {
+		t.Error("6000 bytes are read")
+	}
+}
+
 // A client learns nothing from the time: the number of hashes depends on the password
 // that it sent, not on whether there is an account or what is stored of it.
 func TestVerify_SameWorkForEitherForm(t *testing.T) {
@@ -214,7 +263,8 @@ func TestVerify_SameWorkForEitherForm(t *testing.T) {
 		typed string
 		want  string
 	}{
-		{"Schl\u00fcssel", "[10 16 1 64 1 32]"},
+		{"Schluessel", "[10 16 1 64 1 32]"},
+		{"Schl\u00fcssel", "[10 16 1 64 1 32 11 16 1 64 1 32]"},
 		{"Schlu\u0308ssel", "[10 16 1 64 1 32 11 16 1 64 1 32]"},
 	} {
 		normal, err := h.Hash(ctx, tt.typed)

@@ -47,7 +47,8 @@ func crossOrigin(w *app.Wiring, methods []string, next http.Handler) http.Handle
 }
 
 // sortRequestedHeaders rewrites the header names in a preflight request to the form that
-// browsers send and package cors requires: lower case, sorted, without duplicates.
+// browsers send and package cors requires: lower case, sorted, without duplicates and
+// empty list elements (RFC 9110 section 5.6.1.2).
 func sortRequestedHeaders(h http.Header) {
 	const name = "Access-Control-Request-Headers"
 	if len(h[name]) == 0 {
@@ -57,6 +58,7 @@ func sortRequestedHeaders(h http.Header) {
 	for i, n := range names {
 		names[i] = strings.TrimSpace(n)
 	}
+	names = slices.DeleteFunc(names, func(n string) bool { return n == "" })
 	slices.Sort(names)
 	h.Set(name, strings.Join(slices.Compact(names), ","))
 }

@@ -67,6 +67,11 @@ func TestCORS_PreflightAllowsHeadersAndMethodsOfTheRoutes(t *testing.T) {
 		{"POST", []string{"traceparent, tracestate, baggage"}, true},
 		{"POST", []string{"Traceparent", "Baggage", "traceparent"}, true},
 		{"POST", []string{""}, true},
+		{"POST", []string{"authorization,,content-type"}, true},
+		{"POST", []string{"content-type,"}, true},
+		{"POST", []string{", ,baggage, \t,", "", "content-type"}, true},
+		{"POST", []string{" , ,"}, true},
+		{"POST", []string{"authorization,,x-user-id"}, false},
 		{"POST", []string{"traceparent,x-user-id"}, false},
 		{"POST", []string{"*"}, false},
 	} {

@@ -7,20 +7,20 @@ import (
 )
 
 const (
-	// drainTimeout is how long the server reads and discards the rest of a request
+	// discardTimeout is how long the server reads and discards the rest of a request
 	// before it sends the response.
-	drainTimeout = time.Second
+	discardTimeout = time.Second
 	// lingerTimeout is how long it reads on after the response, if there is still more.
 	lingerTimeout = time.Second
 )
 
-// drain returns a handler that keeps a TCP reset from destroying the response of next.
+// Drain returns a handler that keeps a TCP reset from destroying the response of next.
 //
 // A server that closes a connection with unread data resets it, and the reset can
-// overtake the response (RFC 9112 §9.6). So drain reads and discards the rest of the body,
+// overtake the response (RFC 9112 §9.6). So Drain reads and discards the rest of the body,
 // for a limited time. It does so before it sends the response, because some clients and
 // proxies send the whole request before they read. A client that sends slowly, or that has
-// stopped, receives the response after drainTimeout. A client that waits for 100 (Continue)
+// stopped, receives the response after discardTimeout. A client that waits for 100 (Continue)
 // receives it at once.
 //
 // Unless next has read the whole body, the response closes the connection, so that no rest
@@ -30,7 +30,8 @@ const (
 // close").
 //
 // next receives a copy of the request, because net/http inspects the body of its own.
-func drain(next http.Handler) http.Handler {
+// Handler drains its requests itself.
+func Drain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 {
 			next.ServeHTTP(w, r)
@@ -50,7 +51,7 @@ func drain(next http.Handler) http.Handler {
 func discardRest(w http.ResponseWriter, body *trackedBody, expectsContinue bool) {
 	c := http.NewResponseController(w)
 	if body.err == nil && !expectsContinue {
-		c.SetReadDeadline(time.Now().Add(drainTimeout))
+		c.SetReadDeadline(time.Now().Add(discardTimeout))
 		if io.Copy(io.Discard, body); body.err == io.EOF {
 			return
 		}

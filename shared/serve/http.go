@@ -37,7 +37,7 @@ func Handler(w *app.Wiring, endpoints ...endpoint.Endpoint) http.Handler {
 		d.events = events(w, takers)
 		checkSenders(w, len(endpoints) > 1)
 	}
-	return drain(crossOrigin(w, d.methods(), d))
+	return Drain(crossOrigin(w, d.methods(), d))
 }
 
 // Events returns whether the process takes events: EVENTS.

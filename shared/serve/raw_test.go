@@ -172,12 +172,8 @@ func TestNoRequestIsSmuggled(t *testing.T) {
 
 		{"a header of 15 KiB", "GET /health/liveness HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("a", 15<<10) + "\r\n\r\n", "200"},
 		{"a header of 17 KiB", "GET /health/liveness HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("a", 17<<10) + "\r\n\r\n" + smuggled, "431 closed"},
-		{"a hundred headers", "GET /health/liveness HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: a\r\n", 99) + "\r\n" + smuggled, "200 404"},
-		{"a hundred headers and one", "GET /health/liveness HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: a\r\n", 100) + "\r\n" + smuggled, "431 closed"},
-		{"a hundred headers and one behind a request", smuggled + "GET /health/liveness HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: a\n", 300) + "\r\n" + smuggled, "404 431 closed"},
-		{"a hundred and one that end in bare LF", "GET /health/liveness HTTP/1.1\nHost: x\n" + strings.Repeat("X: a\n", 100) + "\n" + smuggled, "431 closed"},
-		{"ten thousand headers", "GET /health/liveness HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: a\r\n", 10_000) + "\r\n" + smuggled, "431 closed"},
 		{"a thousand lines in a body", post + "Content-Length: 1014\r\n\r\n" + strings.Repeat("\n", 1000) + body + smuggled, "200 404"},
+		{"three thousand headers", "GET /health/liveness HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: a\r\n", 3000) + "\r\n" + smuggled, "431 closed"},
 		{"a header that never ends", "GET /health/liveness HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("a", 1<<20), "431 closed"},
 		{"a URI of 17 KiB", "GET /" + strings.Repeat("a", 17<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled, "431 closed"},
 		{"a URI of 15 KiB", "GET /" + strings.Repeat("a", 15<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", "404"},

@@ -37,13 +37,12 @@ const (
 	exitFailed = 1 // nobody foresaw it; app.ExitSettings is the other
 )
 
-// inputTime is how long a caller may take to send a request, headers and body. A
-// form is one packet.
-const inputTime = 5 * time.Second
+// readTimeout is how long a client may take to send a request, headers and body.
+const readTimeout = 5 * time.Second
 
-// grace is how long a stop waits for requests that have begun, of which the relay's are
-// the longest: 25 s from when they have come. Kubernetes and Knative grant 30 s.
-const grace = 28 * time.Second
+// drainTimeout is how long a shutdown waits for in-flight requests. The relay's take up to
+// 25 s. Kubernetes and Knative grant 30 s.
+const drainTimeout = 28 * time.Second
 
 // Main runs a process that serves the given endpoints, from the environment
 // alone, until SIGTERM or an interrupt. It does not return.
@@ -113,34 +112,47 @@ func Run(ctx context.Context, lookup app.Lookup, stderr io.Writer, choose func(*
 	return exitFine
 }
 
-// Serve answers on a listener until the context ends, and then finishes what has
-// begun: whoever was told that something is done, or still waits to be told, is
-// not cut off.
+// Serve answers requests on a listener until the context ends. Then it drains in-flight
+// requests, including the first request of each connection that is already open.
 //
-// It has as many connections open as there is memory for, see Room.
+// Beyond MaxConnections, further connections wait in the listener's backlog.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
-	return serveWith(ctx, newConnections(listener, Room(memory.Limit())), handler, log)
-}
-
-func serveWith(ctx context.Context, connections *connections, handler http.Handler, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:                      handler,
-		ReadTimeout:                  inputTime,
+		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 40 * time.Second, // from the end of the headers: above the longest budget
-		IdleTimeout:                  2 * time.Minute,  // above the 90 s of Go clients, Knative's proxies among them
-		MaxHeaderBytes:               maxHeader - 4096, // net/http reads so much more
+		IdleTimeout:                  2 * time.Minute,  // above the 90 s of Go clients such as Knative's proxies
+		MaxHeaderBytes:               maxHeader - 4096, // net/http adds 4096
 		DisableGeneralOptionsHandler: true,             // OPTIONS * is an unknown path like any other
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	context.AfterFunc(ctx, connections.stop)
-	if err := connections.serve(server); ctx.Err() == nil {
+	pending := track(server)
+	listener = newLimitListener(listener, MaxConnections(memory.Limit()))
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	if err := server.Serve(listener); ctx.Err() == nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	server.SetKeepAlivesEnabled(false) // each response closes its connection from now on
+	pending.wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
-	connections.settle(ctx)
 	return server.Shutdown(ctx)
 }
+
+// maxHeader is the limit of a request's header fields and request line, in bytes: the
+// longest token, and as much again.
+const maxHeader = 16 << 10
+
+// connectionMemory is what a connection can occupy: its buffers and stacks, its headers in
+// parsed form, and a body of 64 KiB. It does not cover thousands of tiny header lines,
+// which occupy up to 450 KB until they are rejected; the proxy in front limits those.
+const connectionMemory = 96 << 10
+
+// MaxConnections returns the number of connections that a process accepts, given its memory
+// in bytes: a third of the memory is for connections, half is for password hashes (see
+// package password).
+func MaxConnections(memory int64) int { return int(max(min(memory/3/connectionMemory, 4096), 16)) }
 
 func closed(w *app.Wiring) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,35 +75,124 @@ func TestAStartWithAWrongEnvironmentSaysAllThatIsWrongAndExits2(t *testing.T) {
 	}
 }
 
-// net/http by itself drops a request that it reads after its Shutdown has begun.
-func TestAStopAnswersWhoWasConnectedBefore(t *testing.T) {
+// Server.Shutdown by itself drops a request that it reads after it has begun.
+func TestServe_ShutdownAnswersOpenConnections(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	accepted := &countedListener{Listener: listener}
 	ctx, stop := context.WithCancel(t.Context())
 	w := wiring(io.Discard, nil)
 	stopped := make(chan error, 1)
-	go func() { stopped <- serve.Serve(ctx, listener, serve.Handler(w, echo(nil)), w.Log()) }()
+	go func() { stopped <- serve.Serve(ctx, accepted, serve.Handler(w, echo(nil)), w.Log()) }()
 	connections := make([]net.Conn, 20)
 	for i := range connections {
 		if connections[i], err = net.Dial("tcp", listener.Addr().String()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(50 * time.Millisecond) // they are accepted, and say nothing yet
+	for int(accepted.n.Load()) < len(connections) {
+		time.Sleep(time.Millisecond)
+	}
 	stop()
-	time.Sleep(50 * time.Millisecond)
+	for refused := false; !refused; {
+		c, err := net.Dial("tcp", listener.Addr().String())
+		if refused = err != nil; !refused {
+			c.Close()
+		}
+	}
 	for i, c := range connections {
 		fmt.Fprint(c, "GET /health/readiness HTTP/1.1\r\nHost: x\r\n\r\n")
 		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil || answer.StatusCode != http.StatusOK {
+		if err != nil || answer.StatusCode != http.StatusOK || !answer.Close {
 			t.Fatalf("connection %d: %v %v", i, answer, err)
 		}
 		c.Close()
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
+	}
+}
+
+// A countedListener counts the connections that were accepted.
+type countedListener struct {
+	net.Listener
+	n atomic.Int32
+}
+
+func (l *countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return c, err
+}
+
+// A connection without a request delays a shutdown by firstRequestTimeout at most.
+func TestServe_ShutdownClosesSilentConnections(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := &countedListener{Listener: listener}
+	ctx, stop := context.WithCancel(t.Context())
+	w := wiring(io.Discard, nil)
+	stopped := make(chan error, 1)
+	go func() { stopped <- serve.Serve(ctx, accepted, serve.Handler(w, echo(nil)), w.Log()) }()
+	silent, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for accepted.n.Load() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection: %v, want EOF", err)
+	}
+}
+
+// A client that sends slowly is disconnected after the read timeout.
+func TestServe_SlowClientIsDisconnected(t *testing.T) {
+	address := listen(t)
+	for name, sent := range map[string]string{
+		"nothing":          "",
+		"half of a header": "POST /echo HTTP/1.1\r\nHost: x\r\nConte",
+		"half of a body":   "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, sent)
+			if answer, err := io.ReadAll(c); err != nil || bytes.Contains(answer, []byte("200 OK")) {
+				t.Errorf("%q %v", answer, err)
+			}
+		})
+	}
+}
+
+func TestMaxConnections(t *testing.T) {
+	for name, c := range map[string]struct {
+		memory int64
+		want   int
+	}{
+		"64 MiB container":  {57 << 20, 202},
+		"128 MiB container": {115 << 20, 408},
+		"1 MiB":             {1 << 20, 16},
+		"no limit":          {math.MaxInt64, 4096},
+	} {
+		if got := serve.MaxConnections(c.memory); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
 	}
 }
 

@@ -39,7 +39,6 @@ const (
 	secretSize = sha256.Size
 	countSize  = 4
 	fixedSize  = familySize + secretSize + idSize + countSize
-	maxUserID  = 128
 )
 
 // ErrMalformed: not a refresh token of this system.
@@ -126,7 +125,7 @@ func (r Refresh) String() string {
 // Parse reads a refresh token, or returns ErrMalformed. That it is well formed
 // says nothing of its worth.
 func Parse(s string) (Refresh, error) {
-	if len(s) > base64.RawURLEncoding.EncodedLen(fixedSize+maxUserID) {
+	if len(s) > base64.RawURLEncoding.EncodedLen(fixedSize+user.MaxID) {
 		return Refresh{}, ErrMalformed
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)

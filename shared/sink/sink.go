@@ -57,6 +57,22 @@ func New(c Config) (*Sink, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("K_SINK must be an absolute http or https URL")
 	}
+	extensions, err := c.extensions()
+	if err != nil {
+		return nil, err
+	}
+	return &Sink{
+		url:        c.URL,
+		extensions: extensions,
+		tokenFile:  c.TokenFile,
+		timeout:    c.Timeout,
+		client:     sync.OnceValue(func() *http.Client { return newClient(c.CACerts) }),
+	}, nil
+}
+
+// extensions returns the attributes that the overrides add to each event. It checks all of
+// a configuration but the URL.
+func (c Config) extensions() (map[string]string, error) {
 	var overrides struct {
 		Extensions map[string]string `json:"extensions"`
 	}
@@ -68,43 +84,45 @@ func New(c Config) (*Sink, error) {
 			return nil, errors.New("K_CE_OVERRIDES has a name or a value that CloudEvents does not allow")
 		}
 	}
+	sample := event.New(event.SignedUp, time.Unix(0, 0), "", event.Data{UserID: "sample"})
+	if _, err := (&Sink{extensions: overrides.Extensions}).request(context.Background(), sample); err != nil {
+		return nil, errors.New("K_CE_OVERRIDES makes no valid CloudEvent")
+	}
 	if c.CACerts != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CACerts)) {
 		return nil, errors.New("K_CA_CERTS has no certificate in PEM form")
 	}
-	s := &Sink{
-		url:        c.URL,
-		extensions: overrides.Extensions,
-		tokenFile:  c.TokenFile,
-		timeout:    c.Timeout,
-		client:     sync.OnceValue(func() *http.Client { return newClient(c.CACerts) }),
-	}
-	sample := event.New(event.SignedUp, time.Unix(0, 0), "", event.Data{UserID: "sample"})
-	if _, err := s.request(context.Background(), sample); err != nil {
-		return nil, errors.New("K_CE_OVERRIDES makes no valid CloudEvent")
-	}
-	return s, nil
+	return overrides.Extensions, nil
 }
 
 // Wire returns the sink of the environment, or nil where there is none: K_SINK,
-// K_CE_OVERRIDES, K_CA_CERTS, which SinkBinding sets, and K_SINK_TIMEOUT.
+// K_CE_OVERRIDES, K_CA_CERTS, which SinkBinding sets, and K_SINK_TIMEOUT. It checks each of
+// them, also where K_SINK is not set.
 func Wire(w *app.Wiring) event.Sink {
-	if w.Text("K_SINK", "") == "" {
-		return nil
-	}
-	return app.Part(w, "sink", func() *Sink {
-		s, err := New(Config{
+	s := app.Part(w, "sink", func() *Sink {
+		c := Config{
 			URL:       w.Text("K_SINK", ""),
 			Overrides: w.Lines("K_CE_OVERRIDES"),
 			CACerts:   w.Lines("K_CA_CERTS"),
 			TokenFile: tokenFile,
 			Timeout:   w.Duration("K_SINK_TIMEOUT", 300*time.Millisecond, time.Millisecond, 4*time.Second),
-		})
+		}
+		var s *Sink
+		var err error
+		if c.URL == "" {
+			_, err = c.extensions()
+		} else {
+			s, err = New(c)
+		}
 		if err != nil {
 			name, what, _ := strings.Cut(err.Error(), " ")
 			w.Fault(name, what)
 		}
 		return s
 	})
+	if s == nil {
+		return nil
+	}
+	return s
 }
 
 // Timeout implements event.Sink.

@@ -2,6 +2,7 @@ package sink_test
 
 import (
 	"encoding/pem"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/event"
 	"ticketing.com/auth/shared/sink"
 )
@@ -80,6 +82,36 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	}
 	if err := s.Send(t.Context(), hello()); err == nil {
 		t.Error("a redirect counts as taken")
+	}
+}
+
+// A setting that counts only together with K_SINK is wrong from the start, not on the day on
+// which K_SINK is set.
+func TestWire_ChecksEachSettingWithoutASink(t *testing.T) {
+	for setting, valid := range map[string]bool{
+		`K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`: true,
+		`K_CE_OVERRIDES={"extensions":["secret"]}`:        false,
+		`K_CE_OVERRIDES={"extensions":{"a-b":"secret"}}`:  false,
+		`K_CE_OVERRIDES={"extensions":{"type":"secret"}}`: false,
+		`K_CE_OVERRIDES={"extensions":{"source":"/ s"}}`:  false,
+		`K_CE_OVERRIDES=secret`:                           false,
+		`K_CA_CERTS=secret`:                               false,
+		`K_SINK_TIMEOUT=secret`:                           false,
+	} {
+		for _, address := range []string{"", "http://sink"} {
+			name, value, _ := strings.Cut(setting, "=")
+			settings := map[string]string{name: value, "K_SINK": address}
+			w := app.New(func(name string) (string, bool) { s, is := settings[name]; return s, is },
+				func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
+			s := sink.Wire(w)
+			err := w.Err()
+			if valid && (err != nil || (s != nil) != (address != "")) {
+				t.Errorf("%s, K_SINK=%s: %v, sink %v", setting, address, err, s)
+			}
+			if !valid && (err == nil || !strings.HasPrefix(err.Error(), name+" ") || strings.Contains(err.Error(), "secret")) {
+				t.Errorf("%s, K_SINK=%s: %v", setting, address, err)
+			}
+		}
 	}
 }
 

@@ -17,15 +17,15 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// outboxLimit bounds the events of a user that wait for the sink. A sign-in that
-// leaves more drops the oldest and logs which: somebody must be able to sign in
-// while a sink is away for a week, and the newest tells most. What other changes
-// add stays until the next sign-in; they end sessions, of which there is a bound.
+// outboxLimit bounds the events of a user that wait for the sink. A sign-in that leaves more
+// drops the oldest events and logs them: users must be able to sign in while a sink is down
+// for a week. The events of other changes stay until the next sign-in. They end sessions,
+// whose number is bounded.
 const outboxLimit = 50
 
-// patience is how long the relay waits for the sink to take one event. Nobody
-// waits for the relay.
-const patience = 5 * time.Second
+// sendTimeout bounds the delivery of one event. No client waits for the relay. A request has
+// a shorter limit of its own: see window.
+const sendTimeout = 5 * time.Second
 
 // An outbox writes events into documents, sends them, and forgets those that were
 // taken.
@@ -139,9 +139,8 @@ func (w *window) close() {
 	}
 }
 
-// deliver sends the events of a change while its caller still waits, in the window
-// of its request, and returns those that were taken. It fails nobody: what is not taken
-// now stays for the relay.
+// deliver sends the events of a change before the response, in the window of its request,
+// and returns those that were taken. It returns no error: the relay delivers the others.
 func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection, e *events) (taken []event.Event) {
 	if len(e.all) == 0 || w.begin().Err() != nil {
 		return nil
@@ -177,7 +176,7 @@ func (o *outbox) send(ctx context.Context, all []event.Event) (result outcome) {
 		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(rank(x.Type), rank(y.Type)), cmp.Compare(x.ID, y.ID))
 	})
 	for _, e := range inTime {
-		one, cancel := context.WithTimeout(ctx, patience)
+		one, cancel := context.WithTimeout(ctx, sendTimeout)
 		err := o.sink.Send(one, e)
 		cancel()
 		if err == nil {

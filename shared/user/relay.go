@@ -27,9 +27,8 @@ const (
 	// refusedLimit bounds the refused events of a user. The oldest beyond it are dropped and
 	// logged.
 	refusedLimit = 50
-	// failureLimit is after how many failed deliveries by the relay an event counts as
-	// refused. Without it three accounts whose events the sink always answers with 500 would
-	// hold up all others.
+	// failureLimit is the number of failed deliveries by the relay after which an event
+	// counts as refused.
 	failureLimit = 10
 	// countLimit bounds the work of Waiting.
 	countLimit = 1000
@@ -51,29 +50,49 @@ func refuse(e event.Event, tries int, now time.Time) Refused {
 	return Refused{Event: e, RetryAt: now.Add(pause).UTC().Truncate(time.Millisecond)}
 }
 
-// A Position is a place in a queue: after an account. The zero value is the beginning. Time
-// and id together are unique, so no account is passed over and none is returned twice.
+// A Position is a place in a queue: after an account, on the way from the oldest to the
+// newest or back. The zero value is the oldest end. Time and id together are unique, so no
+// account is passed over and none is returned twice.
 type Position struct {
-	at time.Time
-	id bson.RawValue
+	at       time.Time
+	id       bson.RawValue
+	backward bool
 }
+
+// Newest returns the newest end of a queue.
+func Newest() Position { return Position{backward: true} }
 
 // filter matches what comes after the position, up to a time if that is not zero.
 func (p Position) filter(queue string, until time.Time) bson.D {
-	times := bson.D{{Key: "$gt", Value: p.at}}
+	times := bson.D{{Key: "$gt", Value: time.Time{}}}
 	if !until.IsZero() {
 		times = append(times, bson.E{Key: "$lte", Value: until})
 	}
-	later := bson.D{{Key: queue, Value: times}}
 	if p.id.IsZero() {
-		return later
+		return bson.D{{Key: queue, Value: times}}
 	}
-	sameTime := bson.D{{Key: queue, Value: p.at}, {Key: "_id", Value: bson.D{{Key: "$gt", Value: p.id}}}}
-	return bson.D{{Key: "$or", Value: bson.A{later, sameTime}}}
+	after := "$gt"
+	if p.backward {
+		after = "$lt"
+	}
+	times[0] = bson.E{Key: after, Value: p.at}
+	return bson.D{{Key: "$or", Value: bson.A{
+		bson.D{{Key: queue, Value: times}},
+		bson.D{{Key: queue, Value: p.at}, {Key: "_id", Value: bson.D{{Key: after, Value: p.id}}}},
+	}}}
 }
 
-// Undelivered returns up to limit accounts with events that wait for the sink, those that
-// wait longest first, and the position after them; more is false at the end of the queue. A
+// order is the sort order of the way.
+func (p Position) order(queue string) bson.D {
+	way := 1
+	if p.backward {
+		way = -1
+	}
+	return bson.D{{Key: queue, Value: way}, {Key: "_id", Value: way}}
+}
+
+// Undelivered returns up to limit accounts with events that wait for the sink, in the order
+// of the position, and the position after them; more is false at the end of the queue. A
 // document that cannot be read is logged and passed over.
 func (s *Store) Undelivered(ctx context.Context, after Position, limit int) (accounts []Account, next Position, more bool, err error) {
 	return s.queue(ctx, fresh, after, time.Time{}, limit)
@@ -91,7 +110,7 @@ func (s *Store) queue(ctx context.Context, queue string, after Position, until t
 		return nil, after, false, err
 	}
 	cursor, err := users.Find(ctx, after.filter(queue, until), options.Find().
-		SetSort(bson.D{{Key: queue, Value: 1}, {Key: "_id", Value: 1}}).SetLimit(int64(limit)).
+		SetSort(after.order(queue)).SetLimit(int64(limit)).
 		SetProjection(bson.D{{Key: "events", Value: 1}, {Key: "undelivered", Value: 1}, {Key: "refused", Value: 1}, {Key: "retryAt", Value: 1}}))
 	if err != nil {
 		return nil, after, false, database.Translate("find undelivered events", err)
@@ -99,7 +118,7 @@ func (s *Store) queue(ctx context.Context, queue string, after Position, until t
 	defer cursor.Close(ctx)
 	read := 0
 	for next = after; cursor.Next(ctx); read++ {
-		next = positionOf(cursor.Current, queue)
+		next = next.past(cursor.Current, queue)
 		var a Account
 		if err := cursor.Decode(&a); err != nil {
 			s.outbox.log.ErrorContext(ctx, "stored events cannot be read", "user", idText(cursor.Current), "error", err)
@@ -110,11 +129,12 @@ func (s *Store) queue(ctx context.Context, queue string, after Position, until t
 	return accounts, next, read == limit, database.Translate("find undelivered events", cursor.Err())
 }
 
-func positionOf(document bson.Raw, queue string) Position {
-	at, _ := document.Lookup(queue).TimeOK() // a filter by time matches nothing else
-	id := document.Lookup("_id")
-	id.Value = slices.Clone(id.Value) // the cursor uses its buffer again
-	return Position{at: at, id: id}
+// past returns the position after an account, on the same way.
+func (p Position) past(document bson.Raw, queue string) Position {
+	p.at, _ = document.Lookup(queue).TimeOK() // a filter by time matches nothing else
+	p.id = document.Lookup("_id")
+	p.id.Value = slices.Clone(p.id.Value) // the cursor uses its buffer again
+	return p
 }
 
 // Waiting returns how many accounts have events that wait for the sink, and how many have

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -56,8 +57,8 @@ func (s *Store) users(ctx context.Context) (*mongo.Collection, error) {
 	return s.database.Collection(ctx, "users")
 }
 
-// Prepare creates the indexes. It may be repeated, and run by several at once:
-// creating an index that exists is no change. It is not on the path of a cold
+// Prepare creates the indexes and drops the one that earlier versions created. It may be
+// repeated, and run by several at once: creating an index that exists is no change. It is not on the path of a cold
 // start; a command runs it once for each deployment.
 func (s *Store) Prepare(ctx context.Context) error {
 	users, err := s.users(ctx)
@@ -80,8 +81,19 @@ func (s *Store) Prepare(ctx context.Context) error {
 			return database.Translate("create an index", err)
 		}
 	}
+	err = users.Indexes().DropOne(ctx, formerIndex)
+	if server, is := errors.AsType[mongo.ServerError](err); err != nil && !(is && server.HasErrorCode(indexNotFound)) {
+		// the database user of an earlier version may not drop it, and nothing depends on that
+		s.outbox.log.WarnContext(ctx, "an index of earlier versions is not dropped", "index", formerIndex, "error", err)
+	}
 	return nil
 }
+
+// formerIndex is an index of every user that earlier versions created for the relay.
+const formerIndex = "undelivered_1"
+
+// indexNotFound is the error code of MongoDB for an index to drop that does not exist.
+const indexNotFound = 27
 
 // notImplemented is the error code of the embedded server for a kind of index that it lacks.
 const notImplemented = 238
@@ -136,12 +148,17 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 
 // Account returns the credentials of an account by its email: no sessions and no events, so
 // that the time of a sign-in does not depend on them. It returns ErrUnknown, or
-// ErrUnreadable for a document with an unexpected type.
+// ErrUnreadable for a document with an unexpected type or an id that no refresh token holds.
 func (s *Store) Account(ctx context.Context, email string) (Account, error) {
-	return s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(bson.D{
+	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(bson.D{
 		{Key: "email", Value: 1}, {Key: "password", Value: 1}, {Key: "disabledAt", Value: 1},
 		{Key: "createdAt", Value: 1}, {Key: "devices", Value: 1},
 	}))
+	if err == nil && (a.ID == "" || len(a.ID) > MaxID || !utf8.ValidString(a.ID)) {
+		s.outbox.log.ErrorContext(ctx, "an account cannot have sessions: its id must have 1 to 128 bytes of UTF-8", "user", a.ID)
+		return Account{}, fmt.Errorf("find an account: %w", ErrUnreadable)
+	}
+	return a, err
 }
 
 // AccountByID returns the whole account of a user id, ErrUnknown or ErrUnreadable.

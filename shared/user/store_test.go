@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"ticketing.com/auth/shared/database"
 	"ticketing.com/auth/shared/fault"
@@ -94,6 +98,40 @@ func TestPrepareMayBeRepeatedAndRacedAndKeepsWhatIsThere(t *testing.T) {
 	create(t, s, "ann")
 	together(t, 5, nil, func(int) error { return s.Prepare(t.Context()) })
 	create(t, s, "bob")
+}
+
+func TestPrepare_DropsTheIndexOfEarlierVersions(t *testing.T) {
+	uri := mongotest.URI(t)
+	db, err := database.New(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close(context.Background()) })
+	users, err := db.Collection(t.Context(), "users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := users.Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.D{{Key: "undelivered", Value: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	s := connect(t, uri, 5)
+	create(t, s, "ann")
+	for range 2 {
+		if err := s.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		indexes, err := users.Indexes().ListSpecifications(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, index := range indexes {
+			names = append(names, index.Name)
+		}
+		if slices.Contains(names, "undelivered_1") || !slices.Contains(names, "email_1") {
+			t.Errorf("the indexes are %v", names)
+		}
+	}
 }
 
 func TestOfManyUsersWithOneEmailOneIsCreated(t *testing.T) {

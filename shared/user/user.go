@@ -49,14 +49,17 @@ import (
 	"ticketing.com/auth/shared/reference"
 )
 
+// MaxID is the length of the longest user id, in bytes. Each token of the user holds the id.
+const MaxID = 128
+
 var (
 	// ErrUsed: another user has this email, or this id. Not every server says
 	// which.
 	ErrUsed = errors.New("the email is in use")
 	// ErrUnknown: there is no such user.
 	ErrUnknown = errors.New("no such user")
-	// ErrUnreadable: the stored account has a member of an unexpected type. The log names
-	// the user.
+	// ErrUnreadable: the stored account has a member of an unexpected type, or an id over
+	// MaxID. The log names the user.
 	ErrUnreadable = errors.New("the stored account cannot be read")
 	// ErrChanged: the password or the state of the account is no longer the one
 	// that was checked.

@@ -1,7 +1,7 @@
 // Package build builds the parts of a cluster: Kubernetes, CoreDNS, Traefik, kube-router's
-// policy controller, Knative Serving and Eventing, each from the module of its own in a folder here, whose go.mod
-// lists what is built as its tools. They are built once and kept in the user's cache
-// (see package built), and nothing is downloaded but Go modules.
+// policy controller, Knative Serving and Eventing. Each is a module in a folder of this
+// package; its go.mod lists the programs as tools. Package gobuild stores the programs in
+// the user's cache folder. The builds download Go modules and nothing else.
 //
 // It is for infra/cluster. It runs nothing that it builds.
 package build
@@ -16,24 +16,24 @@ import (
 	"path/filepath"
 	"strings"
 
-	"ticketing.com/auth/shared/built"
+	"ticketing.com/auth/shared/testing/gobuild"
 )
 
 const kubernetesVersion = "v1.34.4" // as in kubernetes/go.mod; a test holds that
 
 // modules are in the order in which they are needed.
-func modules() []built.Module {
+func modules() []gobuild.Module {
 	const v = " -X k8s.io/component-base/version."
 	stripped := "-ldflags=-s -w"
-	return []built.Module{
-		{Name: "kubernetes", Title: "Kubernetes", Packages: []string{"tool"}, Takes: "about nine minutes on two cores",
+	return []gobuild.Module{
+		{Name: "kubernetes", Title: "Kubernetes", Packages: []string{"tool"}, Duration: "about nine minutes on two cores",
 			// a kubelet of unknown version is refused by the API server's clients
 			Flags: []string{stripped + v + "gitVersion=" + kubernetesVersion + v + "gitMajor=1" + v + "gitMinor=34" + v + "gitTreeState=clean"}},
-		{Name: "coredns", Title: "CoreDNS", Takes: "about a minute", Flags: []string{stripped}},
-		{Name: "serving", Title: "Knative Serving", Packages: []string{"tool"}, Takes: "about two minutes", Flags: []string{stripped}},
-		{Name: "traefik", Title: "Traefik", Packages: []string{"tool"}, Takes: "about four minutes", Flags: []string{stripped}, Complete: trimLego},
-		{Name: "netpol", Title: "kube-router's policy controller", Takes: "about a minute", Flags: []string{stripped}},
-		{Name: "eventing", Title: "Knative Eventing", Packages: []string{"tool"}, Takes: "about two minutes", Flags: []string{stripped}},
+		{Name: "coredns", Title: "CoreDNS", Duration: "about a minute", Flags: []string{stripped}},
+		{Name: "serving", Title: "Knative Serving", Packages: []string{"tool"}, Duration: "about two minutes", Flags: []string{stripped}},
+		{Name: "traefik", Title: "Traefik", Packages: []string{"tool"}, Duration: "about four minutes", Flags: []string{stripped}},
+		{Name: "netpol", Title: "kube-router's policy controller", Duration: "about a minute", Flags: []string{stripped}},
+		{Name: "eventing", Title: "Knative Eventing", Packages: []string{"tool"}, Duration: "about two minutes", Flags: []string{stripped}},
 	}
 }
 
@@ -46,12 +46,18 @@ func All(ctx context.Context, progress func(string)) (Programs, error) {
 	programs := Programs{}
 	all := modules()
 	for i, m := range all {
-		m.Path = "infra/cluster/build/" + m.Name
-		folder, err := m.Programs(ctx, func(sentence string) {
-			progress(fmt.Sprintf("[%d of %d] %s", i+1, len(all), sentence))
+		m.Dir = "infra/cluster/build/" + m.Name
+		if m.Name == "traefik" {
+			var err error
+			if m.Dir, err = trimmed(ctx, m.Dir); err != nil {
+				return nil, err
+			}
+		}
+		folder, err := m.Build(ctx, func(message string) {
+			progress(fmt.Sprintf("[%d of %d] %s", i+1, len(all), message))
 		})
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", m.Title, err)
+			return nil, err
 		}
 		entries, err := os.ReadDir(folder)
 		if err != nil {
@@ -68,16 +74,12 @@ func All(ctx context.Context, progress func(string)) (Programs, error) {
 // they are in. It is in the cache as well, where a command that is killed leaves nothing
 // new; the go command knows which are up to date.
 func Own(ctx context.Context, packages ...string) (folder string, err error) {
-	root, err := built.Repository()
+	root, err := gobuild.Repository()
 	if err != nil {
 		return "", err
 	}
-	cache, err := os.UserCacheDir()
+	folder, err = gobuild.CacheDir(root, "own")
 	if err != nil {
-		return "", fmt.Errorf("no cache folder to build it into: %w", err)
-	}
-	folder = filepath.Join(cache, "ticketing-auth", "own")
-	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return "", err
 	}
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", folder + string(filepath.Separator)}
@@ -93,7 +95,7 @@ func Own(ctx context.Context, packages ...string) (folder string, err error) {
 // Source answers the folder of the source of a module that a part is made of: Knative's
 // manifests are kept beside its code.
 func Source(ctx context.Context, part, module string) (string, error) {
-	root, err := built.Repository()
+	root, err := gobuild.Repository()
 	if err != nil {
 		return "", err
 	}
@@ -122,18 +124,37 @@ func download(ctx context.Context, folder, module string) (string, error) {
 // lego is the ACME client that Traefik has in it.
 const lego = "github.com/go-acme/lego/v4"
 
-// trimLego puts lego into the copy of Traefik's module, where its go.mod looks for it,
-// with our package dns in the place of the table of all DNS providers.
-func trimLego(ctx context.Context, folder string) error {
+// trimmed returns a copy of Traefik's module with lego in it, where its go.mod expects it.
+// Package dns of this project replaces lego's table of all DNS providers. The copy has a
+// fixed place, which the go command's cache needs.
+func trimmed(ctx context.Context, dir string) (string, error) {
+	root, err := gobuild.Repository()
+	if err != nil {
+		return "", err
+	}
+	folder, err := gobuild.CacheDir(root, "traefik-source")
+	if err != nil {
+		return "", err
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		return "", err
+	}
+	if err := os.CopyFS(folder, os.DirFS(filepath.Join(root, filepath.FromSlash(dir)))); err != nil {
+		return "", err
+	}
+	return folder, addLego(ctx, folder)
+}
+
+func addLego(ctx context.Context, folder string) error {
 	original, err := legoSource(ctx, folder)
 	if err != nil {
 		return err
 	}
-	trimmed := filepath.Join(folder, "lego")
-	if err := os.CopyFS(trimmed, os.DirFS(original)); err != nil {
+	copied := filepath.Join(folder, "lego")
+	if err := os.CopyFS(copied, os.DirFS(original)); err != nil {
 		return err
 	}
-	providers := filepath.Join(trimmed, "providers", "dns")
+	providers := filepath.Join(copied, "providers", "dns")
 	if err := os.RemoveAll(providers); err != nil {
 		return err
 	}

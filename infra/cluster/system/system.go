@@ -25,8 +25,8 @@ import (
 	"ticketing.com/auth/infra/cluster/node"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/knative"
-	"ticketing.com/auth/shared/built"
 	"ticketing.com/auth/shared/embedded"
+	"ticketing.com/auth/shared/testing/gobuild"
 )
 
 const (
@@ -48,7 +48,7 @@ func (s System) Install(ctx context.Context) error {
 		return err
 	}
 	s.Say("The functions' images are on the node.")
-	root, err := built.Repository()
+	root, err := gobuild.Repository()
 	if err != nil {
 		return err
 	}

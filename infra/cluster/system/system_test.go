@@ -8,12 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"ticketing.com/auth/shared/built"
+	"ticketing.com/auth/shared/testing/gobuild"
 )
 
 // What the overlay's manifests name is what is built.
 func TestEveryImageOfTheManifestsIsBuilt(t *testing.T) {
-	root, err := built.Repository()
+	root, err := gobuild.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestEveryImageOfTheManifestsIsBuilt(t *testing.T) {
 
 // A function that is there before its sink gets a revision without one.
 func TestTheSinkComesFirst(t *testing.T) {
-	root, err := built.Repository()
+	root, err := gobuild.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@
 //
 //   mongosh --nodb --file users.js
 
-const count = ["find", "insert", "update"], index = ["createCollection", "createIndex"];
+const count = ["find", "insert", "update"], index = ["createCollection", "createIndex", "dropIndex"];
 const may = {
   signup: { users: ["find", "insert", "update"], throttles: count }, // finds what an Idempotency-Key has made
   signin: { users: ["find", "update"], throttles: count },

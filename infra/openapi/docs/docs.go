@@ -18,6 +18,7 @@ import (
 
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/serve"
 )
 
 // Path is where the page is.
@@ -36,7 +37,8 @@ type file struct {
 	read        func() ([]byte, error)
 }
 
-// Handler serves a document and its page, and leaves all other paths to next.
+// Handler serves a document and its page, and leaves all other paths to next, which drains
+// its requests itself.
 func Handler(document []byte, next http.Handler) http.Handler {
 	files := map[string]file{
 		"/openapi.yaml":              {"application/yaml", func() ([]byte, error) { return document, nil }}, // RFC 9512
@@ -46,16 +48,19 @@ func Handler(document []byte, next http.Handler) http.Handler {
 		"/docs/swagger-ui.css":       {"text/css; charset=utf-8", packed("swagger-ui.css.gz")},
 		"/docs/favicon-32x32.png":    {"image/png", of(static.FS, "favicon-32x32.png")},
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, mine := files[r.URL.EscapedPath()]
-		switch {
-		case !mine:
-			next.ServeHTTP(w, r)
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+	own := serve.Drain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			endpoint.Refuse(fault.Method("GET, HEAD")).Write(w)
-		default:
-			f.answer().Write(w)
+			return
 		}
+		files[r.URL.EscapedPath()].answer().Write(w)
+	}))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, mine := files[r.URL.EscapedPath()]; mine {
+			own.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -1,7 +1,12 @@
 package docs_test
 
 import (
+	"bufio"
+	"context"
+	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -9,6 +14,7 @@ import (
 	"testing"
 
 	"ticketing.com/auth/infra/openapi/docs"
+	"ticketing.com/auth/shared/serve"
 )
 
 const document = "openapi: 3.1.0\n"
@@ -41,6 +47,38 @@ func TestOnlyItsOwnPathsAreOfTheDocs(t *testing.T) {
 	}
 	if r, body := ask(t, "POST", docs.Path); r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" || !strings.HasPrefix(body, `{"errors":[`) {
 		t.Errorf("POST: %d %v %s", r.StatusCode, r.Header, body)
+	}
+}
+
+// A TCP reset must not destroy the response to a request whose body is not read.
+func TestDocs_LargeBodyIsAnswered(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		served <- serve.Serve(ctx, listener, docs.Handler([]byte(document), beyond), slog.New(slog.DiscardHandler))
+	}()
+	body := strings.Repeat(" ", 4<<20)
+	for path, want := range map[string]int{docs.Path: http.StatusMethodNotAllowed, "/openapi.yaml": http.StatusMethodNotAllowed} {
+		for i := range 20 {
+			conn, err := net.Dial("tcp", listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, written := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || written != nil || answer.StatusCode != want {
+				t.Errorf("%s, request %d: %v %v %v, want %d", path, i, answer, written, err, want)
+			}
+			conn.Close()
+		}
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 

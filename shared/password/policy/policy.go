@@ -13,7 +13,13 @@
 //
 // The figures are in infra/docs/decisions/0028-password-blocklist.md.
 //
-// The built-in list has common passwords, names and words of thirteen languages. Only
+// The built-in list has common passwords, names and words of thirteen languages, nearly all
+// in Latin script. A password is compared with it a second time as it looks without
+// diacritics, and as the same keys of a Latin keyboard give it: lists of leaked passwords
+// contain Russian words in that form, and Vietnamese words without diacritics. Words of
+// other scripts, such as Arabic, Chinese or Thai, are hardly listed.
+//
+// Only
 // functions that set passwords link this package. The list is searched in place, in the
 // binary, so it takes no time at the start of a process.
 package policy
@@ -24,6 +30,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 
 	"ticketing.com/auth/shared/password"
 )
@@ -63,7 +71,7 @@ type Policy struct {
 
 // Check returns nil for a password that the owner of an email may choose, else a Refusal.
 func (p Policy) Check(plain, email string) error {
-	if len(plain) > password.MaxBytes {
+	if password.IsTooLong(plain) {
 		return TooLong
 	}
 	switch n := utf8.RuneCountInString(password.Normalize(plain)); {
@@ -75,7 +83,7 @@ func (p Policy) Check(plain, email string) error {
 	p.common = cmp.Or(p.common, builtIn)
 	text := fold(plain)
 	switch {
-	case p.guessable([]rune(text)), madeOf(text, ""):
+	case p.guessable([]rune(text)), latin(text) != text && p.guessable([]rune(latin(text))), madeOf(text, ""):
 		return Guessable
 	case madeOf(text, fold(email[:min(len(email), maxEmail)])):
 		return Personal
@@ -85,6 +93,41 @@ func (p Policy) Check(plain, email string) error {
 
 // fold returns the form in which passwords are compared with the list.
 func fold(s string) string { return strings.ToLower(strings.ToUpper(password.Normalize(s))) }
+
+// otherKeys are letters of Russian, Ukrainian and Greek keyboards, of two bytes each, and
+// latinKeys those on the same keys of a US keyboard. The last two have a stroke, which no
+// decomposition removes.
+const (
+	otherKeys = "йцукенгшщзхъфывапролджэячсмитьбюё" + "іїє" + "ερτυθιοπασδφγηξκλζχψωβνμ" + "đł"
+	latinKeys = "qwertyuiop[]asdfghjkl;'zxcvbnm,.`" + "s]'" + "ertyuiopasdfghjklzxcvbnm" + "dl"
+)
+
+// latin returns a folded password without diacritics and with letters of latinKeys in place
+// of otherKeys.
+func latin(text string) string {
+	key := func(r rune) rune {
+		if i := strings.IndexRune(otherKeys, r); i >= 0 {
+			return rune(latinKeys[i/2])
+		}
+		return r
+	}
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r < utf8.RuneSelf:
+			return r
+		case unicode.Is(unicode.Mn, r):
+			return -1
+		}
+		if k := key(r); k != r {
+			return k
+		}
+		base, _ := utf8.DecodeRuneInString(norm.NFD.String(string(r)))
+		if !unicode.In(base, unicode.Latin, unicode.Greek, unicode.Cyrillic) {
+			return r
+		}
+		return key(base)
+	}, text)
+}
 
 const (
 	maxSuffix = 5 // characters, such as "2024!"

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/text/unicode/norm"
+
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/password/policy"
 )
@@ -30,6 +32,8 @@ func TestCheck(t *testing.T) {
 			strings.Repeat("x7Kq2mPz", 32) + "!", strings.Repeat("🔑", 257), strings.Repeat("x", 1025), strings.Repeat("\xff", 257)}},
 		{"seven characters, written as fourteen code points", tooShort, []string{strings.Repeat("e\u0301", 7)}},
 		{"eight characters, written as fifteen code points", nil, []string{"u\u0308e\u0301a\u030ao\u0302i\u0300e\u0308n\u0303x"}},
+		{"256 syllables, written as 768 code points", nil, []string{norm.NFD.String(strings.Repeat("한글은어려워", 42) + "비밀번호")}},
+		{"257 syllables, written as 771 code points", policy.TooLong, []string{norm.NFD.String(strings.Repeat("한글은어려워", 42) + "비밀번호다")}},
 		{"256 characters, written as 384 code points", nil, []string{strings.Repeat("e\u0301x", 126) + "k2mP"}},
 
 		{"common passwords", policy.Guessable, []string{
@@ -37,6 +41,12 @@ func TestCheck(t *testing.T) {
 		{"common passwords of other languages", policy.Guessable, []string{
 			"motdepasse", "bismillah", "azertyuiop", "passwort", "schatzi1", "hallo123", "contraseña", "estrella", "tequiero",
 			"wachtwoord", "welkom01", "senha123", "juventus", "ciaociao", "zaqwsxcde", "heslo123", "salasana", "sayangku", "bonjour1"}},
+		{"common passwords typed on another keyboard", policy.Guessable, []string{
+			"пароль123", "Привет123", "наташа2024", "йцукенгшщз", "ЙЦУКЕН12", "Наташа12", "qwertyйцукен", "ασδφγηξκ"}},
+		{"common passwords with diacritics", policy.Guessable, []string{
+			"anhyêuem", "mậtkhẩu1", "pàsswörd", "íloveyóu", "pa\u0301ssword"}},
+		{"phrases of other scripts", nil, []string{
+			"зелёный чайник поёт", "три весёлых енота", "πράσινο τσαγιερό", "con mèo ngủ trưa", "가각간갈감갑강거"}},
 		{"dictionary words and names", policy.Guessable, []string{
 			"elizabeth", "Washington", "vielleicht", "obrigado", "pourquoi", "Krzysztof", "naprawdę", "TAKAHASHI"}},
 		{"in another case or Unicode form", policy.Guessable, []string{

@@ -24,7 +24,7 @@ import (
 	"github.com/sigstore/cosign/v3/pkg/oci"
 )
 
-const root = "../.."
+const root = "../../.."
 
 // mains are the commands that are deployed, by their folders.
 func mains(t *testing.T) []string {

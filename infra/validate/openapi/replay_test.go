@@ -23,7 +23,7 @@ import (
 // elsewhere are the statuses that nobody can ask for with one request, and the tests
 // that force them.
 var elsewhere = map[string]struct{ file, test string }{
-	"429": {"infra/openapi/validate/replay_test.go", "TestWhoGoesOnIsRefusedAsDocumented"},
+	"429": {"infra/validate/openapi/replay_test.go", "TestWhoGoesOnIsRefusedAsDocumented"},
 	"500": {"shared/endpoint/endpoint_test.go", "TestInvokeNeverFails"},
 	"503": {"infra/e2e/functions_test.go", "TestADatabaseThatIsAwayGives503UntilItIsBack"},
 }

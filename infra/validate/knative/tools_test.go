@@ -52,7 +52,7 @@ func deployed(t *testing.T, unsaid func(*serving.Service)) map[string]serving.Se
 			all[s.Name] = s
 		}
 	}
-	if folders, err := filepath.Glob("../../../functions/*"); err != nil || len(all) != len(folders)+1 {
+	if folders, err := filepath.Glob("../../../functions/*/func.yaml"); err != nil || len(all) != len(folders)+1 {
 		t.Fatalf("%d services for %v, and all in one: %v", len(all), folders, err)
 	}
 	return all
@@ -253,12 +253,12 @@ type funcYAML struct {
 
 func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 	files := map[string]string{"auth": "../../../func.yaml"}
-	folders, err := filepath.Glob("../../../functions/*")
+	folders, err := filepath.Glob("../../../functions/*/func.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range folders {
-		files[filepath.Base(f)] = filepath.Join(f, "func.yaml")
+		files[filepath.Base(filepath.Dir(f))] = f
 	}
 	want := deployed(t, withoutEvents)
 	if len(files) != len(want) {

@@ -32,7 +32,7 @@ import (
 
 // overlays are the folders of ../overlays, so that a new one is checked as well.
 var overlays = func() (names []string) {
-	folders, err := os.ReadDir("../overlays")
+	folders, err := os.ReadDir("../../knative/overlays")
 	if err != nil || len(folders) == 0 {
 		panic(fmt.Sprint("no overlays are found: ", err))
 	}
@@ -45,7 +45,7 @@ var overlays = func() (names []string) {
 // built is an overlay as kubectl would send it to the cluster.
 func built(t *testing.T, overlay string) resmap.ResMap {
 	t.Helper()
-	all, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../overlays/"+overlay)
+	all, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../../knative/overlays/"+overlay)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,0 @@
-//go:build !unix
-
-package serve
-
-import "net"
-
-// unread cannot be told here.
-func unread(net.Conn) bool { return false }

@@ -1,0 +1,133 @@
+// Package gobuild builds programs from modules outside the workspace: the embedded
+// database and the parts of the test cluster. Their dependencies must not choose the
+// versions of the functions' dependencies.
+//
+// The go command caches what it compiles, so an up-to-date program costs a second or less.
+// No program that ships imports this package.
+package gobuild
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// A Module is a module of the repository outside the workspace.
+type Module struct {
+	Name     string   // of its folder in the cache
+	Title    string   // for messages
+	Dir      string   // absolute, or relative to the root of the repository
+	Packages []string // to build; the module's root if empty
+	Flags    []string // of "go build"
+	Duration string   // of a first build, for messages, such as "two minutes"
+}
+
+// slow is the duration after which a build is reported to the user.
+const slow = 3 * time.Second
+
+// Build builds the programs and returns their folder, which is in the user's cache folder.
+// It reports a build that takes long to progress.
+func (m Module) Build(ctx context.Context, progress func(string)) (folder string, err error) {
+	root, err := Repository()
+	if err != nil {
+		return "", err
+	}
+	folder, err = CacheDir(root, m.Name)
+	if err != nil {
+		return "", err
+	}
+	// test binaries of several packages start at the same time
+	unlock, err := lock(ctx, folder+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	report := time.AfterFunc(slow, func() {
+		progress("Building " + m.Title + ". The first build takes " + m.Duration + ".")
+	})
+	defer report.Stop()
+
+	args := append([]string{"build", "-trimpath", "-buildvcs=false"}, m.Flags...)
+	args = append(args, "-o", folder+string(filepath.Separator))
+	if len(m.Packages) == 0 {
+		args = append(args, ".")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, m.Packages...)...)
+	cmd.Dir = m.Dir
+	if !filepath.IsAbs(m.Dir) {
+		cmd.Dir = filepath.Join(root, filepath.FromSlash(m.Dir))
+	}
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0", "GOOS=", "GOARCH=")
+	cmd.WaitDelay = time.Second // do not wait for compilers that outlive a cancelled go command
+	out, err := cmd.CombinedOutput()
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("build %s: %w", m.Title, context.Cause(ctx))
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("build %s: there is no go command on the PATH", m.Title)
+	case err != nil:
+		return "", fmt.Errorf("build %s: %w\n%s", m.Title, err, bytes.TrimSpace(out))
+	}
+	return folder, nil
+}
+
+// Repository returns the root of the repository around the working directory: the nearest
+// folder with a go.work file.
+func Repository() (string, error) {
+	from, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := from; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("%s is not inside the repository: no folder above it has go.work", from)
+		}
+	}
+}
+
+// CacheDir returns a folder in the user's cache folder, for one checkout of the repository.
+func CacheDir(root, name string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	sum := fnv.New32a()
+	sum.Write([]byte(root))
+	folder := filepath.Join(cache, "ticketing-auth", fmt.Sprintf("%08x", sum.Sum32()), name)
+	return folder, os.MkdirAll(folder, 0o755)
+}
+
+// lock takes an exclusive lock between processes. The kernel releases it when the process
+// ends.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			file.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		select {
+		case <-ctx.Done():
+			file.Close()
+			return nil, fmt.Errorf("wait for another build: %w", context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
