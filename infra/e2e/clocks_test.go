@@ -20,8 +20,8 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/endpointtest"
 	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/serve"
-	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/token"
 )
 
@@ -60,7 +60,7 @@ func (c clocked) start(t *testing.T, name string, f endpoint.Endpoint) {
 	clock := endpointtest.NewClock()
 	w := app.New(func(name string) (string, bool) { v, is := c.settings[name]; return v, is },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, clock.Now)
-	throttle.Wire(w).By(c.database.Now)
+	ratelimit.Wire(w).SetClock(c.database.Now)
 	c.clocks[name], c.doors[name] = clock, serve.Handler(w, f)
 	if err := w.Err(); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/throttle"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/usage"
 	"ticketing.com/auth/shared/user"
 )
@@ -44,7 +44,7 @@ func main() {
 
 func run() int {
 	w := app.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
-	users, counts := user.Wire(w, nil), throttle.Wire(w)
+	users, counts := user.Wire(w, nil), ratelimit.Wire(w)
 	if err := w.Err(); err != nil {
 		app.Complain(os.Stderr, "migrate", err)
 		return app.ExitSettings
