@@ -97,7 +97,7 @@ func TestTheGrantIsWhatItSays(t *testing.T) {
 }
 
 func TestOfAHundredSignUpsWithOneEmailOneWins(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint, "HASH_CONCURRENCY=100", "THROTTLE=off")
+	b := endpointtest.New(t, signup.Endpoint, "HASH_CONCURRENCY=100", "RATE_LIMIT=off")
 	won := 0
 	for _, a := range b.Race(t, 100, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
 		switch a.Status {

@@ -36,7 +36,7 @@ var (
 		"mongodb":      "the Service of the database",
 		"read":         "a role of every database in MongoDB",
 		"root":         "the administrator of the database",
-		"throttle":     "a parameter of the template for AWS",
+		"ratelimit":    "a parameter of the template for AWS",
 		"traces":       "a policy of the template for AWS",
 		"tracing":      "a parameter of the template for AWS",
 	}

@@ -22,7 +22,7 @@ import (
 var long = flag.Duration("faults", 0, "how long each fault lasts; a few seconds if 0")
 
 // throttled are the settings under which the crowd lives: everything is on.
-var throttled = []string{"THROTTLE=on", "TRUSTED_PROXIES=1"}
+var throttled = []string{"RATE_LIMIT=on", "TRUSTED_PROXIES=1"}
 
 // TestFaultsOfTheDatabase has the database fail in each way while people use the
 // system: every answer is honest and comes in time, and nothing that was acknowledged

@@ -132,6 +132,13 @@ func itemOf(e endpoint.Endpoint, named *schemas) (pathItem, error) {
 			Description: "A string of the caller's own, new for each request and the same for its retries, so that a retry whose first answer was lost does not do it again. It should be random, such as a UUID: who knows it can take it away from a request to come.",
 		}}
 	}
+	if f.givesDevice() {
+		for _, place := range []parameter{{Name: "Device-Token", In: "header"}, {Name: "__Host-device", In: "cookie"}} {
+			place.Schema = &schema{Type: "string", MinLength: 22, MaxLength: 22}
+			place.Description = "The device token of an earlier sign-in to the account. Its client has a rate limit of its own, so attempts of others cannot lock it out. The header has precedence over the cookie. Another value has no effect."
+			o.Parameters = append(o.Parameters, place)
+		}
+	}
 	if in != nil {
 		o.RequestBody = bodyOf(in, shown)
 	}
@@ -144,6 +151,9 @@ func itemOf(e endpoint.Endpoint, named *schemas) (pathItem, error) {
 	}
 	return item, nil
 }
+
+// givesDevice reports whether the function checks passwords, and so gives device tokens.
+func (f function) givesDevice() bool { return slices.Contains(f.Optional, "RATE_LIMIT_SIGNIN") }
 
 func (f function) takesBody() bool {
 	return f.In != reflect.TypeFor[endpoint.None]() && !f.takesBearer()
@@ -241,6 +251,9 @@ func (f function) headers(status int) list[header] {
 		h[0].value = header{Description: "Anybody may keep the answer.", Required: true,
 			Schema: &schema{Type: "string", Const: fmt.Sprintf("public, max-age=%d", int(f.MaxAge/time.Second))}}
 	}
+	if status == f.Success && f.givesDevice() {
+		h = append(h, entry[header]{"Device-Token", refer("DeviceToken")}, entry[header]{"Set-Cookie", refer("DeviceCookie")})
+	}
 	switch status {
 	case http.StatusUnauthorized:
 		h = append(h, entry[header]{"WWW-Authenticate", refer("Challenge")})
@@ -264,9 +277,12 @@ func headers() list[header] {
 		{"NoSniff", header{Description: "The answer is what its type says.", Required: true, Schema: &schema{Type: "string", Const: "nosniff"}}},
 		{"Challenge", header{Description: "What counts here, and whether a token was sent that does not (RFC 6750 §3).", Required: true,
 			Schema: &schema{Type: "string", Enum: []string{challenge(fault.NoToken()), challenge(fault.InvalidToken(nil))}}}},
+		{"DeviceToken", header{Description: "The device token of the client, to be sent with its next sign-in to the account. It is no proof of identity. It is valid for 90 days after the last sign-in with it.", Required: true,
+			Schema: &schema{Type: "string", MinLength: 22, MaxLength: 22}}},
+		{"DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema{Type: "string"}}},
 		{"RetryAfter", header{Description: "In how many seconds another try may help.", Required: true, Schema: &schema{Type: "integer", Minimum: 1}}},
 		{"RateLimitPolicy", header{Description: "How much an address, an account or a session may ask for: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema{Type: "string"}}},
-		{"RateLimit", header{Description: "That `r` of them are left, and that the window ends in `t` seconds.", Required: true, Schema: &schema{Type: "string"}}},
+		{"RateLimit", header{Description: "That `r` of them are left, and that another request may be allowed in `t` seconds.", Required: true, Schema: &schema{Type: "string"}}},
 	}
 }
 

@@ -55,6 +55,9 @@ func (f function) faults() []scene {
 	if slices.Contains(f.Optional, "HASH_CONCURRENCY") {
 		all = append(all, faulty("busy", "More passwords are being checked than there is room for.", fault.Busy(time.Second, nil)))
 	}
+	if f.givesDevice() {
+		all = append(all, faulty("account-limit", "Too many sign-in attempts have failed, or are in flight.", fault.Limited("account", 10, 15*time.Minute, 8*time.Second)))
+	}
 	if limit, is := ratelimit.Default(f.Name); is && f.counts() {
 		all = append(all, faulty("too-many", "The address has used up what it may ask for.", fault.Limited(limit.Name, limit.Quota, limit.Window, limit.Window/2)))
 	}

@@ -17,7 +17,7 @@ import (
 // scaled to zero and comes back.
 func TestALimitHoldsForAllProcessesAndOutlivesThem(t *testing.T) {
 	const quota, window = 60, 10 * time.Minute
-	s := start(t, mongotest.URI(t), "THROTTLE=on")
+	s := start(t, mongotest.URI(t), "RATE_LIMIT=on")
 	other := e2e.Start(t, "signup", s.env["signup"]...)
 	call := func(p *e2e.Process, email string) (int, string) {
 		status, header, _, err := e2e.Call(t.Context(), http.MethodPost, p.URL+"/api/users/signup", "", credentials(email+"@example.com"))
