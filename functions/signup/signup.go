@@ -89,7 +89,10 @@ type signup struct {
 // limit counts each request before its password meets the policy. A request that finds no
 // room for its hash asks the database nothing.
 func limit(w *app.Wiring) endpoint.Allow {
-	passwords, limiter, limit := password.Wire(w), ratelimit.Wire(w), ratelimit.Signup(w)
+	return allow(password.Wire(w), ratelimit.Wire(w), ratelimit.Signup(w))
+}
+
+func allow(passwords *password.Hasher, limiter *ratelimit.Limiter, limit ratelimit.Limit) endpoint.Allow {
 	return func(ctx context.Context, c endpoint.Caller) error {
 		if err := passwords.Room(); err != nil {
 			return err

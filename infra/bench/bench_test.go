@@ -197,12 +197,12 @@ func BenchmarkSignin(b *testing.B) {
 	})
 }
 
-// BenchmarkThrottle compares sign-ins that are counted with the same that are not, in
+// BenchmarkRateLimit compares sign-ins that are counted with the same that are not, in
 // turn, so that both meet the same machine: on/off is the median of the ratios. Each
 // comes from another address, as those of many people do. The database is the embedded
 // one unless MONGODB_URI names another: it does one command at a time, so what runs
 // beside the hash and beside the session's write elsewhere adds up here.
-func BenchmarkThrottle(b *testing.B) {
+func BenchmarkRateLimit(b *testing.B) {
 	off, on := start(b, "TRUSTED_PROXIES=1"), start(b, "TRUSTED_PROXIES=1", "RATE_LIMIT=on")
 	n := 0
 	timed := func(s system) time.Duration {

@@ -1,5 +1,5 @@
 // Command migrate creates the indexes that the user store relies on, and that which
-// sweeps out what the throttle has counted. It may be
+// deletes expired counters of the rate limits. It may be
 // run again, and by several at once.
 //
 //	MONGODB_URI=mongodb://… migrate

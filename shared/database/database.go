@@ -1,6 +1,6 @@
 // Package database is the connection to MongoDB: made when first asked for, once a
 // process, however many packages keep something there. It says which errors may pass
-// with another try, and it knows nothing of what is kept: packages user and throttle
+// with another try, and it knows nothing of what is kept: packages user and ratelimit
 // do.
 package database
 
