@@ -23,7 +23,9 @@ func created(address string) string {
 	return `{"user":{"id":"*","email":"` + address + `"},"token":"*","refreshToken":"*","expiresIn":900}`
 }
 
-func TestSignup(t *testing.T) { endpointtest.EveryDoor(t, signup.Endpoint, play) }
+func TestSignup(t *testing.T) {
+	endpointtest.EveryDoor(t, signup.Endpoint, play, "RATE_LIMIT_SIGNUP=1000/10m")
+}
 
 func play(t *testing.T, b *endpointtest.Bench) {
 	b.Given(t, "taken@example.com", secret)
