@@ -4,6 +4,7 @@
 package refresh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -12,22 +13,25 @@ import (
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
-	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is POST /api/users/refresh.
-var Endpoint = endpoint.Define(endpoint.Spec{
+var Endpoint = endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
 	Name:    "refresh",
 	Method:  http.MethodPost,
 	Path:    "/api/users/refresh",
 	Success: http.StatusOK,
 	Summary: "Exchange a refresh token for a new access token and a new refresh token.",
 	Refuses: []fault.Kind{fault.Unauthenticated},
-}, wire)
+}, wire), func(w *app.Wiring) endpoint.Allow {
+	limiter, limit := ratelimit.Wire(w), ratelimit.Refresh(w)
+	return func(ctx context.Context, c endpoint.Caller) error { return limiter.Allow(ctx, limit, c) }
+})
 
 // Input is a refresh token.
 type Input struct {
@@ -43,19 +47,22 @@ func (Input) Members() []reference.Member {
 }
 
 type refresh struct {
-	users    *user.Store
-	grants   *session.Granter
-	throttle *throttle.Throttle
-	now      func() time.Time
-	looking  chan struct{} // a place for each that is looked for though its address is refused
+	users      *user.Store
+	grants     *session.Granter
+	limiter    *ratelimit.Limiter
+	perAddress ratelimit.Limit
+	perSession ratelimit.Limit
+	now        func() time.Time
+	lookups    chan struct{} // a slot for each lookup of a session whose address is at its limit
 }
 
-// lookers is how many tokens of refused addresses are looked for at once: enough that
-// their owners find a place, and no more than a database does beside its work.
-const lookers = 8
+// maxLookups bounds the lookups for addresses at their limit: enough for their users, and
+// little work for the database.
+const maxLookups = 8
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	r := refresh{user.Wire(w, sink.Wire(w)), session.Wire(w), throttle.Wire(w), w.Now(), make(chan struct{}, lookers)}
+	r := refresh{user.Wire(w, sink.Wire(w)), session.Wire(w), ratelimit.Wire(w), ratelimit.Refresh(w), ratelimit.Session(w),
+		w.Now(), make(chan struct{}, maxLookups)}
 	return r.handle
 }
 
@@ -63,14 +70,17 @@ func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
 // it was the first, and that of the first where the answer got lost on its way
 // and the same token comes again. So both get the same answer.
 func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
+	rejected := r.limiter.Allow(ctx, r.perAddress, in.Caller)
 	presented, err := session.Parse(in.RefreshToken)
 	if err != nil {
-		return session.Grant{}, fault.InvalidToken(err)
+		return session.Grant{}, cmp.Or(rejected, error(fault.InvalidToken(err)))
 	}
 	now := r.now().Truncate(time.Millisecond)
 	rotation := presented.Rotation(now, r.grants.Life(), r.grants.MaxLife())
-	if err := r.admit(ctx, in.Caller, rotation, now); err != nil {
-		return session.Grant{}, err
+	if rejected != nil {
+		if err := r.allowSession(ctx, rejected, rotation, now); err != nil {
+			return session.Grant{}, err
+		}
 	}
 	u, rotated, err := r.users.Rotate(ctx, rotation, now)
 	if errors.Is(err, user.ErrEnded) || errors.Is(err, user.ErrReused) {
@@ -82,27 +92,22 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 	return r.grants.Grant(u, rotated, presented.Next(rotated.Salt), now)
 }
 
-// admit counts a refresh for its address. Where that has used up its limit, perhaps by
-// the made-up tokens of a neighbour, a token that was once issued counts for its
-// session instead. To find out costs a read that a flood would have for each of its
-// own, so few look at once.
-func (r refresh) admit(ctx context.Context, c endpoint.Caller, rotation user.Rotation, now time.Time) error {
-	refused := r.throttle.Admit(ctx, throttle.Refresh, c)
-	if refused == nil || fault.From(refused).Kind() != fault.TooMany {
-		return refused
-	}
+// allowSession counts a refresh for its session, because its address is at its limit: an
+// attacker at the same address may have sent made-up tokens. A token that was never issued
+// stays rejected. To find out costs a read, so few run at the same time.
+func (r refresh) allowSession(ctx context.Context, rejected error, rotation user.Rotation, now time.Time) error {
 	select {
-	case r.looking <- struct{}{}:
+	case r.lookups <- struct{}{}:
 	default:
-		return refused
+		return rejected
 	}
-	defer func() { <-r.looking }()
+	defer func() { <-r.lookups }()
 	err := r.users.Issued(ctx, rotation, now)
 	if errors.Is(err, user.ErrEnded) {
-		return refused
+		return rejected
 	}
 	if err != nil {
 		return err
 	}
-	return r.throttle.AdmitSession(ctx, rotation.Session)
+	return r.limiter.AllowSession(ctx, r.perSession, rotation.Session)
 }

@@ -3,35 +3,37 @@
 package signin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"time"
 
 	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/credentials"
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
-	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is POST /api/users/signin.
-var Endpoint = endpoint.Define(endpoint.Spec{
+var Endpoint = endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
 	Name:    "signin",
 	Method:  http.MethodPost,
 	Path:    "/api/users/signin",
 	Success: http.StatusOK,
 	Summary: "Start a session with an email and a password.",
 	Refuses: []fault.Kind{fault.Unauthenticated},
-}, wire)
+}, wire), func(w *app.Wiring) endpoint.Allow {
+	limiter, limit := ratelimit.Wire(w), ratelimit.Signin(w)
+	return func(ctx context.Context, c endpoint.Caller) error { return limiter.Allow(ctx, limit, c) }
+})
 
 // Input is an email and its password.
 type Input struct {
@@ -63,101 +65,42 @@ func (Input) Members() []reference.Member {
 }
 
 type signin struct {
-	users     *user.Store
-	passwords *password.Hasher
-	grants    *session.Granter
-	throttle  *throttle.Throttle
-	now       func() time.Time
-	log       *slog.Logger
+	users       *user.Store
+	credentials *credentials.Checker
+	grants      *session.Granter
+	now         func() time.Time
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signin{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), throttle.Wire(w), w.Now(), w.Log()}
+	s := signin{user.Wire(w, sink.Wire(w)), credentials.Wire(w), session.Wire(w), w.Now()}
 	return s.handle
 }
 
-// tries bounds how often a sign-in begins anew because the account's hash was
-// replaced in the middle of it.
-const tries = 3
-
+// handle answers an unknown email, a wrong password, a disabled account and one that cannot be
+// read alike.
 func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
-	if err := s.passwords.Room(); err != nil {
-		return session.Grant{}, err
-	}
-	try := s.throttle.Begin(ctx, in.Caller, string(in.address))
-	defer try.End()
-	if err := try.Full(); err != nil {
-		return session.Grant{}, err
-	}
-	for range tries {
-		account, rehash, err := s.verify(ctx, in, try)
-		if err != nil {
-			return session.Grant{}, err
+	var grant session.Grant
+	err := s.credentials.Check(ctx, credentials.Claim{
+		Client:   in.Caller,
+		Email:    string(in.address),
+		Password: in.Password,
+		Find:     func(ctx context.Context) (user.Account, error) { return s.users.Account(ctx, string(in.address)) },
+		Rehash:   true,
+	}, func(ctx context.Context, p credentials.Proof) (err error) {
+		opened, refresh := session.Open(p.Account.ID, s.now(), s.grants.Life())
+		opened.Device = credentials.Digest(p.Device)
+		if err := s.users.Open(ctx, p.Account, opened, p.Rehash); err != nil {
+			return err
 		}
-		try.Right()
-		opened, refresh := session.Open(account.ID, s.now(), s.grants.Life())
-		opened.Device = try.Device(account.ID)
-		err = s.users.Open(ctx, account, opened, rehash)
-		if errors.Is(err, user.ErrChanged) {
-			continue
-		}
-		if errors.Is(err, user.ErrUnreadable) {
-			return session.Grant{}, fault.Credentials(err)
-		}
-		if err != nil {
-			return session.Grant{}, err
-		}
-		return s.grants.Grant(account.User, opened, refresh, opened.CreatedAt)
+		grant, err = s.grants.Grant(p.Account.User, opened, refresh, opened.CreatedAt)
+		grant.Device = p.Device
+		return err
+	})
+	switch {
+	case err == credentials.ErrWrong: // nothing for the log
+		err = fault.Credentials(nil)
+	case errors.Is(err, credentials.ErrWrong), errors.Is(err, user.ErrUnreadable):
+		err = fault.Credentials(err)
 	}
-	return session.Grant{}, fault.Busy(time.Second, user.ErrChanged)
-}
-
-// verify returns the account whose password is right, with a new hash where that is to
-// replace the stored one.
-//
-// An unknown email, a wrong password, a disabled account, one that takes no password now and
-// one that cannot be read are indistinguishable: each costs a find, a count and a hash, which
-// is made and compared in any case. Only then does it matter whether it counts.
-func (s signin) verify(ctx context.Context, in Input, try *throttle.Try) (account user.Account, rehash string, err error) {
-	account, err = s.users.Account(ctx, string(in.address))
-	unknown := errors.Is(err, user.ErrUnknown) || errors.Is(err, user.ErrUnreadable)
-	if err != nil && !unknown {
-		return account, "", err
-	}
-	if err := try.Admitted(); err != nil {
-		return account, "", err
-	}
-	counted := try.Count(account.Knows(try.Device(account.ID), s.now()))
-	right, stale, err := s.compare(ctx, account, unknown, in.Password)
-	var cause error
-	if _, broken := errors.AsType[*password.Unverifiable](err); broken {
-		s.log.ErrorContext(ctx, "a sign-in is not possible", "user", account.ID, "error", err)
-		cause, err = fmt.Errorf("user %s: %w", account.ID, err), nil
-	}
-	if over, ok := errors.AsType[*password.OverMemory](err); ok {
-		s.log.ErrorContext(ctx, "a sign-in is not possible", "user", account.ID, "error", over)
-	}
-	if err != nil {
-		return account, "", err
-	}
-	early := counted()
-	if early != nil && !errors.Is(early, throttle.ErrEarly) {
-		return account, "", early
-	}
-	if !right || early != nil || account.DisabledAt != nil {
-		try.Wrong()
-		return account, "", fault.Credentials(cmp.Or(cause, early))
-	}
-	if stale {
-		rehash, _ = s.passwords.Hash(ctx, in.Password) // no room for it now: another sign-in will do
-	}
-	return account, rehash, nil
-}
-
-// compare does the work of one hash, whether there is an account or not.
-func (s signin) compare(ctx context.Context, account user.Account, unknown bool, plain string) (right, stale bool, err error) {
-	if unknown {
-		return false, false, s.passwords.Decoy(ctx, plain)
-	}
-	return s.passwords.Verify(ctx, account.Password, plain)
+	return grant, err
 }

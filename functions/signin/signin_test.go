@@ -256,7 +256,7 @@ func TestSignin_HashLargerThanMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	set(t, b, "ann@example.com", bson.D{{Key: "password", Value: stored}})
-	b.Do(t, endpointtest.Call{Body: good}).Grant(t) // the account is not throttled
+	b.Do(t, endpointtest.Call{Body: good}).Grant(t) // the account is not limited
 }
 
 func TestSignInsAtOnceWithAnImportedHashAllSucceed(t *testing.T) {
@@ -288,7 +288,7 @@ func TestTheOldestSessionGivesWay(t *testing.T) {
 }
 
 func TestTheBoundHoldsForSignInsAtOnce(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=5", "HASH_CONCURRENCY=12", "THROTTLE=off")
+	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=5", "HASH_CONCURRENCY=12", "RATE_LIMIT=off")
 	b.Given(t, "ann@example.com", secret)
 	for _, a := range b.Race(t, 12, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
 		a.Grant(t)

@@ -4,13 +4,15 @@ import (
 	"errors"
 	"testing"
 
+	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/ratelimit"
 )
 
-// It has nothing else at hand, so whatever it asked before would be a panic.
-func TestWhoFindsNoRoomIsToldBeforeAnythingIsAsked(t *testing.T) {
+// There is no limiter, so a request to the database would panic.
+func TestSignup_NoFreeHashSlot(t *testing.T) {
 	full := password.New(password.Config{Queue: -1})
-	if _, err := (signup{passwords: full}).handle(t.Context(), Input{}); !errors.Is(err, password.ErrBusy) {
-		t.Errorf("%v, want %v", err, password.ErrBusy)
+	if err := allow(full, nil, ratelimit.Limit{})(t.Context(), endpoint.Caller{}); !errors.Is(err, password.ErrBusy) {
+		t.Errorf("got %v, want %v", err, password.ErrBusy)
 	}
 }

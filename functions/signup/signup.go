@@ -12,26 +12,27 @@ import (
 
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/cloudevents"
+	"ticketing.com/auth/shared/credentials"
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/password/policy"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
-	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is POST /api/users/signup, and the event that asks for the same.
-var Endpoint = cloudevents.On(endpoint.Define(endpoint.Spec{
+var Endpoint = cloudevents.On(endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 	Name:    "signup",
 	Method:  http.MethodPost,
 	Path:    "/api/users/signup",
 	Success: http.StatusCreated,
 	Summary: "Create an account and start its first session.",
-}, wire), endpoint.Trigger{
+}, wire), limit), endpoint.Trigger{
 	Types:   []string{"com.ticketing.user.signup.requested.v1"},
 	Reply:   "com.ticketing.user.signup.accepted.v1",
 	Refusal: "com.ticketing.user.signup.refused.v1",
@@ -78,31 +79,36 @@ type Accepted struct {
 }
 
 type signup struct {
-	users     *user.Store
-	passwords *password.Hasher
-	grants    *session.Granter
-	throttle  *throttle.Throttle
-	now       func() time.Time
+	users       *user.Store
+	passwords   *password.Hasher
+	credentials *credentials.Checker
+	grants      *session.Granter
+	now         func() time.Time
+}
+
+// limit counts each request before its password meets the policy. A request that finds no
+// room for its hash asks the database nothing.
+func limit(w *app.Wiring) endpoint.Allow {
+	return allow(password.Wire(w), ratelimit.Wire(w), ratelimit.Signup(w))
+}
+
+func allow(passwords *password.Hasher, limiter *ratelimit.Limiter, limit ratelimit.Limit) endpoint.Allow {
+	return func(ctx context.Context, c endpoint.Caller) error {
+		if err := passwords.Room(); err != nil {
+			return err
+		}
+		return limiter.Allow(ctx, limit, c)
+	}
 }
 
 func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signup{user.Wire(w, sink.Wire(w)), password.Wire(w), session.Wire(w), throttle.Wire(w), w.Now()}
-	return s.handle
+	s := signup{user.Wire(w, sink.Wire(w)), password.Wire(w), credentials.Wire(w), session.Wire(w), w.Now()}
+	return s.create
 }
 
 func wireEvent(w *app.Wiring) endpoint.Handler[Input, Accepted] {
 	s := signup{users: user.Wire(w, sink.Wire(w)), passwords: password.Wire(w)}
 	return s.handleEvent
-}
-
-func (s signup) handle(ctx context.Context, in Input) (session.Grant, error) {
-	if err := s.passwords.Room(); err != nil {
-		return session.Grant{}, err
-	}
-	if err := s.throttle.Admit(ctx, throttle.Signup, in.Caller); err != nil {
-		return session.Grant{}, err
-	}
-	return s.create(ctx, in)
 }
 
 // create hashes before it knows whether the email is free: looking first would
@@ -117,10 +123,11 @@ func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 	}
 	for range keyUses {
 		u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
-		first, refresh := s.open(u, in)
+		device := credentials.NewDevice()
+		first, refresh := s.open(u, device)
 		err = s.users.Create(ctx, u, hash, &first)
 		if err == nil {
-			return s.grants.Grant(u, first, refresh, first.CreatedAt)
+			return s.grant(u, first, refresh, device)
 		}
 		if !errors.Is(err, user.ErrUsed) {
 			return session.Grant{}, err
@@ -164,54 +171,48 @@ const (
 )
 
 // again answers a sign-up whose key was used with this email. With the password of the
-// account it is a retry: the first answer was lost, and the caller gets a session. The
-// password is compared with what is stored of it; a digest of the request would be a
-// second and weaker hash.
+// account it is a retry: the first answer was lost, and the client gets a session. The
+// password is compared with the stored hash; a digest of the request would be a second and
+// weaker hash.
 //
-// So it is a sign-in, and counts as one: or whoever knows the key could guess here
-// without end, and sign in to an account that takes no password now.
-func (s signup) again(ctx context.Context, in Input, account user.Account) (session.Grant, error) {
-	try := s.throttle.Begin(ctx, in.Caller, account.Email)
-	defer try.End()
-	if err := try.Admitted(); err != nil {
-		return session.Grant{}, err
-	}
-	counted := try.Count(account.Knows(try.Device(account.ID), s.now()))
-	right, _, err := s.passwords.Verify(ctx, account.Password, in.Password)
-	if err != nil {
-		return session.Grant{}, err
-	}
-	early := counted()
-	if early != nil && !errors.Is(early, throttle.ErrEarly) {
-		return session.Grant{}, early
-	}
+// It is a sign-in with the limits of one. Otherwise a client that knows the key could guess
+// passwords here.
+func (s signup) again(ctx context.Context, in Input, account user.Account) (grant session.Grant, err error) {
+	err = s.credentials.Check(ctx, credentials.Claim{
+		Client:   in.Caller,
+		Email:    account.Email,
+		Password: in.Password,
+		Find:     func(context.Context) (user.Account, error) { return account, nil },
+	}, func(ctx context.Context, p credentials.Proof) (err error) {
+		opened, refresh := s.open(account.User, p.Device)
+		err = s.users.Open(ctx, account, opened, "")
+		if errors.Is(err, user.ErrChanged) {
+			return fault.Busy(time.Second, err)
+		}
+		if err == nil {
+			grant, err = s.grant(account.User, opened, refresh, p.Device)
+		}
+		return err
+	})
 	switch {
-	case early != nil: // not Mismatch, which is for another request, and this one may be the same
-		try.Wrong()
-		return session.Grant{}, throttle.Wait()
-	case !right:
-		try.Wrong()
-		return session.Grant{}, mismatch()
+	case errors.Is(err, credentials.ErrDisabled):
+		err = used()
+	case errors.Is(err, credentials.ErrWrong):
+		err = mismatch()
 	}
-	try.Right()
-	if account.DisabledAt != nil {
-		return session.Grant{}, used()
-	}
-	opened, refresh := s.open(account.User, in)
-	err = s.users.Open(ctx, account, opened, "")
-	if errors.Is(err, user.ErrChanged) {
-		return session.Grant{}, fault.Busy(time.Second, err)
-	}
-	if err != nil {
-		return session.Grant{}, err
-	}
-	return s.grants.Grant(account.User, opened, refresh, opened.CreatedAt)
+	return grant, err
 }
 
-func (s signup) open(u user.User, in Input) (user.Session, session.Refresh) {
+func (s signup) open(u user.User, device string) (user.Session, session.Refresh) {
 	opened, refresh := session.Open(u.ID, s.now(), s.grants.Life())
-	opened.Device = s.throttle.Device(in.Caller, u.ID)
+	opened.Device = credentials.Digest(device)
 	return opened, refresh
+}
+
+func (s signup) grant(u user.User, opened user.Session, refresh session.Refresh, device string) (session.Grant, error) {
+	grant, err := s.grants.Grant(u, opened, refresh, opened.CreatedAt)
+	grant.Device = device
+	return grant, err
 }
 
 // before returns the account that the same request made before. The id tells: it

@@ -25,7 +25,9 @@ func created(address string) string {
 	return `{"user":{"id":"*","email":"` + address + `"},"token":"*","refreshToken":"*","expiresIn":900}`
 }
 
-func TestSignup(t *testing.T) { endpointtest.EveryDoor(t, signup.Endpoint, play) }
+func TestSignup(t *testing.T) {
+	endpointtest.EveryDoor(t, signup.Endpoint, play, "RATE_LIMIT_SIGNUP=1000/10m")
+}
 
 func play(t *testing.T, b *endpointtest.Bench) {
 	b.Given(t, "taken@example.com", secret)
@@ -100,7 +102,7 @@ func TestTheGrantIsWhatItSays(t *testing.T) {
 }
 
 func TestOfAHundredSignUpsWithOneEmailOneWins(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint, "HASH_CONCURRENCY=100", "THROTTLE=off")
+	b := endpointtest.New(t, signup.Endpoint, "HASH_CONCURRENCY=100", "RATE_LIMIT=off")
 	won := 0
 	for _, a := range b.Race(t, 100, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
 		switch a.Status {

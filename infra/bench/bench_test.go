@@ -66,7 +66,7 @@ func start(b *testing.B, more ...string) system {
 	}
 	signing, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private)}})
 	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
-	settings := map[string]string{"MONGODB_URI": mongotest.URI(b), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying), "THROTTLE": "off"}
+	settings := map[string]string{"MONGODB_URI": mongotest.URI(b), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying), "RATE_LIMIT": "off"}
 	w, url := serving(b, settings, more...)
 	if err := user.Wire(w, nil).Prepare(b.Context()); err != nil {
 		b.Fatal(err)
@@ -197,13 +197,13 @@ func BenchmarkSignin(b *testing.B) {
 	})
 }
 
-// BenchmarkThrottle compares sign-ins that are counted with the same that are not, in
+// BenchmarkRateLimit compares sign-ins that are counted with the same that are not, in
 // turn, so that both meet the same machine: on/off is the median of the ratios. Each
 // comes from another address, as those of many people do. The database is the embedded
 // one unless MONGODB_URI names another: it does one command at a time, so what runs
 // beside the hash and beside the session's write elsewhere adds up here.
-func BenchmarkThrottle(b *testing.B) {
-	off, on := start(b, "TRUSTED_PROXIES=1"), start(b, "TRUSTED_PROXIES=1", "THROTTLE=on")
+func BenchmarkRateLimit(b *testing.B) {
+	off, on := start(b, "TRUSTED_PROXIES=1"), start(b, "TRUSTED_PROXIES=1", "RATE_LIMIT=on")
 	n := 0
 	timed := func(s system) time.Duration {
 		r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.url+"/api/users/signin", strings.NewReader(credentials))
@@ -232,7 +232,7 @@ func BenchmarkThrottle(b *testing.B) {
 // MongoDB are those of MONGODB_URI.
 func BenchmarkUsers(b *testing.B) {
 	for _, n := range []int{100, 600, 1000} {
-		s := start(b, "TRUSTED_PROXIES=1", "THROTTLE=on")
+		s := start(b, "TRUSTED_PROXIES=1", "RATE_LIMIT=on")
 		grants := s.populate(b, n)
 		var address atomic.Int32
 		b.Run(fmt.Sprintf("currentuser, %d users", n), func(b *testing.B) {
@@ -379,7 +379,7 @@ func BenchmarkStart(b *testing.B) {
 // database are not open yet, with a database beside it and with a distant one. Of the
 // connections one is the driver's heartbeat's.
 func BenchmarkCold(b *testing.B) {
-	s := start(b, "THROTTLE=on", "SESSION_LIMIT=1000") // the first session is not displaced
+	s := start(b, "RATE_LIMIT=on", "SESSION_LIMIT=1000") // the first session is not displaced
 	for _, roundTrip := range []time.Duration{0, 50 * time.Millisecond} {
 		for _, c := range []struct {
 			name string

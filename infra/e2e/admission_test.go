@@ -17,7 +17,7 @@ import (
 // machine: somebody who asks again and again, and had to wait for even one hash
 // each time, could be answered no more often than hashes are made.
 func TestWhoNeedsNoHashIsNotHeldUpByThoseWhoDo(t *testing.T) {
-	slow := []string{"THROTTLE=off", "HASH_CONCURRENCY=1", "HASH_MEMORY_KIB=16384", "HASH_TIME=16"} // some 200 ms each
+	slow := []string{"RATE_LIMIT=off", "HASH_CONCURRENCY=1", "HASH_MEMORY_KIB=16384", "HASH_TIME=16"} // some 200 ms each
 	for name, start := range map[string]func(*testing.T) (url func(function string) string){
 		"in a process of its own": func(t *testing.T) func(string) string {
 			s := start(t, mongotest.URI(t), slow...)

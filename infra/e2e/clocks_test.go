@@ -20,8 +20,8 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/endpointtest"
 	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/serve"
-	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/token"
 )
 
@@ -32,6 +32,7 @@ type clocked struct {
 	database *endpointtest.Clock
 	clocks   map[string]*endpointtest.Clock
 	doors    map[string]http.Handler
+	devices  map[string]string // the device tokens of clients, by address
 }
 
 func newClocked(t *testing.T) clocked {
@@ -45,7 +46,7 @@ func newClocked(t *testing.T) clocked {
 	settings := map[string]string{"MONGODB_URI": mongotest.URI(t), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying),
 		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "HASH_TESTING": "on", "TRUSTED_PROXIES": "1"}
 	migrated(t, settings["MONGODB_URI"])
-	c := clocked{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}}
+	c := clocked{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}, map[string]string{}}
 	for _, f := range catalog.Functions() {
 		if f.Path != "" {
 			c.start(t, f.Name, f)
@@ -60,7 +61,7 @@ func (c clocked) start(t *testing.T, name string, f endpoint.Endpoint) {
 	clock := endpointtest.NewClock()
 	w := app.New(func(name string) (string, bool) { v, is := c.settings[name]; return v, is },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, clock.Now)
-	throttle.Wire(w).By(c.database.Now)
+	ratelimit.Wire(w).SetClock(c.database.Now)
 	c.clocks[name], c.doors[name] = clock, serve.Handler(w, f)
 	if err := w.Err(); err != nil {
 		t.Fatal(err)
@@ -87,11 +88,17 @@ func (c clocked) ask(t *testing.T, function, from, bearer, body string, want ...
 	r := httptest.NewRequestWithContext(t.Context(), method, "/api/users/"+strings.TrimPrefix(function, "another "), strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("X-Forwarded-For", from)
+	if device := c.devices[from]; device != "" {
+		r.Header.Set("Device-Token", device)
+	}
 	if bearer != "" {
 		r.Header.Set("Authorization", "Bearer "+bearer)
 	}
 	w := httptest.NewRecorder()
 	c.doors[function].ServeHTTP(w, r)
+	if device := w.Header().Get("Device-Token"); device != "" {
+		c.devices[from] = device
+	}
 	if !slices.Contains(want, w.Code) {
 		t.Errorf("%s: %d %s, want %v", function, w.Code, w.Body, want)
 	}
@@ -120,8 +127,8 @@ func TestAClockThatIsOffByAnHourDoesNoLastingHarm(t *testing.T) {
 				_, next := c.ask(t, "refresh", home, "", refreshed(in), http.StatusOK)
 				c.ask(t, "currentuser", home, next.Token, "", http.StatusOK, http.StatusUnauthorized)
 				out, _ := c.ask(t, "signout", home, up.Token, "", http.StatusOK, http.StatusUnauthorized)
-				for range 12 {
-					c.ask(t, "signin", elsewhere, "", wrong, http.StatusUnauthorized)
+				for i := range 12 {
+					c.ask(t, "signin", elsewhere, "", wrong, []int{http.StatusUnauthorized, http.StatusTooManyRequests}[i/10])
 				}
 
 				c.clocks[victim].Advance(-off)
@@ -166,7 +173,7 @@ func TestGuessingIsBoundedWhateverAFunctionsClockSays(t *testing.T) {
 				c.ask(t, both[i%2], fmt.Sprint("198.51.100.", i), "", wrong, http.StatusUnauthorized)
 			}
 			for i := range 40 { // in the first second nobody is let in, not with the right password
-				c.ask(t, both[i%2], fmt.Sprint("192.0.2.", i), "", ann, http.StatusUnauthorized)
+				c.ask(t, both[i%2], fmt.Sprint("192.0.2.", i), "", ann, http.StatusTooManyRequests)
 				c.later(20 * time.Millisecond)
 			}
 			c.ask(t, "another signin", "203.0.113.1", "", ann, http.StatusOK) // but her, where she was before

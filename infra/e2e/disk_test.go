@@ -27,7 +27,7 @@ func TestFaultsOfTheDisk(t *testing.T) {
 	}
 	t.Cleanup(db.Kill)
 	uri, sink := db.URI()+"/users", newSink(t)
-	s := startTold(t, uri, sink, throttled...)
+	s := startTold(t, uri, sink, limits...)
 	crowd := newCrowd(s, 4, 10*time.Millisecond, false)
 	crowd.await(t, 4)
 	filler := filepath.Join(disk, "filler")

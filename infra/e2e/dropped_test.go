@@ -21,7 +21,7 @@ import (
 func TestDroppedDatabaseConnections(t *testing.T) {
 	const connections = 12
 	db := mongotest.Server(t).URI()
-	s := start(t, db, throttled...)
+	s := start(t, db, limits...)
 	members := make([]granted, 2*connections+1)
 	email := func(i int) string { return fmt.Sprintf("u%d@example.com", i) }
 	var address atomic.Int32

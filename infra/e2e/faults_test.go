@@ -21,8 +21,8 @@ import (
 // tests, is not enough: go test -run=TestFaults ./infra/e2e -faults=1m
 var long = flag.Duration("faults", 0, "how long each fault lasts; a few seconds if 0")
 
-// throttled are the settings under which the crowd lives: everything is on.
-var throttled = []string{"THROTTLE=on", "TRUSTED_PROXIES=1"}
+// limits are the settings of the crowd's functions: all rate limits are on.
+var limits = []string{"RATE_LIMIT=on", "TRUSTED_PROXIES=1"}
 
 // TestFaultsOfTheDatabase has the database fail in each way while people use the
 // system: every answer is honest and comes in time, and nothing that was acknowledged
@@ -51,7 +51,7 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 		}
 		w := newWire(t, where.Host)
 		where.Host = w.addr
-		s := startTold(t, where.String(), sink, throttled...)
+		s := startTold(t, where.String(), sink, limits...)
 		crowd := newCrowd(s, 6, 20*time.Millisecond, false)
 		crowd.await(t, 6) // by now each is at another step
 		for _, f := range faults {
@@ -104,7 +104,7 @@ func TestFaultsOfTheSink(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
 	w := newWire(t, strings.TrimPrefix(sink.URL, "http://"))
 	sink.URL = "http://" + w.addr
-	s := startTold(t, uri, sink, append(throttled, "K_SINK_TIMEOUT=100ms")...)
+	s := startTold(t, uri, sink, append(limits, "K_SINK_TIMEOUT=100ms")...)
 	crowd := newCrowd(s, 4, 5*time.Millisecond, false)
 	for _, m := range []mood{slow, stalled, cut, refusing, sound} {
 		if err := w.is(m); err != nil {
@@ -131,7 +131,7 @@ func TestFaultsOfTheSink(t *testing.T) {
 func TestFaultsOfTheFunctions(t *testing.T) {
 	sink := newSink(t)
 	line := newLine(t, mongotest.Server(t).URI())
-	s := startTold(t, line.uri, sink, throttled...)
+	s := startTold(t, line.uri, sink, limits...)
 	crowd := newCrowd(s, 3, 5*time.Millisecond, true)
 	victims := []string{"signup", "signin", "refresh", "signout"}
 	for began, n := time.Now(), 0; n < 3*len(victims) || time.Since(began) < *long; n++ {

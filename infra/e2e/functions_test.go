@@ -76,7 +76,7 @@ func start(t testing.TB, uri string, more ...string) *system {
 		if name == "relay" {
 			continue // it is woken where there are events
 		}
-		env := append([]string{"HASH_MEMORY_KIB=1024", "HASH_TESTING=on", "THROTTLE=off"}, more...) // much comes from one address here
+		env := append([]string{"HASH_MEMORY_KIB=1024", "HASH_TESTING=on", "RATE_LIMIT=off"}, more...) // much comes from one address here
 		for _, n := range needs {
 			env = append(env, value[n])
 		}

@@ -190,8 +190,8 @@ func TestOnlyWhoCountsMayWriteThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		counts := slices.Contains(asked.Optional, "THROTTLE")
-		may := regexp.MustCompile(`(?m)^  ` + e.Name + `: .*throttles: count`).Match(script)
+		counts := slices.Contains(asked.Optional, "RATE_LIMIT")
+		may := regexp.MustCompile(`(?m)^  ` + e.Name + `: .*ratelimits: count`).Match(script)
 		always := strings.Contains(documents(rendered(t, knative.Services), "Service")[e.Name], `target-burst-capacity: "-1"`)
 		if may != counts || always != counts {
 			t.Errorf("%s counts: %v; it may: %v; it has the activator before it: %v", e.Name, counts, may, always)

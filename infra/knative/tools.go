@@ -121,7 +121,7 @@ func Kn(functions []endpoint.Endpoint) ([]byte, error) {
 
 // kn are the flags of a service, a line each. kn has none for the root file system and
 // service links, and the ConfigMap's name is kustomize's; its values are the defaults
-// but for THROTTLE.
+// but for RATE_LIMIT.
 func (s service) kn() []string {
 	lines := []string{
 		fmt.Sprintf(`--namespace %s --image "$(ko build ./%s)" --service-account %s --security-context strict`, Namespace, s.Main, s.Name),
@@ -132,7 +132,7 @@ func (s service) kn() []string {
 	}
 	if s.Counts {
 		lines[3] += " " + activator
-		lines[4] += " --env THROTTLE=accounts"
+		lines[4] += " --env RATE_LIMIT=accounts"
 	}
 	if !s.Public {
 		lines[0] += " --cluster-local"

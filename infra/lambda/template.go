@@ -118,7 +118,7 @@ func describe(e endpoint.Endpoint) (function, error) {
 		case name == "HASH_CONCURRENCY":
 			f.Hashes, f.MemoryMB = true, wholeCore
 		case name == "HASH_TESTING": // a deployment does not weaken its hashes
-		case name == "TRUSTED_PROXIES": // the gateway says itself who called it
+		case name == "TRUSTED_PROXIES", name == "PROXY_NETWORKS": // the gateway reports the client address itself
 		case !ofEvents(name):
 			f.Options = append(f.Options, setting(name))
 		}

@@ -41,8 +41,8 @@ import (
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/embedded"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/serve"
-	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/usage"
 	"ticketing.com/auth/shared/user"
 )
@@ -138,7 +138,7 @@ func system(ctx context.Context, listener net.Listener, data string, added []map
 	}
 	defer stop()
 	w := app.New(environment(append(added, uri)...), logs, time.Now)
-	users, counts, all := user.Wire(w, nil), throttle.Wire(w), catalog.Together(w)
+	users, counts, all := user.Wire(w, nil), ratelimit.Wire(w), catalog.Together(w)
 	handler := serve.Handler(w, all...)
 	if err := w.Err(); err != nil {
 		return err

@@ -1,5 +1,5 @@
 // Command migrate creates the indexes that the user store relies on, and that which
-// sweeps out what the throttle has counted. It may be
+// deletes expired counters of the rate limits. It may be
 // run again, and by several at once.
 //
 //	MONGODB_URI=mongodb://… migrate
@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/throttle"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/usage"
 	"ticketing.com/auth/shared/user"
 )
@@ -44,7 +44,7 @@ func main() {
 
 func run() int {
 	w := app.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
-	users, counts := user.Wire(w, nil), throttle.Wire(w)
+	users, counts := user.Wire(w, nil), ratelimit.Wire(w)
 	if err := w.Err(); err != nil {
 		app.Complain(os.Stderr, "migrate", err)
 		return app.ExitSettings

@@ -32,7 +32,8 @@ const commandTimeout = 30 * time.Second
 // a time makes each command atomic, which is all that is asked for.
 //
 // In its turn the gate also does what FerretDB does not: it makes filters use an
-// index (see narrow) and writes retryable (see retries).
+// index (see narrow), reports the errors of several statements (see run) and makes writes
+// retryable (see retries).
 //
 // The turn is held only between a request read whole and a reply read whole,
 // so a client that is slow or disconnects does not delay others.
@@ -188,11 +189,7 @@ func (g *gate) execute(request message, c command, ask func(message) (message, e
 	if c.name == "dropDatabase" {
 		g.catalog.forget(db)
 	}
-	narrowed, err := g.narrow(request, c, ask)
-	if err != nil {
-		return nil, err
-	}
-	reply, err := ask(narrowed)
+	reply, err := g.run(request, c, ask)
 	if err != nil {
 		return nil, err
 	}

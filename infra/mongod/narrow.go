@@ -60,12 +60,21 @@ func (g *gate) narrow(request message, c command, ask func(message) (message, er
 			if condition == "" {
 				continue // it is narrow
 			}
+			upsert := upserts(statement)
+			if upsert && condition != "_id" {
+				return request, nil
+			}
 			if keys, _ := filter.Elements(); len(keys) > 1 || condition == "_id" {
-				matches, err := matches(db, collection, id, filter, ask)
-				if err != nil || matches == nil {
+				found, err := matches(db, collection, id, filter, ask)
+				if err != nil || found == nil {
 					return request, err
 				}
-				if !*matches {
+				if !*found && upsert { // FerretDB inserts the document, or says that its _id is in use
+					found, err = matches(db, collection, id, nil, ask)
+					if err != nil || found == nil || *found {
+						return request, err
+					}
+				} else if !*found {
 					id = noID
 				}
 			}
@@ -83,13 +92,32 @@ func (g *gate) narrow(request message, c command, ask func(message) (message, er
 	return request.with(sections), nil
 }
 
+// upserts reports whether a statement inserts a document if none matches.
+func upserts(statement bson.Raw) bool {
+	on, is := statement.Lookup("upsert").BooleanOK()
+	return is && on
+}
+
 // narrowable reports whether a statement does the same to a document by whatever filter
-// it was found: an upsert takes values from its filter, and the operator $ of an update
-// or a projection the position in an array.
+// it was found. An upsert takes values from its filter unless that has only operators beside
+// _id; the operator $ of an update or a projection takes the position in an array.
 func narrowable(statement bson.Raw) bool {
 	if upsert := statement.Lookup("upsert"); !upsert.IsZero() {
-		if on, is := upsert.BooleanOK(); !is || on {
+		if _, is := upsert.BooleanOK(); !is {
 			return false
+		}
+	}
+	if upserts(statement) {
+		filter, is := statement.Lookup("q").DocumentOK()
+		if !is { // of findAndModify
+			return false
+		}
+		elements, _ := filter.Elements()
+		for _, e := range elements {
+			condition, is := e.Value().DocumentOK()
+			if e.Key() != "_id" && (!is || !condition.Lookup("$eq").IsZero()) {
+				return false
+			}
 		}
 	}
 	for _, member := range []string{"u", "update", "projection", "fields"} {
@@ -178,11 +206,15 @@ func scalar(v bson.RawValue) bool {
 	return false
 }
 
-// matches asks FerretDB whether the document with an _id matches a filter. It returns
-// nil where FerretDB does not accept the filter: its reply to the request itself has the error.
+// matches asks FerretDB whether the document with an _id matches a filter, or exists if the
+// filter is nil. It returns nil where FerretDB does not accept the filter: its reply to the
+// request itself has the error.
 func matches(db, collection string, id any, filter bson.Raw, ask func(message) (message, error)) (*bool, error) {
 	if id == noID {
 		return new(bool), nil
+	}
+	if filter == nil {
+		filter, _ = bson.Marshal(bson.D{})
 	}
 	body, err := bson.Marshal(bson.D{
 		{Key: "aggregate", Value: collection},

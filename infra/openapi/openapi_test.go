@@ -10,8 +10,8 @@ import (
 	"ticketing.com/auth/shared/app"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
-	"ticketing.com/auth/shared/throttle"
 )
 
 // Whoever adds a function is told here to add its examples to examples.go.
@@ -129,7 +129,7 @@ func TestAFunctionThatCountsSaysWhatItRefuses(t *testing.T) {
 		counts := spec("POST", "/ask")
 		counts.Name = name
 		return endpoint.Define(counts, func(w *app.Wiring) endpoint.Handler[question, hint] {
-			throttle.Wire(w)
+			ratelimit.Wire(w)
 			return func(context.Context, question) (out hint, err error) { return out, nil }
 		})
 	}
@@ -146,7 +146,7 @@ func TestAFunctionThatCountsSaysWhatItRefuses(t *testing.T) {
 			t.Errorf("it has not\n%s", want)
 		}
 	}
-	if _, err := Document([]endpoint.Endpoint{counting("ask")}); err == nil || err.Error() != "ask: it reads THROTTLE, and package throttle has no limit of its name" {
+	if _, err := Document([]endpoint.Endpoint{counting("ask")}); err == nil || err.Error() != "ask: it reads RATE_LIMIT, and package ratelimit has no limit of its name" {
 		t.Errorf("without a limit of its name: %v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/fault"
-	"ticketing.com/auth/shared/throttle"
+	"ticketing.com/auth/shared/ratelimit"
 )
 
 // refused are the examples of what a function refuses whatever its business: what its
@@ -55,14 +55,17 @@ func (f function) faults() []scene {
 	if slices.Contains(f.Optional, "HASH_CONCURRENCY") {
 		all = append(all, faulty("busy", "More passwords are being checked than there is room for.", fault.Busy(time.Second, nil)))
 	}
-	if limit, is := throttle.LimitOf(f.Name); is && f.counts() {
+	if f.givesDevice() {
+		all = append(all, faulty("account-limit", "Too many sign-in attempts have failed, or are in flight.", fault.Limited("account", 10, 15*time.Minute, 8*time.Second)))
+	}
+	if limit, is := ratelimit.Default(f.Name); is && f.counts() {
 		all = append(all, faulty("too-many", "The address has used up what it may ask for.", fault.Limited(limit.Name, limit.Quota, limit.Window, limit.Window/2)))
 	}
 	return all
 }
 
 // counts tells whether the function bounds how often one address may call it.
-func (f function) counts() bool { return slices.Contains(f.Optional, "THROTTLE") }
+func (f function) counts() bool { return slices.Contains(f.Optional, "RATE_LIMIT") }
 
 func faulty(name, summary string, err error) scene {
 	r := endpoint.Refuse(fault.From(err))

@@ -1,6 +1,6 @@
 // Package database holds the connection to MongoDB, one for each process, made at its first
 // use. It classifies errors into those that a retry may avoid and the others. Packages user
-// and throttle define the documents.
+// and ratelimit define the documents.
 package database
 
 import (

@@ -66,6 +66,8 @@ type Endpoint struct {
 	Trigger Trigger
 	bind    func(Spec, *app.Wiring) call
 	event   func(Spec, *app.Wiring) call // nil: it takes no event
+	limit   func(*app.Wiring) Allow
+	early   bool
 
 	// EventDoor is the door that its events come through. A function brings it
 	// along, so that those which take no events do not link it.
@@ -97,6 +99,23 @@ func On[In, Out any](e Endpoint, door EventDoor, t Trigger, wire func(*app.Wirin
 	return e
 }
 
+// An Allow counts a request and returns an API error if its client has reached a limit.
+type Allow func(context.Context, Caller) error
+
+// LimitRequests returns an endpoint whose rate limit counts each request before its input is
+// read, for a function whose validation is expensive. Events are not counted.
+func LimitRequests(e Endpoint, limit func(*app.Wiring) Allow) Endpoint {
+	e.limit, e.early = limit, true
+	return e
+}
+
+// LimitInvalid returns an endpoint whose rate limit counts requests with invalid input. The
+// handler counts the others.
+func LimitInvalid(e Endpoint, limit func(*app.Wiring) Allow) Endpoint {
+	e.limit, e.early = limit, false
+	return e
+}
+
 // Like declares what an answer is like which the handle renders by itself: a raw
 // JSON value does not say.
 func Like[Out any](e Endpoint) Endpoint {
@@ -114,6 +133,7 @@ func bind[In, Out any](wire func(*app.Wiring) Handler[In, Out]) func(Spec, *app.
 		return func(ctx context.Context, r *Request) (any, error) {
 			in, err := read(spec, r, blank)
 			if err != nil {
+				r.invalid = true
 				return nil, err
 			}
 			ctx, cancel := context.WithTimeout(ctx, spec.Limit())
@@ -135,10 +155,35 @@ func (e Endpoint) Bind(w *app.Wiring, events bool) *Function {
 	if e.bind != nil {
 		f.call = e.bind(e.Spec, w)
 	}
+	if e.limit != nil {
+		f.call = limited(e.Limit(), e.limit(w), e.early, f.call)
+	}
 	if events && e.event != nil {
 		f.event = e.event(e.Spec, w)
 	}
 	return f
+}
+
+// limited returns a call whose requests are counted: all of them before their input is read,
+// or those with invalid input.
+func limited(timeout time.Duration, allow Allow, early bool, next call) call {
+	count := func(ctx context.Context, r *Request) error {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		return allow(ctx, r.Caller)
+	}
+	return func(ctx context.Context, r *Request) (any, error) {
+		if early {
+			if err := count(ctx, r); err != nil {
+				return nil, err
+			}
+		}
+		out, err := next(ctx, r)
+		if !early && r.invalid {
+			err = cmp.Or(count(ctx, r), err)
+		}
+		return out, err
+	}
 }
 
 // A Function is a wired endpoint.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -112,6 +113,9 @@ func success(spec Spec, out any) (Response, error) {
 		return Response{}, fmt.Errorf("render the answer: %w", err)
 	}
 	h := header()
+	if more, ok := out.(interface{ Header() http.Header }); ok {
+		maps.Copy(h, more.Header())
+	}
 	if spec.MaxAge > 0 {
 		h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(spec.MaxAge.Seconds())))
 	}

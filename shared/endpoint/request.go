@@ -36,6 +36,8 @@ type Request struct {
 	RetryKey        []string // the Idempotency-Key headers
 	Key             string   // what a retry of the same request has in common with it, where the door knows
 	Caller          Caller   // nobody, of an event
+
+	invalid bool // the input was rejected before the handle was called
 }
 
 // A Caller is where a request came from, as far as its wire tells. An input embeds it
@@ -43,6 +45,7 @@ type Request struct {
 type Caller struct {
 	Peer      string   `json:"-"` // address, perhaps with a port, of whoever holds the other end of the wire
 	Forwarded []string `json:"-"` // the X-Forwarded-For headers, which anybody may have written
+	Device    string   `json:"-"` // the device token that the client presents, perhaps of no device
 }
 
 func (c *Caller) setCaller(caller Caller) { *c = caller }

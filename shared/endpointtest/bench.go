@@ -31,10 +31,10 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/mongotest"
 	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/serve"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/sink"
-	"ticketing.com/auth/shared/throttle"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
@@ -81,7 +81,7 @@ func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
 	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(b.logs, o) }, b.Clock.Now)
 	if environment["MONGODB_URI"] != "" {
 		b.Users = user.Wire(b.wiring, sink.Wire(b.wiring))
-		throttle.Wire(b.wiring).By(b.Clock.Now)
+		ratelimit.Wire(b.wiring).SetClock(b.Clock.Now)
 	}
 	b.handler = serve.Handler(b.wiring, e)
 	if err := b.wiring.Err(); err != nil {
@@ -218,7 +218,8 @@ type Call struct {
 	Method, Path string
 	Header       http.Header
 	Body         string
-	From         string // the caller's address; 203.0.113.9 where empty
+	From         string // the client's address; 203.0.113.9 where empty
+	Device       string // the device token, sent as a header
 }
 
 // Do sends a call through the bench's door.
@@ -236,6 +237,9 @@ func (b *Bench) complete(c Call) Call {
 	c.From = cmp.Or(c.From, "203.0.113.9")
 	if c.Header == nil {
 		c.Header = http.Header{}
+	}
+	if c.Device != "" {
+		c.Header.Set("Device-Token", c.Device)
 	}
 	if c.Body != "" && c.Header.Get("Content-Type") == "" {
 		c.Header.Set("Content-Type", "application/json")

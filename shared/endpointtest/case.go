@@ -65,6 +65,14 @@ func checkHeader(t testing.TB, more, got http.Header) {
 	}
 	maps.Copy(want, more)
 	got = got.Clone()
+	if device := got.Get("Device-Token"); device != "" { // given with a session, different each time
+		cookie := "__Host-device=" + device + "; Path=/; Max-Age=7776000; HttpOnly; Secure; SameSite=Strict"
+		if len(device) != 22 || !slices.Equal(got["Set-Cookie"], []string{cookie}) {
+			t.Errorf("device token %q, Set-Cookie %q, want %q", device, got["Set-Cookie"], cookie)
+		}
+		delete(got, "Device-Token")
+		delete(got, "Set-Cookie")
+	}
 	for _, ofTheWire := range []string{"Content-Length", "Date", "Connection"} {
 		delete(got, ofTheWire)
 	}

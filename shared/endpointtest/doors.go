@@ -77,6 +77,9 @@ func overLambda(handler http.Handler) door {
 		for name, value := range r.Headers {
 			answer.Header.Set(name, value)
 		}
+		if len(r.Cookies) > 0 {
+			answer.Header["Set-Cookie"] = r.Cookies
+		}
 		return answer, nil
 	}
 }

@@ -36,8 +36,8 @@ func crossOrigin(w *app.Wiring, methods []string, next http.Handler) http.Handle
 	allowed := cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: methods,
-		AllowedHeaders: []string{"Authorization", "Content-Type", "Idempotency-Key", "Traceparent", "Tracestate", "Baggage"},
-		ExposedHeaders: []string{"RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"},
+		AllowedHeaders: []string{"Authorization", "Content-Type", "Device-Token", "Idempotency-Key", "Traceparent", "Tracestate", "Baggage"},
+		ExposedHeaders: []string{"Device-Token", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
 	}).Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

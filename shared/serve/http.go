@@ -119,8 +119,20 @@ func (d *door) answer(ctx context.Context, r *http.Request) endpoint.Response {
 		Body:            r.Body,
 		Authorization:   r.Header.Values("Authorization"),
 		RetryKey:        r.Header.Values("Idempotency-Key"),
-		Caller:          endpoint.Caller{Peer: r.RemoteAddr, Forwarded: r.Header.Values("X-Forwarded-For")},
+		Caller:          endpoint.Caller{Peer: r.RemoteAddr, Forwarded: r.Header.Values("X-Forwarded-For"), Device: deviceToken(r)},
 	})
+}
+
+// deviceToken returns the device token of a request: of the header, or else of the cookie. A
+// browser sends a cookie of this name only to the host that has set it, over TLS.
+func deviceToken(r *http.Request) string {
+	if token := r.Header.Get("Device-Token"); token != "" {
+		return token
+	}
+	if c, err := r.Cookie("__Host-device"); err == nil {
+		return c.Value
+	}
+	return ""
 }
 
 func (d *door) refuse(ctx context.Context, r *http.Request, spec endpoint.Spec, err error) endpoint.Response {

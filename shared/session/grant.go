@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"net/http"
 	"time"
 
 	"ticketing.com/auth/shared/reference"
@@ -16,6 +17,19 @@ type Grant struct {
 	Token        string    `json:"token"`        // the access token, a JWT
 	RefreshToken string    `json:"refreshToken"` // opaque
 	ExpiresIn    int       `json:"expiresIn"`    // seconds for which the access token is still valid
+
+	Device string `json:"-"` // the device token, sent in headers; empty after a refresh
+}
+
+// Header returns the headers of the response: the device token, for browsers as a cookie that
+// scripts cannot read.
+func (g Grant) Header() http.Header {
+	if g.Device == "" {
+		return nil
+	}
+	cookie := http.Cookie{Name: "__Host-device", Value: g.Device, Path: "/", MaxAge: int(user.DeviceTTL.Seconds()),
+		Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
+	return http.Header{"Device-Token": {g.Device}, "Set-Cookie": {cookie.String()}}
 }
 
 // Members implements reference.Described.

@@ -6,7 +6,7 @@
 //	         events:   { <id>:  { type, time, trace?, data, tries? } }, undelivered?,
 //	         refused?: { <id>:  { type, time, trace?, data, tries, retryAt } }, retryAt?,
 //	         handled:  { <key>: { at, ended } },
-//	         devices?: { <device>: when it was last signed in from } }
+//	         devices?: { <digest of a device token>: when it was last signed in with } }
 //
 // A user and all its sessions are ONE document, so every change of state is ONE
 // atomic write with no transaction, on any MongoDB: "a write operation is atomic
@@ -100,7 +100,7 @@ type Session struct {
 	ExpiresAt  time.Time       `bson:"expiresAt"`
 
 	Salt   []byte `bson:"-"` // of the exchange that Rotate returns
-	Device string `bson:"-"` // where it was opened, as package throttle names it; kept with the account
+	Device string `bson:"-"` // digest of the device token given with it; stored with the account
 }
 
 // Used is a refresh token that was exchanged lately.
@@ -130,19 +130,21 @@ type Account struct {
 	Devices map[string]time.Time `bson:"devices"`
 }
 
-// Knows tells whether somebody signed in to the account from a device lately. That
-// outlives the session: who signs out has not moved.
+// Knows reports whether a digest is that of a device token given with a sign-in to the
+// account within DeviceTTL. A device token outlives its session. Earlier versions have stored
+// digests of addresses in the same map; those are shorter, and no token has one.
 func (a Account) Knows(device string, now time.Time) bool {
 	at, known := a.Devices[device]
-	return known && now.Sub(at) < deviceLife
+	return known && now.Sub(at) < DeviceTTL
 }
 
-const (
-	deviceLife  = 90 * 24 * time.Hour
-	deviceLimit = 20 // of an account; the one longest without a sign-in gives way
-)
+// DeviceTTL is how long a device token is valid after a sign-in with it.
+const DeviceTTL = 90 * 24 * time.Hour
 
-// forgotten names the devices that give way to one more, and those of long ago.
+const deviceLimit = 20 // of an account; the device longest without a sign-in is removed
+
+// forgotten returns the devices to remove when one more is stored: expired ones and the
+// oldest over the limit.
 func (a Account) forgotten(device string, now time.Time) (devices []string) {
 	others := slices.DeleteFunc(slices.Collect(maps.Keys(a.Devices)), func(d string) bool { return d == device })
 	slices.SortFunc(others, func(x, y string) int { return cmp.Or(a.Devices[y].Compare(a.Devices[x]), cmp.Compare(x, y)) })

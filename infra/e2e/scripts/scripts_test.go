@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { e2e.Main(m) }
 func TestScripts(t *testing.T) {
 	base := os.Getenv("BASE_URL")
 	if base == "" {
-		url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), "THROTTLE=off")
+		url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), "RATE_LIMIT=off")
 		t.Cleanup(interrupt) // scripts are played at the same time, after this function
 		base = url
 	}
@@ -142,7 +142,7 @@ func TestScriptsOnTheAllInOne(t *testing.T) {
 	if code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate"); code != 0 {
 		t.Fatal(stderr)
 	}
-	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=insecure", "THROTTLE=off",
+	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=insecure", "RATE_LIMIT=off",
 		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS_FILE="+filepath.Join(keys, keyring.VerifyingFile))
 	testscript.Run(t, played(t, ".", p.URL, ""))

@@ -42,7 +42,7 @@ func TestAFunctionIsToldOfWhatItReadsAndNoMore(t *testing.T) {
 			t.Errorf("%s hashes: %v", e.Name, s.Optional)
 		}
 		counts := hashes || e.Name == "refresh"
-		if slices.Contains(s.Optional, "THROTTLE") != counts || slices.Contains(s.Optional, "TRUSTED_PROXIES") != counts {
+		if slices.Contains(s.Optional, "RATE_LIMIT") != counts || slices.Contains(s.Optional, "TRUSTED_PROXIES") != counts {
 			t.Errorf("%s counts: %v", e.Name, s.Optional)
 		}
 		if !slices.Contains(s.Optional, "LOG_LEVEL") || !slices.IsSorted(s.Optional) {

@@ -8,16 +8,18 @@
 //
 //   mongosh --nodb --file users.js
 
+// throttles is the collection of the version before, which runs beside this one during a
+// rolling deployment. Remove it in the version after this one.
 const count = ["find", "insert", "update"], index = ["createCollection", "createIndex", "dropIndex"];
 const may = {
-  signup: { users: ["find", "insert", "update"], throttles: count }, // finds what an Idempotency-Key has made
-  signin: { users: ["find", "update"], throttles: count },
+  signup: { users: ["find", "insert", "update"], ratelimits: count, throttles: count }, // finds what an Idempotency-Key has made
+  signin: { users: ["find", "update"], ratelimits: count, throttles: count },
   signout: { users: ["find", "update"] },
   currentuser: { users: ["find"] },
-  refresh: { users: ["find", "update"], throttles: count },
+  refresh: { users: ["find", "update"], ratelimits: count, throttles: count },
   relay: { users: ["find", "update"] },
-  auth: { users: ["find", "insert", "update"], throttles: count }, // every route in one process
-  migrate: { users: index, throttles: index },
+  auth: { users: ["find", "insert", "update"], ratelimits: count, throttles: count }, // every route in one process
+  migrate: { users: index, ratelimits: index, throttles: index },
 };
 const database = "users";
 

@@ -45,7 +45,7 @@ func deployed(t *testing.T, unsaid func(*serving.Service)) map[string]serving.Se
 			}
 			if s.Spec.Template.Annotations["autoscaling.knative.dev/target-burst-capacity"] != "" { // it counts by address
 				c := &s.Spec.Template.Spec.Containers[0]
-				c.Env = append(c.Env, core.EnvVar{Name: "THROTTLE", Value: settings.Data["THROTTLE"]})
+				c.Env = append(c.Env, core.EnvVar{Name: "RATE_LIMIT", Value: settings.Data["RATE_LIMIT"]})
 			}
 			s.Spec.Traffic = nil // of their own accord both send requests to the latest revision
 			unsaid(&s)

@@ -29,7 +29,7 @@ var elsewhere = map[string]struct{ file, test string }{
 }
 
 func TestEveryExampleIsWhatTheSystemAnswers(t *testing.T) {
-	url := start(t, "THROTTLE=off")
+	url := start(t, "RATE_LIMIT=off")
 	served := get(t, url+"/openapi.yaml")
 	if served != committed(t) {
 		t.Fatal("the local runner serves another document than the committed one")
@@ -72,7 +72,7 @@ func TestAReplayNotices(t *testing.T) {
 			if bad == good {
 				t.Fatalf("the document has no %q", c.old)
 			}
-			if said := strings.Join(replay(t, start(t, "THROTTLE=off"), bad), "\n"); !strings.Contains(said, c.want) {
+			if said := strings.Join(replay(t, start(t, "RATE_LIMIT=off"), bad), "\n"); !strings.Contains(said, c.want) {
 				t.Errorf("it says %q", said)
 			}
 		})
@@ -84,7 +84,7 @@ func TestAReplayNotices(t *testing.T) {
 // is not among them: its 20 a second are more than a slow machine can ask for.
 func TestWhoGoesOnIsRefusedAsDocumented(t *testing.T) {
 	good := committed(t)
-	p := newPlayer(t, start(t, "THROTTLE=on"), good)
+	p := newPlayer(t, start(t, "RATE_LIMIT=on"), good)
 	p.play()
 	answers := map[string]answer{}
 	p.limited(func(at, method, path string, o operation, _ response) { answers[at] = p.goOn(at, method, path, o) })

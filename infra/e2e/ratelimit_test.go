@@ -13,11 +13,10 @@ import (
 	"ticketing.com/auth/shared/mongotest"
 )
 
-// What is counted is in the database: another process knows of it, and one that was
-// scaled to zero and comes back.
-func TestALimitHoldsForAllProcessesAndOutlivesThem(t *testing.T) {
+// The state of the limits is in the database, for all processes, and after a scale to zero.
+func TestRateLimit_AcrossProcesses(t *testing.T) {
 	const quota, window = 60, 10 * time.Minute
-	s := start(t, mongotest.URI(t), "THROTTLE=on")
+	s := start(t, mongotest.URI(t), "RATE_LIMIT=on")
 	other := e2e.Start(t, "signup", s.env["signup"]...)
 	call := func(p *e2e.Process, email string) (int, string) {
 		status, header, _, err := e2e.Call(t.Context(), http.MethodPost, p.URL+"/api/users/signup", "", credentials(email+"@example.com"))
@@ -48,9 +47,8 @@ func TestALimitHoldsForAllProcessesAndOutlivesThem(t *testing.T) {
 	}
 }
 
-// A password is asked for by signin, and by a sign-up that repeats its key. What one of
-// them counts the other knows.
-func TestTheFailuresOfASignInCountForARepeatedSignUpToo(t *testing.T) {
+// Signin and a sign-up with a used key both check a password, with the same counters.
+func TestRateLimit_SigninAndRepeatedSignup(t *testing.T) {
 	const home, elsewhere, stranger = "203.0.113.1", "203.0.113.2", "203.0.113.3"
 	c := newClocked(t)
 	ann := credentials("ann@example.com")
@@ -58,9 +56,12 @@ func TestTheFailuresOfASignInCountForARepeatedSignUpToo(t *testing.T) {
 	signUp := func(from, body string, want int) {
 		t.Helper()
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/users/signup", strings.NewReader(body))
-		r.Header = http.Header{"Content-Type": {"application/json"}, "X-Forwarded-For": {from}, "Idempotency-Key": {"order-1"}}
+		r.Header = http.Header{"Content-Type": {"application/json"}, "X-Forwarded-For": {from}, "Idempotency-Key": {"order-1"}, "Device-Token": {c.devices[from]}}
 		w := httptest.NewRecorder()
 		c.doors["signup"].ServeHTTP(w, r)
+		if device := w.Header().Get("Device-Token"); device != "" {
+			c.devices[from] = device
+		}
 		if w.Code != want {
 			t.Errorf("a sign-up from %s: %d %s, want %d", from, w.Code, w.Body, want)
 		}
@@ -70,7 +71,7 @@ func TestTheFailuresOfASignInCountForARepeatedSignUpToo(t *testing.T) {
 		c.ask(t, "signin", stranger, "", wrong, http.StatusUnauthorized)
 		signUp(stranger, wrong, http.StatusUnprocessableEntity)
 	}
-	c.ask(t, "signin", elsewhere, "", ann, http.StatusUnauthorized)
+	c.ask(t, "signin", elsewhere, "", ann, http.StatusTooManyRequests)
 	signUp(elsewhere, ann, http.StatusTooManyRequests)
 	signUp(home, ann, http.StatusCreated)
 	c.later(time.Second)

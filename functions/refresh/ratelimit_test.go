@@ -46,9 +46,11 @@ func useUp(t *testing.T, b *endpointtest.Bench, token string) {
 	t.Fatal("there is no limit")
 }
 
-func TestTheAddressIsThrottled(t *testing.T) { endpointtest.EveryDoor(t, refresh.Endpoint, throttled) }
+func TestRefresh_AddressLimit(t *testing.T) {
+	endpointtest.EveryDoor(t, refresh.Endpoint, addressLimit)
+}
 
-func throttled(t *testing.T, b *endpointtest.Bench) {
+func addressLimit(t *testing.T, b *endpointtest.Bench) {
 	g := b.Given(t, "ann@example.com", "a password")
 	over := b.Given(t, "bob@example.com", "a password")
 	if err := b.Users.End(t.Context(), over.User.ID, b.Claims(t, over.Token).Session); err != nil {
@@ -72,8 +74,8 @@ func throttled(t *testing.T, b *endpointtest.Bench) {
 	b.Play(t, dead("in the next window", nobodys))
 }
 
-// A neighbour's made-up tokens log nobody out.
-func TestASessionOutlivesTheLimitOfItsAddress(t *testing.T) {
+// Made-up tokens from the same address end no session.
+func TestRefresh_SessionOfAnAddressAtItsLimit(t *testing.T) {
 	b := endpointtest.New(t, refresh.Endpoint)
 	g := b.Given(t, "ann@example.com", "a password")
 	other := b.Given(t, "bob@example.com", "a password")
@@ -91,8 +93,8 @@ func TestASessionOutlivesTheLimitOfItsAddress(t *testing.T) {
 	endpointtest.Check(t, refused(`"refresh";q=1200;w=60`, 44), b.Do(t, by(other.RefreshToken, home)))
 }
 
-// A flood of made-up tokens costs the database few reads at a time, however many come.
-func TestFewTokensOfARefusedAddressAreLookedForAtOnce(t *testing.T) {
+// A flood of made-up tokens costs the database few reads at the same time.
+func TestRefresh_LookupsAreBounded(t *testing.T) {
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, refresh.Endpoint, "MONGODB_URI="+tap.URI)
 	nobodys := flip(b.Given(t, "ann@example.com", "a password").RefreshToken, 0)
@@ -110,10 +112,10 @@ func TestFewTokensOfARefusedAddressAreLookedForAtOnce(t *testing.T) {
 	}
 }
 
-func TestWhatTheThrottleAsksOfTheDatabase(t *testing.T) {
+func TestRefresh_Commands(t *testing.T) {
 	for setting, want := range map[string]string{
-		"THROTTLE=on":  "find users, findAndModify throttles, update users",
-		"THROTTLE=off": "find users, update users",
+		"RATE_LIMIT=on":  "find users, update ratelimits, update users",
+		"RATE_LIMIT=off": "find users, update users",
 	} {
 		tap := mongotest.NewTap(t)
 		b := endpointtest.New(t, refresh.Endpoint, "MONGODB_URI="+tap.URI, setting)
@@ -126,11 +128,23 @@ func TestWhatTheThrottleAsksOfTheDatabase(t *testing.T) {
 	}
 }
 
-// It guards the database, not a secret: where it cannot count, nobody is logged out.
-func TestWhereItCannotCountSessionsGoOn(t *testing.T) {
+// The limit guards the database, not a secret: if it cannot count, the request proceeds.
+func TestRefresh_RateLimitUnavailable(t *testing.T) {
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, refresh.Endpoint, "MONGODB_URI="+tap.URI)
 	g := b.Given(t, "ann@example.com", "a password")
-	tap.Stall("throttles")
+	tap.Stall("ratelimits")
 	b.Do(t, exchange(g.RefreshToken)).Grant(t)
+}
+
+func TestRefresh_InvalidInputCounts(t *testing.T) {
+	b := endpointtest.New(t, refresh.Endpoint, "RATE_LIMIT_REFRESH=3/1m")
+	for i, call := range []endpointtest.Call{{Body: `{}`}, exchange("malformed"), {Body: `[]`}} {
+		if a := b.Do(t, call); a.Status != http.StatusBadRequest && a.Status != http.StatusUnauthorized {
+			t.Errorf("request %d: %d %s", i+1, a.Status, a.Body)
+		}
+	}
+	for _, call := range []endpointtest.Call{{Body: `{}`}, exchange("malformed")} {
+		endpointtest.Check(t, refused(`"refresh";q=3;w=60`, 55), b.Do(t, call))
+	}
 }

@@ -1,0 +1,167 @@
+// Package credentials checks the password of an account, for all functions that accept one.
+package credentials
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/user"
+)
+
+// A Checker checks passwords. It is safe for concurrent use.
+type Checker struct {
+	passwords *password.Hasher
+	limiter   *ratelimit.Limiter
+	limit     ratelimit.Limit
+	now       func() time.Time
+	log       *slog.Logger
+}
+
+// Wire returns the checker of the environment: RATE_LIMIT_SIGNIN, and the settings of
+// password.Wire and ratelimit.Wire.
+func Wire(w *app.Wiring) *Checker {
+	return &Checker{password.Wire(w), ratelimit.Wire(w), ratelimit.Signin(w), w.Now(), w.Log()}
+}
+
+// A Claim is an email and a password that a client presents.
+type Claim struct {
+	Client   endpoint.Caller
+	Email    string
+	Password string
+	// Find returns the account of the email. For user.ErrUnknown and user.ErrUnreadable the
+	// check fails as for a wrong password, after the same work.
+	Find func(context.Context) (user.Account, error)
+	// Rehash asks for a new hash if the stored one is weaker than the current parameters.
+	Rehash bool
+}
+
+// A Proof is an account whose password was right.
+type Proof struct {
+	Account user.Account
+	Rehash  string // replaces the stored hash, unless empty
+	Device  string // the device token of the client: the known one that it has presented, or a new one
+}
+
+var (
+	// ErrWrong: the password is wrong, or the account is unknown, disabled or unreadable.
+	ErrWrong = errors.New("the credentials are wrong")
+	// ErrDisabled: the password is right and the account disabled. It wraps ErrWrong.
+	ErrDisabled = fmt.Errorf("%w: the account is disabled", ErrWrong)
+)
+
+// maxChecks bounds how often a check is repeated because the stored hash changed during it.
+const maxChecks = 3
+
+// Check calls open if the password is right, and returns its error. It returns an error that
+// wraps ErrWrong if the credentials are wrong, and an API error of kind TooMany or Unavailable
+// if the password was not checked. If open returns user.ErrChanged, Check starts again.
+//
+// The rate limits are reserved while the account is read, before the hash, and settled while
+// open runs. An unknown email, a wrong password and a disabled account cost the same commands
+// and one hash each, so their times do not differ.
+func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Context, Proof) error) error {
+	if err := c.passwords.Room(); err != nil {
+		return err
+	}
+	claim.Client.Device = wellFormed(claim.Client.Device)
+	attempt := c.limiter.Begin(ctx, c.limit, claim.Client, claim.Email)
+	defer attempt.Close()
+	if err := attempt.Rejected(); err != nil {
+		return err
+	}
+	for range maxChecks {
+		proof, err := c.verify(ctx, claim, attempt)
+		if err != nil {
+			return err
+		}
+		attempt.Succeed()
+		if err := open(ctx, proof); !errors.Is(err, user.ErrChanged) {
+			return err
+		}
+	}
+	return fault.Busy(time.Second, user.ErrChanged)
+}
+
+func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.Attempt) (Proof, error) {
+	account, err := claim.Find(ctx)
+	unknown := errors.Is(err, user.ErrUnknown) || errors.Is(err, user.ErrUnreadable)
+	if err != nil && !unknown {
+		return Proof{}, err
+	}
+	known := claim.Client.Device != "" && account.Knows(Digest(claim.Client.Device), c.now())
+	if err := attempt.Allow(known); err != nil {
+		return Proof{}, err
+	}
+	right, stale, err := c.compare(ctx, account, unknown, claim.Password)
+	cause := ErrWrong
+	if _, is := errors.AsType[*password.Unverifiable](err); is {
+		c.log.ErrorContext(ctx, "a stored password hash cannot be verified", "user", account.ID, "error", err)
+		cause, err = fmt.Errorf("%w: user %s: %w", ErrWrong, account.ID, err), nil
+	}
+	if over, is := errors.AsType[*password.OverMemory](err); is {
+		c.log.ErrorContext(ctx, "a stored password hash needs more memory than there is", "user", account.ID, "error", over)
+	}
+	if err != nil {
+		return Proof{}, err
+	}
+	if right && account.DisabledAt != nil {
+		right, cause = false, ErrDisabled
+	}
+	if !right {
+		attempt.Fail()
+		return Proof{}, cause
+	}
+	proof := Proof{Account: account, Device: claim.Client.Device}
+	if !known {
+		proof.Device = NewDevice()
+	}
+	if stale && claim.Rehash {
+		proof.Rehash, _ = c.passwords.Hash(ctx, claim.Password) // without a free slot, a later sign-in replaces it
+	}
+	return proof, nil
+}
+
+// compare does the work of one hash, whether there is an account or not.
+func (c *Checker) compare(ctx context.Context, account user.Account, unknown bool, plain string) (right, stale bool, err error) {
+	if unknown {
+		return false, false, c.passwords.Decoy(ctx, plain)
+	}
+	return c.passwords.Verify(ctx, account.Password, plain)
+}
+
+// A device token is given with each successful sign-in. It proves nothing but an earlier
+// sign-in to an account, and gives its client a rate limit of its own there. It has 128
+// random bits, so the account stores a digest without a salt.
+
+// NewDevice returns a new device token.
+func NewDevice() string {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// Digest returns the form of a device token that the account stores.
+func Digest(device string) string {
+	sum := sha256.Sum256([]byte(device))
+	return hex.EncodeToString(sum[:16])
+}
+
+// wellFormed returns a device token if it has the form of one, and "" otherwise.
+func wellFormed(device string) string {
+	if b, err := base64.RawURLEncoding.Strict().DecodeString(device); err == nil && len(b) == 16 && len(device) == 22 {
+		return device
+	}
+	return ""
+}

@@ -1,0 +1,28 @@
+package credentials
+
+import (
+	"errors"
+	"testing"
+
+	"ticketing.com/auth/shared/password"
+)
+
+// The checker has nothing else, so a request to the database would panic.
+func TestCheck_NoFreeHashSlot(t *testing.T) {
+	full := password.New(password.Config{Queue: -1})
+	if err := (&Checker{passwords: full}).Check(t.Context(), Claim{}, nil); !errors.Is(err, password.ErrBusy) {
+		t.Errorf("got %v, want %v", err, password.ErrBusy)
+	}
+}
+
+func TestDevice_Form(t *testing.T) {
+	device := NewDevice()
+	if wellFormed(device) != device || device == NewDevice() || Digest(device) == Digest(NewDevice()) || len(Digest(device)) != 32 {
+		t.Errorf("device token %q, digest %q", device, Digest(device))
+	}
+	for _, s := range []string{"", device[:21], device + "A", device[:21] + "\n", device[:21] + "=", device[:21] + "+", " " + device, device + "\n"} {
+		if got := wellFormed(s); got != "" {
+			t.Errorf("%q is accepted as %q", s, got)
+		}
+	}
+}

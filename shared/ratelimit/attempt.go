@@ -1,0 +1,164 @@
+package ratelimit
+
+import (
+	"context"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
+)
+
+// An Attempt is one check of a password. Begin starts to reserve it while the account is
+// read, Allow waits for that, and the reservation is settled while the session is opened:
+//
+//	a := limiter.Begin(ctx, limit, client, email)
+//	defer a.Close()
+//	… read the account …
+//	err := a.Allow(known)
+//	… check the password …
+//	a.Fail(), or a.Succeed(), or neither if the password was not checked
+type Attempt struct {
+	limiter *Limiter
+	ctx     context.Context
+	email   string
+	device  string // the token that the client has presented
+
+	rejected error // known without asking the database
+	begun    func() error
+	passed   bool      // whether the address has a free reservation
+	counters []counter // that have reserved the attempt
+	owner    counter   // that of the account or of the device
+	settled  func() error
+	cancel   context.CancelFunc
+}
+
+// Begin starts to reserve an attempt. A client that presents a device token reserves it in
+// the counter of that device. That the account knows the device turns out in Allow.
+func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Caller, email string) *Attempt {
+	a := &Attempt{limiter: l, ctx: ctx, email: email, device: c.Device}
+	a.owner = account(email)
+	if a.device != "" {
+		a.owner.id = "device:" + digest(email, a.device)
+	}
+	if a.rejected = l.cached(l.addressCounters(limit, c, failureWeight)); a.rejected != nil || !l.accounts {
+		a.begun = a.Rejected
+		return a
+	}
+	a.begun = start(func() (err error) {
+		var addresses int
+		a.counters, err = l.reserve(ctx, func() []counter {
+			all := l.addressCounters(limit, c, failureWeight)
+			addresses = len(all)
+			return append(all, a.owner)
+		})
+		a.passed = err == nil || len(a.counters) == addresses && fault.From(err).Kind() == fault.TooMany
+		return err
+	})
+	return a
+}
+
+func account(email string) counter {
+	return counter{id: "account:" + digest(email), limit: accountLimit, weight: 1}
+}
+
+// Rejected returns an API error of kind TooMany if a moment ago the address was at its limit.
+// It does not wait, so a flood of rejected requests costs the database almost nothing.
+func (a *Attempt) Rejected() error { return a.rejected }
+
+// Allow returns an API error of kind TooMany if the address or the account is at its limit,
+// and one of kind Unavailable if the database does not answer. Known reports whether the
+// account knows the device of the client. If not, the attempt counts for the account.
+func (a *Attempt) Allow(known bool) error {
+	err := a.begun()
+	if a.device == "" || known || !a.passed {
+		return err
+	}
+	a.device, a.owner = "", account(a.email)
+	more, err := a.limiter.reserve(a.ctx, func() []counter { return []counter{a.owner} })
+	a.counters = append(a.counters, more...)
+	return err
+}
+
+// Succeed starts to settle a successful attempt. An address is left with one request. The
+// failures of the account or of the device are forgiven, unless other attempts are in flight,
+// as NIST SP 800-63B-4 section 3.2.2 recommends.
+func (a *Attempt) Succeed() { a.settle(true, true) }
+
+// Fail starts to settle a failed attempt. Its reservation remains, as a failure.
+func (a *Attempt) Fail() { a.settle(false, false) }
+
+// Close waits until the attempt is settled. An attempt that was neither a failure nor a
+// success leaves one request in the counters of the address, and nothing in the others.
+func (a *Attempt) Close() {
+	a.begun()
+	a.settle(true, false)
+	if err := a.settled(); err != nil {
+		a.limiter.log.WarnContext(a.ctx, "an attempt was not settled", "error", err)
+	}
+	a.cancel()
+}
+
+// settle starts to settle the attempt, once, in one command. Free gives back what was
+// reserved, forgive the failures before it.
+func (a *Attempt) settle(free, forgive bool) {
+	if a.settled != nil {
+		return
+	}
+	a.settled, a.cancel = func() error { return nil }, func() {}
+	var models []mongo.WriteModel
+	for _, c := range a.counters {
+		owner := c.id == a.owner.id
+		back := 0
+		if free || c.end.IsZero() && !owner {
+			back = c.refund()
+		}
+		models = append(models, mongo.NewUpdateOneModel().
+			SetFilter(bson.D{{Key: "_id", Value: c.id}, {Key: "pending", Value: bson.D{{Key: "$gte", Value: 1}}}}).
+			SetUpdate(bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: -back}, {Key: "pending", Value: -1}}}}))
+		if forgive && owner {
+			models = append(models, mongo.NewUpdateOneModel().
+				SetFilter(bson.D{{Key: "_id", Value: c.id}, {Key: "pending", Value: 0}}).
+				SetUpdate(bson.D{{Key: "$set", Value: bson.D{{Key: "n", Value: 0}}}}))
+		}
+	}
+	if len(models) == 0 {
+		return
+	}
+	// also for a client that has disconnected
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), a.timeout())
+	a.cancel = cancel
+	a.settled = start(func() error {
+		c, err := a.limiter.collection(ctx)
+		if err == nil {
+			_, err = c.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(true))
+		}
+		return database.Translate("settle an attempt", err)
+	})
+}
+
+// refund returns what an attempt that is no failure gets back. An address keeps one request.
+func (c counter) refund() int {
+	if c.end.IsZero() {
+		return c.weight
+	}
+	return c.weight - 1
+}
+
+// timeout returns how long the attempt may take to be settled: if the time limit of the
+// request has expired, only as long as the client still waits for the response.
+func (a *Attempt) timeout() time.Duration {
+	deadline, limited := a.ctx.Deadline()
+	if !limited {
+		return addressTimeout
+	}
+	return min(addressTimeout, max(time.Until(deadline), 0)+overtime)
+}
+
+// overtime is what remains of the five seconds that a client may wait after the time limit of
+// a request, without the way back.
+const overtime = 250 * time.Millisecond

@@ -1,0 +1,298 @@
+package ratelimit
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
+)
+
+// A Limit is a number of requests in a window. Windows follow each other without a gap and
+// are the same for all clients.
+type Limit struct {
+	Name   string
+	Quota  int
+	Window time.Duration
+}
+
+// The defaults of the limits per address: far above the need of one user, since a household,
+// an office or a mobile carrier's NAT can be one address.
+var defaults = []Limit{
+	{"signup", 60, 10 * time.Minute},
+	{"signin", 1000, 5 * time.Minute}, // 100 of them if they fail
+	{"refresh", 1200, time.Minute},    // 18,000 sessions; a refresh token cannot be guessed
+	{"session", 30, time.Minute},      // per session, of an address that is at its limit
+}
+
+// failureWeight is the number of requests that a failed sign-in counts as.
+const failureWeight = 10
+
+// Default returns the limit of a name without its setting, and whether there is one.
+func Default(name string) (Limit, bool) {
+	for _, d := range defaults {
+		if d.Name == name {
+			return d, true
+		}
+	}
+	return Limit{}, false
+}
+
+const maxQuota = 1_000_000
+
+var setting = regexp.MustCompile(`^([1-9][0-9]{0,6})/([0-9a-z]+)$`)
+
+// Signup returns the limit of RATE_LIMIT_SIGNUP.
+func Signup(w *app.Wiring) Limit { return limit(w, "RATE_LIMIT_SIGNUP", "signup", 1) }
+
+// Signin returns the limit of RATE_LIMIT_SIGNIN.
+func Signin(w *app.Wiring) Limit { return limit(w, "RATE_LIMIT_SIGNIN", "signin", failureWeight) }
+
+// Refresh returns the limit of RATE_LIMIT_REFRESH.
+func Refresh(w *app.Wiring) Limit { return limit(w, "RATE_LIMIT_REFRESH", "refresh", 1) }
+
+// Session returns the limit of RATE_LIMIT_SESSION.
+func Session(w *app.Wiring) Limit { return limit(w, "RATE_LIMIT_SESSION", "session", 1) }
+
+// limit reads a setting such as 1000/5m.
+func limit(w *app.Wiring, env, name string, least int) Limit {
+	l, _ := Default(name)
+	text := w.Text(env, "")
+	if text == "" {
+		return l
+	}
+	if m := setting.FindStringSubmatch(text); m != nil {
+		quota, _ := strconv.Atoi(m[1])
+		window, err := time.ParseDuration(m[2])
+		if err == nil && quota >= least && quota <= maxQuota && window >= time.Second && window <= 24*time.Hour && window%time.Second == 0 {
+			return Limit{name, quota, window}
+		}
+	}
+	w.Fault(env, fmt.Sprintf("must be a number of requests and a window, such as %d/%s: %d to %d requests, 1s to 24h in whole seconds",
+		l.Quota, short(l.Window), least, maxQuota))
+	return l
+}
+
+func short(d time.Duration) string { return strconv.Itoa(int(d/time.Minute)) + "m" }
+
+// addressTimeout bounds the counting of an address. It protects the capacity of the system,
+// not a secret: if the database does not answer in time, the request proceeds.
+const addressTimeout = time.Second
+
+// undecidedWait is the wait for attempts in flight.
+const undecidedWait = time.Second
+
+// A process does not ask the database again about a counter that it found at its limit, for
+// rejectionTTL. So a flood of rejected requests costs the database almost nothing.
+const (
+	rejectionTTL  = time.Second
+	maxRejections = 4096 // about 100 bytes each
+)
+
+// A rejection is a counter that was found at its limit.
+type rejection struct {
+	expires time.Time
+	reset   time.Time // when the client may try again
+}
+
+// Allow counts a request of a client address. It returns an API error of kind TooMany if the
+// limit is reached. It costs one command.
+func (l *Limiter) Allow(ctx context.Context, limit Limit, c endpoint.Caller) error {
+	return l.allow(ctx, limit, func() []counter { return l.addressCounters(limit, c, 1) })
+}
+
+// AllowSession counts a request of a session, as Allow does for an address.
+func (l *Limiter) AllowSession(ctx context.Context, limit Limit, sid string) error {
+	return l.allow(ctx, limit, func() []counter { return []counter{l.window(limit, sid, 1)} })
+}
+
+func (l *Limiter) allow(ctx context.Context, limit Limit, counters func() []counter) error {
+	if !l.addresses {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, addressTimeout)
+	defer cancel()
+	_, err := l.reserve(ctx, counters)
+	if err != nil && fault.From(err).Kind() != fault.TooMany {
+		l.log.WarnContext(ctx, "a request was not counted", "limit", limit.Name, "error", err)
+		return nil
+	}
+	return err
+}
+
+// A counter is one document and what an attempt adds to it.
+type counter struct {
+	id     string
+	limit  Limit
+	weight int       // added to n
+	end    time.Time // of the window; zero for an account
+}
+
+// addressCounters returns the counters of a client in the current window.
+func (l *Limiter) addressCounters(limit Limit, c endpoint.Caller, weight int) []counter {
+	if !l.addresses {
+		return nil
+	}
+	a := l.client(c)
+	if !a.Is6() {
+		return []counter{l.window(limit, a.String(), weight)} // clients without an address count together
+	}
+	site := limit
+	site.Quota *= siteFactor
+	return []counter{
+		l.window(limit, netip.PrefixFrom(a, 64).Masked().String(), weight),
+		l.window(site, netip.PrefixFrom(a, 48).Masked().String(), weight),
+	}
+}
+
+// siteFactor is how many times the limit of a /64 its /48 has. One customer often has a /56
+// or a /48, so it can use many /64s (RFC 6177).
+const siteFactor = 16
+
+func (l *Limiter) window(limit Limit, subject string, weight int) counter {
+	end := l.clock.now().Truncate(limit.Window).Add(limit.Window)
+	return counter{fmt.Sprintf("%s:%s:%d", limit.Name, digest(subject), end.Unix()), limit, weight, end}
+}
+
+// reserve counts an attempt in all counters, in order and in one command. It returns the
+// counters that have counted it, also with an error: TooMany for the first counter at its
+// limit. It calls counters again if the window has ended, which it finds out when it has read
+// the database's time.
+func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]counter, error) {
+	if err := l.cached(counters()); err != nil {
+		return nil, err
+	}
+	c, err := l.collection(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.time(ctx, c); err != nil {
+		return nil, err
+	}
+	all := counters()
+	done := 0
+	for range rounds {
+		now := l.clock.now()
+		var models []mongo.WriteModel
+		for _, counter := range all[done:] {
+			models = append(models, counter.reservation(now))
+		}
+		if len(models) == 0 {
+			return all, nil
+		}
+		_, err := c.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(true))
+		if err == nil {
+			return all, nil
+		}
+		if !mongo.IsDuplicateKeyError(err) {
+			return all[:done], database.Translate("count an attempt", err)
+		}
+		done += failedIndex(err)
+		passed, err := l.inspect(ctx, c, all[done])
+		if err != nil {
+			return all[:done], err
+		}
+		if passed {
+			done++
+		}
+	}
+	return all[:done], fault.Limited(all[done].limit.Name, all[done].limit.Quota, all[done].limit.Window, undecidedWait)
+}
+
+// rounds bounds how often a reservation that another attempt preceded is repeated.
+const rounds = 8
+
+// reservation returns the conditional update that counts an attempt.
+func (c counter) reservation(now time.Time) *mongo.UpdateOneModel {
+	most, add := c.limit.Quota-c.weight, bson.D{{Key: "n", Value: c.weight}}
+	set := bson.D{{Key: "expiresAt", Value: c.end.Add(c.limit.Window)}} // later than the window: a member's clock may be behind
+	if c.end.IsZero() {
+		set = accountTimes(now, 0)
+	}
+	if c.pends() {
+		add = append(add, bson.E{Key: "pending", Value: 1})
+	}
+	return mongo.NewUpdateOneModel().SetUpsert(true).
+		SetFilter(bson.D{{Key: "_id", Value: c.id}, {Key: "n", Value: bson.D{{Key: "$lte", Value: most}}}}).
+		SetUpdate(bson.D{{Key: "$inc", Value: add}, {Key: "$set", Value: set}})
+}
+
+// pends reports whether an attempt is undecided until it is settled.
+func (c counter) pends() bool { return c.end.IsZero() || c.weight > 1 }
+
+// failedIndex returns the index of the update that failed.
+func failedIndex(err error) int {
+	if e, is := err.(mongo.BulkWriteException); is && len(e.WriteErrors) > 0 {
+		return e.WriteErrors[0].Index
+	}
+	return 0
+}
+
+// inspect reads a counter that has refused an attempt. It returns an error of kind TooMany if
+// it is at its limit; true if it has counted the attempt after all, as an account does when
+// its wait is over; and false if the attempt is to be repeated.
+func (l *Limiter) inspect(ctx context.Context, c *mongo.Collection, counter counter) (bool, error) {
+	var s state
+	err := database.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: counter.id}}), &s)
+	if err != nil {
+		return false, database.Translate("read a counter", ignoreMissing(err))
+	}
+	now := l.clock.now()
+	if counter.end.IsZero() {
+		return l.compareAndSet(ctx, c, counter, s, now)
+	}
+	if s.N+counter.weight <= counter.limit.Quota {
+		return false, nil
+	}
+	r := rejection{expires: now.Add(rejectionTTL), reset: counter.end}
+	if s.N-s.Pending*failureWeight+counter.weight <= counter.limit.Quota { // attempts in flight alone fill it
+		r.reset = now.Add(undecidedWait)
+	}
+	l.reject(counter.id, r)
+	return false, r.err(counter.limit, now)
+}
+
+// reject stores the rejection of a counter in memory.
+func (l *Limiter) reject(id string, r rejection) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.full) >= maxRejections {
+		clear(l.full)
+	}
+	l.full[id] = r
+}
+
+// ignoreMissing returns nil for a document that does not exist, or no longer.
+func ignoreMissing(err error) error {
+	if err == mongo.ErrNoDocuments {
+		return nil
+	}
+	return err
+}
+
+// cached returns the rejection of a counter that was found at its limit a moment ago.
+func (l *Limiter) cached(counters []counter) error {
+	now := l.clock.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range counters {
+		if r := l.full[c.id]; r.expires.After(now) {
+			return r.err(c.limit, now)
+		}
+	}
+	return nil
+}
+
+func (r rejection) err(limit Limit, now time.Time) error {
+	return fault.Limited(limit.Name, limit.Quota, limit.Window, r.reset.Sub(now))
+}

@@ -1,0 +1,157 @@
+// Package ratelimit limits requests per client address, per session and per account, in all
+// processes together. Its state is in the database:
+//
+//	ratelimits: { _id: "<limit>:<digest of the network or session>:<end of the window>", n, pending, expiresAt }
+//	            { _id: "account:<digest of the email>",            n, pending, at, expiresAt }
+//	            { _id: "device:<digest of the email and token>",   n, pending, at, expiresAt }
+//
+// # Policy
+//
+// Account. Ten sign-in attempts may fail. Each further attempt then waits, from 1 s and
+// twice as long each time, up to 15 minutes. An attempt within the wait, or beyond ten in
+// flight, is rejected with 429 before its password is checked. The right password and an
+// email without an account get the same response. A success forgives the failures before it.
+// NIST SP 800-63B-4 section 3.2.2 asks for at most 100 consecutive failures before an
+// authenticator is disabled, and recommends growing waits. Disabling would give an attacker
+// the means to lock the owner out; here an attacker has about 100 attempts a day. OWASP ASVS
+// 5.0.0 requirements 6.1.1 and 6.3.1 ask for a limit that prevents malicious lockout: a client
+// with the device token of an earlier sign-in has a counter of its own.
+//
+// Address. Each request counts, also one with invalid input, before anything expensive is
+// done for it. A failed sign-in counts as ten requests. A sign-in in flight is undecided: it
+// is counted as failed until it is settled, and a request that finds no room because of
+// attempts in flight is told to wait for one second, not for the end of the window. An IPv6
+// client counts for its /64, and the /48 around it has 16 times the limit. One address can be
+// the NAT of many users, so the limits are far above the need of one.
+//
+// # Atomicity
+//
+// Two commands serve one sign-in. The first reserves one attempt in every counter; each
+// update of it is conditional: {_id: x, n: {$lte: limit}}, {$inc: {n: 1}}, upsert. MongoDB
+// applies an update of a single document atomically and checks its filter again after a
+// write conflict, so the increment and its condition cannot be separated. A counter at its
+// limit does not match; the upsert then fails with E11000, since _id is unique. So of any
+// number of parallel attempts in any number of processes at most the limit pass. The updates
+// are ordered: an attempt that its address may not make reserves nothing of the account. The
+// second command settles the reservation. It runs while the session is opened.
+//
+// An account with ten failures takes another path: a read, and a compare-and-set on all that
+// it was decided on. A process that is killed leaves its reservations as failures.
+//
+// All times are the database's. A process whose clock is wrong counts as all others do.
+//
+// A write waits for the primary alone. A failover that loses the last writes gives an
+// attacker a few attempts more; waiting for a majority would delay every sign-in.
+//
+// Emails, addresses and tokens are stored as digests without a key, for a day: an attacker
+// with the database can find an address by trying all of them.
+package ratelimit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/database"
+)
+
+// A Limiter counts requests. It is safe for concurrent use.
+type Limiter struct {
+	database  *database.Connection
+	accounts  bool           // whether accounts are limited
+	addresses bool           // whether addresses and sessions are limited
+	hops      int            // TRUSTED_PROXIES
+	proxies   []netip.Prefix // PROXY_NETWORKS
+	clock     clock
+	log       *slog.Logger
+
+	mu   sync.Mutex
+	full map[string]rejection // counters found at their limit
+}
+
+// Wire returns the limiter of the environment: RATE_LIMIT, TRUSTED_PROXIES, PROXY_NETWORKS,
+// and the settings of database.Wire.
+func Wire(w *app.Wiring) *Limiter {
+	return app.Part(w, "ratelimit", func() *Limiter {
+		mode := w.Text("RATE_LIMIT", "on")
+		if mode != "on" && mode != "accounts" && mode != "off" {
+			w.Fault("RATE_LIMIT", "must be on, accounts or off")
+		}
+		return &Limiter{
+			database:  database.Wire(w),
+			accounts:  mode != "off",
+			addresses: mode == "on",
+			hops:      w.Number("TRUSTED_PROXIES", 0, 0, 16),
+			proxies:   networks(w),
+			clock:     clock{own: w.Now()},
+			log:       w.Log(),
+			full:      map[string]rejection{},
+		}
+	})
+}
+
+// Prepare creates the TTL index, which deletes expired counters. A server without such
+// indexes, as the embedded one, has them deleted now. It may be repeated.
+func (l *Limiter) Prepare(ctx context.Context) error {
+	c, err := l.collection(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = c.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "expiresAt", Value: 1}}, Options: options.Index().SetExpireAfterSeconds(0)})
+	if server, is := errors.AsType[mongo.ServerError](err); is && server.HasErrorCode(notImplemented) {
+		var now time.Time
+		if now, err = l.time(ctx, c); err != nil {
+			return err
+		}
+		_, err = c.DeleteMany(ctx, bson.D{{Key: "expiresAt", Value: bson.D{{Key: "$lt", Value: now}}}})
+	}
+	return database.Translate("delete expired counters", err)
+}
+
+// notImplemented is the error code of the embedded server for a kind of index that it lacks.
+const notImplemented = 238
+
+// collection returns the collection of the counters. Earlier versions count in a collection
+// named throttles, in another format; its TTL index empties it.
+func (l *Limiter) collection(ctx context.Context) (*mongo.Collection, error) {
+	c, err := l.database.Collection(ctx, "ratelimits")
+	if err != nil {
+		return nil, err
+	}
+	return c.Clone(options.Collection().SetWriteConcern(writeconcern.W1()).SetReadConcern(readconcern.Local())), nil
+}
+
+func digest(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
+// start runs work in a goroutine and returns a function that waits for it. Its user must
+// call that before it responds. A panic in work becomes its error.
+func start(work func() error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("panic: a %T\n%s", p, debug.Stack())
+			}
+		}()
+		done <- work()
+	}()
+	return sync.OnceValue(func() error { return <-done })
+}

@@ -1,0 +1,678 @@
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/mongotest"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+var signin, _ = Default("signin")
+
+func at(moment time.Time) func() time.Time { return func() time.Time { return moment } }
+
+func from(address string) endpoint.Caller { return endpoint.Caller{Peer: address} }
+
+func wiring(t *testing.T, now func() time.Time, settings ...string) *app.Wiring {
+	environment := map[string]string{}
+	for _, s := range settings {
+		name, value, _ := strings.Cut(s, "=")
+		environment[name] = value
+	}
+	w := app.New(func(name string) (string, bool) { v, ok := environment[name]; return v, ok },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, now)
+	t.Cleanup(func() { w.Close(context.Background()) })
+	return w
+}
+
+// limiter returns the limiter of a process with a connection of its own.
+func limiter(t *testing.T, uri string, now func() time.Time, settings ...string) *Limiter {
+	t.Helper()
+	w := wiring(t, now, append(settings, "MONGODB_URI="+uri)...)
+	l := Wire(w)
+	if err := w.Err(); err != nil {
+		t.Fatal(err)
+	}
+	l.SetClock(now)
+	return l
+}
+
+// skewed returns a limiter whose process has a wrong clock.
+func skewed(t *testing.T, uri string, now func() time.Time, by time.Duration) *Limiter {
+	t.Helper()
+	l := limiter(t, uri, func() time.Time { return now().Add(by) })
+	l.SetClock(now)
+	return l
+}
+
+// try makes an attempt from a client and settles it, unless it was rejected.
+func try(t *testing.T, l *Limiter, c endpoint.Caller, known bool, settle func(*Attempt)) error {
+	t.Helper()
+	a := l.Begin(t.Context(), signin, c, "ann@example.com")
+	defer a.Close()
+	err := a.Allow(known)
+	if err == nil {
+		settle(a)
+	}
+	return err
+}
+
+// parallel calls f n times at the same time and returns how many calls succeeded. All others
+// must fail with TooMany.
+func parallel(t *testing.T, n int, f func(i int) error) int {
+	t.Helper()
+	var passed atomic.Int64
+	var start, group sync.WaitGroup
+	start.Add(1)
+	for i := range n {
+		group.Go(func() {
+			start.Wait()
+			if err := f(i); err == nil {
+				passed.Add(1)
+			} else if !tooMany(err) {
+				t.Error(err)
+			}
+		})
+	}
+	start.Done()
+	group.Wait()
+	return int(passed.Load())
+}
+
+func tooMany(err error) bool { return err != nil && fault.From(err).Kind() == fault.TooMany }
+
+// headers returns the headers of a rejection.
+func headers(err error) string {
+	if err == nil {
+		return "none: it was not rejected"
+	}
+	return fmt.Sprint(fault.From(err).Headers())
+}
+
+func retryAfter(seconds int) string { return fmt.Sprintf("{Retry-After %d}", seconds) }
+
+// stored returns the n and pending of all counters, by the kind of counter.
+func stored(t *testing.T, l *Limiter) map[string][2]int {
+	t.Helper()
+	c, err := l.collection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cursor, err := c.Find(t.Context(), bson.D{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][2]int{}
+	for cursor.Next(t.Context()) {
+		var d struct {
+			ID      string `bson:"_id"`
+			N       int    `bson:"n"`
+			Pending int    `bson:"pending"`
+		}
+		if err := cursor.Decode(&d); err != nil {
+			t.Fatal(err)
+		}
+		kind, _, _ := strings.Cut(d.ID, ":")
+		all[kind] = [2]int{all[kind][0] + d.N, all[kind][1] + d.Pending}
+	}
+	return all
+}
+
+func TestLimits_Settings(t *testing.T) {
+	for text, want := range map[string]Limit{
+		"":            {"signin", 1000, 5 * time.Minute},
+		"2000/10m":    {"signin", 2000, 10 * time.Minute},
+		"10/1s":       {"signin", 10, time.Second},
+		"500/1h":      {"signin", 500, time.Hour},
+		"500/1m30s":   {"signin", 500, 90 * time.Second},
+		"1000000/24h": {"signin", 1000000, 24 * time.Hour},
+	} {
+		w := wiring(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
+		if got := Signin(w); got != want || w.Err() != nil {
+			t.Errorf("%q: got %v, %v; want %v", text, got, w.Err(), want)
+		}
+	}
+	for _, text := range []string{"1000", "1000/", "/5m", "1000/5", "0/5m", "9/5m", "-10/5m", "1000/0s", "1000/500ms", "1000/1500ms", "1000/25h", "1000/-5m",
+		"1e3/5m", "1,000/5m", "1000 / 5m", "1000/5 m", "1000/5m/1", "01000/5m", "1000001/5m", "99999999999999999999/5m", "+1000/5m", "1000/+5m", "1000/5M", "off"} {
+		w := wiring(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
+		Signin(w)
+		want := "RATE_LIMIT_SIGNIN must be a number of requests and a window, such as 1000/5m: 10 to 1000000 requests, 1s to 24h in whole seconds"
+		if err := w.Err(); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v", text, err)
+		}
+	}
+	for setting, ok := range map[string]bool{
+		"RATE_LIMIT=on": true, "RATE_LIMIT=accounts": true, "RATE_LIMIT=off": true, "RATE_LIMIT=yes": false,
+		"PROXY_NETWORKS=10.0.0.0/8, fd00::/8": true, "PROXY_NETWORKS=10.0.0.1": false, "PROXY_NETWORKS=10.0.0.1/8": false, "PROXY_NETWORKS=::ffff:10.0.0.0/104": false,
+	} {
+		w := wiring(t, time.Now, setting, "MONGODB_URI=mongodb://127.0.0.1:1/")
+		Wire(w)
+		if (w.Err() == nil) != ok {
+			t.Errorf("%s: %v", setting, w.Err())
+		}
+	}
+}
+
+func TestAccount_Waits(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		s        state
+		since    time.Duration // the last attempt
+		after    time.Duration
+		forgiven bool
+	}{
+		{"nine failures", state{N: 9}, 0, 0, false},
+		{"ten failures", state{N: 10}, 0, time.Second, false},
+		{"just before the end of the wait", state{N: 10}, 999 * time.Millisecond, time.Millisecond, false},
+		{"the end of the wait", state{N: 10}, time.Second, 0, false},
+		{"eleven failures", state{N: 11}, 0, 2 * time.Second, false},
+		{"fifteen failures", state{N: 15}, 2 * time.Second, 30 * time.Second, false},
+		{"the longest wait", state{N: 20}, 0, 15 * time.Minute, false},
+		{"very many failures", state{N: 1 << 30}, 0, 15 * time.Minute, false},
+		{"a day after the wait", state{N: 20}, 15*time.Minute + 24*time.Hour, 0, true},
+		{"less than a day after the wait", state{N: 20}, 15*time.Minute + 24*time.Hour - time.Millisecond, 0, false},
+		{"ten in flight", state{N: 10, Pending: 10}, 0, time.Second, false},
+		{"one in flight after nine failures", state{N: 10, Pending: 1}, 500 * time.Millisecond, time.Second, false},
+		{"one in flight after ten failures", state{N: 11, Pending: 1}, 0, 2 * time.Second, false},
+		{"fourteen in flight whose process was killed", state{N: 14, Pending: 14}, 9 * time.Second, 7 * time.Second, false},
+		{"a database clock that was an hour ahead", state{N: 20}, -time.Hour, 0, false},
+		{"a database clock that was a minute ahead", state{N: 20}, -time.Minute, 16 * time.Minute, false},
+	} {
+		c.s.At = noon
+		if after, forgiven := c.s.decide(noon.Add(c.since)); after != c.after || forgiven != c.forgiven {
+			t.Errorf("%s: wait %s, forgiven %v; want %s, %v", c.name, after, forgiven, c.after, c.forgiven)
+		}
+	}
+}
+
+// Two processes race for an account. Its attempts are not settled, or fail.
+func TestAccount_ParallelAttempts(t *testing.T) {
+	for name, device := range map[string]string{"account": "", "device": "AAAAAAAAAAAAAAAAAAAAAA"} {
+		t.Run(name, func(t *testing.T) {
+			uri, moment := mongotest.URI(t), noon
+			now := func() time.Time { return moment }
+			limiters := []*Limiter{limiter(t, uri, now, "RATE_LIMIT=accounts"), limiter(t, uri, now, "RATE_LIMIT=accounts")}
+			var mu sync.Mutex
+			var begun []*Attempt
+			attempt := func(i int) error {
+				a := limiters[i%2].Begin(context.Background(), signin, endpoint.Caller{Device: device}, "ann@example.com")
+				mu.Lock()
+				begun = append(begun, a)
+				mu.Unlock()
+				return a.Allow(device != "")
+			}
+			for _, round := range []struct {
+				after time.Duration
+				n     int
+				want  int
+			}{{0, 200, 10}, {time.Second, 50, 1}, {3 * time.Second, 50, 1}, {7 * time.Second, 50, 1}, {25 * time.Hour, 50, 10}} {
+				moment = noon.Add(round.after)
+				if n := parallel(t, round.n, attempt); n != round.want {
+					t.Errorf("after %s: %d of %d attempts passed, want %d", round.after, n, round.n, round.want)
+				}
+				for _, a := range begun {
+					a.Fail()
+					a.Close()
+				}
+				begun = nil
+			}
+		})
+	}
+}
+
+func TestAccount_InFlight(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon))
+	var begun []*Attempt
+	for range freeFailures {
+		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
+		begun = append(begun, a)
+		if err := a.Allow(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := try(t, l, from("192.0.2.1:1"), false, nil)
+	if want := `[{Retry-After 1} {RateLimit-Policy "account";q=10;w=900} {RateLimit "account";r=0;t=1}]`; headers(err) != want {
+		t.Errorf("with ten in flight: got %s, want %s", headers(err), want)
+	}
+	for _, a := range begun {
+		a.Succeed()
+		a.Close()
+	}
+	if err := try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed); err != nil {
+		t.Errorf("after they have succeeded: %v", err)
+	}
+	if got := stored(t, l); got["account"] != [2]int{0, 0} || got["signin"] != [2]int{12, 0} {
+		t.Errorf("stored: %v", got)
+	}
+}
+
+func TestAttempt_Settled(t *testing.T) {
+	device := endpoint.Caller{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}
+	for _, c := range []struct {
+		name   string
+		client endpoint.Caller
+		known  bool
+		settle func(*Attempt)
+		want   map[string][2]int
+	}{
+		{"failure", from("192.0.2.1:1"), false, (*Attempt).Fail, map[string][2]int{"signin": {10, 0}, "account": {1, 0}}},
+		{"failure of a device", device, true, (*Attempt).Fail, map[string][2]int{"signin": {10, 0}, "device": {1, 0}}},
+		{"failure of an unknown device", device, false, (*Attempt).Fail, map[string][2]int{"signin": {10, 0}, "device": {0, 0}, "account": {1, 0}}},
+		{"success", from("192.0.2.1:1"), false, (*Attempt).Succeed, map[string][2]int{"signin": {1, 0}, "account": {0, 0}}},
+		{"success of an unknown device", device, false, (*Attempt).Succeed, map[string][2]int{"signin": {1, 0}, "device": {0, 0}, "account": {0, 0}}},
+		{"not checked", from("192.0.2.1:1"), false, func(*Attempt) {}, map[string][2]int{"signin": {1, 0}, "account": {0, 0}}},
+		{"IPv6 failure", from("[2001:db8::1]:1"), false, (*Attempt).Fail, map[string][2]int{"signin": {20, 0}, "account": {1, 0}}},
+		{"IPv6 success", from("[2001:db8::1]:1"), false, (*Attempt).Succeed, map[string][2]int{"signin": {2, 0}, "account": {0, 0}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := limiter(t, mongotest.URI(t), at(noon))
+			if err := try(t, l, c.client, c.known, c.settle); err != nil {
+				t.Fatal(err)
+			}
+			if got := stored(t, l); fmt.Sprint(got) != fmt.Sprint(c.want) {
+				t.Errorf("stored %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestAttempt_ClientDisconnects(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon))
+	ctx, disconnect := context.WithCancel(t.Context())
+	a := l.Begin(ctx, signin, from("192.0.2.1:1"), "ann@example.com")
+	if err := a.Allow(false); err != nil {
+		t.Fatal(err)
+	}
+	disconnect()
+	a.Close()
+	if got := stored(t, l); got["signin"] != [2]int{1, 0} || got["account"] != [2]int{0, 0} {
+		t.Errorf("stored: %v", got)
+	}
+}
+
+// A success forgives the failures before it, but not attempts in flight.
+func TestAttempt_SuccessForgives(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon))
+	fail := func(n int) {
+		for range n {
+			if err := try(t, l, from("192.0.2.1:1"), false, (*Attempt).Fail); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fail(5)
+	pending := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
+	if err := pending.Allow(false); err != nil {
+		t.Fatal(err)
+	}
+	try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed)
+	if got := stored(t, l)["account"]; got != [2]int{6, 1} {
+		t.Errorf("with an attempt in flight: %v", got)
+	}
+	pending.Fail()
+	pending.Close()
+	try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed)
+	if got := stored(t, l)["account"]; got != [2]int{0, 0} {
+		t.Errorf("without one: %v", got)
+	}
+	fail(10)
+	if err := try(t, l, from("192.0.2.1:1"), false, nil); !tooMany(err) {
+		t.Errorf("after ten failures: %v", err)
+	}
+}
+
+// An attacker at the limit of the account cannot lock out a device, nor one device another.
+func TestAttempt_DeviceHasItsOwnCounter(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon))
+	device := func(token string) endpoint.Caller { return endpoint.Caller{Peer: "192.0.2.1:1", Device: token} }
+	for range 2 * freeFailures {
+		try(t, l, from("192.0.2.9:1"), false, (*Attempt).Fail)
+		try(t, l, device("attacker"), false, (*Attempt).Fail)
+		try(t, l, device("other"), true, (*Attempt).Fail)
+	}
+	if err := try(t, l, device("owner"), true, (*Attempt).Succeed); err != nil {
+		t.Errorf("the device of the owner: %v", err)
+	}
+	for _, c := range []struct {
+		token string
+		known bool
+	}{{"", false}, {"attacker", false}, {"made-up", false}, {"other", true}} {
+		if err := try(t, l, device(c.token), c.known, nil); !tooMany(err) {
+			t.Errorf("device %q: %v", c.token, err)
+		}
+	}
+}
+
+func TestAllow_ParallelRequests(t *testing.T) {
+	uri := mongotest.URI(t)
+	limiters := []*Limiter{limiter(t, uri, at(noon)), limiter(t, uri, at(noon))}
+	limit := Limit{"test", 20, time.Minute}
+	n := 0
+	for range 5 { // as many at the same time as the embedded database counts within addressTimeout
+		n += parallel(t, 16, func(i int) error { return limiters[i%2].Allow(t.Context(), limit, from("192.0.2.1:1")) })
+	}
+	if n != 20 {
+		t.Errorf("%d of 80 requests passed", n)
+	}
+	for name, c := range map[string]struct {
+		limit Limit
+		from  string
+		after time.Duration
+		want  bool
+	}{
+		"the same address":                  {limit, "192.0.2.1:2", 59 * time.Second, false},
+		"another address":                   {limit, "192.0.2.2:1", 0, true},
+		"another limit":                     {Limit{"other", 20, time.Minute}, "192.0.2.1:1", 0, true},
+		"the same address, the next window": {limit, "192.0.2.1:1", time.Minute, true},
+	} {
+		err := limiter(t, uri, at(noon.Add(c.after))).Allow(t.Context(), c.limit, from(c.from))
+		if (err == nil) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAllow_RetryAfterIsTheEndOfTheWindow(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon.Add(30500*time.Millisecond)))
+	limit := Limit{"test", 1, time.Minute}
+	l.Allow(t.Context(), limit, from("192.0.2.1:1"))
+	for range 2 {
+		want := `[{Retry-After 30} {RateLimit-Policy "test";q=1;w=60} {RateLimit "test";r=0;t=30}]`
+		if got := headers(l.Allow(t.Context(), limit, from("192.0.2.1:1"))); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// 150 right passwords at the same time from one address: none waits for the window.
+func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
+	moment := noon
+	l := limiter(t, mongotest.URI(t), func() time.Time { return moment })
+	var begun []*Attempt
+	waiting := 0
+	for i := range 150 {
+		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), fmt.Sprint("user", i))
+		begun = append(begun, a)
+		if err := a.Allow(false); err != nil {
+			waiting++
+			if !strings.Contains(headers(err), retryAfter(1)) {
+				t.Errorf("attempt %d: %s", i+1, headers(err))
+			}
+		}
+	}
+	if waiting != 50 {
+		t.Errorf("%d of 150 must wait, want 50", waiting)
+	}
+	for i, a := range begun {
+		if i < 100 {
+			a.Succeed()
+		}
+		a.Close()
+	}
+	moment = noon.Add(rejectionTTL)
+	for i := range 50 {
+		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), fmt.Sprint("user", i))
+		if err := a.Allow(false); err != nil {
+			t.Fatalf("attempt %d a second later: %v", i+1, err)
+		}
+		a.Succeed()
+		a.Close()
+	}
+	if got := stored(t, l)["signin"]; got != [2]int{150, 0} {
+		t.Errorf("the address has counted %v, want 150 requests", got)
+	}
+}
+
+func TestAttempt_AddressFullOfFailures(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon))
+	for i := range 101 {
+		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), fmt.Sprint("user", i))
+		err := a.Allow(false)
+		if i < 100 && err != nil || i == 100 && !strings.Contains(headers(err), retryAfter(300)) {
+			t.Errorf("attempt %d: %s", i+1, headers(err))
+		}
+		if err == nil {
+			a.Fail()
+		}
+		a.Close()
+	}
+	if got := stored(t, l)["account"]; got != [2]int{100, 0} {
+		t.Errorf("the rejected attempt is reserved in an account: %v", got)
+	}
+}
+
+func TestAllow_IPv6Networks(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon))
+	limit := Limit{"test", 2, time.Minute}
+	allow := func(address string) error { return l.Allow(t.Context(), limit, from(address)) }
+	for i := range 2 * siteFactor { // two requests of each of 16 networks
+		if err := allow(fmt.Sprintf("[2001:db8:0:%x::%x]:1", i/2, i+1)); err != nil {
+			t.Fatalf("request %d: %v", i+1, err)
+		}
+		if i == 1 {
+			if err := allow("[2001:db8::ffff]:1"); !tooMany(err) {
+				t.Errorf("a third request of a /64: %v", err)
+			}
+		}
+	}
+	for address, rejected := range map[string]bool{"[2001:db8:0:ff::1]:1": true, "[2001:db8:1::1]:1": false, "192.0.2.1:1": false} {
+		if err := allow(address); tooMany(err) != rejected {
+			t.Errorf("%s after a full /48: %v", address, err)
+		}
+	}
+	if want := `RateLimit-Policy "test";q=32;w=60`; !strings.Contains(headers(allow("[2001:db8:0:ff::1]:1")), want) {
+		t.Errorf("no %s", want)
+	}
+}
+
+func TestAllow_RejectionsCostNoCommands(t *testing.T) {
+	tap := mongotest.NewTap(t)
+	l := limiter(t, tap.URI, at(noon))
+	limit := Limit{"test", 1, time.Minute}
+	for range 50 {
+		l.Allow(t.Context(), limit, from("192.0.2.1:1"))
+	}
+	if got, want := tap.Commands(), "find ratelimits, update ratelimits, update ratelimits"; got != want {
+		t.Errorf("50 requests cost %s, want %s", got, want)
+	}
+	for i := range 3 * maxRejections {
+		l.reject(fmt.Sprint(i), rejection{expires: noon.Add(time.Hour)})
+	}
+	if len(l.full) > maxRejections {
+		t.Errorf("%d rejections are in memory", len(l.full))
+	}
+}
+
+func TestClock_WrongClockGivesNoMoreAttempts(t *testing.T) {
+	for _, skew := range []time.Duration{-time.Hour, -20 * time.Minute, 16 * time.Minute, time.Hour} {
+		t.Run(skew.String(), func(t *testing.T) {
+			t.Parallel()
+			uri, moment := mongotest.URI(t), noon
+			now := func() time.Time { return moment }
+			limiters := []*Limiter{skewed(t, uri, now, skew), limiter(t, uri, now)}
+			passed := 0
+			for i := range 100 {
+				if err := try(t, limiters[i%2], from(fmt.Sprintf("192.0.2.%d:1", i)), false, (*Attempt).Fail); err == nil {
+					passed++
+				} else if !tooMany(err) {
+					t.Fatal(err)
+				}
+				moment = moment.Add(100 * time.Millisecond)
+			}
+			if passed != 13 { // ten, and those after waits of 1, 2 and 4 s
+				t.Errorf("%d of 100 attempts in 10 s passed, want 13", passed)
+			}
+			limit, allowed := Limit{"test", 10, time.Minute}, 0
+			for i := range 30 {
+				if limiters[i%2].Allow(t.Context(), limit, from("198.51.100.1:1")) == nil {
+					allowed++
+				}
+			}
+			if allowed != 10 {
+				t.Errorf("%d of 30 requests of an address passed, want 10", allowed)
+			}
+		})
+	}
+}
+
+func TestClock_IsTheDatabases(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), func() time.Time { return time.Now().Add(-time.Hour) })
+	l.SetClock(nil)
+	if err := l.Allow(t.Context(), signin, from("192.0.2.1:1")); err != nil {
+		t.Fatal(err)
+	}
+	if off := time.Since(l.clock.now()).Abs(); off > time.Minute || !l.clock.fresh() {
+		t.Errorf("off by %s", off)
+	}
+}
+
+func TestClock_SlowReply(t *testing.T) {
+	own := noon
+	c := clock{own: func() time.Time { return own }}
+	for _, s := range []struct {
+		name                     string
+		sent, at, received, want time.Duration
+	}{
+		{"equal clocks", 0, 1, 2, 0},
+		{"the own clock is slow", 10, 111, 11, 100},
+		{"a slow reply that agrees", 20, 130, 60, 100},
+		{"the own clock was corrected", 70, 71, 72, 1},
+	} {
+		own = noon.Add(s.received * time.Second)
+		c.set(noon.Add(s.at*time.Second), noon.Add(s.sent*time.Second))
+		if c.offset != s.want*time.Second {
+			t.Errorf("%s: offset %s, want %s", s.name, c.offset, s.want*time.Second)
+		}
+	}
+}
+
+func TestLimiter_StoresOnlyDigests(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon))
+	try(t, l, endpoint.Caller{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, true, (*Attempt).Fail)
+	c, err := l.collection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cursor, err := c.Find(t.Context(), bson.D{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for ; cursor.Next(t.Context()); n++ {
+		for _, s := range []string{"ann", "example", "192.0", "0.2.1", "AAAA"} {
+			if strings.Contains(cursor.Current.String(), s) {
+				t.Errorf("%s contains %s", cursor.Current, s)
+			}
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d documents, want 2", n)
+	}
+}
+
+// A limit that guards a secret fails closed, one that guards capacity fails open.
+func TestLimiter_DatabaseDown(t *testing.T) {
+	for name, listen := range map[string]bool{"refuses": false, "silent": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts no connection
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			if !listen {
+				listener.Close()
+			}
+			l := limiter(t, "mongodb://"+listener.Addr().String()+"/?serverSelectionTimeoutMS=1500", at(noon))
+			if err := l.Allow(t.Context(), signin, from("192.0.2.1:1")); err != nil {
+				t.Errorf("a request: %v", err)
+			}
+			if err := try(t, l, from("192.0.2.1:1"), false, nil); fault.From(err).Kind() != fault.Unavailable {
+				t.Errorf("an attempt: %v", err)
+			}
+		})
+	}
+}
+
+func TestLimiter_Off(t *testing.T) {
+	l := limiter(t, "mongodb://127.0.0.1:1/", at(noon), "RATE_LIMIT=off")
+	for range 3 * freeFailures {
+		err := try(t, l, endpoint.Caller{Device: "unknown"}, false, (*Attempt).Fail)
+		if err := errors.Join(err, l.Allow(t.Context(), Limit{"test", 1, time.Minute}, from("192.0.2.1:1"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLimiter_AccountsOnly(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon), "RATE_LIMIT=accounts")
+	for range 3 {
+		if err := l.Allow(t.Context(), Limit{"test", 1, time.Minute}, from("192.0.2.1:1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range freeFailures + 1 {
+		if err := try(t, l, from("192.0.2.1:1"), false, (*Attempt).Fail); tooMany(err) != (i == freeFailures) {
+			t.Errorf("attempt %d: %v", i+1, err)
+		}
+	}
+}
+
+func TestStart_Panic(t *testing.T) {
+	wait := start(func() error { panic("a secret") })
+	if err := errors.Join(wait(), wait()); err == nil || strings.Contains(err.Error(), "a secret") {
+		t.Error(err)
+	}
+}
+
+func TestPrepare_DeletesExpiredCounters(t *testing.T) {
+	uri := mongotest.URI(t)
+	l := limiter(t, uri, at(noon))
+	for range 2 {
+		if err := l.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Allow(t.Context(), Limit{"old", 1, time.Minute}, from("192.0.2.1:1"))
+	later := limiter(t, uri, at(noon.Add(time.Hour)))
+	later.Allow(t.Context(), Limit{"new", 1, time.Minute}, from("192.0.2.1:1"))
+	if err := later.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := stored(t, later)
+	if _, is := got["new"]; !is {
+		t.Errorf("a counter that has not expired was deleted: %v", got)
+	}
+	c, err := later.collection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs, err := c.Indexes().ListSpecifications(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range specs {
+		if s.ExpireAfterSeconds != nil {
+			return // the server deletes in its own time
+		}
+	}
+	if _, is := got["old"]; is {
+		t.Errorf("an expired counter is still stored: %v", got)
+	}
+}
