@@ -21,6 +21,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
 )
 
@@ -248,6 +249,33 @@ func asleep(ts *testscript.TestScript, _ *caller, functions []string) error {
 		err = fmt.Errorf("awake are %s", awake)
 	}
 	return err
+}
+
+// awake requests the route of each function until the function itself answers, be it that it
+// wants another method.
+func awake(ts *testscript.TestScript, c *caller, functions []string) error {
+	if len(functions) == 0 {
+		return errors.New("usage: awake FUNCTION…")
+	}
+	for _, e := range catalog.Functions() {
+		if !slices.Contains(functions, e.Name) {
+			continue
+		}
+		status := 0
+		for end := time.Now().Add(2 * time.Minute); status == 0 || status >= 500; {
+			if time.Now().After(end) {
+				return fmt.Errorf("%s answers %d", e.Name, status)
+			}
+			r, err := c.request(http.MethodGet, []string{e.Path})
+			if err != nil {
+				return err
+			}
+			if answer, _, err := do(r); err == nil {
+				status = answer.StatusCode
+			}
+		}
+	}
+	return nil
 }
 
 func logged(ts *testscript.TestScript, c *caller, args []string) error {

@@ -44,6 +44,8 @@ type caller struct {
 //	pods FUNCTION COUNT         as many pods of a function are there; 2+ is two or more
 //	serving FUNCTION COUNT      as many are ready, and not on their way out
 //	asleep FUNCTION…            these have none, but on their way out
+//	awake FUNCTION…             these answer: what comes next waits for no cold start,
+//	                            which takes longer than a request may on a busy machine
 //	logged FUNCTION TEXT…       since the script began a pod of a function has logged a
 //	                            line with all these texts
 //	sigkill FUNCTION            kills what runs in the pods that serve it
@@ -71,7 +73,7 @@ type caller struct {
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *caller, []string) error{
 		"answer": answer, "body": body, "header": header, "keep": keep,
-		"pods": counting("pods", func(pod) bool { return false }), "serving": counting("serving", pod.isAway), "asleep": asleep,
+		"pods": counting("pods", func(pod) bool { return false }), "serving": counting("serving", pod.isAway), "asleep": asleep, "awake": awake,
 		"kubectl": kubectl, "sigkill": sigkill, "renew": renew, "rotate": rotate, "logged": logged,
 		"elsewhere": elsewhere, "load": startLoad, "met": met, "loaded": loaded, "acknowledged": acknowledged,
 		"event": event, "told": told, "heard": heard,
