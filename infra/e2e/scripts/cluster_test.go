@@ -28,20 +28,33 @@ import (
 // Verbs of a cluster. What they do to it they do with kubectl, so any will do.
 
 func kubectl(ts *testscript.TestScript, _ *caller, args []string) error {
-	return ts.Exec("kubectl", append([]string{"--namespace", "ticketing"}, args...)...)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		err := ts.Exec("kubectl", append([]string{"--namespace", "ticketing"}, args...)...)
+		if err == nil || !isWebhookAway(ts.ReadFile("stderr")) || time.Now().After(end) {
+			return err
+		}
+	}
 }
+
+// isWebhookAway reports whether a request failed because no pod of a webhook answered, which
+// is so for a moment when a pod of it has just been replaced.
+func isWebhookAway(stderr string) bool { return strings.Contains(stderr, "failed calling webhook") }
 
 // ask is kubectl whose answer is wanted, and not in the script's log.
 func ask(ts *testscript.TestScript, args ...string) (string, error) {
-	cmd := exec.Command("kubectl", append([]string{"--namespace=ticketing"}, args...)...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("kubectl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		cmd := exec.Command("kubectl", append([]string{"--namespace=ticketing"}, args...)...)
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"))
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err == nil {
+			return string(out), nil
+		}
+		if !isWebhookAway(stderr.String()) || time.Now().After(end) {
+			return "", fmt.Errorf("kubectl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+		}
 	}
-	return string(out), nil
 }
 
 // counting is a verb that counts a function's pods, but for those that are left out.
