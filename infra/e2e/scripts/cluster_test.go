@@ -21,7 +21,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
 )
 
@@ -264,33 +263,6 @@ func asleep(ts *testscript.TestScript, _ *caller, functions []string) error {
 	return err
 }
 
-// awake requests the route of each function until the function itself answers, be it that it
-// wants another method.
-func awake(ts *testscript.TestScript, c *caller, functions []string) error {
-	if len(functions) == 0 {
-		return errors.New("usage: awake FUNCTION…")
-	}
-	for _, e := range catalog.Functions() {
-		if !slices.Contains(functions, e.Name) {
-			continue
-		}
-		status := 0
-		for end := time.Now().Add(2 * time.Minute); status == 0 || status >= 500; {
-			if time.Now().After(end) {
-				return fmt.Errorf("%s answers %d", e.Name, status)
-			}
-			r, err := c.request(http.MethodGet, []string{e.Path})
-			if err != nil {
-				return err
-			}
-			if answer, _, err := do(r); err == nil {
-				status = answer.StatusCode
-			}
-		}
-	}
-	return nil
-}
-
 func logged(ts *testscript.TestScript, c *caller, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: logged FUNCTION TEXT…")
@@ -339,6 +311,7 @@ type load struct {
 	mu       sync.Mutex
 	sent     int
 	outcomes map[string]int // by status
+	met      map[string]int // what they were at the last met
 	done     []int          // the numbers of those that were done
 	faults   []string
 }
@@ -444,18 +417,23 @@ func (l *load) end() {
 }
 
 func met(_ *testscript.TestScript, c *caller, args []string) error {
-	least := 1
+	least, more := "1", false
 	if len(args) == 2 {
-		least, _ = strconv.Atoi(args[1])
+		least, more = strings.CutPrefix(args[1], "+")
 	}
-	if c.load == nil || len(args) == 0 || len(args) > 2 || least < 1 {
-		return errors.New("usage: met STATUS [COUNT], after load")
+	count, err := strconv.Atoi(least)
+	if c.load == nil || len(args) == 0 || len(args) > 2 || err != nil || count < 1 {
+		return errors.New("usage: met STATUS [COUNT|+COUNT], after load")
 	}
 	c.load.mu.Lock()
 	defer c.load.mu.Unlock()
-	if c.load.outcomes[args[0]] < least {
+	if more {
+		count += c.load.met[args[0]]
+	}
+	if c.load.outcomes[args[0]] < count {
 		return fmt.Errorf("the answers are %v", c.load.outcomes)
 	}
+	c.load.met = maps.Clone(c.load.outcomes)
 	return nil
 }
 
