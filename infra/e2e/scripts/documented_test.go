@@ -203,7 +203,7 @@ func (d documented) restoreServices(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		d.removeServices(t)
-		run(t, string(deployed), "create", "-f", "-")
+		run(t, string(deployed), "apply", "-f", "-")
 		run(t, "", "--namespace", knative.Namespace, "wait", "--for=condition=Ready", "--timeout=300s", "ksvc", "--all")
 	})
 }
@@ -211,15 +211,20 @@ func (d documented) restoreServices(t *testing.T) {
 // run runs a command of the documents in a shell and returns its output.
 func (d documented) run(t *testing.T, dir, command string) string {
 	t.Helper()
-	cmd := exec.Command("bash", "-ec", command)
-	cmd.Dir, cmd.Env = dir, d.env
 	start := time.Now()
-	output, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, output)
+	for {
+		cmd := exec.Command("bash", "-ec", command)
+		cmd.Dir, cmd.Env = dir, d.env
+		output, err := cmd.CombinedOutput()
+		switch {
+		case err == nil:
+			t.Logf("%s (%s)", command, time.Since(start).Round(time.Second))
+			return string(output)
+		case !isWebhookAway(string(output)) || time.Since(start) > time.Minute:
+			t.Fatalf("%s: %v\n%s", command, err, output)
+		}
+		time.Sleep(time.Second)
 	}
-	t.Logf("%s (%s)", command, time.Since(start).Round(time.Second))
-	return string(output)
 }
 
 func (d documented) get(t *testing.T, kind, which, field string) string {
