@@ -53,7 +53,8 @@ func TestDocumentedCommands_Rollback(t *testing.T) {
 	revisions := strings.Fields(d.get(t, "revisions.serving.knative.dev", "--selector=serving.knative.dev/service=currentuser", "{.items[*].metadata.name}"))
 	old := revisions[slices.IndexFunc(revisions, func(name string) bool { return name != latest })]
 	want := []string{"", old + "=90 " + latest + "=10", old + "=100", latest + "=100"}
-	played := commands(t, filepath.Join("infra", "docs", "rollback.md"), "kn ")
+	page := filepath.Join("infra", "docs", "rollback.md")
+	played := append(commands(t, page, "kn revision list "), commands(t, page, "kn service update ")...)
 	if len(played) != len(want) {
 		t.Fatalf("rollback.md has %d commands of kn, want %d", len(played), len(want))
 	}
