@@ -76,6 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		flags.BoolVar(&c.bare, "bare", false, "")
 	case "cold":
 		flags.IntVar(&c.times, "times", 20, "")
+		flags.IntVar(&c.burst, "burst", 0, "")
 		flags.Func("with", "", func(change string) error { c.with = append(c.with, change); return nil })
 	}
 	switch {
@@ -112,7 +113,7 @@ var errDown = errors.New("the cluster is down")
 type cluster struct {
 	node           node.Node
 	install, bare  bool
-	times          int
+	times, burst   int
 	with           []string
 	stdout, stderr io.Writer
 	began          time.Time
@@ -261,6 +262,9 @@ func (c *cluster) cold(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	if c.burst != 0 {
+		return cold.Burst(ctx, c.node, c.burst, c.say, c.stdout)
+	}
 	return cold.Measure(ctx, c.node, c.times, c.with, c.say, c.stdout)
 }
 

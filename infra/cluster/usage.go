@@ -11,6 +11,8 @@ const (
   status   report whether the cluster is up, and how to reach it
   cold     measure requests to functions that are scaled to zero, beside a bare server
              -times 20
+             -burst 50          instead sign in to 50 accounts at the same moment, with
+                                signin scaled to zero
              -with NAME=VALUE   also measure currentuser with another setting, resource
                                 request (cpu=500m) or number of layers (layers=12);
                                 can be repeated

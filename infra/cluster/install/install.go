@@ -277,7 +277,31 @@ func (p Platform) localise(manifest []byte) []byte {
 		}
 		return found // a part that is not built, and never asked for
 	})
-	return requests.ReplaceAll(manifest, []byte("${1}10m"))
+	manifest = requests.ReplaceAll(manifest, []byte("${1}10m"))
+	if bytes.Contains(manifest, []byte("\nkind: Deployment\n")) { // the schemas of the CRDs have such a field as well
+		manifest = withoutLiveness(manifest)
+	}
+	return manifest
+}
+
+// withoutLiveness removes the liveness probes. On a busy machine a pod answers them late, and
+// the kubelet would restart it: while Eventing's webhook restarts, nothing can be applied.
+func withoutLiveness(manifest []byte) []byte {
+	var rest []byte
+	probe := -1 // the indentation of the probe that is being left out
+	for line := range bytes.Lines(manifest) {
+		indentation := len(line) - len(bytes.TrimLeft(line, " "))
+		if probe >= 0 && (indentation > probe || len(bytes.TrimSpace(line)) == 0) {
+			continue
+		}
+		probe = -1
+		if bytes.Equal(bytes.TrimSpace(line), []byte("livenessProbe:")) {
+			probe = indentation
+			continue
+		}
+		rest = append(rest, line...)
+	}
+	return rest
 }
 
 func (p Platform) apply(ctx context.Context, manifests [][]byte) error {

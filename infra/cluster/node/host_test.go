@@ -388,3 +388,25 @@ func TestWhatTheProcessesReadIsThere(t *testing.T) {
 		t.Error("a folder is prepared over a former one")
 	}
 }
+
+func TestMakeCgroups_SharesOfTheCPU(t *testing.T) {
+	at := t.TempDir()
+	for _, file := range []string{"cpu/" + cgroup + "/cpu.shares", "pids/" + cgroup + "/pids.max"} {
+		file = filepath.Join(at, file)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("1024"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := makeCgroups(at, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(at, "cpu", cgroup, "cpu.shares")); err != nil || string(got) != "8192" {
+		t.Errorf("cpu.shares is %q (%v), want 8192", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(at, "pids", cgroup, "cpu.shares")); err == nil {
+		t.Error("cpu.shares is written where the controller has none")
+	}
+}

@@ -88,7 +88,7 @@ func (s System) Install(ctx context.Context) error {
 
 // packages are the programs of the workspace that run in pods.
 func packages() []string {
-	all := []string{"infra/migrate", "infra/e2e/listener"}
+	all := []string{"infra/allinone", "infra/migrate", "infra/e2e/listener"}
 	for _, e := range catalog.Functions() {
 		all = append(all, "functions/"+e.Name+"/cmd/"+e.Name)
 	}

@@ -27,20 +27,33 @@ import (
 // Verbs of a cluster. What they do to it they do with kubectl, so any will do.
 
 func kubectl(ts *testscript.TestScript, _ *caller, args []string) error {
-	return ts.Exec("kubectl", append([]string{"--namespace", "ticketing"}, args...)...)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		err := ts.Exec("kubectl", append([]string{"--namespace", "ticketing"}, args...)...)
+		if err == nil || !isWebhookAway(ts.ReadFile("stderr")) || time.Now().After(end) {
+			return err
+		}
+	}
 }
+
+// isWebhookAway reports whether a request failed because no pod of a webhook answered, which
+// is so for a moment when a pod of it has just been replaced.
+func isWebhookAway(stderr string) bool { return strings.Contains(stderr, "failed calling webhook") }
 
 // ask is kubectl whose answer is wanted, and not in the script's log.
 func ask(ts *testscript.TestScript, args ...string) (string, error) {
-	cmd := exec.Command("kubectl", append([]string{"--namespace=ticketing"}, args...)...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("kubectl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		cmd := exec.Command("kubectl", append([]string{"--namespace=ticketing"}, args...)...)
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"))
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err == nil {
+			return string(out), nil
+		}
+		if !isWebhookAway(stderr.String()) || time.Now().After(end) {
+			return "", fmt.Errorf("kubectl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+		}
 	}
-	return string(out), nil
 }
 
 // counting is a verb that counts a function's pods, but for those that are left out.
@@ -298,6 +311,7 @@ type load struct {
 	mu       sync.Mutex
 	sent     int
 	outcomes map[string]int // by status
+	met      map[string]int // what they were at the last met
 	done     []int          // the numbers of those that were done
 	faults   []string
 }
@@ -403,18 +417,23 @@ func (l *load) end() {
 }
 
 func met(_ *testscript.TestScript, c *caller, args []string) error {
-	least := 1
+	least, more := "1", false
 	if len(args) == 2 {
-		least, _ = strconv.Atoi(args[1])
+		least, more = strings.CutPrefix(args[1], "+")
 	}
-	if c.load == nil || len(args) == 0 || len(args) > 2 || least < 1 {
-		return errors.New("usage: met STATUS [COUNT], after load")
+	count, err := strconv.Atoi(least)
+	if c.load == nil || len(args) == 0 || len(args) > 2 || err != nil || count < 1 {
+		return errors.New("usage: met STATUS [COUNT|+COUNT], after load")
 	}
 	c.load.mu.Lock()
 	defer c.load.mu.Unlock()
-	if c.load.outcomes[args[0]] < least {
+	if more {
+		count += c.load.met[args[0]]
+	}
+	if c.load.outcomes[args[0]] < count {
 		return fmt.Errorf("the answers are %v", c.load.outcomes)
 	}
+	c.load.met = maps.Clone(c.load.outcomes)
 	return nil
 }
 

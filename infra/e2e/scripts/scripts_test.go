@@ -110,15 +110,19 @@ func makeNamespace(t *testing.T, name string) {
 // run runs kubectl and returns its output, or fails the test.
 func run(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("kubectl", args...)
-	cmd.Stdin = strings.NewReader(stdin)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		cmd := exec.Command("kubectl", args...)
+		cmd.Stdin = strings.NewReader(stdin)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err == nil {
+			return string(out)
+		}
+		if !isWebhookAway(stderr.String()) || time.Now().After(end) {
+			t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+		}
 	}
-	return string(out)
 }
 
 // oneByOne is a test whose parts are not played at the same time.

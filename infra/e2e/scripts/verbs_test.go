@@ -52,7 +52,8 @@ type caller struct {
 //	                            now on, beside those of a load that has not ended; %n in
 //	                            it is the request's number; after "then" comes a second
 //	                            METHOD PATH, sent with the token of the first answer
-//	met STATUS [COUNT]          at least COUNT (1) of them have been answered this
+//	met STATUS [COUNT]          at least COUNT (1) of them have been answered this; +COUNT
+//	                            is so many since the last met
 //	elsewhere METHOD PATH …     sends a request from a pod, so from another address
 //	loaded STATUS…              ends that. Every answer was one of these, the first
 //	                            among them; "lost" is no answer. 429 and 503 said
@@ -164,8 +165,24 @@ func (c *caller) request(method string, args []string) (*http.Request, error) {
 	return r, nil
 }
 
-// do sends a request and reads the whole answer. A function that sleeps takes a while.
+// do sends a request and reads the whole answer. On a busy machine a pod can take longer to
+// start than a request may take. Then the activator says so, and do sends the request again.
 func do(r *http.Request) (*http.Response, string, error) {
+	for end := time.Now().Add(2 * time.Minute); ; {
+		answer, body, err := once(r)
+		late := err == nil && answer.StatusCode == http.StatusGatewayTimeout && strings.HasPrefix(body, "activator request timeout")
+		if !late || time.Now().After(end) {
+			return answer, body, err
+		}
+		if r.GetBody != nil {
+			if r.Body, err = r.GetBody(); err != nil {
+				return nil, "", err
+			}
+		}
+	}
+}
+
+func once(r *http.Request) (*http.Response, string, error) {
 	client := &http.Client{Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answer, err := client.Do(r)
 	if err != nil {
