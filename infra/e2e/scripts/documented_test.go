@@ -46,11 +46,12 @@ func TestDocumentedCommands_Kn(t *testing.T) {
 	if len(rotated) != 1 {
 		t.Fatalf("keys.md has %d commands for a step of a key rotation, not 1", len(rotated))
 	}
+	d.removeServices(t, slices.DeleteFunc(names(), func(name string) bool { return name == "signin" })...)
 	d.run(t, d.folder, rotated[0])
 	if got := d.get(t, "revisions.serving.knative.dev", d.get(t, "ksvc", "signin", "{.status.latestReadyRevisionName}"), "{.metadata.annotations.keys}"); got != "2" {
 		t.Errorf("after %q the annotation keys of the latest ready revision is %q, want 2", rotated[0], got)
 	}
-	d.removeServices(t) // a small node has no room for both
+	d.removeServices(t)
 	d.run(t, d.folder, auth)
 	d.converseWithAuth(t)
 }
@@ -182,12 +183,14 @@ func names() []string {
 	return all
 }
 
+// removeServices removes Services and waits until their pods are gone: a small node has no
+// room for these and others.
 func (d documented) removeServices(t *testing.T, services ...string) {
 	t.Helper()
 	if len(services) == 0 {
 		services = names()
 	}
-	run(t, "", append([]string{"--namespace", knative.Namespace, "delete", "ksvc", "--ignore-not-found"}, services...)...)
+	run(t, "", append([]string{"--namespace", knative.Namespace, "delete", "ksvc", "--ignore-not-found", "--cascade=foreground"}, services...)...)
 }
 
 // restoreServices puts back at the end what is deployed now.
