@@ -7,6 +7,7 @@ require (
 	github.com/go-json-experiment/json v1.27.2
 	go.mongodb.org/mongo-driver/v2 v2.10.0
 	golang.org/x/crypto v0.58.0
+	golang.org/x/text v0.43.0
 	ticketing.com/auth/shared v0.0.0
 )
 
@@ -29,7 +30,6 @@ require (
 	golang.org/x/oauth2 v0.37.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	golang.org/x/text v0.43.0 // indirect
 )
 
 replace ticketing.com/auth/shared => ../shared

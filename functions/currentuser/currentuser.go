@@ -8,9 +8,9 @@ import (
 	"net/http"
 	"time"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
@@ -23,7 +23,7 @@ var Endpoint = endpoint.Define(endpoint.Spec{
 	Success:   http.StatusOK,
 	Summary:   "Tell who the bearer of the token is; null without a token.",
 	Anonymous: true,
-}, wire)
+}, newHandler)
 
 // Output is the user, or null for somebody who sent no token.
 type Output struct {
@@ -36,8 +36,8 @@ type currentuser struct {
 	now    func() time.Time
 }
 
-func wire(w *app.Wiring) endpoint.Handler[endpoint.Bearer, Output] {
-	c := currentuser{token.WireVerifier(w), user.Wire(w, nil), w.Now()}
+func newHandler(cfg *config.Config) endpoint.Handler[endpoint.Bearer, Output] {
+	c := currentuser{token.WireVerifier(cfg), user.FromConfig(cfg, nil), cfg.Now()}
 	return c.handle
 }
 
@@ -49,11 +49,11 @@ func (c currentuser) handle(ctx context.Context, in endpoint.Bearer) (Output, er
 	}
 	claims, err := c.tokens.Verify(in.Token)
 	if err != nil {
-		return Output{}, fault.InvalidToken(err)
+		return Output{}, apierror.InvalidToken(err)
 	}
 	u, err := c.users.Session(ctx, claims.Subject, claims.Session, c.now())
 	if errors.Is(err, user.ErrEnded) {
-		return Output{}, fault.InvalidToken(err)
+		return Output{}, apierror.InvalidToken(err)
 	}
 	return Output{CurrentUser: &u}, err
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/currentuser"
-	"ticketing.com/auth/shared/endpointtest"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/testing/endpointtest"
 )
 
 func TestCurrentuser(t *testing.T) { endpointtest.EveryDoor(t, currentuser.Endpoint, play) }

@@ -7,8 +7,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"ticketing.com/auth/functions/currentuser"
-	"ticketing.com/auth/shared/endpointtest"
-	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/testing/endpointtest"
+	"ticketing.com/auth/shared/testing/mongotest"
 )
 
 // TestCurrentuser_DatabaseErrors has the database answer the read with errors. Those that

@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/token"
 )
@@ -23,10 +23,10 @@ var Endpoint = endpoint.Like[token.Set](endpoint.Define(endpoint.Spec{
 	Success: http.StatusOK,
 	Summary: "Publish the keys that verify access tokens (RFC 7517).",
 	MaxAge:  5 * time.Minute, // a new key is published at least so long before it signs
-}, wire))
+}, newHandler))
 
-func wire(w *app.Wiring) endpoint.Handler[endpoint.None, jsontext.Value] {
-	keys := token.WireKeys(w)
+func newHandler(cfg *config.Config) endpoint.Handler[endpoint.None, jsontext.Value] {
+	keys := token.WireKeys(cfg)
 	return func(context.Context, endpoint.None) (jsontext.Value, error) {
 		return keys.JWKS(), nil
 	}

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"ticketing.com/auth/functions/jwks"
-	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/testing/endpointtest"
 	"ticketing.com/auth/shared/token"
 )
 

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/refresh"
-	"ticketing.com/auth/shared/endpointtest"
-	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/testing/endpointtest"
+	"ticketing.com/auth/shared/testing/mongotest"
 )
 
 const home, elsewhere = "198.51.100.1", "198.51.100.2"

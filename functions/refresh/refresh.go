@@ -10,13 +10,13 @@ import (
 	"net/http"
 	"time"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
-	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -27,9 +27,9 @@ var Endpoint = endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
 	Path:    "/api/users/refresh",
 	Success: http.StatusOK,
 	Summary: "Exchange a refresh token for a new access token and a new refresh token.",
-	Refuses: []fault.Kind{fault.Unauthenticated},
-}, wire), func(w *app.Wiring) endpoint.Allow {
-	limiter, limit := ratelimit.Wire(w), ratelimit.Refresh(w)
+	Refuses: []apierror.Kind{apierror.Unauthenticated},
+}, newHandler), func(cfg *config.Config) endpoint.Allow {
+	limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Refresh(cfg)
 	return func(ctx context.Context, c endpoint.Caller) error { return limiter.Allow(ctx, limit, c) }
 })
 
@@ -60,9 +60,9 @@ type refresh struct {
 // little work for the database.
 const maxLookups = 8
 
-func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	r := refresh{user.Wire(w, sink.Wire(w)), session.Wire(w), ratelimit.Wire(w), ratelimit.Refresh(w), ratelimit.Session(w),
-		w.Now(), make(chan struct{}, maxLookups)}
+func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
+	r := refresh{user.FromConfig(cfg, sender.FromConfig(cfg)), session.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Refresh(cfg), ratelimit.Session(cfg),
+		cfg.Now(), make(chan struct{}, maxLookups)}
 	return r.handle
 }
 
@@ -73,7 +73,7 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 	rejected := r.limiter.Allow(ctx, r.perAddress, in.Caller)
 	presented, err := session.Parse(in.RefreshToken)
 	if err != nil {
-		return session.Grant{}, cmp.Or(rejected, error(fault.InvalidToken(err)))
+		return session.Grant{}, cmp.Or(rejected, error(apierror.InvalidToken(err)))
 	}
 	now := r.now().Truncate(time.Millisecond)
 	rotation := presented.Rotation(now, r.grants.Life(), r.grants.MaxLife())
@@ -84,7 +84,7 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 	}
 	u, rotated, err := r.users.Rotate(ctx, rotation, now)
 	if errors.Is(err, user.ErrEnded) || errors.Is(err, user.ErrReused) {
-		return session.Grant{}, fault.InvalidToken(err)
+		return session.Grant{}, apierror.InvalidToken(err)
 	}
 	if err != nil {
 		return session.Grant{}, err

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/refresh"
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/testing/endpointtest"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -144,10 +144,10 @@ func TestRefresh_TokenOutlivesNoSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			settings := map[string]string{"ACCESS_TOKEN_TTL": c.access, "SESSION_TTL": c.session, "SESSION_MAX_TTL": c.most}
-			w := app.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
+			cfg := config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 				func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
-			session.Wire(w)
-			got := w.Err().Error() // the keys are missing as well
+			session.FromConfig(cfg)
+			got := cfg.Err().Error() // the keys are missing as well
 			if strings.Contains(got, "_TTL") != (c.want != "") || !strings.Contains(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}

@@ -10,22 +10,22 @@ import (
 	"log/slog"
 	"time"
 
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/cloudevents"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/sink"
+	"ticketing.com/auth/shared/events/receiver"
+	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is the event that wakes the relay, by its own name or as a PingSource
 // sends it, which cannot choose another.
-var Endpoint = cloudevents.On(endpoint.Endpoint{Spec: endpoint.Spec{
+var Endpoint = receiver.On(endpoint.Endpoint{Spec: endpoint.Spec{
 	Name:    "relay",
 	Summary: "Deliver the events that the sink has not taken yet.",
 	Budget:  25 * time.Second, // below the 30 s after which Knative's sources give up
 }}, endpoint.Trigger{
 	Types: []string{"com.ticketing.users.relay.requested.v1", "dev.knative.sources.ping"},
-}, wire)
+}, newHandler)
 
 const (
 	// batch is how many accounts are read at once. Their events are at most a few
@@ -45,9 +45,9 @@ type relay struct {
 	log   *slog.Logger
 }
 
-func wire(w *app.Wiring) endpoint.Handler[endpoint.None, endpoint.None] {
-	w.Required("K_SINK") // there is nothing to do without
-	r := relay{user.Wire(w, sink.Wire(w)), w.Now(), w.Log()}
+func newHandler(cfg *config.Config) endpoint.Handler[endpoint.None, endpoint.None] {
+	cfg.Required("K_SINK") // there is nothing to do without
+	r := relay{user.FromConfig(cfg, sender.FromConfig(cfg)), cfg.Now(), cfg.Log()}
 	return r.handle
 }
 

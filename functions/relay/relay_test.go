@@ -12,7 +12,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"ticketing.com/auth/functions/relay"
-	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/testing/endpointtest"
 )
 
 func wake() event.Event {

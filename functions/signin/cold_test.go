@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/signin"
-	"ticketing.com/auth/shared/endpointtest"
-	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/testing/endpointtest"
+	"ticketing.com/auth/shared/testing/mongotest"
 )
 
 // TestSignin_ColdProcessOpensTwoConnections counts the connections that a process opens

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/signin"
-	"ticketing.com/auth/shared/endpointtest"
-	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/testing/endpointtest"
+	"ticketing.com/auth/shared/testing/mongotest"
 )
 
 const owner, stranger, another = "198.51.100.1", "198.51.100.2", "198.51.100.3"

@@ -9,16 +9,16 @@ import (
 	"net/http"
 	"time"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/credentials"
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
-	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -29,9 +29,9 @@ var Endpoint = endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
 	Path:    "/api/users/signin",
 	Success: http.StatusOK,
 	Summary: "Start a session with an email and a password.",
-	Refuses: []fault.Kind{fault.Unauthenticated},
-}, wire), func(w *app.Wiring) endpoint.Allow {
-	limiter, limit := ratelimit.Wire(w), ratelimit.Signin(w)
+	Refuses: []apierror.Kind{apierror.Unauthenticated},
+}, newHandler), func(cfg *config.Config) endpoint.Allow {
+	limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Signin(cfg)
 	return func(ctx context.Context, c endpoint.Caller) error { return limiter.Allow(ctx, limit, c) }
 })
 
@@ -46,7 +46,7 @@ type Input struct {
 
 // Validate implements the second half of decoding. Of the password it checks the
 // size alone: what may be chosen is no matter once it was chosen.
-func (in *Input) Validate(bad *fault.Fields) {
+func (in *Input) Validate(bad *apierror.Fields) {
 	var err error
 	if in.address, err = email.Parse(in.Email); err != nil {
 		bad.Add("email", err.Error())
@@ -71,8 +71,8 @@ type signin struct {
 	now         func() time.Time
 }
 
-func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signin{user.Wire(w, sink.Wire(w)), credentials.Wire(w), session.Wire(w), w.Now()}
+func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
+	s := signin{user.FromConfig(cfg, sender.FromConfig(cfg)), credentials.FromConfig(cfg), session.FromConfig(cfg), cfg.Now()}
 	return s.handle
 }
 
@@ -98,9 +98,9 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 	})
 	switch {
 	case err == credentials.ErrWrong: // nothing for the log
-		err = fault.Credentials(nil)
+		err = apierror.Credentials(nil)
 	case errors.Is(err, credentials.ErrWrong), errors.Is(err, user.ErrUnreadable):
-		err = fault.Credentials(err)
+		err = apierror.Credentials(err)
 	}
 	return grant, err
 }

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"ticketing.com/auth/functions/signin"
-	"ticketing.com/auth/shared/endpointtest"
 	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/testing/endpointtest"
 	"ticketing.com/auth/shared/user"
 )
 

@@ -7,8 +7,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"ticketing.com/auth/functions/signout"
-	"ticketing.com/auth/shared/endpointtest"
-	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/testing/endpointtest"
+	"ticketing.com/auth/shared/testing/mongotest"
 )
 
 // TestSignout_DatabaseErrors has the database answer the write with errors of each form:

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/signout"
-	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/testing/endpointtest"
 	"ticketing.com/auth/shared/user"
 )
 

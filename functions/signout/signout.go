@@ -7,24 +7,24 @@ import (
 	"net/http"
 	"time"
 
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/cloudevents"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
-	"ticketing.com/auth/shared/sink"
+	"ticketing.com/auth/shared/events/receiver"
+	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is POST /api/users/signout, and the event by which another service ends
 // a user's sessions.
-var Endpoint = cloudevents.On(endpoint.Define(endpoint.Spec{
+var Endpoint = receiver.On(endpoint.Define(endpoint.Spec{
 	Name:    "signout",
 	Method:  http.MethodPost,
 	Path:    "/api/users/signout",
 	Success: http.StatusOK,
 	Summary: "End the session of the bearer token.",
-}, wire), endpoint.Trigger{
+}, newHandler), endpoint.Trigger{
 	Types: []string{"com.ticketing.user.signout.requested.v1"},
 	Reply: "com.ticketing.user.signout.done.v1",
 }, wireEvent)
@@ -42,7 +42,7 @@ type Request struct {
 }
 
 // Validate implements the second half of decoding.
-func (r *Request) Validate(bad *fault.Fields) {
+func (r *Request) Validate(bad *apierror.Fields) {
 	if r.UserID == "" {
 		bad.Add("userId", "userId must not be empty.")
 	}
@@ -63,13 +63,13 @@ type signout struct {
 	now    func() time.Time
 }
 
-func wire(w *app.Wiring) endpoint.Handler[endpoint.Bearer, Output] {
-	s := signout{tokens: token.WireVerifier(w), users: user.Wire(w, sink.Wire(w))}
+func newHandler(cfg *config.Config) endpoint.Handler[endpoint.Bearer, Output] {
+	s := signout{tokens: token.WireVerifier(cfg), users: user.FromConfig(cfg, sender.FromConfig(cfg))}
 	return s.handle
 }
 
-func wireEvent(w *app.Wiring) endpoint.Handler[Request, Done] {
-	s := signout{users: user.Wire(w, sink.Wire(w)), now: w.Now()}
+func wireEvent(cfg *config.Config) endpoint.Handler[Request, Done] {
+	s := signout{users: user.FromConfig(cfg, sender.FromConfig(cfg)), now: cfg.Now()}
 	return s.handleEvent
 }
 
@@ -79,7 +79,7 @@ func wireEvent(w *app.Wiring) endpoint.Handler[Request, Done] {
 func (s signout) handle(ctx context.Context, in endpoint.Bearer) (Output, error) {
 	claims, err := s.tokens.VerifyExpired(in.Token)
 	if err != nil {
-		return Output{}, fault.InvalidToken(err)
+		return Output{}, apierror.InvalidToken(err)
 	}
 	if err := s.users.End(ctx, claims.Subject, claims.Session); err != nil {
 		return Output{}, err

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/signout"
-	"ticketing.com/auth/shared/endpointtest"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/testing/endpointtest"
 	"ticketing.com/auth/shared/user"
 )
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/signup"
-	"ticketing.com/auth/shared/endpointtest"
+	"ticketing.com/auth/shared/testing/endpointtest"
 )
 
 const (

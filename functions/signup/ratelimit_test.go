@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/signup"
-	"ticketing.com/auth/shared/endpointtest"
-	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/testing/endpointtest"
+	"ticketing.com/auth/shared/testing/mongotest"
 )
 
 func TestSignup_AddressLimit(t *testing.T) {

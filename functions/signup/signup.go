@@ -10,29 +10,29 @@ import (
 	"net/http"
 	"time"
 
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/cloudevents"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/credentials"
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/events/receiver"
+	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/password/policy"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
-	"ticketing.com/auth/shared/sink"
 	"ticketing.com/auth/shared/user"
 )
 
 // Endpoint is POST /api/users/signup, and the event that asks for the same.
-var Endpoint = cloudevents.On(endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
+var Endpoint = receiver.On(endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 	Name:    "signup",
 	Method:  http.MethodPost,
 	Path:    "/api/users/signup",
 	Success: http.StatusCreated,
 	Summary: "Create an account and start its first session.",
-}, wire), limit), endpoint.Trigger{
+}, newHandler), limit), endpoint.Trigger{
 	Types:   []string{"com.ticketing.user.signup.requested.v1"},
 	Reply:   "com.ticketing.user.signup.accepted.v1",
 	Refusal: "com.ticketing.user.signup.refused.v1",
@@ -49,12 +49,12 @@ type Input struct {
 	policy  policy.Policy
 }
 
-// Wire gives Validate the password policy.
-func (in *Input) Wire(w *app.Wiring) { in.policy = policy.Wire(w) }
+// Configure gives Validate the password policy.
+func (in *Input) Configure(cfg *config.Config) { in.policy = policy.FromConfig(cfg) }
 
 // Validate implements the second half of decoding: it normalises the email and
 // refuses a password that may not be chosen.
-func (in *Input) Validate(bad *fault.Fields) {
+func (in *Input) Validate(bad *apierror.Fields) {
 	var err error
 	if in.address, err = email.Parse(in.Email); err != nil {
 		bad.Add("email", err.Error())
@@ -88,8 +88,8 @@ type signup struct {
 
 // limit counts each request before its password meets the policy. A request that finds no
 // room for its hash asks the database nothing.
-func limit(w *app.Wiring) endpoint.Allow {
-	return allow(password.Wire(w), ratelimit.Wire(w), ratelimit.Signup(w))
+func limit(cfg *config.Config) endpoint.Allow {
+	return allow(password.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Signup(cfg))
 }
 
 func allow(passwords *password.Hasher, limiter *ratelimit.Limiter, limit ratelimit.Limit) endpoint.Allow {
@@ -101,13 +101,13 @@ func allow(passwords *password.Hasher, limiter *ratelimit.Limiter, limit ratelim
 	}
 }
 
-func wire(w *app.Wiring) endpoint.Handler[Input, session.Grant] {
-	s := signup{user.Wire(w, sink.Wire(w)), password.Wire(w), credentials.Wire(w), session.Wire(w), w.Now()}
+func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
+	s := signup{user.FromConfig(cfg, sender.FromConfig(cfg)), password.FromConfig(cfg), credentials.FromConfig(cfg), session.FromConfig(cfg), cfg.Now()}
 	return s.create
 }
 
-func wireEvent(w *app.Wiring) endpoint.Handler[Input, Accepted] {
-	s := signup{users: user.Wire(w, sink.Wire(w)), passwords: password.Wire(w)}
+func wireEvent(cfg *config.Config) endpoint.Handler[Input, Accepted] {
+	s := signup{users: user.FromConfig(cfg, sender.FromConfig(cfg)), passwords: password.FromConfig(cfg)}
 	return s.handleEvent
 }
 
@@ -187,7 +187,7 @@ func (s signup) again(ctx context.Context, in Input, account user.Account) (gran
 		opened, refresh := s.open(account.User, p.Device)
 		err = s.users.Open(ctx, account, opened, "")
 		if errors.Is(err, user.ErrChanged) {
-			return fault.Busy(time.Second, err)
+			return apierror.Busy(time.Second, err)
 		}
 		if err == nil {
 			grant, err = s.grant(account.User, opened, refresh, p.Device)
@@ -228,8 +228,8 @@ func (s signup) before(ctx context.Context, u user.User) (user.Account, error) {
 	return account, err
 }
 
-func used() error { return fault.Field("email", "This email is in use.") }
+func used() error { return apierror.Field("email", "This email is in use.") }
 
 func mismatch() error {
-	return fault.New(fault.Mismatch, "This Idempotency-Key, or this event, was used with another request.")
+	return apierror.New(apierror.Mismatch, "This Idempotency-Key, or this event, was used with another request.")
 }

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"ticketing.com/auth/functions/signup"
-	"ticketing.com/auth/shared/endpointtest"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/testing/endpointtest"
 )
 
 const (
@@ -139,7 +139,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 
 func TestTheInputIsValidatedWithoutADatabase(t *testing.T) {
 	in := signup.Input{Email: "not an email", Password: secret}
-	var bad fault.Fields
+	var bad apierror.Fields
 	in.Validate(&bad)
 	if !bad.Has("email") || bad.Has("password") {
 		t.Errorf("faults %v", bad.Err())

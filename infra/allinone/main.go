@@ -9,7 +9,7 @@ package main
 
 import (
 	"ticketing.com/auth/infra/catalog"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { serve.MainOf(catalog.Together) }
+func main() { httpserver.MainOf(catalog.Together) }

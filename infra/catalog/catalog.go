@@ -13,9 +13,9 @@ import (
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/functions/signout"
 	"ticketing.com/auth/functions/signup"
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
 // Functions returns all functions, in the order in which a person meets them.
@@ -33,7 +33,7 @@ func Functions() []endpoint.Endpoint {
 
 // Together returns those that one process serves if it serves all: one without a
 // route only takes events, and only passes on what a sink did not take.
-func Together(w *app.Wiring) []endpoint.Endpoint {
-	relayed := serve.Events(w) && w.Text("K_SINK", "") != ""
+func Together(cfg *config.Config) []endpoint.Endpoint {
+	relayed := httpserver.Events(cfg) && cfg.Text("K_SINK", "") != ""
 	return slices.DeleteFunc(Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !relayed })
 }

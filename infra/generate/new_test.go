@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"testing"
 
-	"ticketing.com/auth/infra/e2e"
+	"ticketing.com/auth/infra/test/e2e"
 )
 
 // From a name to a route that answers, in a copy of the repository.
@@ -86,7 +86,6 @@ func TestANameThatCannotBeIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 		"testdata":      "testdata " + used,
 		"documentation": "documentation " + used,
 		"endpoint":      "endpoint " + used, // of a function's file
-		"wire":          "wire " + used,
 		"http":          "http " + used,
 		"testing":       "testing " + used, // of its test
 		"play":          "play " + used,

@@ -15,9 +15,9 @@ import (
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/generate/settings"
 	"ticketing.com/auth/infra/knative"
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
 func rendered(t *testing.T, render func([]endpoint.Endpoint) ([]byte, error)) string {
@@ -74,7 +74,7 @@ func TestServices_ConnectionsForQueueProxy(t *testing.T) {
 		}
 		atOnce, _ := strconv.Atoi(m[1])
 		limit, _ := strconv.Atoi(m[2])
-		if most := serve.MaxConnections(int64(limit) << 20); most < 2*atOnce {
+		if most := httpserver.MaxConnections(int64(limit) << 20); most < 2*atOnce {
 			t.Errorf("%s accepts %d connections, want %d", name, most, 2*atOnce)
 		}
 	}
@@ -118,8 +118,8 @@ func TestAFunctionHoldsTheSecretsOfItsRoleAndNoOther(t *testing.T) {
 
 func TestAFunctionThatNeedsASecretNobodyHasIsNamed(t *testing.T) {
 	spec := endpoint.Spec{Name: "hello", Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}
-	hello := endpoint.Define(spec, func(w *app.Wiring) endpoint.Handler[endpoint.None, string] {
-		w.Required("SMTP_URL")
+	hello := endpoint.Define(spec, func(cfg *config.Config) endpoint.Handler[endpoint.None, string] {
+		cfg.Required("SMTP_URL")
 		return func(context.Context, endpoint.None) (string, error) { return "", nil }
 	})
 	for name, render := range map[string]func([]endpoint.Endpoint) ([]byte, error){

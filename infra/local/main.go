@@ -38,11 +38,11 @@ import (
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/openapi"
 	"ticketing.com/auth/infra/openapi/docs"
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/embedded"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/ratelimit"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/testing/devdb"
 	"ticketing.com/auth/shared/usage"
 	"ticketing.com/auth/shared/user"
 )
@@ -95,12 +95,12 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 	defer listener.Close()
 	added := []map[string]string{files, events(listener.Addr())}
 	// before the database is built and started: are the settings right?
-	check := app.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
-	user.Wire(check, nil)
-	serve.Handler(check, catalog.Together(check)...)
+	check := config.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
+	user.FromConfig(check, nil)
+	httpserver.Handler(check, catalog.Together(check)...)
 	if err := check.Err(); err != nil {
-		app.Complain(os.Stderr, "local", err)
-		return app.ExitSettings
+		config.Complain(os.Stderr, "local", err)
+		return config.ExitSettings
 	}
 	if err := system(ctx, listener, data, added); err != nil && !stopped(ctx, err) {
 		return fail(err)
@@ -137,10 +137,10 @@ func system(ctx context.Context, listener net.Listener, data string, added []map
 		return err
 	}
 	defer stop()
-	w := app.New(environment(append(added, uri)...), logs, time.Now)
-	users, counts, all := user.Wire(w, nil), ratelimit.Wire(w), catalog.Together(w)
-	handler := serve.Handler(w, all...)
-	if err := w.Err(); err != nil {
+	cfg := config.New(environment(append(added, uri)...), logs, time.Now)
+	users, counts, all := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg), catalog.Together(cfg)
+	handler := httpserver.Handler(cfg, all...)
+	if err := cfg.Err(); err != nil {
 		return err
 	}
 	document, err := openapi.Document(all)
@@ -148,15 +148,15 @@ func system(ctx context.Context, listener net.Listener, data string, added []map
 		return fmt.Errorf("the reference: %w", err)
 	}
 	handler = docs.Handler(document, handler)
-	defer closed(w)
+	defer closed(cfg)
 	if err := errors.Join(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
 		return err
 	}
-	greet(os.Stdout, listener.Addr(), all, w.Text("EVENTS", "off"))
+	greet(os.Stdout, listener.Addr(), all, cfg.Text("EVENTS", "off"))
 	if uri != nil || added[0] != nil {
 		fmt.Printf("\nData is stored in %s. Press Ctrl-C to stop.\n", data)
 	}
-	if err := serve.Serve(ctx, listener, handler, w.Log()); err != nil {
+	if err := httpserver.Serve(ctx, listener, handler, cfg.Log()); err != nil {
 		return err
 	}
 	return context.Cause(ctx)
@@ -164,14 +164,14 @@ func system(ctx context.Context, listener net.Listener, data string, added []map
 
 // closed ends the connections to the database, and does not wait for one that is
 // gone.
-func closed(w *app.Wiring) {
+func closed(cfg *config.Config) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	w.Close(ctx)
+	cfg.Close(ctx)
 }
 
 // environment is the process's own, completed by what it lacks.
-func environment(added ...map[string]string) app.Lookup {
+func environment(added ...map[string]string) config.Lookup {
 	return func(name string) (string, bool) {
 		for _, m := range added {
 			if s, ok := m[name]; ok {
@@ -213,7 +213,7 @@ func database(ctx context.Context, dir string) (while context.Context, uri map[s
 	if setting("MONGODB_URI") != "" {
 		return ctx, nil, func() {}, nil
 	}
-	server, err := embedded.Start(ctx, embedded.Options{
+	server, err := devdb.Start(ctx, devdb.Options{
 		Data:     dir,
 		Progress: func(s string) { fmt.Fprintln(os.Stderr, s) },
 	})

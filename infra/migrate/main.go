@@ -17,7 +17,7 @@ import (
 	"os"
 	"time"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/usage"
 	"ticketing.com/auth/shared/user"
@@ -43,18 +43,18 @@ func main() {
 }
 
 func run() int {
-	w := app.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
-	users, counts := user.Wire(w, nil), ratelimit.Wire(w)
-	if err := w.Err(); err != nil {
-		app.Complain(os.Stderr, "migrate", err)
-		return app.ExitSettings
+	cfg := config.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
+	users, counts := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg)
+	if err := cfg.Err(); err != nil {
+		config.Complain(os.Stderr, "migrate", err)
+		return config.ExitSettings
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	if err := cmp.Or(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
-		w.Log().Error("migrate", "error", err)
+		cfg.Log().Error("migrate", "error", err)
 		return 1
 	}
-	w.Log().Info("indexes are in place")
+	cfg.Log().Info("indexes are in place")
 	return 0
 }

@@ -1,8 +1,8 @@
 package openapi
 
 import (
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/email"
-	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password/policy"
 )
 
@@ -39,7 +39,7 @@ const (
 // last. What one makes the next ones use.
 func examples() map[string][]scene {
 	key := &exchange{Headers: map[string]string{"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}}
-	var wrong fault.Fields
+	var wrong apierror.Fields
 	wrong.Add("email", string(email.ErrMalformed))
 	wrong.Add("password", string(policy.Guessable))
 	return map[string][]scene{
@@ -49,14 +49,14 @@ func examples() map[string][]scene {
 			{name: "again", summary: "The same again, since the answer was lost: the account is there, and gets another session.", request: key,
 				body: credentials("Ann@Example.com", secret), status: 201, answer: granted(second, "refresh-token-2")},
 			with(key, refused("another-body", "The key of another request.", credentials("bob@example.com", secret),
-				fault.New(fault.Mismatch, "This Idempotency-Key, or this event, was used with another request."))),
-			refused("used-email", "Ann has an account.", credentials("ann@example.com", secret), fault.Field("email", "This email is in use.")),
+				apierror.New(apierror.Mismatch, "This Idempotency-Key, or this event, was used with another request."))),
+			refused("used-email", "Ann has an account.", credentials("ann@example.com", secret), apierror.Field("email", "This email is in use.")),
 			refused("all-wrong", "All faulty members are listed at once.", credentials("ann@example", "password1"), wrong.Err()),
 		},
 		"signin": {
 			{name: "ann", summary: "Another session.", body: credentials("ann@example.com", secret), status: 200, answer: granted(third, "refresh-token-3")},
-			refused("wrong-password", "A wrong password.", credentials("ann@example.com", "wrong horse"), fault.Credentials(nil)),
-			refused("unknown-email", "An email that nobody has is not to be told from a wrong password.", credentials("bob@example.com", secret), fault.Credentials(nil)),
+			refused("wrong-password", "A wrong password.", credentials("ann@example.com", "wrong horse"), apierror.Credentials(nil)),
+			refused("unknown-email", "An email that nobody has is not to be told from a wrong password.", credentials("bob@example.com", secret), apierror.Credentials(nil)),
 		},
 		"signout": {
 			{name: "ann", summary: "The session of the token ends.", request: bearer(third), status: 200, answer: `{"message":"Signed out."}`},
@@ -65,13 +65,13 @@ func examples() map[string][]scene {
 		"currentuser": {
 			{name: "ann", summary: "Somebody.", request: bearer(first), status: 200, answer: `{"currentUser":{"id":"` + ann + `","email":"ann@example.com"}}`},
 			{name: "nobody", summary: "No token was sent.", status: 200, answer: `{"currentUser":null}`},
-			with(bearer(third), refused("ended", "The session was ended a moment ago.", "", fault.InvalidToken(nil))),
+			with(bearer(third), refused("ended", "The session was ended a moment ago.", "", apierror.InvalidToken(nil))),
 		},
 		"refresh": {
 			{name: "ann", summary: "New tokens for old.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
 			{name: "again", summary: "The same token again within 10 seconds: the same answer.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
-			refused("ended", "The session has ended.", `{"refreshToken":"refresh-token-3"}`, fault.InvalidToken(nil)),
-			refused("no-such-token", "The token was not made here.", `{"refreshToken":"nonsense"}`, fault.InvalidToken(nil)),
+			refused("ended", "The session has ended.", `{"refreshToken":"refresh-token-3"}`, apierror.InvalidToken(nil)),
+			refused("no-such-token", "The token was not made here.", `{"refreshToken":"nonsense"}`, apierror.InvalidToken(nil)),
 		},
 		"jwks": {
 			{name: "keys", summary: "One key, as long as none is about to replace it.", status: 200,

@@ -28,8 +28,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"ticketing.com/auth/infra/generate/settings"
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/ratelimit"
 )
 
@@ -73,7 +73,7 @@ func Document(functions []endpoint.Endpoint) ([]byte, error) {
 		}
 		d.Paths = append(d.Paths, entry[pathItem]{e.Path, item})
 	}
-	item, err := named.of(reflect.TypeFor[fault.Item](), false)
+	item, err := named.of(reflect.TypeFor[apierror.Item](), false)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func (f function) statuses(shown []scene) []int {
 		all = append(all, http.StatusUnprocessableEntity)
 	}
 	for _, kind := range f.Refuses {
-		all = append(all, fault.New(kind, "").Status())
+		all = append(all, apierror.New(kind, "").Status())
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
@@ -271,12 +271,12 @@ func (f function) headers(status int) list[header] {
 
 // headers are those that many answers have.
 func headers() list[header] {
-	challenge := func(e *fault.Error) string { return endpoint.Refuse(e).Header.Get("WWW-Authenticate") }
+	challenge := func(e *apierror.Error) string { return endpoint.Refuse(e).Header.Get("WWW-Authenticate") }
 	return list[header]{
 		{"NoStore", header{Description: "Nobody may keep the answer.", Required: true, Schema: &schema{Type: "string", Const: "no-store"}}},
 		{"NoSniff", header{Description: "The answer is what its type says.", Required: true, Schema: &schema{Type: "string", Const: "nosniff"}}},
 		{"Challenge", header{Description: "What counts here, and whether a token was sent that does not (RFC 6750 §3).", Required: true,
-			Schema: &schema{Type: "string", Enum: []string{challenge(fault.NoToken()), challenge(fault.InvalidToken(nil))}}}},
+			Schema: &schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}},
 		{"DeviceToken", header{Description: "The device token of the client, to be sent with its next sign-in to the account. It is no proof of identity. It is valid for 90 days after the last sign-in with it.", Required: true,
 			Schema: &schema{Type: "string", MinLength: 22, MaxLength: 22}}},
 		{"DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema{Type: "string"}}},

@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"ticketing.com/auth/infra/catalog"
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 )
@@ -58,7 +58,7 @@ type hint struct {
 }
 
 func define[In, Out any](spec endpoint.Spec) endpoint.Endpoint {
-	return endpoint.Define(spec, func(*app.Wiring) endpoint.Handler[In, Out] {
+	return endpoint.Define(spec, func(*config.Config) endpoint.Handler[In, Out] {
 		return func(context.Context, In) (out Out, err error) { return out, nil }
 	})
 }
@@ -71,7 +71,7 @@ func spec(method, path string) endpoint.Spec {
 // example.
 func TestANewFunctionIsDescribed(t *testing.T) {
 	asking := spec("POST", "/ask")
-	asking.Refuses = []fault.Kind{fault.Forbidden}
+	asking.Refuses = []apierror.Kind{apierror.Forbidden}
 	got, err := Document([]endpoint.Endpoint{define[question, reply](asking)})
 	if err != nil {
 		t.Fatal(err)
@@ -128,8 +128,8 @@ func TestAFunctionThatCountsSaysWhatItRefuses(t *testing.T) {
 	counting := func(name string) endpoint.Endpoint {
 		counts := spec("POST", "/ask")
 		counts.Name = name
-		return endpoint.Define(counts, func(w *app.Wiring) endpoint.Handler[question, hint] {
-			ratelimit.Wire(w)
+		return endpoint.Define(counts, func(cfg *config.Config) endpoint.Handler[question, hint] {
+			ratelimit.FromConfig(cfg)
 			return func(context.Context, question) (out hint, err error) { return out, nil }
 		})
 	}

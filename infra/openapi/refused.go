@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/ratelimit"
 )
 
@@ -50,16 +50,16 @@ func (f function) refused() []scene {
 func (f function) faults() []scene {
 	all := []scene{faulty("unforeseen", "A fault of the system itself.", errors.New("not foreseen"))}
 	if slices.Contains(f.Required, "MONGODB_URI") {
-		all = append(all, faulty("away", "The database does not answer.", fault.Away(nil)))
+		all = append(all, faulty("away", "The database does not answer.", apierror.Away(nil)))
 	}
 	if slices.Contains(f.Optional, "HASH_CONCURRENCY") {
-		all = append(all, faulty("busy", "More passwords are being checked than there is room for.", fault.Busy(time.Second, nil)))
+		all = append(all, faulty("busy", "More passwords are being checked than there is room for.", apierror.Busy(time.Second, nil)))
 	}
 	if f.givesDevice() {
-		all = append(all, faulty("account-limit", "Too many sign-in attempts have failed, or are in flight.", fault.Limited("account", 10, 15*time.Minute, 8*time.Second)))
+		all = append(all, faulty("account-limit", "Too many sign-in attempts have failed, or are in flight.", apierror.Limited("account", 10, 15*time.Minute, 8*time.Second)))
 	}
 	if limit, is := ratelimit.Default(f.Name); is && f.counts() {
-		all = append(all, faulty("too-many", "The address has used up what it may ask for.", fault.Limited(limit.Name, limit.Quota, limit.Window, limit.Window/2)))
+		all = append(all, faulty("too-many", "The address has used up what it may ask for.", apierror.Limited(limit.Name, limit.Quota, limit.Window, limit.Window/2)))
 	}
 	return all
 }
@@ -68,7 +68,7 @@ func (f function) faults() []scene {
 func (f function) counts() bool { return slices.Contains(f.Optional, "RATE_LIMIT") }
 
 func faulty(name, summary string, err error) scene {
-	r := endpoint.Refuse(fault.From(err))
+	r := endpoint.Refuse(apierror.From(err))
 	return scene{name: name, summary: summary, status: r.Status, headers: particular(r.Header), answer: string(r.Body)}
 }
 

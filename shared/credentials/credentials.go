@@ -12,9 +12,9 @@ import (
 	"log/slog"
 	"time"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/user"
@@ -29,10 +29,10 @@ type Checker struct {
 	log       *slog.Logger
 }
 
-// Wire returns the checker of the environment: RATE_LIMIT_SIGNIN, and the settings of
-// password.Wire and ratelimit.Wire.
-func Wire(w *app.Wiring) *Checker {
-	return &Checker{password.Wire(w), ratelimit.Wire(w), ratelimit.Signin(w), w.Now(), w.Log()}
+// FromConfig returns the checker of the environment: RATE_LIMIT_SIGNIN, and the settings of
+// password.FromConfig and ratelimit.FromConfig.
+func FromConfig(cfg *config.Config) *Checker {
+	return &Checker{password.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Signin(cfg), cfg.Now(), cfg.Log()}
 }
 
 // A Claim is an email and a password that a client presents.
@@ -91,7 +91,7 @@ func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Cont
 			return err
 		}
 	}
-	return fault.Busy(time.Second, user.ErrChanged)
+	return apierror.Busy(time.Second, user.ErrChanged)
 }
 
 func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.Attempt) (Proof, error) {

@@ -20,8 +20,8 @@ import (
 	"reflect"
 	"time"
 
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 )
 
 // A Trigger is an event of another service that a function takes.
@@ -48,7 +48,7 @@ type Spec struct {
 
 	// Refuses names what the handle refuses beyond what follows from its input and
 	// its parts. It is for the reference alone.
-	Refuses []fault.Kind
+	Refuses []apierror.Kind
 }
 
 // Limit returns the longest that a request may take.
@@ -64,9 +64,9 @@ type Endpoint struct {
 	Spec
 	In, Out reflect.Type
 	Trigger Trigger
-	bind    func(Spec, *app.Wiring) call
-	event   func(Spec, *app.Wiring) call // nil: it takes no event
-	limit   func(*app.Wiring) Allow
+	bind    func(Spec, *config.Config) call
+	event   func(Spec, *config.Config) call // nil: it takes no event
+	limit   func(*config.Config) Allow
 	early   bool
 
 	// EventDoor is the door that its events come through. A function brings it
@@ -75,7 +75,7 @@ type Endpoint struct {
 }
 
 // An EventDoor returns what takes the events of a process, by their types.
-type EventDoor func(w *app.Wiring, takers map[string]*Function) http.Handler
+type EventDoor func(cfg *config.Config, takers map[string]*Function) http.Handler
 
 type call func(context.Context, *Request) (any, error)
 
@@ -85,16 +85,16 @@ type call func(context.Context, *Request) (any, error)
 //
 // In is None, Bearer, or a struct of JSON members, which may embed Keyed and Caller and
 // have a method Validate(*fault.Fields). If Validate needs settings, In has a method
-// Wire(*app.Wiring) too, which is called once, at the start of the process: every input
+// Configure(*config.Config) too, which is called once, at the start of the process: every input
 // starts as a copy of the one that it is called on.
-func Define[In, Out any](spec Spec, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
+func Define[In, Out any](spec Spec, wire func(*config.Config) Handler[In, Out]) Endpoint {
 	return Endpoint{Spec: spec, In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), bind: bind(wire)}
 }
 
 // On declares that a function takes an event as well, through a door. Its data is
 // In, read as that of a route, and its Out is the data of the reply. Functions use
 // cloudevents.On, which has the door.
-func On[In, Out any](e Endpoint, door EventDoor, t Trigger, wire func(*app.Wiring) Handler[In, Out]) Endpoint {
+func On[In, Out any](e Endpoint, door EventDoor, t Trigger, wire func(*config.Config) Handler[In, Out]) Endpoint {
 	e.EventDoor, e.Trigger, e.event = door, t, bind(wire)
 	return e
 }
@@ -104,14 +104,14 @@ type Allow func(context.Context, Caller) error
 
 // LimitRequests returns an endpoint whose rate limit counts each request before its input is
 // read, for a function whose validation is expensive. Events are not counted.
-func LimitRequests(e Endpoint, limit func(*app.Wiring) Allow) Endpoint {
+func LimitRequests(e Endpoint, limit func(*config.Config) Allow) Endpoint {
 	e.limit, e.early = limit, true
 	return e
 }
 
 // LimitInvalid returns an endpoint whose rate limit counts requests with invalid input. The
 // handler counts the others.
-func LimitInvalid(e Endpoint, limit func(*app.Wiring) Allow) Endpoint {
+func LimitInvalid(e Endpoint, limit func(*config.Config) Allow) Endpoint {
 	e.limit, e.early = limit, false
 	return e
 }
@@ -123,12 +123,12 @@ func Like[Out any](e Endpoint) Endpoint {
 	return e
 }
 
-func bind[In, Out any](wire func(*app.Wiring) Handler[In, Out]) func(Spec, *app.Wiring) call {
-	return func(spec Spec, w *app.Wiring) call {
-		handle := wire(w)
+func bind[In, Out any](wire func(*config.Config) Handler[In, Out]) func(Spec, *config.Config) call {
+	return func(spec Spec, cfg *config.Config) call {
+		handle := wire(cfg)
 		var blank In
-		if in, ok := any(&blank).(interface{ Wire(*app.Wiring) }); ok {
-			in.Wire(w)
+		if in, ok := any(&blank).(interface{ Configure(*config.Config) }); ok {
+			in.Configure(cfg)
 		}
 		return func(ctx context.Context, r *Request) (any, error) {
 			in, err := read(spec, r, blank)
@@ -150,16 +150,16 @@ func bind[In, Out any](wire func(*app.Wiring) Handler[In, Out]) func(Spec, *app.
 // Bind wires the function. What is missing or wrong in the environment is
 // collected by the wiring; the result must not be invoked while it has faults.
 // Events are wired only if the function is to take them.
-func (e Endpoint) Bind(w *app.Wiring, events bool) *Function {
-	f := &Function{Spec: e.Spec, Trigger: e.Trigger, log: w.Log()}
+func (e Endpoint) Bind(cfg *config.Config, events bool) *Function {
+	f := &Function{Spec: e.Spec, Trigger: e.Trigger, log: cfg.Log()}
 	if e.bind != nil {
-		f.call = e.bind(e.Spec, w)
+		f.call = e.bind(e.Spec, cfg)
 	}
 	if e.limit != nil {
-		f.call = limited(e.Limit(), e.limit(w), e.early, f.call)
+		f.call = limited(e.Limit(), e.limit(cfg), e.early, f.call)
 	}
 	if events && e.event != nil {
-		f.event = e.event(e.Spec, w)
+		f.event = e.event(e.Spec, cfg)
 	}
 	return f
 }

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
 )
 
 type input struct {
@@ -21,7 +21,7 @@ type input struct {
 	Count int    `json:"count"`
 }
 
-func (in *input) Validate(bad *fault.Fields) {
+func (in *input) Validate(bad *apierror.Fields) {
 	if in.Name == "bad" {
 		bad.Add("name", "Bad name.")
 	}
@@ -30,9 +30,9 @@ func (in *input) Validate(bad *fault.Fields) {
 // bind makes a function of a handle, and of the log it writes.
 func bind[In, Out any](spec endpoint.Spec, handle endpoint.Handler[In, Out]) (*endpoint.Function, *bytes.Buffer) {
 	var log bytes.Buffer
-	w := app.New(func(string) (string, bool) { return "", false },
+	cfg := config.New(func(string) (string, bool) { return "", false },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(&log, o) }, time.Now)
-	return endpoint.Define(spec, func(*app.Wiring) endpoint.Handler[In, Out] { return handle }).Bind(w, false), &log
+	return endpoint.Define(spec, func(*config.Config) endpoint.Handler[In, Out] { return handle }).Bind(cfg, false), &log
 }
 
 func request(body string) *endpoint.Request {
@@ -61,7 +61,7 @@ func TestInvokeNeverFails(t *testing.T) {
 		log    string
 	}{
 		{"an untyped error", func(context.Context, endpoint.None) (any, error) { return nil, boom }, 500, "secret of the database"},
-		{"a fault with a cause", func(context.Context, endpoint.None) (any, error) { return nil, fault.Away(boom) }, 503, "secret of the database"},
+		{"a fault with a cause", func(context.Context, endpoint.None) (any, error) { return nil, apierror.Away(boom) }, 503, "secret of the database"},
 		{"a panic with a value", func(context.Context, endpoint.None) (any, error) { panic("password123") }, 500, "panic: a string"},
 		{"a nil dereference", func(context.Context, endpoint.None) (any, error) { var p *input; return p.Name, nil }, 500, "nil pointer"},
 		{"an answer that cannot be rendered", func(context.Context, endpoint.None) (any, error) { return make(chan int), nil }, 500, "render"},
@@ -98,7 +98,7 @@ func TestASuccessMayBeCacheable(t *testing.T) {
 	failing := true
 	f, _ := bind(cached, func(context.Context, endpoint.None) (string, error) {
 		if failing {
-			return "", fault.Away(nil)
+			return "", apierror.Away(nil)
 		}
 		return "x", nil
 	})
@@ -180,7 +180,7 @@ func TestMembersAreOfTheirTypes(t *testing.T) {
 		`{"name":"ann"}`:              "count is missing.",
 	} {
 		err := endpoint.Decode([]byte(body), new(input))
-		if items := fault.From(err).Items(); len(items) != 1 || items[0].Message != want {
+		if items := apierror.From(err).Items(); len(items) != 1 || items[0].Message != want {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
@@ -193,7 +193,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var in input
 		if err := endpoint.Decode(body, &in); err != nil {
-			if kind := fault.From(err).Kind(); kind != fault.Invalid || errors.Unwrap(fault.From(err)) != nil {
+			if kind := apierror.From(err).Kind(); kind != apierror.Invalid || errors.Unwrap(apierror.From(err)) != nil {
 				t.Errorf("kind %d, %v", kind, err)
 			}
 			return

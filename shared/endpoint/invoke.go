@@ -14,7 +14,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/telemetry"
 )
 
@@ -72,7 +72,7 @@ func Answer(ctx context.Context, log *slog.Logger, spec Spec, method string, do 
 		response, err = success(spec, out)
 	}
 	if err != nil {
-		response = Refuse(fault.From(err))
+		response = Refuse(apierror.From(err))
 	}
 	logLine(ctx, log, spec, method, response.Status, time.Since(began), err)
 	return response
@@ -100,9 +100,9 @@ func panicked(p any) error {
 
 // expired makes an Away of an untyped error that is only the deadline's.
 func expired(ctx context.Context, err error) error {
-	var f *fault.Error
+	var f *apierror.Error
 	if !errors.As(err, &f) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fault.Away(err)
+		return apierror.Away(err)
 	}
 	return err
 }
@@ -123,7 +123,7 @@ func success(spec Spec, out any) (Response, error) {
 }
 
 // Refuse renders a fault.
-func Refuse(e *fault.Error) Response {
+func Refuse(e *apierror.Error) Response {
 	h := header()
 	for _, more := range e.Headers() {
 		h.Set(more.Name, more.Value)

@@ -15,7 +15,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
 )
 
 const (
@@ -72,7 +72,7 @@ func read[In any](spec Spec, r *Request, out In) (_ In, err error) {
 	case *Bearer:
 		in.Token, err = bearer(r.Authorization)
 		if err == nil && in.Token == "" && !spec.Anonymous {
-			err = fault.NoToken()
+			err = apierror.NoToken()
 		}
 	default:
 		if k, ok := in.(interface{ setKey(string) }); ok {
@@ -101,7 +101,7 @@ func bearer(headers []string) (string, error) {
 		return "", nil
 	case 1:
 	default:
-		return "", fault.InvalidToken(errors.New("two Authorization headers"))
+		return "", apierror.InvalidToken(errors.New("two Authorization headers"))
 	}
 	value := strings.Trim(headers[0], " \t")
 	scheme, token := value, ""
@@ -111,7 +111,7 @@ func bearer(headers []string) (string, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		for _, part := range strings.Split(headers[0], ",")[1:] {
 			if scheme, _, _ := strings.Cut(strings.TrimLeft(part, " \t"), " "); strings.EqualFold(scheme, "Bearer") {
-				return "", fault.InvalidToken(errors.New("two Authorization headers"))
+				return "", apierror.InvalidToken(errors.New("two Authorization headers"))
 			}
 		}
 		return "", nil
@@ -119,9 +119,9 @@ func bearer(headers []string) (string, error) {
 	token = strings.Trim(token, " \t")
 	switch {
 	case token == "":
-		return "", fault.InvalidToken(errors.New("an empty token"))
+		return "", apierror.InvalidToken(errors.New("an empty token"))
 	case len(token) > MaxToken:
-		return "", fault.InvalidToken(errors.New("a token over the limit"))
+		return "", apierror.InvalidToken(errors.New("a token over the limit"))
 	}
 	return token, nil
 }
@@ -145,7 +145,7 @@ func retryKey(headers []string) (string, error) {
 		value = ""
 	}
 	if len(headers) > 1 || value == "" || len(value) > MaxRetryKey || strings.ContainsFunc(value, odd) {
-		return "", fault.New(fault.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
+		return "", apierror.New(apierror.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
 	}
 	sum := sha256.Sum256([]byte("http\x00" + value))
 	return hex.EncodeToString(sum[:16]), nil
@@ -157,21 +157,21 @@ const MaxRetryKey = 255
 // decode reads the body into the struct that in points to, and validates it.
 func decode(r *Request, in any) error {
 	if !isJSON(r.ContentType) {
-		return fault.New(fault.UnsupportedMedia, "The body must be application/json.")
+		return apierror.New(apierror.UnsupportedMedia, "The body must be application/json.")
 	}
 	if !isUTF8(r.ContentType[0]) {
-		return fault.New(fault.UnsupportedMedia, "The body must be in UTF-8.")
+		return apierror.New(apierror.UnsupportedMedia, "The body must be in UTF-8.")
 	}
 	if err := CheckEncoding(r.ContentEncoding); err != nil {
 		return err
 	}
-	tooLarge := fault.New(fault.TooLarge, "The body is larger than 16 KiB.")
+	tooLarge := apierror.New(apierror.TooLarge, "The body is larger than 16 KiB.")
 	if r.Length > MaxBody {
 		return tooLarge
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
 	if err != nil {
-		return fault.New(fault.Invalid, "The body could not be read whole.")
+		return apierror.New(apierror.Invalid, "The body could not be read whole.")
 	}
 	if len(body) > MaxBody {
 		return tooLarge
@@ -185,7 +185,7 @@ func CheckEncoding(headers []string) error {
 	for _, header := range headers {
 		for coding := range strings.SplitSeq(header, ",") {
 			if coding = strings.Trim(coding, " \t"); coding != "" && !strings.EqualFold(coding, "identity") {
-				return fault.Encoded()
+				return apierror.Encoded()
 			}
 		}
 	}
@@ -207,7 +207,7 @@ func Decode(body []byte, in any) error {
 	if err := json.Unmarshal(body, &members); err != nil {
 		return notAnObject()
 	}
-	var bad fault.Fields
+	var bad apierror.Fields
 	v := reflect.ValueOf(in).Elem()
 	for _, f := range fieldsOf(v.Type()) {
 		member, given := members[f.name]
@@ -222,7 +222,7 @@ func Decode(body []byte, in any) error {
 			bad.Add(f.name, fmt.Sprintf("%s must be %s.", f.name, f.kind))
 		}
 	}
-	if v, ok := in.(interface{ Validate(*fault.Fields) }); ok {
+	if v, ok := in.(interface{ Validate(*apierror.Fields) }); ok {
 		v.Validate(&bad)
 	}
 	return bad.Err()
@@ -239,11 +239,11 @@ func WellFormed(body []byte) error {
 		t, err := d.ReadToken()
 		switch {
 		case errors.Is(err, jsontext.ErrDuplicateName):
-			return fault.New(fault.Invalid, "The body has a member twice.")
+			return apierror.New(apierror.Invalid, "The body has a member twice.")
 		case err != nil:
 			return notAnObject()
 		case t.Kind() == '"' && strings.ContainsRune(t.String(), 0):
-			return fault.New(fault.Invalid, "The body has a NUL character.")
+			return apierror.New(apierror.Invalid, "The body has a NUL character.")
 		}
 		if d.StackDepth() == 0 {
 			break
@@ -256,7 +256,7 @@ func WellFormed(body []byte) error {
 }
 
 func notAnObject() error {
-	return fault.New(fault.Invalid, "The body must be one JSON object.")
+	return apierror.New(apierror.Invalid, "The body must be one JSON object.")
 }
 
 func isJSON(contentTypes []string) bool {

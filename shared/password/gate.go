@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/memory"
 )
 
@@ -129,4 +129,4 @@ func (g *gate) enter(ctx context.Context, memoryKiB uint32) (leave func(), err e
 // isFull tells whether enter would turn the next one away at once.
 func (g *gate) isFull() bool { return g.inLine.Load() >= g.line }
 
-func (g *gate) busy() error { return fault.Busy(g.wait, ErrBusy) }
+func (g *gate) busy() error { return apierror.Busy(g.wait, ErrBusy) }

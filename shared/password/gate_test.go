@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
 )
 
 // In these tests a hash takes 20 ms of the bubble's clock and no work at all.
@@ -93,11 +93,11 @@ func TestGateTurnsAwayAtOnceWhenTheLineIsFull(t *testing.T) {
 		if !errors.Is(err, ErrBusy) || time.Since(began) != 0 {
 			t.Fatalf("%v after %v", err, time.Since(began))
 		}
-		f, ok := errors.AsType[*fault.Error](err)
+		f, ok := errors.AsType[*apierror.Error](err)
 		if !ok {
 			t.Fatalf("%T is no fault", err)
 		}
-		if h := f.Headers(); f.Status() != 503 || !slices.Equal(h, []fault.Header{{Name: "Retry-After", Value: "3"}}) {
+		if h := f.Headers(); f.Status() != 503 || !slices.Equal(h, []apierror.Header{{Name: "Retry-After", Value: "3"}}) {
 			t.Errorf("%d, %v", f.Status(), h)
 		}
 		leave()

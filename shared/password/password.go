@@ -36,7 +36,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/crypto/scrypt"
 
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
 )
 
 const (
@@ -150,7 +150,7 @@ func (h *Hasher) Verify(ctx context.Context, stored, plain string) (ok, stale bo
 		return false, false, cmp.Or(h.Decoy(ctx, plain), err)
 	}
 	if err := h.gate().fits(s.memory()); err != nil {
-		return false, false, fault.Retry(fault.Unavailable, time.Minute, "The service is unavailable. Try again shortly.", err)
+		return false, false, apierror.Retry(apierror.Unavailable, time.Minute, "The service is unavailable. Try again shortly.", err)
 	}
 	right, ok, err := h.compare(ctx, s, plain)
 	if err != nil || !ok {

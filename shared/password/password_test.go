@@ -20,8 +20,8 @@ import (
 	"golang.org/x/text/secure/precis"
 	"golang.org/x/text/unicode/norm"
 
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 )
 
 // small makes a hash fast enough to be made a thousand times in a test.
@@ -401,8 +401,8 @@ func TestVerify_HashLargerThanMemory(t *testing.T) {
 	if !ok || !strings.Contains(over.Error(), "needs 64 MiB") || !strings.Contains(over.Error(), "may use 32 MiB") {
 		t.Errorf("error %v", err)
 	}
-	f, ok := errors.AsType[*fault.Error](err)
-	if !ok || f.Status() != 503 || len(f.Headers()) != 1 || f.Headers()[0] != (fault.Header{Name: "Retry-After", Value: "60"}) {
+	f, ok := errors.AsType[*apierror.Error](err)
+	if !ok || f.Status() != 503 || len(f.Headers()) != 1 || f.Headers()[0] != (apierror.Header{Name: "Retry-After", Value: "60"}) {
 		t.Errorf("fault %v", err)
 	}
 	if done := work(); len(done) != 0 {
@@ -466,10 +466,10 @@ func TestWire_MinimumParameters(t *testing.T) {
 				settings[name] = value
 			}
 			var log bytes.Buffer
-			w := app.New(func(name string) (string, bool) { v, ok := settings[name]; return v, ok },
+			cfg := config.New(func(name string) (string, bool) { v, ok := settings[name]; return v, ok },
 				func(o *slog.HandlerOptions) slog.Handler { return slog.NewTextHandler(&log, o) }, time.Now)
-			Wire(w)
-			err := w.Err()
+			FromConfig(cfg)
+			err := cfg.Err()
 			if (err != nil) != tt.refused || err != nil && !strings.HasPrefix(err.Error(), "HASH_MEMORY_KIB and HASH_TIME are below OWASP's minimum") {
 				t.Errorf("faults: %v", err)
 			}

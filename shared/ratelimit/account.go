@@ -7,8 +7,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
-	"ticketing.com/auth/shared/database"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/mongodb"
 )
 
 const (
@@ -75,7 +75,7 @@ func accountTimes(now time.Time, wait time.Duration) bson.D {
 func (l *Limiter) compareAndSet(ctx context.Context, c *mongo.Collection, counter counter, s state, now time.Time) (bool, error) {
 	after, forgiven := s.decide(now)
 	if after > 0 {
-		return false, fault.Limited(counter.limit.Name, counter.limit.Quota, counter.limit.Window, after)
+		return false, apierror.Limited(counter.limit.Name, counter.limit.Quota, counter.limit.Window, after)
 	}
 	set := accountTimes(now, state{N: s.N + 1}.wait())
 	update := bson.D{{Key: "$set", Value: set}, {Key: "$inc", Value: bson.D{{Key: "n", Value: 1}, {Key: "pending", Value: 1}}}}
@@ -84,7 +84,7 @@ func (l *Limiter) compareAndSet(ctx context.Context, c *mongo.Collection, counte
 	}
 	result, err := c.UpdateOne(ctx, bson.D{{Key: "_id", Value: counter.id}, {Key: "n", Value: s.N}, {Key: "at", Value: s.At}}, update)
 	if err != nil {
-		return false, database.Translate("count an attempt", err)
+		return false, mongodb.Translate("count an attempt", err)
 	}
 	return result.MatchedCount == 1, nil
 }

@@ -4,19 +4,19 @@ import (
 	"net/netip"
 	"strings"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 )
 
 // networks returns PROXY_NETWORKS.
-func networks(w *app.Wiring) (all []netip.Prefix) {
-	for s := range strings.SplitSeq(w.Text("PROXY_NETWORKS", ""), ",") {
+func networks(cfg *config.Config) (all []netip.Prefix) {
+	for s := range strings.SplitSeq(cfg.Text("PROXY_NETWORKS", ""), ",") {
 		if s = strings.TrimSpace(s); s == "" {
 			continue
 		}
 		p, err := netip.ParsePrefix(s)
 		if err != nil || p != p.Masked() || p.Addr().Is4In6() {
-			w.Fault("PROXY_NETWORKS", "must list networks such as 10.1.0.0/24, separated by commas")
+			cfg.Problem("PROXY_NETWORKS", "must list networks such as 10.1.0.0/24, separated by commas")
 			return nil
 		}
 		all = append(all, p)

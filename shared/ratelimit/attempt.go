@@ -8,9 +8,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
-	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/mongodb"
 )
 
 // An Attempt is one check of a password. Begin starts to reserve it while the account is
@@ -56,7 +56,7 @@ func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Caller, ema
 			addresses = len(all)
 			return append(all, a.owner)
 		})
-		a.passed = err == nil || len(a.counters) == addresses && fault.From(err).Kind() == fault.TooMany
+		a.passed = err == nil || len(a.counters) == addresses && apierror.From(err).Kind() == apierror.TooMany
 		return err
 	})
 	return a
@@ -137,7 +137,7 @@ func (a *Attempt) settle(free, forgive bool) {
 		if err == nil {
 			_, err = c.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(true))
 		}
-		return database.Translate("settle an attempt", err)
+		return mongodb.Translate("settle an attempt", err)
 	})
 }
 

@@ -8,7 +8,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
-	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/mongodb"
 )
 
 // A clock holds the difference between the clock of the process and that of the database. A
@@ -63,8 +63,8 @@ func (l *Limiter) time(ctx context.Context, c *mongo.Collection) (time.Time, err
 		var hello struct {
 			LocalTime time.Time `bson:"localTime"`
 		}
-		if err := database.Read(c.Database().RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}), &hello); err != nil {
-			return time.Time{}, database.Translate("read the database's time", err)
+		if err := mongodb.Read(c.Database().RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}), &hello); err != nil {
+			return time.Time{}, mongodb.Translate("read the database's time", err)
 		}
 		l.clock.set(hello.LocalTime, sent)
 	}

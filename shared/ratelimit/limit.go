@@ -12,10 +12,10 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/mongodb"
 )
 
 // A Limit is a number of requests in a window. Windows follow each other without a gap and
@@ -53,21 +53,23 @@ const maxQuota = 1_000_000
 var setting = regexp.MustCompile(`^([1-9][0-9]{0,6})/([0-9a-z]+)$`)
 
 // Signup returns the limit of RATE_LIMIT_SIGNUP.
-func Signup(w *app.Wiring) Limit { return limit(w, "RATE_LIMIT_SIGNUP", "signup", 1) }
+func Signup(cfg *config.Config) Limit { return limit(cfg, "RATE_LIMIT_SIGNUP", "signup", 1) }
 
 // Signin returns the limit of RATE_LIMIT_SIGNIN.
-func Signin(w *app.Wiring) Limit { return limit(w, "RATE_LIMIT_SIGNIN", "signin", failureWeight) }
+func Signin(cfg *config.Config) Limit {
+	return limit(cfg, "RATE_LIMIT_SIGNIN", "signin", failureWeight)
+}
 
 // Refresh returns the limit of RATE_LIMIT_REFRESH.
-func Refresh(w *app.Wiring) Limit { return limit(w, "RATE_LIMIT_REFRESH", "refresh", 1) }
+func Refresh(cfg *config.Config) Limit { return limit(cfg, "RATE_LIMIT_REFRESH", "refresh", 1) }
 
 // Session returns the limit of RATE_LIMIT_SESSION.
-func Session(w *app.Wiring) Limit { return limit(w, "RATE_LIMIT_SESSION", "session", 1) }
+func Session(cfg *config.Config) Limit { return limit(cfg, "RATE_LIMIT_SESSION", "session", 1) }
 
 // limit reads a setting such as 1000/5m.
-func limit(w *app.Wiring, env, name string, least int) Limit {
+func limit(cfg *config.Config, env, name string, least int) Limit {
 	l, _ := Default(name)
-	text := w.Text(env, "")
+	text := cfg.Text(env, "")
 	if text == "" {
 		return l
 	}
@@ -78,7 +80,7 @@ func limit(w *app.Wiring, env, name string, least int) Limit {
 			return Limit{name, quota, window}
 		}
 	}
-	w.Fault(env, fmt.Sprintf("must be a number of requests and a window, such as %d/%s: %d to %d requests, 1s to 24h in whole seconds",
+	cfg.Problem(env, fmt.Sprintf("must be a number of requests and a window, such as %d/%s: %d to %d requests, 1s to 24h in whole seconds",
 		l.Quota, short(l.Window), least, maxQuota))
 	return l
 }
@@ -123,7 +125,7 @@ func (l *Limiter) allow(ctx context.Context, limit Limit, counters func() []coun
 	ctx, cancel := context.WithTimeout(ctx, addressTimeout)
 	defer cancel()
 	_, err := l.reserve(ctx, counters)
-	if err != nil && fault.From(err).Kind() != fault.TooMany {
+	if err != nil && apierror.From(err).Kind() != apierror.TooMany {
 		l.log.WarnContext(ctx, "a request was not counted", "limit", limit.Name, "error", err)
 		return nil
 	}
@@ -195,7 +197,7 @@ func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]cou
 			return all, nil
 		}
 		if !mongo.IsDuplicateKeyError(err) {
-			return all[:done], database.Translate("count an attempt", err)
+			return all[:done], mongodb.Translate("count an attempt", err)
 		}
 		done += failedIndex(err)
 		passed, err := l.inspect(ctx, c, all[done])
@@ -206,7 +208,7 @@ func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]cou
 			done++
 		}
 	}
-	return all[:done], fault.Limited(all[done].limit.Name, all[done].limit.Quota, all[done].limit.Window, undecidedWait)
+	return all[:done], apierror.Limited(all[done].limit.Name, all[done].limit.Quota, all[done].limit.Window, undecidedWait)
 }
 
 // rounds bounds how often a reservation that another attempt preceded is repeated.
@@ -243,9 +245,9 @@ func failedIndex(err error) int {
 // its wait is over; and false if the attempt is to be repeated.
 func (l *Limiter) inspect(ctx context.Context, c *mongo.Collection, counter counter) (bool, error) {
 	var s state
-	err := database.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: counter.id}}), &s)
+	err := mongodb.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: counter.id}}), &s)
 	if err != nil {
-		return false, database.Translate("read a counter", ignoreMissing(err))
+		return false, mongodb.Translate("read a counter", ignoreMissing(err))
 	}
 	now := l.clock.now()
 	if counter.end.IsZero() {
@@ -294,5 +296,5 @@ func (l *Limiter) cached(counters []counter) error {
 }
 
 func (r rejection) err(limit Limit, now time.Time) error {
-	return fault.Limited(limit.Name, limit.Quota, limit.Window, r.reset.Sub(now))
+	return apierror.Limited(limit.Name, limit.Quota, limit.Window, r.reset.Sub(now))
 }

@@ -66,13 +66,13 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/database"
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/mongodb"
 )
 
 // A Limiter counts requests. It is safe for concurrent use.
 type Limiter struct {
-	database  *database.Connection
+	database  *mongodb.Connection
 	accounts  bool           // whether accounts are limited
 	addresses bool           // whether addresses and sessions are limited
 	hops      int            // TRUSTED_PROXIES
@@ -84,22 +84,22 @@ type Limiter struct {
 	full map[string]rejection // counters found at their limit
 }
 
-// Wire returns the limiter of the environment: RATE_LIMIT, TRUSTED_PROXIES, PROXY_NETWORKS,
-// and the settings of database.Wire.
-func Wire(w *app.Wiring) *Limiter {
-	return app.Part(w, "ratelimit", func() *Limiter {
-		mode := w.Text("RATE_LIMIT", "on")
+// FromConfig returns the limiter of the environment: RATE_LIMIT, TRUSTED_PROXIES, PROXY_NETWORKS,
+// and the settings of mongodb.FromConfig.
+func FromConfig(cfg *config.Config) *Limiter {
+	return config.Part(cfg, "ratelimit", func() *Limiter {
+		mode := cfg.Text("RATE_LIMIT", "on")
 		if mode != "on" && mode != "accounts" && mode != "off" {
-			w.Fault("RATE_LIMIT", "must be on, accounts or off")
+			cfg.Problem("RATE_LIMIT", "must be on, accounts or off")
 		}
 		return &Limiter{
-			database:  database.Wire(w),
+			database:  mongodb.FromConfig(cfg),
 			accounts:  mode != "off",
 			addresses: mode == "on",
-			hops:      w.Number("TRUSTED_PROXIES", 0, 0, 16),
-			proxies:   networks(w),
-			clock:     clock{own: w.Now()},
-			log:       w.Log(),
+			hops:      cfg.Number("TRUSTED_PROXIES", 0, 0, 16),
+			proxies:   networks(cfg),
+			clock:     clock{own: cfg.Now()},
+			log:       cfg.Log(),
 			full:      map[string]rejection{},
 		}
 	})
@@ -120,7 +120,7 @@ func (l *Limiter) Prepare(ctx context.Context) error {
 		}
 		_, err = c.DeleteMany(ctx, bson.D{{Key: "expiresAt", Value: bson.D{{Key: "$lt", Value: now}}}})
 	}
-	return database.Translate("delete expired counters", err)
+	return mongodb.Translate("delete expired counters", err)
 }
 
 // notImplemented is the error code of the embedded server for a kind of index that it lacks.

@@ -15,10 +15,10 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
-	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/testing/mongotest"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -29,24 +29,24 @@ func at(moment time.Time) func() time.Time { return func() time.Time { return mo
 
 func from(address string) endpoint.Caller { return endpoint.Caller{Peer: address} }
 
-func wiring(t *testing.T, now func() time.Time, settings ...string) *app.Wiring {
+func wiring(t *testing.T, now func() time.Time, settings ...string) *config.Config {
 	environment := map[string]string{}
 	for _, s := range settings {
 		name, value, _ := strings.Cut(s, "=")
 		environment[name] = value
 	}
-	w := app.New(func(name string) (string, bool) { v, ok := environment[name]; return v, ok },
+	cfg := config.New(func(name string) (string, bool) { v, ok := environment[name]; return v, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, now)
-	t.Cleanup(func() { w.Close(context.Background()) })
-	return w
+	t.Cleanup(func() { cfg.Close(context.Background()) })
+	return cfg
 }
 
 // limiter returns the limiter of a process with a connection of its own.
 func limiter(t *testing.T, uri string, now func() time.Time, settings ...string) *Limiter {
 	t.Helper()
-	w := wiring(t, now, append(settings, "MONGODB_URI="+uri)...)
-	l := Wire(w)
-	if err := w.Err(); err != nil {
+	cfg := wiring(t, now, append(settings, "MONGODB_URI="+uri)...)
+	l := FromConfig(cfg)
+	if err := cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
 	l.SetClock(now)
@@ -95,14 +95,14 @@ func parallel(t *testing.T, n int, f func(i int) error) int {
 	return int(passed.Load())
 }
 
-func tooMany(err error) bool { return err != nil && fault.From(err).Kind() == fault.TooMany }
+func tooMany(err error) bool { return err != nil && apierror.From(err).Kind() == apierror.TooMany }
 
 // headers returns the headers of a rejection.
 func headers(err error) string {
 	if err == nil {
 		return "none: it was not rejected"
 	}
-	return fmt.Sprint(fault.From(err).Headers())
+	return fmt.Sprint(apierror.From(err).Headers())
 }
 
 func retryAfter(seconds int) string { return fmt.Sprintf("{Retry-After %d}", seconds) }
@@ -143,17 +143,17 @@ func TestLimits_Settings(t *testing.T) {
 		"500/1m30s":   {"signin", 500, 90 * time.Second},
 		"1000000/24h": {"signin", 1000000, 24 * time.Hour},
 	} {
-		w := wiring(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
-		if got := Signin(w); got != want || w.Err() != nil {
-			t.Errorf("%q: got %v, %v; want %v", text, got, w.Err(), want)
+		cfg := wiring(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
+		if got := Signin(cfg); got != want || cfg.Err() != nil {
+			t.Errorf("%q: got %v, %v; want %v", text, got, cfg.Err(), want)
 		}
 	}
 	for _, text := range []string{"1000", "1000/", "/5m", "1000/5", "0/5m", "9/5m", "-10/5m", "1000/0s", "1000/500ms", "1000/1500ms", "1000/25h", "1000/-5m",
 		"1e3/5m", "1,000/5m", "1000 / 5m", "1000/5 m", "1000/5m/1", "01000/5m", "1000001/5m", "99999999999999999999/5m", "+1000/5m", "1000/+5m", "1000/5M", "off"} {
-		w := wiring(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
-		Signin(w)
+		cfg := wiring(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
+		Signin(cfg)
 		want := "RATE_LIMIT_SIGNIN must be a number of requests and a window, such as 1000/5m: 10 to 1000000 requests, 1s to 24h in whole seconds"
-		if err := w.Err(); err == nil || err.Error() != want {
+		if err := cfg.Err(); err == nil || err.Error() != want {
 			t.Errorf("%q: got %v", text, err)
 		}
 	}
@@ -161,10 +161,10 @@ func TestLimits_Settings(t *testing.T) {
 		"RATE_LIMIT=on": true, "RATE_LIMIT=accounts": true, "RATE_LIMIT=off": true, "RATE_LIMIT=yes": false,
 		"PROXY_NETWORKS=10.0.0.0/8, fd00::/8": true, "PROXY_NETWORKS=10.0.0.1": false, "PROXY_NETWORKS=10.0.0.1/8": false, "PROXY_NETWORKS=::ffff:10.0.0.0/104": false,
 	} {
-		w := wiring(t, time.Now, setting, "MONGODB_URI=mongodb://127.0.0.1:1/")
-		Wire(w)
-		if (w.Err() == nil) != ok {
-			t.Errorf("%s: %v", setting, w.Err())
+		cfg := wiring(t, time.Now, setting, "MONGODB_URI=mongodb://127.0.0.1:1/")
+		FromConfig(cfg)
+		if (cfg.Err() == nil) != ok {
+			t.Errorf("%s: %v", setting, cfg.Err())
 		}
 	}
 }
@@ -603,7 +603,7 @@ func TestLimiter_DatabaseDown(t *testing.T) {
 			if err := l.Allow(t.Context(), signin, from("192.0.2.1:1")); err != nil {
 				t.Errorf("a request: %v", err)
 			}
-			if err := try(t, l, from("192.0.2.1:1"), false, nil); fault.From(err).Kind() != fault.Unavailable {
+			if err := try(t, l, from("192.0.2.1:1"), false, nil); apierror.From(err).Kind() != apierror.Unavailable {
 				t.Errorf("an attempt: %v", err)
 			}
 		})

@@ -12,8 +12,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
-	"ticketing.com/auth/shared/database"
-	"ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/telemetry"
 )
 
@@ -205,7 +205,7 @@ func forget(ctx context.Context, users *mongo.Collection, id string, taken []eve
 		unset = append(unset, bson.E{Key: "events." + e.ID, Value: ""})
 	}
 	_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$unset", Value: unset}})
-	return database.Translate("forget events", err)
+	return mongodb.Translate("forget events", err)
 }
 
 // noteLost logs that events which were taken are still written down: they will

@@ -11,8 +11,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
-	"ticketing.com/auth/shared/database"
-	"ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/mongodb"
 )
 
 // The relay has two queues, each ordered by a member of the user's document and its id:
@@ -113,7 +113,7 @@ func (s *Store) queue(ctx context.Context, queue string, after Position, until t
 		SetSort(after.order(queue)).SetLimit(int64(limit)).
 		SetProjection(bson.D{{Key: "events", Value: 1}, {Key: "undelivered", Value: 1}, {Key: "refused", Value: 1}, {Key: "retryAt", Value: 1}}))
 	if err != nil {
-		return nil, after, false, database.Translate("find undelivered events", err)
+		return nil, after, false, mongodb.Translate("find undelivered events", err)
 	}
 	defer cursor.Close(ctx)
 	read := 0
@@ -126,7 +126,7 @@ func (s *Store) queue(ctx context.Context, queue string, after Position, until t
 		}
 		accounts = append(accounts, a)
 	}
-	return accounts, next, read == limit, database.Translate("find undelivered events", cursor.Err())
+	return accounts, next, read == limit, mongodb.Translate("find undelivered events", cursor.Err())
 }
 
 // past returns the position after an account, on the same way.
@@ -153,7 +153,7 @@ func (s *Store) count(ctx context.Context, queue string) (int, error) {
 		return 0, err
 	}
 	n, err := users.CountDocuments(ctx, Position{}.filter(queue, time.Time{}), options.Count().SetLimit(countLimit))
-	return int(n), database.Translate("count undelivered events", err)
+	return int(n), mongodb.Translate("count undelivered events", err)
 }
 
 // Deliver sends the events of an account that Undelivered returned, removes those that were
@@ -221,7 +221,7 @@ func (s *Store) setAside(ctx context.Context, users *mongo.Collection, a Account
 			bson.E{Key: "$min", Value: bson.D{{Key: retries, Value: refuse(event.Event{}, 1, now).RetryAt}}})
 	}
 	_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}}, change)
-	return database.Translate("set refused events aside", err)
+	return mongodb.Translate("set refused events aside", err)
 }
 
 // overLimit returns the ids of the oldest refused events over the limit.
@@ -266,7 +266,7 @@ func (s *Store) Retry(ctx context.Context, a Account) (sent int, away bool, err 
 	}
 	if change := update(set, unset, nil, &events{}); len(change) > 0 {
 		if _, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}}, change); err != nil {
-			return len(result.taken), result.failed != nil, database.Translate("note another attempt", err)
+			return len(result.taken), result.failed != nil, mongodb.Translate("note another attempt", err)
 		}
 	}
 	if len(a.Refused) == 0 {
@@ -279,5 +279,5 @@ func (s *Store) Retry(ctx context.Context, a Account) (sent int, away bool, err 
 func clearQueue(ctx context.Context, users *mongo.Collection, id, events, queue string) error {
 	_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}, {Key: events, Value: bson.D{}}},
 		bson.D{{Key: "$unset", Value: bson.D{{Key: events, Value: ""}, {Key: queue, Value: ""}}}})
-	return database.Translate("clear the outbox", err)
+	return mongodb.Translate("clear the outbox", err)
 }

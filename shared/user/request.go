@@ -9,9 +9,9 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
-	"ticketing.com/auth/shared/database"
-	"ticketing.com/auth/shared/event"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/mongodb"
 )
 
 // handledLimit bounds how many requests of other services a user's document
@@ -71,7 +71,7 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 		}
 		result, err := users.UpdateOne(ctx, filter, update)
 		if err != nil {
-			return 0, database.Translate("end sessions on request", err)
+			return 0, mongodb.Translate("end sessions on request", err)
 		}
 		if result.MatchedCount == 1 {
 			w := s.outbox.window(ctx)
@@ -80,7 +80,7 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 			return len(sids), nil
 		}
 	}
-	return 0, fault.Busy(time.Second, errors.New("end sessions on request: the account keeps changing"))
+	return 0, apierror.Busy(time.Second, errors.New("end sessions on request: the account keeps changing"))
 }
 
 // live returns the named session if it lives, or all that live where none is

@@ -18,9 +18,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
-	"ticketing.com/auth/shared/database"
-	"ticketing.com/auth/shared/event"
-	"ticketing.com/auth/shared/fault"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/mongodb"
 )
 
 // A used refresh token gets the answer of its exchange again for ReplayWindow, and for
@@ -33,7 +33,7 @@ const (
 
 // A Config says where users are kept and who is told of them.
 type Config struct {
-	Database *database.Connection
+	Database *mongodb.Connection
 	Sessions int        // the most that are kept of a user
 	Sink     event.Sink // nil: nobody is told, and no events are written
 	Now      func() time.Time
@@ -42,7 +42,7 @@ type Config struct {
 
 // A Store keeps users. It is safe for concurrent use.
 type Store struct {
-	database *database.Connection
+	database *mongodb.Connection
 	sessions int
 	outbox   *outbox
 }
@@ -70,7 +70,7 @@ func (s *Store) Prepare(ctx context.Context) error {
 		return errors.New("create an index: two users have one email") // without the driver's text: it quotes the email
 	}
 	if err != nil {
-		return database.Translate("create an index", err)
+		return mongodb.Translate("create an index", err)
 	}
 	for _, queue := range []string{fresh, retries} {
 		_, err := users.Indexes().CreateOne(ctx, queueIndex(queue))
@@ -78,7 +78,7 @@ func (s *Store) Prepare(ctx context.Context) error {
 			continue // the embedded server has no partial index; it reads every document anyway
 		}
 		if err != nil {
-			return database.Translate("create an index", err)
+			return mongodb.Translate("create an index", err)
 		}
 	}
 	err = users.Indexes().DropOne(ctx, formerIndex)
@@ -138,7 +138,7 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 		return ErrUsed // without the driver's text: it quotes the email
 	}
 	if err != nil {
-		return database.Translate("create a user", err)
+		return mongodb.Translate("create a user", err)
 	}
 	w := s.outbox.window(ctx)
 	defer w.close()
@@ -173,16 +173,16 @@ func (s *Store) account(ctx context.Context, filter bson.D, projection *options.
 	}
 	found := users.FindOne(ctx, filter, projection)
 	var a Account
-	err = database.Read(found, &a)
+	err = mongodb.Read(found, &a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return a, ErrUnknown
 	}
-	if errors.Is(err, database.ErrUnreadable) {
+	if errors.Is(err, mongodb.ErrUnreadable) {
 		raw, _ := found.Raw()
 		s.outbox.log.ErrorContext(ctx, "a stored account cannot be read", "user", idText(raw), "error", err)
 		return Account{}, fmt.Errorf("find an account: %w", ErrUnreadable)
 	}
-	return a, database.Translate("find an account", err)
+	return a, mongodb.Translate("find an account", err)
 }
 
 // idText returns the id of a document for the log, whatever its type.
@@ -233,7 +233,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 		return ErrUnreadable
 	}
 	if err != nil {
-		return database.Translate("open a session", err)
+		return mongodb.Translate("open a session", err)
 	}
 	after := openedOf(a.ID, document)
 	w := s.outbox.window(ctx)
@@ -306,10 +306,10 @@ func (s *Store) live(ctx context.Context, id, sid string, projection bson.D, now
 		return User{}, Session{}, err
 	}
 	var a Account
-	err = database.Read(users.FindOne(ctx, bson.D{{Key: "_id", Value: id}},
+	err = mongodb.Read(users.FindOne(ctx, bson.D{{Key: "_id", Value: id}},
 		options.FindOne().SetProjection(append(projection, bson.E{Key: "email", Value: 1}, bson.E{Key: "disabledAt", Value: 1}))), &a)
 	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
-		return User{}, Session{}, database.Translate("find a session", err)
+		return User{}, Session{}, mongodb.Translate("find a session", err)
 	}
 	found, there := a.Sessions[sid]
 	if !there || a.DisabledAt != nil || !found.ExpiresAt.After(now) {
@@ -340,7 +340,7 @@ func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reas
 		append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}}),
 		update(nil, bson.D{{Key: session(sid), Value: ""}}, nil, events))
 	if err != nil {
-		return database.Translate("end a session", err)
+		return mongodb.Translate("end a session", err)
 	}
 	if result.MatchedCount == 1 {
 		s.outbox.deliver(ctx, w, users, events)
@@ -377,7 +377,7 @@ func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Se
 			return u, rotated, err
 		}
 	}
-	return User{}, Session{}, fault.Busy(time.Second, errors.New("rotate a refresh token: the session keeps changing"))
+	return User{}, Session{}, apierror.Busy(time.Second, errors.New("rotate a refresh token: the session keeps changing"))
 }
 
 // Issued returns nil for a refresh token that was issued for a live session, the newest or
@@ -432,7 +432,7 @@ func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now tim
 		{Key: at + ".generation", Value: r.Generation},
 	}, change)
 	if err != nil {
-		return Session{}, false, database.Translate("rotate a refresh token", err)
+		return Session{}, false, mongodb.Translate("rotate a refresh token", err)
 	}
 	found.ExpiresAt = expires
 	return found.exchanged(r.Session, used), result.MatchedCount == 1, nil

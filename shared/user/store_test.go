@@ -15,9 +15,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
-	"ticketing.com/auth/shared/database"
-	"ticketing.com/auth/shared/fault"
-	"ticketing.com/auth/shared/mongotest"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/testing/mongotest"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -44,7 +44,7 @@ func open(t *testing.T, sessions int) *user.Store {
 
 func connect(t *testing.T, uri string, sessions int) *user.Store {
 	t.Helper()
-	db, err := database.New(uri)
+	db, err := mongodb.New(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestPrepareMayBeRepeatedAndRacedAndKeepsWhatIsThere(t *testing.T) {
 
 func TestPrepare_DropsTheIndexOfEarlierVersions(t *testing.T) {
 	uri := mongotest.URI(t)
-	db, err := database.New(uri)
+	db, err := mongodb.New(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +318,7 @@ func TestADatabaseThatIsAwayIsUnavailableAndComesBack(t *testing.T) {
 		},
 	} {
 		away.Go(func() {
-			if err := call(); fault.From(err).Kind() != fault.Unavailable {
+			if err := call(); apierror.From(err).Kind() != apierror.Unavailable {
 				t.Errorf("%s: %v", name, err)
 			}
 		})

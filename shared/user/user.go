@@ -45,7 +45,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
-	"ticketing.com/auth/shared/event"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/reference"
 )
 

@@ -82,7 +82,7 @@ func Measure(ctx context.Context, n node.Node, times int, changes []string, say 
 	currentuser := &call{function: "currentuser", method: http.MethodGet, path: "/api/users/currentuser"}
 	signin := &call{function: "signin", method: http.MethodPost, path: "/api/users/signin", body: credentials}
 	calls := []*call{hello, {function: "jwks", method: http.MethodGet, path: "/.well-known/jwks.json"}, currentuser, signin}
-	program, err := give(ctx, n, image.Image{Name: "dev.local/hello"}, "./infra/bench/bare")
+	program, err := give(ctx, n, image.Image{Name: "dev.local/hello"}, "./infra/test/bench/bare")
 	if err != nil {
 		return err
 	}

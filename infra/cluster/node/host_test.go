@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// What needs root, and a whole cluster, is played by infra/e2e/scripts.
+// What needs root, and a whole cluster, is played by infra/test/scripts.
 
 func TestAFolderThatHoldsWhatIsNotOursIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()

@@ -25,7 +25,7 @@ import (
 	"ticketing.com/auth/infra/cluster/node"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/knative"
-	"ticketing.com/auth/shared/embedded"
+	"ticketing.com/auth/shared/testing/devdb"
 	"ticketing.com/auth/shared/testing/gobuild"
 )
 
@@ -88,7 +88,7 @@ func (s System) Install(ctx context.Context) error {
 
 // packages are the programs of the workspace that run in pods.
 func packages() []string {
-	all := []string{"infra/allinone", "infra/migrate", "infra/e2e/listener"}
+	all := []string{"infra/allinone", "infra/migrate", "infra/test/e2e/listener"}
 	for _, e := range catalog.Functions() {
 		all = append(all, "functions/"+e.Name+"/cmd/"+e.Name)
 	}
@@ -106,11 +106,11 @@ func (s System) build(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	mongod, err := embedded.Binary(ctx, s.Say)
+	mongod, err := devdb.Binary(ctx, s.Say)
 	if err != nil {
 		return nil, err
 	}
-	programs := map[string]string{"infra/mongod": mongod}
+	programs := map[string]string{"infra/devdb": mongod}
 	for _, p := range packages() {
 		programs[p] = filepath.Join(folder, filepath.Base(p))
 	}

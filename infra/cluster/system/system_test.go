@@ -17,7 +17,7 @@ func TestEveryImageOfTheManifestsIsBuilt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	references := map[string]string{"ko://" + ours + "infra/mongod": "dev.local/mongod:1"}
+	references := map[string]string{"ko://" + ours + "infra/devdb": "dev.local/mongod:1"}
 	for _, p := range packages() {
 		references["ko://"+ours+p] = "dev.local/" + filepath.Base(p) + ":1"
 	}

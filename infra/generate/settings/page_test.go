@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"ticketing.com/auth/infra/catalog"
-	"ticketing.com/auth/shared/app"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/httpserver"
 )
 
 // The page lists the settings that the code reads, and no other. They are found in the source,
@@ -88,8 +88,8 @@ func bound() (names []string) {
 		value, set := given[name]
 		return value, set
 	}
-	w := app.New(lookup, func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
-	serve.Handler(w, catalog.Functions()...)
+	cfg := config.New(lookup, func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
+	httpserver.Handler(cfg, catalog.Functions()...)
 	return names
 }
 

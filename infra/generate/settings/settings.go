@@ -15,9 +15,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/token"
 )
 
@@ -81,9 +81,9 @@ func bind(e endpoint.Endpoint, given map[string]string) (h http.Handler, faults 
 		value, set := given[name]
 		return value, set
 	}
-	w := app.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	h = serve.Handler(w, e)
-	if err := w.Err(); err != nil {
+	cfg := config.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
+	h = httpserver.Handler(cfg, e)
+	if err := cfg.Err(); err != nil {
 		faults = err.Error()
 	}
 	return h, faults, read

@@ -7,7 +7,7 @@ import (
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/generate/settings"
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 )
 
@@ -58,8 +58,8 @@ func TestAFunctionIsToldOfWhatItReadsAndNoMore(t *testing.T) {
 
 // Then the one who adds it learns where to add a sample.
 func TestASettingOfANewKindIsAFault(t *testing.T) {
-	e := endpoint.Define(endpoint.Spec{Name: "new", Method: "GET", Path: "/new"}, func(w *app.Wiring) endpoint.Handler[endpoint.None, endpoint.None] {
-		w.Required("NEW_SETTING")
+	e := endpoint.Define(endpoint.Spec{Name: "new", Method: "GET", Path: "/new"}, func(cfg *config.Config) endpoint.Handler[endpoint.None, endpoint.None] {
+		cfg.Required("NEW_SETTING")
 		return nil
 	})
 	if _, err := settings.Of(e); err == nil || !strings.Contains(err.Error(), "NEW_SETTING") {

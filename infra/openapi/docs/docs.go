@@ -16,9 +16,9 @@ import (
 
 	"github.com/swaggest/swgui/v5/static"
 
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/fault"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
 // Path is where the page is.
@@ -48,9 +48,9 @@ func Handler(document []byte, next http.Handler) http.Handler {
 		"/docs/swagger-ui.css":       {"text/css; charset=utf-8", packed("swagger-ui.css.gz")},
 		"/docs/favicon-32x32.png":    {"image/png", of(static.FS, "favicon-32x32.png")},
 	}
-	own := serve.Drain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	own := httpserver.Drain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			endpoint.Refuse(fault.Method("GET, HEAD")).Write(w)
+			endpoint.Refuse(apierror.Method("GET, HEAD")).Write(w)
 			return
 		}
 		files[r.URL.EscapedPath()].answer().Write(w)
@@ -67,7 +67,7 @@ func Handler(document []byte, next http.Handler) http.Handler {
 func (f file) answer() endpoint.Response {
 	content, err := f.read()
 	if err != nil {
-		return endpoint.Refuse(fault.From(err))
+		return endpoint.Refuse(apierror.From(err))
 	}
 	return endpoint.Response{Status: http.StatusOK, Body: content, Header: http.Header{
 		"Content-Type":            {f.contentType},

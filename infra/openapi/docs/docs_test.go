@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"ticketing.com/auth/infra/openapi/docs"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
 const document = "openapi: 3.1.0\n"
@@ -59,7 +59,7 @@ func TestDocs_LargeBodyIsAnswered(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {
-		served <- serve.Serve(ctx, listener, docs.Handler([]byte(document), beyond), slog.New(slog.DiscardHandler))
+		served <- httpserver.Serve(ctx, listener, docs.Handler([]byte(document), beyond), slog.New(slog.DiscardHandler))
 	}()
 	body := strings.Repeat(" ", 4<<20)
 	for path, want := range map[string]int{docs.Path: http.StatusMethodNotAllowed, "/openapi.yaml": http.StatusMethodNotAllowed} {

@@ -25,7 +25,7 @@ import (
 var elsewhere = map[string]struct{ file, test string }{
 	"429": {"infra/validate/openapi/replay_test.go", "TestWhoGoesOnIsRefusedAsDocumented"},
 	"500": {"shared/endpoint/endpoint_test.go", "TestInvokeNeverFails"},
-	"503": {"infra/e2e/functions_test.go", "TestADatabaseThatIsAwayGives503UntilItIsBack"},
+	"503": {"infra/test/e2e/functions_test.go", "TestADatabaseThatIsAwayGives503UntilItIsBack"},
 }
 
 func TestEveryExampleIsWhatTheSystemAnswers(t *testing.T) {

@@ -39,7 +39,7 @@ import (
 // Limits in characters, which are Unicode code points after normalisation. Text that is
 // not UTF-8 is counted in bytes.
 const (
-	MinLength = 8   // NIST asks for 15 where the password is the only factor: see Wire
+	MinLength = 8   // NIST asks for 15 where the password is the only factor: see FromConfig
 	MaxLength = 256 // NIST asks for 64 or more
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
-	"ticketing.com/auth/shared/app"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/password/policy"
 )
 
@@ -148,10 +148,10 @@ func TestCheck_Sample(t *testing.T) {
 
 // wired returns the policy of an environment, and the faults of its settings.
 func wired(settings map[string]string) (policy.Policy, error) {
-	w := app.New(func(name string) (string, bool) { v, ok := settings[name]; return v, ok },
+	cfg := config.New(func(name string) (string, bool) { v, ok := settings[name]; return v, ok },
 		func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
-	p := policy.Wire(w)
-	return p, w.Err()
+	p := policy.FromConfig(cfg)
+	return p, cfg.Err()
 }
 
 func TestWire_MinLength(t *testing.T) {

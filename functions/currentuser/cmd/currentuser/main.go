@@ -3,7 +3,7 @@ package main
 
 import (
 	"ticketing.com/auth/functions/currentuser"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { serve.Main(currentuser.Endpoint) }
+func main() { httpserver.Main(currentuser.Endpoint) }

@@ -3,7 +3,7 @@ package main
 
 import (
 	"ticketing.com/auth/functions/jwks"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { serve.Main(jwks.Endpoint) }
+func main() { httpserver.Main(jwks.Endpoint) }

@@ -3,7 +3,7 @@ package main
 
 import (
 	"ticketing.com/auth/functions/refresh"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { serve.Main(refresh.Endpoint) }
+func main() { httpserver.Main(refresh.Endpoint) }

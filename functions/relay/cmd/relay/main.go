@@ -3,7 +3,7 @@ package main
 
 import (
 	"ticketing.com/auth/functions/relay"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { serve.Main(relay.Endpoint) }
+func main() { httpserver.Main(relay.Endpoint) }

@@ -3,7 +3,7 @@ package main
 
 import (
 	"ticketing.com/auth/functions/signin"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { serve.Main(signin.Endpoint) }
+func main() { httpserver.Main(signin.Endpoint) }

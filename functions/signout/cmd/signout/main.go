@@ -3,7 +3,7 @@ package main
 
 import (
 	"ticketing.com/auth/functions/signout"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { serve.Main(signout.Endpoint) }
+func main() { httpserver.Main(signout.Endpoint) }

@@ -3,7 +3,7 @@ package main
 
 import (
 	"ticketing.com/auth/functions/signup"
-	"ticketing.com/auth/shared/serve"
+	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { serve.Main(signup.Endpoint) }
+func main() { httpserver.Main(signup.Endpoint) }

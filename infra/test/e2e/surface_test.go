@@ -1,0 +1,44 @@
+package e2e_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/test/e2e"
+	"ticketing.com/auth/shared/testing/mongotest"
+)
+
+// A function answers on its own path, on those of the probes, and nowhere else: not
+// where programs tell of themselves, and not on the paths of the others.
+func TestNothingAnswersThatIsNotInTheCatalog(t *testing.T) {
+	s := start(t, mongotest.URI(t))
+	paths := []string{
+		"/", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars", "/debug/requests", "/metrics", "/healthz",
+		"/readyz", "/livez", "/health", "/status", "/version", "/info", "/env", "/actuator", "/config", "/openapi.yaml", "/swagger",
+		"/favicon.ico", "/robots.txt", "/.git/config", "/.env", "/api", "/api/users", "/api/users/", "/admin",
+	}
+	for _, f := range catalog.Functions() {
+		if f.Path != "" {
+			paths = append(paths, f.Path)
+		}
+	}
+	for name, p := range s.all {
+		for _, path := range paths {
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				status, header, body, err := e2e.Call(t.Context(), method, p.URL+path, "", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if own := strings.HasSuffix(path, "/"+name) || name == "jwks" && strings.HasSuffix(path, "jwks.json"); own {
+					continue
+				}
+				if status != http.StatusNotFound || body != `{"errors":[{"message":"There is nothing here."}]}` ||
+					header.Get("Server") != "" || header.Get("X-Powered-By") != "" {
+					t.Errorf("%s %s %s: %d %v %s", name, method, path, status, header, body)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/infra/test/e2e"
+	"ticketing.com/auth/shared/testing/devdb"
+)
+
+// Every command answers -h before it reads a setting, and reports an argument that it
+// cannot use in one line.
+func TestCommands_HelpAndWrongArguments(t *testing.T) {
+	workspace, outside, err := e2e.Commands()
+	if err != nil || len(workspace) < 15 || len(outside) < 3 {
+		t.Fatalf("got the commands %v and %v, %v", workspace, outside, err)
+	}
+	says := map[string]string{ // beside the name
+		"infra/generate": "new NAME",
+		"infra/local":    "-watch",
+		"infra/keys":     "rotate",
+		"infra/allinone": "environment",
+	}
+	for _, f := range catalog.Functions() {
+		says["functions/"+f.Name+"/cmd/"+f.Name] = f.Summary
+	}
+	subcommands := map[string][]string{
+		"infra/generate":          {"new"},
+		"infra/keys":              {"new", "rotate", "public", "secrets"},
+		"infra/cluster":           {"up", "status", "cold", "down"},
+		"infra/test/e2e/listener": {"kill", "send"},
+	}
+	for _, folder := range append(workspace, outside...) {
+		t.Run(folder, func(t *testing.T) {
+			t.Parallel()
+			name := path.Base(folder)
+			binary := command(t, folder, slices.Contains(outside, folder))
+			for _, subcommand := range append([]string{""}, subcommands[folder]...) {
+				before := strings.Fields(subcommand)
+				for _, flag := range []string{"-h", "-help", "--help"} {
+					code, stdout, stderr := output(t, binary, append(before, flag)...)
+					if code != 0 || !strings.HasPrefix(stdout, "usage: ") || !strings.Contains(stdout, name) || !strings.Contains(stdout, says[folder]) || stderr != "" {
+						t.Errorf("%s %s %s: got exit code %d, stdout %q, stderr %q", name, subcommand, flag, code, stdout, stderr)
+					}
+				}
+				for _, wrong := range []string{"-nonsense", "--nonsense=mongodb://ann:hunter2@127.0.0.1", "-"} {
+					code, stdout, stderr := output(t, binary, append(before, wrong, "mongodb://ann:hunter2@127.0.0.1")...)
+					if code != 2 || stdout != "" || !strings.HasPrefix(stderr, strings.TrimSpace(name+" "+subcommand)+": ") ||
+						strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, name+strings.TrimRight(" "+subcommand, " ")+` -h" for help`) || strings.Contains(stderr, "hunter2") {
+						t.Errorf("%s %s %s: got exit code %d, stdout %q, stderr %q", name, subcommand, wrong, code, stdout, stderr)
+					}
+				}
+			}
+		})
+	}
+}
+
+// command returns the path of a command's binary.
+func command(t *testing.T, folder string, outside bool) string {
+	t.Helper()
+	switch {
+	case !outside:
+		return e2e.Binary(t, path.Base(folder))
+	case folder == "infra/devdb":
+		binary, err := devdb.Binary(t.Context(), func(string) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return binary
+	default:
+		return standIn(t, folder)
+	}
+}
+
+// standIn builds the command line of a part of the cluster, which itself takes minutes to
+// build: its usage.go, which its main must call first.
+func standIn(t *testing.T, folder string) string {
+	t.Helper()
+	from, dir := filepath.Join("..", "..", "..", filepath.FromSlash(folder)), t.TempDir()
+	main, err := os.ReadFile(filepath.Join(from, "main.go"))
+	if err != nil || !strings.Contains(string(main), "\tparse()\n") {
+		t.Errorf("main.go does not call parse: %v", err)
+	}
+	parse, err := os.ReadFile(filepath.Join(from, "usage.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{
+		"usage.go": string(parse),
+		"main.go":  "package main\n\nfunc main() { parse(); panic(\"it starts\") }\n",
+		"go.mod":   "module standin\n\ngo 1.26\n",
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	binary := filepath.Join(dir, path.Base(folder))
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Dir = dir
+	build.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return binary
+}
+
+// output runs a command with no settings. One that takes over thirty seconds is killed;
+// its code is -1.
+func output(t *testing.T, binary string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env, cmd.Dir = []string{}, t.TempDir()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Run()
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+func TestCommands_PortInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	address := "127.0.0.1:" + port
+	for _, args := range [][]string{{}, {"-watch"}} {
+		code, stderr := e2e.Refused(t, e2e.Environment(), "local", append(args, "-addr", address, "-data", t.TempDir())...)
+		if want := "local: " + address + " is in use: choose another address with -addr\n"; code != 1 || stderr != want {
+			t.Errorf("local %v: got exit code %d, %q; want 1, %q", args, code, stderr, want)
+		}
+	}
+	code, stderr := e2e.Refused(t, []string{"PORT=" + port}, "bare")
+	if want := fmt.Sprintf("bare: :%s is in use: choose another port with PORT\n", port); code != 1 || stderr != want {
+		t.Errorf("bare: got exit code %d, %q; want 1, %q", code, stderr, want)
+	}
+	files, err := keyring.Ensure(t.TempDir(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := []string{"PORT=" + port, "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying, "EVENTS=insecure", "K_SINK=http://127.0.0.1:1"}
+	names := []string{"allinone"}
+	for _, f := range catalog.Functions() {
+		names = append(names, f.Name)
+	}
+	for _, name := range names {
+		code, stderr := e2e.Refused(t, settings, name)
+		if want := " cannot start:\n  port " + port + " is in use: choose another with PORT\n"; code != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("%s: got exit code %d, %q; want 1, %q", name, code, stderr, want)
+		}
+	}
+}

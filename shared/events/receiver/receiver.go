@@ -1,0 +1,182 @@
+// Package cloudevents receives the events of other services: CloudEvents 1.0 over
+// HTTP, in binary and structured mode, as Knative's brokers, sources and channels
+// deliver them.
+//
+// A function that takes an event declares it with On, which links this package; the
+// others do not link it. This package reads, checks and answers an event. The function
+// decides what the event does.
+package receiver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/binding"
+	"github.com/cloudevents/sdk-go/v2/event"
+	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
+
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/endpoint"
+	out "ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/telemetry"
+)
+
+// On declares that a function takes an event as well, as endpoint.On does.
+func On[In, Out any](e endpoint.Endpoint, t endpoint.Trigger, wire func(*config.Config) endpoint.Handler[In, Out]) endpoint.Endpoint {
+	return endpoint.On(e, open, t, wire)
+}
+
+// A receiver takes the events of a process. Its statuses are for a broker, which retries
+// after 404, 408, 409, 429 and 5xx, and discards the event after any other error. The
+// body of a 2xx is an event or empty, because a broker publishes it as the reply.
+type receiver struct {
+	takers  map[string]*endpoint.Function // by event type
+	senders *senders
+	log     *slog.Logger
+}
+
+func open(cfg *config.Config, takers map[string]*endpoint.Function) http.Handler {
+	return &receiver{takers: takers, senders: wireSenders(cfg), log: cfg.Log()}
+}
+
+// maxEvent bounds an event on the wire, in bytes. In structured mode the data, of at
+// most endpoint.MaxBody, may be base64 and has the attributes beside it.
+const maxEvent = 4 * endpoint.MaxBody
+
+// ServeHTTP implements http.Handler (CloudEvents HTTP Protocol Binding 1.0 §3).
+func (d *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	began := time.Now()
+	err := d.senders.check(ctx, r.Header.Values("Authorization"))
+	waited := time.Since(began) // for the issuer's keys; it counts toward the function's limit
+	var e envelope
+	if err == nil {
+		e, err = read(w, r)
+	}
+	f := d.takers[e.attributes["type"]]
+	if err == nil && f == nil {
+		err = apierror.New(apierror.Invalid, "Events of this type are not taken here.")
+	}
+	if err != nil {
+		spec := endpoint.Spec{Name: "-", Path: "event"}
+		endpoint.Answer(ctx, d.log, spec, r.Method, func() (any, error) { return nil, err }).Write(w)
+		return
+	}
+	ctx, cancel := context.WithTimeout(traced(ctx, r, e), f.Limit()-waited)
+	defer cancel()
+	request := e.request(r.Method)
+	response, replyType := f.InvokeEvent(ctx, request)
+	switch {
+	case response.Status != http.StatusOK:
+		response.Write(w)
+	case replyType == "":
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusOK)
+	default:
+		writeReply(ctx, w, request.Key, replyType, response.Body)
+	}
+}
+
+// read reads and checks an event.
+func read(w http.ResponseWriter, r *http.Request) (envelope, error) {
+	decode, err := mode(r.Header)
+	if err != nil {
+		return envelope{}, err
+	}
+	tooLarge := apierror.New(apierror.TooLarge, "The event is larger than 64 KiB.")
+	if r.ContentLength > maxEvent {
+		return envelope{}, tooLarge
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return envelope{}, tooLarge
+	}
+	if err != nil {
+		return envelope{}, apierror.New(apierror.Invalid, "The event could not be read whole.")
+	}
+	e, err := decode(r.Header, body)
+	if err != nil {
+		return envelope{}, err
+	}
+	return e, e.check()
+}
+
+// mode returns the decoder for an event with these headers (HTTP Protocol Binding §3).
+func mode(h http.Header) (func(http.Header, []byte) (envelope, error), error) {
+	if err := endpoint.CheckEncoding(h.Values("Content-Encoding")); err != nil {
+		return nil, err
+	}
+	if len(h.Values("Content-Type")) > 1 {
+		return nil, malformed()
+	}
+	contentType := h.Get("Content-Type")
+	mediaType, _, _ := strings.Cut(strings.ToLower(contentType), ";")
+	mediaType = strings.TrimSpace(mediaType)
+	switch {
+	case mediaType == event.ApplicationCloudEventsJSON:
+		_, parameters, err := mime.ParseMediaType(contentType)
+		if err != nil {
+			return nil, malformed()
+		}
+		if !isUTF8(parameters["charset"]) {
+			return nil, apierror.New(apierror.UnsupportedMedia, "The event must be in UTF-8.")
+		}
+		return structured, nil
+	case strings.HasPrefix(mediaType, "application/cloudevents-batch"):
+		return nil, apierror.New(apierror.UnsupportedMedia, "Events are taken one by one, not in batches.")
+	case strings.HasPrefix(mediaType, "application/cloudevents"):
+		return nil, apierror.New(apierror.UnsupportedMedia, "Structured events are taken as application/cloudevents+json.")
+	}
+	for header := range h {
+		if strings.HasPrefix(strings.ToLower(header), "ce-") {
+			return binary, nil
+		}
+	}
+	return nil, apierror.New(apierror.UnsupportedMedia, "This address takes CloudEvents 1.0.")
+}
+
+// traced continues the trace in the event where its delivery has none (CloudEvents
+// Distributed Tracing extension).
+func traced(ctx context.Context, r *http.Request, e envelope) context.Context {
+	began := e.attributes["traceparent"]
+	if r.Header.Get("Traceparent") != "" || began == "" {
+		return ctx
+	}
+	return telemetry.With(ctx, telemetry.Continue(began))
+}
+
+func malformed() error {
+	return apierror.New(apierror.Invalid, "This is not a valid CloudEvents 1.0 event.")
+}
+
+// writeReply writes the reply event. Its id follows from the key of the event that it
+// answers, its type and its data. A consumer that drops duplicates thus receives each
+// different reply, and an equal one to a repeated delivery once.
+func writeReply(ctx context.Context, w http.ResponseWriter, key, replyType string, data []byte) {
+	reply := event.New()
+	reply.SetID(digest("reply", key, replyType, string(data)))
+	reply.SetSource(out.Source)
+	reply.SetType(replyType)
+	reply.SetTime(time.Now())
+	reply.SetExtension("traceparent", telemetry.From(ctx).Traceparent())
+	err := reply.SetData(event.ApplicationJSON, json.RawMessage(data))
+	if err == nil {
+		err = reply.Validate()
+	}
+	if err != nil {
+		endpoint.Refuse(apierror.From(err)).Write(w)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// the status is written; a broker that is gone delivers again
+	_ = cehttp.WriteResponseWriter(ctx, binding.ToMessage(&reply), http.StatusOK, w)
+}

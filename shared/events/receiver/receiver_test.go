@@ -1,0 +1,196 @@
+package receiver_test
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/receiver"
+	"ticketing.com/auth/shared/httpserver"
+)
+
+type named struct {
+	Name string `json:"name"`
+}
+
+var echo = endpoint.Define(endpoint.Spec{Name: "echo", Method: http.MethodPost, Path: "/echo", Success: http.StatusOK},
+	func(*config.Config) endpoint.Handler[named, named] {
+		return func(_ context.Context, in named) (named, error) { return in, nil }
+	})
+
+func wiring(settings map[string]string) *config.Config {
+	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
+}
+
+// greeter answers an event that names somebody; it refuses x, and is away for y.
+var greeter = receiver.On(echo, endpoint.Trigger{Types: []string{"hello.v1"}, Reply: "greeted.v1", Refusal: "refused.v1"},
+	func(*config.Config) endpoint.Handler[named, named] {
+		return func(_ context.Context, in named) (named, error) {
+			switch in.Name {
+			case "x":
+				return named{}, apierror.Field("name", "Not x.")
+			case "y":
+				return named{}, apierror.Away(nil)
+			case "z":
+				panic("z")
+			}
+			return in, nil
+		}
+	})
+
+func deliver(t *testing.T, handler http.Handler, header, body string) (int, http.Header, string) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+	for line := range strings.SplitSeq(header, "\n") {
+		if name, value, ok := strings.Cut(line, ": "); ok {
+			r.Header.Add(name, value)
+		}
+	}
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	answer := w.Result()
+	got, _ := io.ReadAll(answer.Body)
+	return answer.StatusCode, answer.Header, string(got)
+}
+
+const (
+	binary     = "ce-specversion: 1.0\nce-id: 1\nce-source: /s\nce-type: hello.v1\ncontent-type: application/json"
+	structured = "content-type: application/cloudevents+json"
+)
+
+func envelope(members string) string {
+	return `{"specversion":"1.0","id":"1","source":"/s","type":"hello.v1"` + members + `}`
+}
+
+// The cases of the CloudEvents conformance definitions for the HTTP binding, and
+// what brokers and strangers send beside them.
+func TestTheEventDoor(t *testing.T) {
+	handler := httpserver.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+	ann := base64.StdEncoding.EncodeToString([]byte(`{"name":"ann"}`))
+	for _, c := range []struct {
+		name, header, body string
+		status             int
+		kind               string // of the reply
+		want               string // a part of the body
+	}{
+		{"binary mode", binary, `{"name":"ann"}`, 200, "greeted.v1", `{"name":"ann"}`},
+		{"binary mode with extensions and a charset", strings.Replace(binary, "json", "json; charset=utf-8", 1) + "\nce-myext: v\nce-time: 2026-01-02T03:04:05Z\nce-subject: s", `{"name":"ann"}`, 200, "greeted.v1", `{"name":"ann"}`},
+		{"structured mode", structured, envelope(`,"datacontenttype":"application/json","data":{"name":"ann"}`), 200, "greeted.v1", `{"name":"ann"}`},
+		{"structured mode with a charset", structured + "; charset=utf-8", envelope(`,"data":{"name":"ann"}`), 200, "greeted.v1", `{"name":"ann"}`},
+		{"structured mode with base64", structured, envelope(`,"datacontenttype":"application/json","data_base64":"` + ann + `"`), 200, "greeted.v1", `{"name":"ann"}`},
+		{"what the function refuses is a reply", binary, `{"name":"x"}`, 200, "refused.v1", `{"errors":[{"message":"Not x.","field":"name"}]}`},
+		{"what cannot be read is a refusal", binary, `{"name":"ann"`, 200, "refused.v1", `one JSON object`},
+		{"no data is a refusal", binary, ``, 200, "refused.v1", `one JSON object`},
+		{"structured mode without data is a refusal", structured, envelope(``), 200, "refused.v1", `one JSON object`},
+		{"what may help later is no reply", binary, `{"name":"y"}`, 503, "", `unavailable`},
+		{"a panic is no reply", binary, `{"name":"z"}`, 500, "", `Something went wrong.`},
+		{"another data type is not read", strings.Replace(binary, "application/json", "text/xml", 1), `<name/>`, 415, "", `application/json`},
+		{"a batch is not taken", "content-type: application/cloudevents-batch+json", `[` + envelope(``) + `]`, 415, "", `batches`},
+		{"another type of event is refused", strings.Replace(binary, "hello", "bye", 1), `{}`, 400, "", `this type`},
+		{"no type", strings.Replace(binary, "ce-type: hello.v1\n", "", 1), `{}`, 400, "", `not a valid`},
+		{"no id", strings.Replace(binary, "ce-id: 1\n", "", 1), `{}`, 400, "", `not a valid`},
+		{"an empty id", strings.Replace(binary, "ce-id: 1", "ce-id: ", 1), `{}`, 400, "", `not a valid`},
+		{"no source", strings.Replace(binary, "ce-source: /s\n", "", 1), `{}`, 400, "", `not a valid`},
+		{"no version", strings.Replace(binary, "ce-specversion: 1.0\n", "", 1), `{}`, 400, "", `not a valid`},
+		{"an unknown version", strings.Replace(binary, "1.0", "9.9", 1), `{}`, 400, "", `not a valid`},
+		{"the old version 0.3", strings.Replace(binary, "1.0", "0.3", 1), `{"name":"ann"}`, 400, "", `not a valid`},
+		{"a malformed time", binary + "\nce-time: yesterday", `{"name":"ann"}`, 400, "", `not a valid`},
+		{"an attribute without a name", binary + "\nce-: x", `{"name":"ann"}`, 400, "", `not a valid`},
+		{"an attribute twice", binary + "\nce-id: 2", `{"name":"ann"}`, 400, "", `not a valid`},
+		{"an attribute in broken percent-encoding", strings.Replace(binary, "ce-id: 1", "ce-id: %C3%", 1), `{"name":"ann"}`, 400, "", `not a valid`},
+		{"an attribute in percent-encoding", strings.Replace(binary, "ce-id: 1", "ce-id: %C3%A9", 1), `{"name":"ann"}`, 200, "greeted.v1", `{"name":"ann"}`},
+		{"a member of the envelope twice", structured, strings.Replace(envelope(`,"data":{"name":"ann"}`), `"id":"1"`, `"id":"1","id":"2"`, 1), 400, "", `not a valid`},
+		{"structured mode that is no JSON", structured, `{"specversion":"1.0"`, 400, "", `not a valid`},
+		{"structured mode without attributes", structured, `{}`, 400, "", `not a valid`},
+		{"structured mode of the old version", structured, strings.Replace(envelope(``), "1.0", "0.3", 1), 400, "", `not a valid`},
+		{"a plain request", "content-type: application/json", `{"name":"ann"}`, 415, "", `takes CloudEvents`},
+		{"nothing at all", "", ``, 415, "", `takes CloudEvents`},
+		{"data over the limit", binary, `{"name":"` + strings.Repeat("a", endpoint.MaxBody) + `"}`, 413, "", `16 KiB`},
+		{"an event over the limit", structured, envelope(`,"data":{"name":"` + strings.Repeat("a", 80<<10) + `"}`), 413, "", `64 KiB`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			status, header, body := deliver(t, handler, c.header, c.body)
+			if status != c.status || header.Get("Ce-Type") != c.kind || !strings.Contains(body, c.want) {
+				t.Errorf("%d %v %s", status, header, body)
+			}
+			if c.kind != "" && (header.Get("Ce-Specversion") != "1.0" || header.Get("Ce-Id") == "" || header.Get("Ce-Source") != "/api/users" || header.Get("Content-Type") != "application/json") {
+				t.Errorf("reply %v", header)
+			}
+			if c.kind == "" && !strings.HasPrefix(body, `{"errors":`) {
+				t.Errorf("error %s", body)
+			}
+		})
+	}
+}
+
+func TestTheTraceOfAnEventGoesOn(t *testing.T) {
+	handler := httpserver.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+	const id = "4bf92f3577b34da6a3ce929d0e0e4736"
+	trace := "00-" + id + "-00f067aa0ba902b7-01"
+	for name, delivery := range map[string][2]string{
+		"a header":                     {binary + "\ntraceparent: " + trace, `{"name":"ann"}`},
+		"an extension":                 {binary + "\nce-traceparent: " + trace, `{"name":"ann"}`},
+		"an extension in the envelope": {structured, envelope(`,"traceparent":"` + trace + `","data":{"name":"ann"}`)},
+	} {
+		_, header, _ := deliver(t, handler, delivery[0], delivery[1])
+		if !strings.Contains(header.Get("Ce-Traceparent"), id) {
+			t.Errorf("%s: %v", name, header)
+		}
+	}
+}
+
+func TestTheEventDoorIsShutUnlessItIsOpened(t *testing.T) {
+	handler := httpserver.Handler(wiring(nil), greeter)
+	if status, _, body := deliver(t, handler, binary, `{"name":"ann"}`); status != http.StatusNotFound {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+func TestAnEventOnARouteIsRefused(t *testing.T) {
+	handler := httpserver.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+	for _, header := range []string{"Ce-Id", "Ce-Type", "Ce-Anything"} {
+		r := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
+		r.Header.Set(header, "1.0")
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code != http.StatusUnsupportedMediaType {
+			t.Errorf("%s: %d", header, w.Code)
+		}
+	}
+}
+
+func FuzzEventDoor(f *testing.F) {
+	handler := httpserver.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+	f.Add("1.0", "1", "/s", "hello.v1", "application/json", `{"name":"ann"}`)
+	f.Add("", "", "", "", "application/cloudevents+json", envelope(`,"data":{"name":"ann"}`))
+	f.Add("1.0", "%zz", "::", "hello.v1", "application/cloudevents+json", `{"specversion":"1.0","data":1}`)
+	f.Fuzz(func(t *testing.T, version, id, source, kind, contentType, body string) {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+		for name, value := range map[string]string{"Ce-Specversion": version, "Ce-Id": id, "Ce-Source": source, "Ce-Type": kind, "Content-Type": contentType} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		// a 2xx is an event or empty, all else an error in the one form
+		switch {
+		case w.Code == http.StatusOK && (w.Body.Len() == 0 || w.Header().Get("Ce-Type") != ""):
+		case w.Code >= 400 && strings.HasPrefix(w.Body.String(), `{"errors":`):
+		default:
+			t.Error(fmt.Sprint(w.Code), w.Header(), w.Body)
+		}
+	})
+}

@@ -1,0 +1,169 @@
+// Package serve opens the doors of a process: it wires the functions it is
+// given, listens, and stops gracefully. A door turns its wire into an
+// endpoint.Request and writes the endpoint.Response, and knows nothing of any
+// function. HTTP and AWS Lambda are here; the door of events, in package cloudevents,
+// comes along with the functions that take some.
+//
+// The mains of the functions call Main; the local runner and the tests use the
+// parts.
+package httpserver
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/memory"
+	"ticketing.com/auth/shared/usage"
+)
+
+// The ways a process ends.
+const (
+	exitFine   = 0
+	exitFailed = 1 // nobody foresaw it; app.ExitSettings is the other
+)
+
+// readTimeout is how long a client may take to send a request, headers and body.
+const readTimeout = 5 * time.Second
+
+// drainTimeout is how long a shutdown waits for in-flight requests. The relay's take up to
+// 25 s. Kubernetes and Knative grant 30 s.
+const drainTimeout = 28 * time.Second
+
+// Main runs a process that serves the given endpoints, from the environment
+// alone, until SIGTERM or an interrupt. It does not return.
+func Main(endpoints ...endpoint.Endpoint) {
+	MainOf(func(*config.Config) []endpoint.Endpoint { return endpoints })
+}
+
+// MainOf is Main for a process whose settings decide what it serves.
+func MainOf(choose func(*config.Config) []endpoint.Endpoint) {
+	if len(os.Args) > 1 {
+		help := usage.Command{Call: filepath.Base(os.Args[0]), Stdout: os.Stdout, Stderr: os.Stderr}
+		help.Text = describe(help.Call, choose)
+		if code, end := help.Parse(new(flag.FlagSet), os.Args[1:], 0); end {
+			os.Exit(code)
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, stop) // a second signal ends the process as signals do
+	code := Run(ctx, os.LookupEnv, os.Stderr, choose)
+	stop()
+	os.Exit(code)
+}
+
+// describe returns the usage of a process: what it serves where no setting is set.
+func describe(call string, choose func(*config.Config) []endpoint.Endpoint) string {
+	unset := func(string) (string, bool) { return "", false }
+	discard := func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }
+	text := fmt.Sprintf("usage: %s\n\n", call)
+	for _, e := range choose(config.New(unset, discard, time.Now)) {
+		served := e.Method + " " + e.Path
+		if e.Path == "" {
+			served = "events"
+		}
+		text += fmt.Sprintf("Serves %s: %s\n", served, e.Summary)
+	}
+	return text + "All settings come from the environment: see infra/docs/configuration.md.\n"
+}
+
+// Run is MainOf with its surroundings passed in; it returns the exit code.
+func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose func(*config.Config) []endpoint.Endpoint) int {
+	cfg := config.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(stderr, o) }, time.Now)
+	endpoints := choose(cfg)
+	handler := Handler(cfg, endpoints...)
+	port := cfg.Number("PORT", 8080, 0, 65535)
+	onLambda := cfg.Text(lambdaSetting, "") != ""
+	if err := cfg.Err(); err != nil {
+		config.Complain(stderr, names(endpoints), err)
+		return config.ExitSettings
+	}
+	if onLambda {
+		serveLambda(ctx, handler) // does not return
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("port %d is in use: choose another with PORT", port)
+	}
+	if err != nil {
+		config.Complain(stderr, names(endpoints), err)
+		return exitFailed
+	}
+	cfg.Log().Info("listening", "function", names(endpoints), "port", listener.Addr().(*net.TCPAddr).Port)
+	err = errors.Join(Serve(ctx, listener, handler, cfg.Log()), closed(cfg))
+	if err != nil {
+		cfg.Log().Error("stopped", "error", err)
+		return exitFailed
+	}
+	return exitFine
+}
+
+// Serve answers requests on a listener until the context ends. Then it drains in-flight
+// requests, including the first request of each connection that is already open.
+//
+// Beyond MaxConnections, further connections wait in the listener's backlog.
+func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:                      handler,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 40 * time.Second, // from the end of the headers: above the longest budget
+		IdleTimeout:                  2 * time.Minute,  // above the 90 s of Go clients such as Knative's proxies
+		MaxHeaderBytes:               maxHeader - 4096, // net/http adds 4096
+		DisableGeneralOptionsHandler: true,             // OPTIONS * is an unknown path like any other
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	pending := track(server)
+	listener = newLimitListener(listener, MaxConnections(memory.Limit()))
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	if err := server.Serve(listener); ctx.Err() == nil {
+		return err
+	}
+	server.SetKeepAlivesEnabled(false) // each response closes its connection from now on
+	pending.wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	return server.Shutdown(ctx)
+}
+
+// maxHeader is the limit of a request's header fields and request line, in bytes: the
+// longest token, and as much again.
+const maxHeader = 16 << 10
+
+// connectionMemory is what a connection can occupy: its buffers and stacks, its headers in
+// parsed form, and a body of 64 KiB. It does not cover thousands of tiny header lines,
+// which occupy up to 450 KB until they are rejected; the proxy in front limits those.
+const connectionMemory = 96 << 10
+
+// MaxConnections returns the number of connections that a process accepts, given its memory
+// in bytes: a third of the memory is for connections, half is for password hashes (see
+// package password).
+func MaxConnections(memory int64) int { return int(max(min(memory/3/connectionMemory, 4096), 16)) }
+
+func closed(cfg *config.Config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return cfg.Close(ctx)
+}
+
+func names(endpoints []endpoint.Endpoint) string {
+	var all []string
+	for _, e := range endpoints {
+		all = append(all, e.Name)
+	}
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,330 @@
+package httpserver_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/httpserver"
+)
+
+type named struct {
+	Name string `json:"name"`
+}
+
+// echo answers with its input, after the gate if there is one.
+func echo(gate chan struct{}) endpoint.Endpoint {
+	return endpoint.Define(endpoint.Spec{Name: "echo", Method: http.MethodPost, Path: "/echo", Success: http.StatusOK},
+		func(*config.Config) endpoint.Handler[named, named] {
+			return func(_ context.Context, in named) (named, error) {
+				if gate != nil {
+					gate <- struct{}{} // begun
+					<-gate             // go on
+				}
+				return in, nil
+			}
+		})
+}
+
+// needless is a function that asks for nothing.
+var needless = endpoint.Define(endpoint.Spec{Name: "needless", Method: http.MethodGet, Path: "/needless", Success: http.StatusOK},
+	func(*config.Config) endpoint.Handler[endpoint.None, string] {
+		return func(context.Context, endpoint.None) (string, error) { return "hello", nil }
+	})
+
+// needy is a function that asks for all there is.
+var needy = endpoint.Define(endpoint.Spec{Name: "needy", Method: http.MethodGet, Path: "/needy", Success: http.StatusOK},
+	func(cfg *config.Config) endpoint.Handler[endpoint.None, string] {
+		cfg.Required("MONGODB_URI")
+		cfg.Document("SIGNING_KEYS")
+		return func(context.Context, endpoint.None) (string, error) { return "", nil }
+	})
+
+func wiring(log io.Writer, settings map[string]string) *config.Config {
+	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(log, o) }, time.Now)
+}
+
+func TestAStartWithAWrongEnvironmentSaysAllThatIsWrongAndExits2(t *testing.T) {
+	var stderr bytes.Buffer
+	code := httpserver.Run(t.Context(), func(name string) (string, bool) {
+		s, ok := map[string]string{"PORT": "http", "LOG_LEVEL": "loud"}[name]
+		return s, ok
+	}, &stderr, func(*config.Config) []endpoint.Endpoint { return []endpoint.Endpoint{needy} })
+	want := `needy cannot start:
+  LOG_LEVEL must be debug, info, warn or error
+  MONGODB_URI is not set
+  SIGNING_KEYS (or SIGNING_KEYS_FILE) is not set
+  PORT must be a whole number from 0 to 65535
+`
+	if code != 2 || stderr.String() != want {
+		t.Errorf("exit code %d:\n%s", code, &stderr)
+	}
+}
+
+// Server.Shutdown by itself drops a request that it reads after it has begun.
+func TestServe_ShutdownAnswersOpenConnections(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := &countedListener{Listener: listener}
+	ctx, stop := context.WithCancel(t.Context())
+	cfg := wiring(io.Discard, nil)
+	stopped := make(chan error, 1)
+	go func() { stopped <- httpserver.Serve(ctx, accepted, httpserver.Handler(cfg, echo(nil)), cfg.Log()) }()
+	connections := make([]net.Conn, 20)
+	for i := range connections {
+		if connections[i], err = net.Dial("tcp", listener.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for int(accepted.n.Load()) < len(connections) {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	for refused := false; !refused; {
+		c, err := net.Dial("tcp", listener.Addr().String())
+		if refused = err != nil; !refused {
+			c.Close()
+		}
+	}
+	for i, c := range connections {
+		fmt.Fprint(c, "GET /health/readiness HTTP/1.1\r\nHost: x\r\n\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || answer.StatusCode != http.StatusOK || !answer.Close {
+			t.Fatalf("connection %d: %v %v", i, answer, err)
+		}
+		c.Close()
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// A countedListener counts the connections that were accepted.
+type countedListener struct {
+	net.Listener
+	n atomic.Int32
+}
+
+func (l *countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return c, err
+}
+
+// A connection without a request delays a shutdown by firstRequestTimeout at most.
+func TestServe_ShutdownClosesSilentConnections(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := &countedListener{Listener: listener}
+	ctx, stop := context.WithCancel(t.Context())
+	cfg := wiring(io.Discard, nil)
+	stopped := make(chan error, 1)
+	go func() { stopped <- httpserver.Serve(ctx, accepted, httpserver.Handler(cfg, echo(nil)), cfg.Log()) }()
+	silent, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for accepted.n.Load() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection: %v, want EOF", err)
+	}
+}
+
+// A client that sends slowly is disconnected after the read timeout.
+func TestServe_SlowClientIsDisconnected(t *testing.T) {
+	address := listen(t)
+	for name, sent := range map[string]string{
+		"nothing":          "",
+		"half of a header": "POST /echo HTTP/1.1\r\nHost: x\r\nConte",
+		"half of a body":   "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, sent)
+			if answer, err := io.ReadAll(c); err != nil || bytes.Contains(answer, []byte("200 OK")) {
+				t.Errorf("%q %v", answer, err)
+			}
+		})
+	}
+}
+
+func TestMaxConnections(t *testing.T) {
+	for name, c := range map[string]struct {
+		memory int64
+		want   int
+	}{
+		"64 MiB container":  {57 << 20, 202},
+		"128 MiB container": {115 << 20, 408},
+		"1 MiB":             {1 << 20, 16},
+		"no limit":          {math.MaxInt64, 4096},
+	} {
+		if got := httpserver.MaxConnections(c.memory); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+func TestAStopFinishesWhatHasBegun(t *testing.T) {
+	gate := make(chan struct{})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := wiring(io.Discard, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- httpserver.Serve(ctx, listener, httpserver.Handler(cfg, echo(gate)), cfg.Log()) }()
+	answered := make(chan string, 1)
+	go func() {
+		r, err := http.Post("http://"+listener.Addr().String()+"/echo", "application/json", strings.NewReader(`{"name":"ann"}`))
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		defer r.Body.Close()
+		b, _ := io.ReadAll(r.Body)
+		answered <- r.Status + string(b)
+	}()
+	<-gate
+	stop()
+	for { // until the stop is under way
+		c, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("stopped before the answer: %v", err)
+	case gate <- struct{}{}:
+	}
+	if got := <-answered; got != `200 OK{"name":"ann"}` {
+		t.Errorf("answer %s", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHealthAsksNobodyAndIsNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	server := httptest.NewServer(httpserver.Handler(wiring(&log, nil), echo(nil)))
+	defer server.Close()
+	for _, path := range []string{"/health/liveness", "/health/readiness"} {
+		r, err := http.Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body.Close()
+		if r.StatusCode != http.StatusOK || string(body) != `{"status":"ok"}` || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %v %s", path, r, body)
+		}
+	}
+	if log.Len() > 0 {
+		t.Errorf("log: %s", &log)
+	}
+	for path, want := range map[string]int{"/health": 404, "/health/": 404, "/health/readiness/": 404, "/health%2Fliveness": 404} {
+		r, err := http.Get(server.URL + path)
+		if err != nil || r.StatusCode != want {
+			t.Errorf("%s: %v %v", path, r, err)
+		}
+		r.Body.Close()
+	}
+	r, err := http.Post(server.URL+"/health/liveness", "", nil)
+	if err != nil || r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("POST: %v %v", r, err)
+	}
+	r.Body.Close()
+}
+
+func TestTheTraceOfTheCallerIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	handler := httpserver.Handler(wiring(&log, nil), echo(nil))
+	r := httptest.NewRequest(http.MethodGet, "/elsewhere", nil)
+	r.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	handler.ServeHTTP(httptest.NewRecorder(), r)
+	if !strings.Contains(log.String(), `"trace":"4bf92f3577b34da6a3ce929d0e0e4736"`) || strings.Contains(log.String(), "elsewhere") {
+		t.Errorf("log: %s", &log)
+	}
+}
+
+func TestAWholeBodyKeepsTheConnection(t *testing.T) {
+	server := httptest.NewServer(httpserver.Handler(wiring(io.Discard, nil), echo(nil)))
+	defer server.Close()
+	for _, body := range []string{`{"name":"ann"}`, `{"name":1}`} {
+		r, err := http.Post(server.URL+"/echo", "application/json", strings.NewReader(body))
+		if err != nil || r.Close {
+			t.Errorf("%s: %v %v", body, r, err)
+		}
+		r.Body.Close()
+	}
+}
+
+func TestEvents_ContentEncoding(t *testing.T) {
+	server := httptest.NewServer(httpserver.Handler(wiring(io.Discard, map[string]string{"EVENTS": "on"}), taker))
+	defer server.Close()
+	for _, c := range []struct {
+		coding string
+		status int
+	}{{"", 200}, {"identity", 200}, {"IDENTITY", 200}, {"gzip", 415}, {"identity, br", 415}} {
+		for mode, r := range map[string]struct{ contentType, body string }{
+			"binary":     {"application/json", `{"name":"ann"}`},
+			"structured": {"application/cloudevents+json", `{"specversion":"1.0","id":"1","source":"/test","type":"taken","data":{"name":"ann"}}`},
+		} {
+			request, err := http.NewRequest(http.MethodPost, server.URL, strings.NewReader(r.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Content-Type", r.contentType)
+			request.Header.Set("Content-Encoding", c.coding)
+			if mode == "binary" {
+				for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": "1", "Ce-Source": "/test", "Ce-Type": "taken"} {
+					request.Header.Set(name, value)
+				}
+			}
+			answer, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			if answer.StatusCode != c.status || c.status == 415 && string(body) != `{"errors":[{"message":"The body must have no Content-Encoding."}]}` {
+				t.Errorf("%s, %q: %d %s", mode, c.coding, answer.StatusCode, body)
+			}
+		}
+	}
+}

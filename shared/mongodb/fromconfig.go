@@ -1,0 +1,20 @@
+package mongodb
+
+import "ticketing.com/auth/shared/config"
+
+// FromConfig returns the connection of the environment: MONGODB_URI.
+func FromConfig(cfg *config.Config) *Connection {
+	return config.Part(cfg, "database", func() *Connection {
+		uri := cfg.Required("MONGODB_URI")
+		if uri == "" {
+			return &Connection{}
+		}
+		c, err := New(uri)
+		if err != nil {
+			cfg.Problem("MONGODB_URI", err.Error())
+			return &Connection{}
+		}
+		cfg.OnClose(c.Close)
+		return c
+	})
+}

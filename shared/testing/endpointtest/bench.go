@@ -1,0 +1,313 @@
+// Package endpointtest is the bench that functions are tested on: a function with
+// everything around it real (the door on a socket, the store on a database of its
+// own, keys, hashes) except the clock.
+//
+// A behaviour is a Case: a request, and the whole answer it must get. Every case
+// is played through every door, so that a function cannot behave differently on
+// one of them.
+package endpointtest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/sender"
+	"ticketing.com/auth/shared/httpserver"
+	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/testing/mongotest"
+	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/user"
+)
+
+// A Bench is one function with its surroundings.
+type Bench struct {
+	Clock *Clock
+	Users *user.Store // the function's own, if it has one
+	Keys  ed25519.PrivateKey
+
+	endpoint endpoint.Endpoint
+	wiring   *config.Config
+	handler  http.Handler
+	send     door
+	url, uri string
+	logs     *logs
+}
+
+// EveryDoor plays a test once through each door, each time on a bench of its own.
+func EveryDoor(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Bench), settings ...string) {
+	t.Helper()
+	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, e, settings...)) })
+	t.Run("over Lambda", func(t *testing.T) {
+		b := New(t, e, settings...)
+		b.send = overLambda(b.handler)
+		play(t, b)
+	})
+}
+
+// New puts a function on a bench, behind its HTTP door. Settings change the
+// environment: "NAME=value"; a database that is named there may be away, and is
+// not prepared.
+func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Bench{Clock: NewClock(), Keys: private, endpoint: e, logs: &logs{}}
+	environment := b.environment(t, settings)
+	b.wiring = config.New(func(name string) (string, bool) {
+		v, ok := environment[name]
+		return v, ok
+	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(b.logs, o) }, b.Clock.Now)
+	if environment["MONGODB_URI"] != "" {
+		b.Users = user.FromConfig(b.wiring, sender.FromConfig(b.wiring))
+		ratelimit.FromConfig(b.wiring).SetClock(b.Clock.Now)
+	}
+	b.handler = httpserver.Handler(b.wiring, e)
+	if err := b.wiring.Err(); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(b.handler)
+	b.url, b.uri, b.send = server.URL, environment["MONGODB_URI"], overHTTP(server.URL)
+	t.Cleanup(func() {
+		server.Close()
+		b.wiring.Close(context.Background())
+	})
+	if !slices.ContainsFunc(settings, isDatabase) {
+		if err := b.Users.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func isDatabase(setting string) bool { return strings.HasPrefix(setting, "MONGODB_URI=") }
+
+func (b *Bench) environment(t testing.TB, settings []string) map[string]string {
+	environment := map[string]string{
+		"SIGNING_KEYS":    keySet(t, token.NewJWK(b.Keys)),
+		"VERIFYING_KEYS":  keySet(t, token.NewJWK(b.Keys).Public()),
+		"HASH_MEMORY_KIB": "64", // the least: tests are about what is done, not how hard it is
+		"HASH_TIME":       "1",
+		"HASH_TESTING":    "on",
+		"LOG_LEVEL":       "debug",
+		"TRUSTED_PROXIES": "1", // the HTTP door of the bench stands behind one
+	}
+	for _, s := range settings {
+		name, value, _ := strings.Cut(s, "=")
+		environment[name] = value
+	}
+	if _, given := environment["MONGODB_URI"]; !given {
+		environment["MONGODB_URI"] = mongotest.URI(t)
+	}
+	return environment
+}
+
+func keySet(t testing.TB, key token.JWK) string {
+	document, err := json.Marshal(token.Set{Keys: []token.JWK{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(document)
+}
+
+// Given adds a user with one session, as a sign-up would, and returns the grant.
+func (b *Bench) Given(t testing.TB, email, plain string) session.Grant {
+	t.Helper()
+	hash, err := password.FromConfig(b.wiring).Hash(t.Context(), plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.GivenHash(t, email, hash)
+}
+
+// GivenHash is Given with a stored hash.
+func (b *Bench) GivenHash(t testing.TB, email, hash string) session.Grant {
+	t.Helper()
+	u := user.User{ID: session.NewID(), Email: email}
+	first, refresh := session.Open(u.ID, b.Clock.Now(), session.FromConfig(b.wiring).Life())
+	if err := b.Users.Create(t.Context(), u, hash, &first); err != nil {
+		t.Fatal(err)
+	}
+	grant, err := session.FromConfig(b.wiring).Grant(u, first, refresh, first.CreatedAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return grant
+}
+
+// Collection returns the users as the database has them, past the store.
+func (b *Bench) Collection(t testing.TB) *mongo.Collection {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(b.uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Disconnect(context.Background()) })
+	where, err := url.Parse(b.uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.Database(strings.Trim(where.Path, "/")).Collection("users")
+}
+
+// Claims returns what an access token says, or fails the test if it does not
+// count.
+func (b *Bench) Claims(t testing.TB, access string) token.Claims {
+	t.Helper()
+	claims, err := token.WireVerifier(b.wiring).Verify(access)
+	if err != nil {
+		t.Fatalf("the access token does not verify: %v", err)
+	}
+	return claims
+}
+
+// Session returns the id of the session of a refresh token.
+func (b *Bench) Session(t testing.TB, refresh string) string {
+	t.Helper()
+	r, err := session.Parse(refresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Session
+}
+
+// Logs returns everything that was logged so far.
+func (b *Bench) Logs() string { return b.logs.String() }
+
+// An Answer is what came back.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Grant reads the answer as one, or fails the test.
+func (a Answer) Grant(t testing.TB) session.Grant {
+	t.Helper()
+	var g session.Grant
+	if err := json.Unmarshal([]byte(a.Body), &g); err != nil || g.Token == "" {
+		t.Fatalf("%d %s is no grant: %v", a.Status, a.Body, err)
+	}
+	return g
+}
+
+// A Call is a request. Method and Path are the function's own where empty, and a
+// body is JSON where nothing else is said.
+type Call struct {
+	Method, Path string
+	Header       http.Header
+	Body         string
+	From         string // the client's address; 203.0.113.9 where empty
+	Device       string // the device token, sent as a header
+}
+
+// Do sends a call through the bench's door.
+func (b *Bench) Do(t testing.TB, c Call) Answer {
+	t.Helper()
+	answer, err := b.send(t.Context(), b.complete(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+func (b *Bench) complete(c Call) Call {
+	c.Method, c.Path, c.Header = cmp.Or(c.Method, b.endpoint.Method), cmp.Or(c.Path, b.endpoint.Path), c.Header.Clone()
+	c.From = cmp.Or(c.From, "203.0.113.9")
+	if c.Header == nil {
+		c.Header = http.Header{}
+	}
+	if c.Device != "" {
+		c.Header.Set("Device-Token", c.Device)
+	}
+	if c.Body != "" && c.Header.Get("Content-Type") == "" {
+		c.Header.Set("Content-Type", "application/json")
+	}
+	return c
+}
+
+// Bearer is the header that carries an access token.
+func Bearer(access string) http.Header { return http.Header{"Authorization": {"Bearer " + access}} }
+
+// Race sends a call n times at once and returns the answers.
+func (b *Bench) Race(t testing.TB, n int, call func(i int) Call) []Answer {
+	t.Helper()
+	answers, errs := make([]Answer, n), make([]error, n)
+	var start, done sync.WaitGroup
+	start.Add(1)
+	for i := range n {
+		done.Go(func() {
+			start.Wait()
+			answers[i], errs[i] = b.send(t.Context(), b.complete(call(i)))
+		})
+	}
+	start.Done()
+	done.Wait()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return answers
+}
+
+// A Clock is a clock that moves when told to.
+type Clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+// NewClock returns a clock that stands at an arbitrary moment.
+func NewClock() *Clock { return &Clock{now: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)} }
+
+// Now returns the time.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// Advance moves the clock.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

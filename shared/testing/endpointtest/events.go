@@ -1,0 +1,218 @@
+package endpointtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/binding"
+	"github.com/cloudevents/sdk-go/v2/event"
+	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
+
+	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/user"
+)
+
+// Event returns an event as another service sends it, with JSON for data.
+func Event(id, kind, data string) event.Event {
+	e := event.New()
+	e.SetID(id)
+	e.SetSource("/tests")
+	e.SetType(kind)
+	if err := e.SetData(event.ApplicationJSON, json.RawMessage(data)); err != nil {
+		panic(err)
+	}
+	return e
+}
+
+// A Reply is what a delivery got: a status, and an event where there is one.
+type Reply struct {
+	Status int
+	Type   string
+	JSON   string // the event's data, or the body of an error
+}
+
+// A Mode is how an event travels.
+type Mode string
+
+// The modes of the CloudEvents HTTP Protocol Binding §3.
+const (
+	Binary     Mode = "binary"
+	Structured Mode = "structured"
+)
+
+// Deliver delivers an event with the official SDK, as a broker does.
+func (b *Bench) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
+	t.Helper()
+	ctx := t.Context()
+	if mode == Structured {
+		ctx = binding.WithForceStructured(ctx)
+	}
+	r, err := cehttp.NewHTTPRequestFromEvent(ctx, b.url+"/", e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.deliver(t, r)
+}
+
+// DeliverRaw delivers what the SDK would not send.
+func (b *Bench) DeliverRaw(t testing.TB, header http.Header, body string) Reply {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.url+"/", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = header
+	return b.deliver(t, r)
+}
+
+func (b *Bench) deliver(t testing.TB, r *http.Request) Reply {
+	t.Helper()
+	response, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := Reply{Status: response.StatusCode, JSON: string(body)}
+	if response.StatusCode > 299 || len(body) == 0 {
+		return reply
+	}
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	e, err := binding.ToEvent(context.Background(), cehttp.NewMessageFromHttpResponse(response))
+	if err != nil || e.Validate() != nil {
+		t.Fatalf("the reply is no event: %v %s", err, body)
+	}
+	return Reply{Status: response.StatusCode, Type: e.Type(), JSON: string(e.Data())}
+}
+
+// Expect compares a reply; "*" in the wanted JSON is any string that is not empty.
+func (r Reply) Expect(t testing.TB, status int, kind, wanted string) {
+	t.Helper()
+	var want, got any
+	json.Unmarshal([]byte(wanted), &want)
+	json.Unmarshal([]byte(r.JSON), &got)
+	if r.Status != status || r.Type != kind || !matches(want, got) {
+		t.Errorf("reply %d %q %s\nwant  %d %q %s", r.Status, r.Type, r.JSON, status, kind, wanted)
+	}
+}
+
+// A Sink is somebody who receives the system's events.
+type Sink struct {
+	URL string
+
+	mu       sync.Mutex
+	received []event.Event
+	headers  []http.Header
+	answer   func(http.ResponseWriter)
+}
+
+// NewSink returns a sink that takes everything.
+func NewSink(t testing.TB) *Sink {
+	t.Helper()
+	s := &Sink{}
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	s.URL = server.URL
+	return s
+}
+
+// Setting is the environment of a function that sends to the sink.
+func (s *Sink) Setting() string { return "K_SINK=" + s.URL }
+
+// Answer changes what the sink answers from now on; nil takes everything.
+func (s *Sink) Answer(answer func(http.ResponseWriter)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e, err := binding.ToEvent(r.Context(), cehttp.NewMessageFromHttpRequest(r))
+	if err != nil || e.Validate() != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	s.received, s.headers = append(s.received, *e), append(s.headers, r.Header)
+	answer := s.answer
+	s.mu.Unlock()
+	if answer != nil {
+		answer(w)
+		return
+	}
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// Received returns what came so far, in order.
+func (s *Sink) Received() []event.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]event.Event(nil), s.received...)
+}
+
+// Headers returns the headers of what came so far.
+func (s *Sink) Headers() []http.Header {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]http.Header(nil), s.headers...)
+}
+
+// Types returns the types of what came so far, without what they have in common.
+func (s *Sink) Types() (types []string) {
+	for _, e := range s.Received() {
+		types = append(types, strings.TrimSuffix(strings.TrimPrefix(e.Type(), "com.ticketing.user."), ".v1"))
+	}
+	return types
+}
+
+// OpenSession adds a session to a user, as a sign-in would.
+func (b *Bench) OpenSession(t testing.TB, email string) session.Grant {
+	t.Helper()
+	a, err := b.Users.Account(t.Context(), email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, refresh := session.Open(a.ID, b.Clock.Now(), time.Hour)
+	if err := b.Users.Open(t.Context(), a, opened, ""); err != nil {
+		t.Fatal(err)
+	}
+	grant, err := session.FromConfig(b.wiring).Grant(a.User, opened, refresh, opened.CreatedAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return grant
+}
+
+// OutboxIs fails the test unless so many events of a user wait for the sink.
+func (b *Bench) OutboxIs(t testing.TB, email string, want int) {
+	t.Helper()
+	a := b.Stored(t, email)
+	if len(a.Events) != want || a.Undelivered.IsZero() != (want == 0) {
+		t.Errorf("%d events wait, since %v; want %d", len(a.Events), a.Undelivered, want)
+	}
+}
+
+// Stored returns the whole stored account of an email.
+func (b *Bench) Stored(t testing.TB, email string) user.Account {
+	t.Helper()
+	a, err := b.Users.Account(t.Context(), email)
+	if err == nil {
+		a, err = b.Users.AccountByID(t.Context(), a.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}

@@ -1,0 +1,62 @@
+package token
+
+import (
+	"time"
+
+	"ticketing.com/auth/shared/config"
+)
+
+// WireIssuer returns the issuer of the environment: SIGNING_KEYS, TOKEN_ISSUER,
+// TOKEN_AUDIENCE, TOKEN_CLIENT_ID, ACCESS_TOKEN_TTL. It is the only part that holds a private
+// key; nil where there is none. No token lives longer than a session, which bounds the default.
+func WireIssuer(cfg *config.Config, session time.Duration) *Issuer {
+	return config.Part(cfg, "token issuer", func() *Issuer {
+		issuer, audience := names(cfg)
+		life := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
+		if life > session {
+			cfg.Problem("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
+		}
+		clientID := cfg.Text("TOKEN_CLIENT_ID", "web")
+		keys := document(cfg, "SIGNING_KEYS", ParsePrivate)
+		if keys == nil {
+			return nil
+		}
+		return NewIssuer(keys, issuer, audience, clientID, life)
+	})
+}
+
+// WireVerifier returns the verifier of the environment: VERIFYING_KEYS,
+// TOKEN_ISSUER, TOKEN_AUDIENCE; nil where there are no keys.
+func WireVerifier(cfg *config.Config) *Verifier {
+	return config.Part(cfg, "token verifier", func() *Verifier {
+		issuer, audience := names(cfg)
+		keys := WireKeys(cfg)
+		if keys == nil {
+			return nil
+		}
+		return NewVerifier(keys, issuer, audience, cfg.Now())
+	})
+}
+
+// WireKeys returns the public keys of the environment: VERIFYING_KEYS; nil where
+// there are none.
+func WireKeys(cfg *config.Config) *VerifyingKeys {
+	return config.Part(cfg, "verifying keys", func() *VerifyingKeys { return document(cfg, "VERIFYING_KEYS", ParsePublic) })
+}
+
+func names(cfg *config.Config) (issuer, audience string) {
+	return cfg.Text("TOKEN_ISSUER", "ticketing"), cfg.Text("TOKEN_AUDIENCE", "ticketing")
+}
+
+func document[Keys any](cfg *config.Config, setting string, parse func([]byte) (*Keys, error)) *Keys {
+	name, text := cfg.Document(setting)
+	if text == nil {
+		return nil
+	}
+	keys, err := parse(text)
+	if err != nil {
+		cfg.Problem(name, "is no key set: "+err.Error())
+		return nil
+	}
+	return keys
+}
