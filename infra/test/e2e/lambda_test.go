@@ -316,6 +316,11 @@ func (p person) out(a answer) answer {
 	for _, ofTheWire := range []string{"Date", "Connection", "Content-Length"} {
 		a.header.Del(ofTheWire)
 	}
+	if device := a.header.Get("Device-Token"); device != "" { // each client has a token of its own
+		for _, name := range []string{"Device-Token", "Set-Cookie"} {
+			a.header.Set(name, strings.ReplaceAll(a.header.Get(name), device, "{device}"))
+		}
+	}
 	return a
 }
 
