@@ -53,9 +53,9 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run runs the command and returns the exit code: 0 after success, 1 when the cluster is
-// down or not up yet, 2 after an error of one line. The code is 3 if no cluster can run
-// on this host; the line then gives the reason.
+// run runs the command and returns the exit code. The code is 0 after success, 1 when
+// the cluster is down or not up yet, and 2 after a one-line error. It is 3 if no cluster
+// can run on this host. A line then gives the reason.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	help := usage.Command{Call: call, Text: text, Stdout: stdout, Stderr: stderr}
 	if len(args) == 0 {
@@ -108,7 +108,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 var errDown = errors.New("the cluster is down")
 
-// A cluster is this machine's only cluster.
+// A cluster is the only cluster of this machine, with the flags and outputs of the
+// command.
 type cluster struct {
 	node           node.Node
 	install, bare  bool

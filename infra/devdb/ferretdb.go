@@ -10,8 +10,8 @@ import (
 	"github.com/FerretDB/FerretDB/ferretdb"
 )
 
-// socket is FerretDB's only listener. It is in the data folder: a user with access to
-// that folder can read the data anyway, and all other clients must use the proxy.
+// socket is FerretDB's only listener. It is in the data folder. A user with access to
+// that folder can read the data anyway. All other clients must use the proxy.
 const socket = "ferretdb.sock"
 
 // startFerretDB starts FerretDB on the working directory. When it returns, the socket

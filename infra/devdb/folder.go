@@ -16,7 +16,7 @@ type folder struct {
 }
 
 // openFolder creates the folder if it does not exist, locks it, and makes it the working
-// directory. All later paths are therefore short and need no escaping: a socket's path
+// directory. All later paths are therefore short and need no escaping. A socket's path
 // is limited to about a hundred characters, and FerretDB takes its folder as a URI.
 func openFolder(s settings) (*folder, error) {
 	f := &folder{scratch: s.scratch}

@@ -23,7 +23,7 @@
 // passed to the kernel and synced. SIGKILL loses no acknowledged write, so stopping
 // needs no special steps. A power failure loses none either, if the disk really stores
 // synced data. (On macOS, a plain fsync does not request that from the drive.) With
-// -scratch nothing is synced: a crash of the machine loses the data, and a stop deletes
+// -scratch nothing is synced. A crash of the machine loses the data, and a stop deletes
 // it.
 //
 // The module is not in go.work because FerretDB requires some sixty modules. In the
@@ -114,10 +114,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 
 // stopRequests returns a channel that closes when the server should stop.
 //
-// As a child process, the server ignores the signals that a terminal sends to the whole
-// process group (SIGINT, SIGHUP), because the parent may need the database for its own
-// shutdown. It stops when its standard input ends. The kernel closes standard input
-// however the parent ends.
+// As a child process, the server ignores SIGINT and SIGHUP. A terminal sends these
+// signals to the whole process group, but the parent may need the database for its own
+// shutdown. The server stops when its standard input ends. The kernel closes standard
+// input however the parent ends.
 //
 // A second signal has its default effect and ends the process at once.
 func stopRequests(untilStdinCloses bool, stdin io.Reader) <-chan struct{} {

@@ -12,8 +12,8 @@ import (
 )
 
 // The part of the wire protocol that the proxy uses. Every message begins with a header of
-// four little-endian int32: the total length, the request ID, the request ID that a reply
-// refers to, and the opcode. Source: MongoDB Wire Protocol,
+// four little-endian int32. They are the total length, the request ID, the request ID that a
+// reply refers to, and the opcode. Source: MongoDB Wire Protocol,
 // https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/
 const (
 	headerLength = 16

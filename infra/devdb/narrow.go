@@ -22,10 +22,10 @@ var noID = rand.Text()
 // narrow returns a request with the same effect that FerretDB executes without a read of
 // the whole collection, if there is such a request. It is needed because FerretDB uses
 // an index only for the filter {_id: x}. Two other kinds of filter also match at most
-// one document: a filter by _id with further conditions, and a filter by a field that
-// has its own index. For these, narrow finds the document and asks FerretDB whether it
-// matches the filter. It returns the request with the filter {_id: x}, or with a filter
-// that matches nothing.
+// one document. One is a filter by _id with further conditions. The other is a filter by
+// a field that has its own index. For these, narrow finds the document and asks FerretDB
+// whether it matches the filter. It returns the request with the filter {_id: x}, or
+// with a filter that matches nothing.
 //
 // The document must not change before the request is executed: see proxy.
 func (p *proxy) narrow(request message, c command, send func(message) (message, error)) (message, error) {

@@ -146,9 +146,9 @@ var errStopping = errors.New("the proxy is stopping")
 // forward sends one command to the backend while it holds slots. It writes the reply to
 // the client after it has released them.
 //
-// FerretDB also replies to requests for which the client expects no reply (w:0). forward
-// must read that reply, or it would be taken for the reply to the next command. It must
-// not send it to the client.
+// FerretDB also replies to requests for which the client expects no reply (w:0). Such a
+// reply must be read, or it would be taken for the reply to the next command. It must
+// not be sent to the client.
 func (p *proxy) forward(request message, client, backend net.Conn, replies *bufio.Reader) error {
 	c, parsed := request.command()
 	n := int64(maxReads)

@@ -7,9 +7,9 @@ import (
 )
 
 // run returns the reply to a command. It executes the statements of an update one by
-// one, because of two defects of FerretDB. It reports the first of several errors at
-// index 0, and its index for an upserted document counts only inserted documents. run
-// holds all slots, so no other command runs between the statements.
+// one, because of two defects of FerretDB. FerretDB reports the first of several errors
+// at index 0. Its index for an upserted document counts only inserted documents. The
+// caller holds all slots, so no other command runs between the statements.
 func (p *proxy) run(request message, c command, send func(message) (message, error)) (message, error) {
 	i := slices.IndexFunc(c.sections, func(s section) bool { return s.name == "updates" })
 	if c.name != "update" || i < 0 || len(c.sections[i].documents) < 2 {

@@ -280,9 +280,9 @@ func (c *call) ready(ctx context.Context) error {
 	return fmt.Errorf("%s returned status %d", c.path, status)
 }
 
-// readLog reads two durations from the log of the pod: until the function listened, by
-// the node's timestamp of that line, and the duration of the request. A pod that no
-// longer exists is skipped.
+// readLog reads two durations from the log of the pod. The first lasts until the
+// function listened, by the node's timestamp of that line. The second is the duration of
+// the request. A pod that no longer exists is skipped.
 func (c *call) readLog(ctx context.Context, n node.Node) error {
 	logs, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "logs", "--timestamps", "--tail=-1", "--container=user-container",
 		"--ignore-errors", "--selector=serving.knative.dev/service="+c.function)
@@ -343,9 +343,9 @@ func (c *call) send(ctx context.Context) (status int, err error) {
 	return response.StatusCode, err
 }
 
-// print prints a table with the quartiles, the mean delay until the function listens,
-// the mean duration in its log, and the mean latency with its ratio to hello's. The
-// first call must be hello.
+// print prints a table with quartiles and mean of the latency, and its ratio to that of
+// hello. It adds two means from the logs: the delay until the function listens, and the
+// duration of the request. The first call must be hello.
 func print(table io.Writer, calls []*call) error {
 	out := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "function\trequests\tmin\tp25\tmedian\tp75\tmax\tlistens after\tlogged duration\tmean\tratio to hello\t")

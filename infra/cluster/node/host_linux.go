@@ -40,8 +40,8 @@ func (n Node) record() string { return filepath.Join(n.Dir, "record.json") }
 // not restore the host from a partial record.
 func (n Node) unwritten() string { return n.record() + ".new" }
 
-// read reads the record. It rejects a file that is not a record of this folder, because
-// Stop deletes the folder and writes files of the host as the record says.
+// read reads the record. Stop deletes the folder and writes files of the host as the
+// record says. Therefore read rejects a file that is not a record of this folder.
 func (n Node) read() (r record, err error) {
 	info, err := os.Lstat(n.record())
 	if err != nil {

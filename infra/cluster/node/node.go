@@ -12,7 +12,7 @@
 // restores the sysctls.
 //
 // The package is for infra/cluster, which installs Knative and the system on the node.
-// The cluster is for tests and development only: etcd does not sync, every client is
+// The cluster is only for tests and development. etcd does not sync, every client is
 // administrator, and there is no route to the internet. kube-router's controller
 // enforces NetworkPolicies.
 package node

@@ -158,7 +158,7 @@ func resolve(manifests string, references map[string]string) (resolved string, e
 }
 
 // sinkManifests returns the manifests of the broker and of the SinkBinding. They must be
-// applied first: a function that exists before its sink gets a revision without one, and
+// applied first. A function that exists before its sink gets a revision without one, and
 // a revision of relay cannot start without it.
 func sinkManifests(manifests string) string {
 	var all []string
