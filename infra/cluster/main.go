@@ -1,19 +1,18 @@
 //go:build linux
 
-// Command cluster brings up a real Kubernetes with Knative Serving and Eventing on a
-// plain Linux machine, as root, without Docker, and the whole system on it:
+// Command cluster starts a real Kubernetes with Knative Serving and Eventing, and the
+// whole system on it. It needs a plain Linux machine and root, but no Docker:
 //
-//	go run ./infra/cluster up       # and again, to bring what has changed
+//	go run ./infra/cluster up       # run it again to install changes
 //	go run ./infra/cluster status
 //	go run ./infra/cluster down
 //
-// All is built from Go modules (see package build) or comes from the distribution's
-// packages: containerd, runc and etcd. It runs in namespaces of its own, and down, as
-// well as an up that fails or is interrupted, leaves nothing behind but the cache of
-// what was built.
+// Package build builds most programs from Go modules. The others, containerd, runc and
+// etcd, are packages of the distribution. The cluster runs in its own namespaces. After
+// down, and after an up that fails or is interrupted, only the build cache remains.
 //
-// It is for tests, for CI, and for whoever has no Docker; with Docker, kind is the way
-// (see infra/docs/development.md). It is nothing to keep data in.
+// It is for tests, for CI, and for machines without Docker. With Docker, use kind (see
+// infra/docs/development.md). Do not store data in it.
 package main
 
 import (
@@ -40,23 +39,23 @@ import (
 )
 
 func main() {
-	// A plain su leaves these out, and the node's programs look for others there.
+	// A plain su omits these folders from PATH, and the node's programs search them.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
-	// The cluster is at the end of no proxy.
+	// Connections to the cluster must not use a proxy.
 	for _, name := range []string{"NO_PROXY", "no_proxy"} {
 		os.Setenv(name, strings.TrimPrefix(os.Getenv(name)+",", ",")+node.NoProxy)
 	}
-	// Whoever reads what is said may be gone, as tee is after Ctrl-C, before the cluster is.
+	// The reader of the output, such as tee, may end at Ctrl-C before the cluster does.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	// A second signal meets the default handling.
+	// A second signal has its default effect.
 	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, restore)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the command. It returns the exit code: 0; 1 when the cluster is down, or not up
-// yet; 2 after one line that says what is wrong; 3 after one that says why none can run
-// here.
+// run runs the command and returns the exit code. The code is 0 after success, 1 when
+// the cluster is down or not up yet, and 2 after a one-line error. It is 3 if no cluster
+// can run on this host. A line then gives the reason.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	help := usage.Command{Call: call, Text: text, Stdout: stdout, Stderr: stderr}
 	if len(args) == 0 {
@@ -90,14 +89,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	var err error
-	if c.node.Dir, err = node.Folder(c.node.Dir); err == nil {
+	if c.node.Dir, err = node.ResolveDir(c.node.Dir); err == nil {
 		err = do(ctx)
 	}
-	switch { // a shell evaluates the other output
+	switch { // errors go to stderr because a shell evaluates stdout
 	case errors.Is(err, errDown):
 		fmt.Fprintf(stderr, "cluster %s: %v\n", command, err)
 		return 1
-	case errors.Is(err, node.ErrUnable):
+	case errors.Is(err, node.ErrUnsupported):
 		fmt.Fprintf(stderr, "cluster %s: %v\n", command, err)
 		return 3
 	case err != nil:
@@ -109,7 +108,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 var errDown = errors.New("the cluster is down")
 
-// A cluster is the one of this machine.
+// A cluster is the only cluster of this machine, with the flags and outputs of the
+// command.
 type cluster struct {
 	node           node.Node
 	install, bare  bool
@@ -119,9 +119,9 @@ type cluster struct {
 	began          time.Time
 }
 
-// say tells of progress, with the time since the beginning.
-func (c *cluster) say(sentence string) {
-	fmt.Fprintf(c.stderr, "%7s  %s\n", time.Since(c.began).Round(100*time.Millisecond), sentence)
+// progress prints a message with the time since the start of the command.
+func (c *cluster) progress(message string) {
+	fmt.Fprintf(c.stderr, "%7s  %s\n", time.Since(c.began).Round(100*time.Millisecond), message)
 }
 
 func (c *cluster) up(ctx context.Context) error {
@@ -130,10 +130,10 @@ func (c *cluster) up(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if _, err := c.node.State(); err != nil { // which is to be known before all is built
+	if _, err := c.node.State(); err != nil { // report a foreign cluster before the long build
 		return err
 	}
-	if err := node.Needs(ctx, c.install, c.stderr); err != nil {
+	if err := node.EnsureRequirements(ctx, c.install, c.stderr); err != nil {
 		return err
 	}
 	platform, err := c.build(ctx)
@@ -145,74 +145,74 @@ func (c *cluster) up(ctx context.Context) error {
 		return err
 	}
 	if state == node.Up {
-		c.say("The cluster is up already: what has changed is installed.")
-		if err := c.fill(ctx, platform); err != nil {
+		c.progress("The cluster is up already: installing the changes.")
+		if err := c.installAll(ctx, platform); err != nil {
 			return err
 		}
-		c.exports()
+		c.printExports()
 		return nil
 	}
 	running, err := c.node.Start(ctx)
 	if err != nil {
 		return err
 	}
-	c.say("The API server is ready.")
+	c.progress("The API server is ready.")
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go func() { <-running.Died(); cancel(running.Why()) }()
-	if err := c.fill(ctx, platform); err != nil {
+	go func() { <-running.Done(); cancel(running.Err()) }()
+	if err := c.installAll(ctx, platform); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		} else {
-			c.explain()
+			c.printDiagnostics()
 		}
 		stopped := running.Stop()
 		if stopped == nil {
-			c.say("Everything is taken down.")
+			c.progress("The cluster is removed.")
 		}
 		return errors.Join(err, stopped)
 	}
-	if err := running.Leave(); err != nil {
+	if err := running.Detach(); err != nil {
 		return errors.Join(err, running.Stop())
 	}
-	c.exports()
+	c.printExports()
 	return nil
 }
 
-// explain says what the cluster says of itself, before a failure takes it and its logs
-// down: its pods, its warnings, and the last words of every pod that is not ready.
-func (c *cluster) explain() {
+// printDiagnostics prints the pods, the warning events, and the last log lines of every
+// pod that is not ready. A failed up removes the cluster and its logs afterwards.
+func (c *cluster) printDiagnostics() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	ask := func(lines int, args ...string) error {
-		said, err := c.node.Kubectl(ctx, nil, args...)
+	printTail := func(lines int, args ...string) error {
+		output, err := c.node.Kubectl(ctx, nil, args...)
 		if err != nil {
-			said = err.Error()
+			output = err.Error()
 		}
-		all := strings.Split(strings.TrimSpace(said), "\n")
+		all := strings.Split(strings.TrimSpace(output), "\n")
 		fmt.Fprintln(c.stderr, strings.Join(all[max(0, len(all)-lines):], "\n"))
 		return err
 	}
-	if ask(40, "get", "pods", "--all-namespaces") != nil {
-		return // nobody answers
+	if printTail(40, "get", "pods", "--all-namespaces") != nil {
+		return // the API server does not respond
 	}
-	ask(40, "get", "events", "--all-namespaces", "--field-selector=type=Warning", "--sort-by=.lastTimestamp")
+	printTail(40, "get", "events", "--all-namespaces", "--field-selector=type=Warning", "--sort-by=.lastTimestamp")
 	const unready = `{{range .items}}{{$pod := .metadata}}{{range .status.containerStatuses}}{{if not .ready}}{{$pod.namespace}} {{$pod.name}} {{.name}}{{"\n"}}{{end}}{{end}}{{end}}`
 	listed, _ := c.node.Kubectl(ctx, nil, "get", "pods", "--all-namespaces", "--field-selector=status.phase!=Succeeded", "--output=go-template="+unready)
 	for line := range strings.Lines(listed) {
 		words := strings.Fields(line)
 		fmt.Fprintln(c.stderr, "\n"+strings.TrimSpace(line)+":")
-		ask(10, "logs", "--namespace", words[0], words[1], "--container", words[2], "--tail=10")
+		printTail(10, "logs", "--namespace", words[0], words[1], "--container", words[2], "--tail=10")
 	}
 }
 
-// build builds what the node runs and what its pods run.
+// build builds the programs of the node and of its pods.
 func (c *cluster) build(ctx context.Context) (platform map[string]image.Image, err error) {
-	programs, err := build.All(ctx, c.say)
+	programs, err := build.All(ctx, c.progress)
 	if err != nil {
 		return nil, err
 	}
-	own, err := build.Own(ctx, "./infra/cluster/pause")
+	own, err := build.Workspace(ctx, "./infra/cluster/pause")
 	if err != nil {
 		return nil, err
 	}
@@ -226,17 +226,17 @@ func (c *cluster) build(ctx context.Context) (platform map[string]image.Image, e
 	return platform, nil
 }
 
-func (c *cluster) fill(ctx context.Context, platform map[string]image.Image) error {
-	if err := (install.Platform{Node: c.node, Images: platform, Say: c.say}).Install(ctx); err != nil {
+func (c *cluster) installAll(ctx context.Context, platform map[string]image.Image) error {
+	if err := (install.Platform{Node: c.node, Images: platform, Progress: c.progress}).Install(ctx); err != nil {
 		return err
 	}
 	if c.bare {
 		return nil
 	}
-	return system.System{Node: c.node, Say: c.say}.Install(ctx)
+	return system.System{Node: c.node, Progress: c.progress}.Install(ctx)
 }
 
-func (c *cluster) down(context.Context) error { // an interrupted down would be half a down
+func (c *cluster) down(context.Context) error { // without the context, so that an interrupt does not leave half a cluster
 	unlock, err := node.Lock()
 	if err != nil {
 		return err
@@ -246,42 +246,42 @@ func (c *cluster) down(context.Context) error { // an interrupted down would be 
 }
 
 func (c *cluster) status(context.Context) error {
-	if err := c.isUp(); err != nil {
+	if err := c.checkUp(); err != nil {
 		return err
 	}
-	c.exports()
+	c.printExports()
 	return nil
 }
 
 func (c *cluster) cold(ctx context.Context) error {
-	if err := c.isUp(); err != nil {
+	if err := c.checkUp(); err != nil {
 		return err
 	}
-	unlock, err := node.Lock() // up would change what is measured
+	unlock, err := node.Lock() // a concurrent up would distort the measurement
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if c.burst != 0 {
-		return cold.Burst(ctx, c.node, c.burst, c.say, c.stdout)
+		return cold.Burst(ctx, c.node, c.burst, c.progress, c.stdout)
 	}
-	return cold.Measure(ctx, c.node, c.times, c.with, c.say, c.stdout)
+	return cold.Measure(ctx, c.node, c.times, c.with, c.progress, c.stdout)
 }
 
-func (c *cluster) isUp() error {
+func (c *cluster) checkUp() error {
 	switch state, err := c.node.State(); {
 	case err != nil:
 		return err
 	case state == node.Down:
 		return errDown
-	case state == node.Coming:
+	case state == node.Starting:
 		return fmt.Errorf("%w, or not up yet", errDown)
 	}
 	return nil
 }
 
-// exports prints what a shell needs to reach the cluster.
-func (c *cluster) exports() {
+// printExports prints the environment variables that a shell needs to reach the cluster.
+func (c *cluster) printExports() {
 	fmt.Fprintf(c.stdout, "export KUBECONFIG=%s\nexport KUBECACHEDIR=%s\nexport BASE_URL=%s\nexport KINGRESS_URL=%s\nexport INSIDE_URL=%s\nexport PATH=%s:$PATH\nexport NO_PROXY=\"${NO_PROXY:-},%s\"\nexport no_proxy=\"${no_proxy:-},%s\"\n",
 		c.node.Kubeconfig(), c.node.KubectlCache(), install.BaseURL, install.KnativeURL, install.InsideURL, c.node.Bin(), node.NoProxy, node.NoProxy)
 }

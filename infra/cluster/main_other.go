@@ -14,6 +14,6 @@ func main() {
 		fmt.Print(text)
 		return
 	}
-	fmt.Fprintln(os.Stderr, "cluster: it needs Linux, whose namespaces it runs in; with Docker, kind is the way (see infra/docs/development.md)")
+	fmt.Fprintln(os.Stderr, "cluster: this command needs Linux namespaces; with Docker, use kind instead (see infra/docs/development.md)")
 	os.Exit(2)
 }

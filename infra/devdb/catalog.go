@@ -16,15 +16,15 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite", which FerretDB uses as well
 )
 
-// A catalog finds documents in the SQLite files of FerretDB, and makes the index that
-// FerretDB lacks. FerretDB passes a filter to SQLite only where it is {_id: x}, as a
-// condition on column->'$._id', while the index that it makes is on column->"_id". To
-// SQLite these are two expressions, so each such query reads the whole table.
+// A catalog finds documents in the SQLite files of FerretDB and creates an index that
+// FerretDB lacks. FerretDB passes a filter to SQLite only if the filter is {_id: x}, as
+// a condition on column->'$._id'. FerretDB's own index is on column->"_id". SQLite
+// treats these as two different expressions, so each such query reads the whole table.
 //
-// A catalog has connections of its own to the files. It is used in turn with FerretDB's
-// commands (see gate), so neither waits for a lock of the other, and it closes its
-// connections before FerretDB deletes a file. An index is made in one SQLite
-// transaction: it exists or it does not, also after SIGKILL.
+// A catalog has its own connections to the files. The proxy never uses it while FerretDB
+// executes a command, so neither waits for a lock of the other. It closes its
+// connections before FerretDB deletes a file. An index is created in one SQLite
+// transaction, so SIGKILL leaves no partial index.
 type catalog struct {
 	pragmas string
 	files   map[string]*file // by database
@@ -45,16 +45,16 @@ type lookup struct {
 	text string
 }
 
-// column is FerretDB's column of a document, as JSON with a schema of its types in the
-// member "$s".
+// column is FerretDB's column for a document. It holds JSON with a schema of the types
+// in the member "$s".
 const column = "_ferretdb_sjson"
 
 var (
-	aDatabase = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,63}$`) // FerretDB allows no other
-	aField    = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]*$`)
+	databaseName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,63}$`) // the names that FerretDB accepts
+	fieldName    = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]*$`)
 )
 
-// openCatalog opens the files of the working directory.
+// openCatalog opens the files in the working directory.
 func openCatalog(pragmas string) (*catalog, error) {
 	c := &catalog{pragmas: pragmas, files: map[string]*file{}}
 	names, err := filepath.Glob("*.sqlite")
@@ -69,7 +69,7 @@ func openCatalog(pragmas string) (*catalog, error) {
 	return c, nil
 }
 
-// has reports whether a collection is known, with its index.
+// has reports whether the catalog has loaded a collection and its index.
 func (c *catalog) has(db, collection string) bool {
 	f := c.files[db]
 	if f == nil {
@@ -79,15 +79,15 @@ func (c *catalog) has(db, collection string) bool {
 	return has
 }
 
-// load reads the collections of a database and makes their indexes.
+// load reads the collections of a database and creates their indexes.
 func (c *catalog) load(db string) error {
-	if !aDatabase.MatchString(db) {
+	if !databaseName.MatchString(db) {
 		return nil
 	}
 	if _, err := os.Stat(db + ".sqlite"); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	c.forget(db)
+	c.close(db)
 	opened, err := sql.Open("sqlite", "file:"+db+".sqlite?"+c.pragmas)
 	if err != nil {
 		return err
@@ -101,8 +101,8 @@ func (c *catalog) load(db string) error {
 	return nil
 }
 
-// forget closes the connections to a database.
-func (c *catalog) forget(db string) {
+// close closes the connections to a database.
+func (c *catalog) close(db string) {
 	if f := c.files[db]; f != nil {
 		f.Close()
 		delete(c.files, db)
@@ -110,8 +110,8 @@ func (c *catalog) forget(db string) {
 }
 
 func (f *file) read() error {
-	var there int
-	if err := f.QueryRow(`SELECT count(*) FROM sqlite_schema WHERE name = '_ferretdb_collections'`).Scan(&there); err != nil || there == 0 {
+	var found int
+	if err := f.QueryRow(`SELECT count(*) FROM sqlite_schema WHERE name = '_ferretdb_collections'`).Scan(&found); err != nil || found == 0 {
 		return err
 	}
 	rows, err := f.Query(`SELECT name, table_name, settings FROM "_ferretdb_collections"`)
@@ -148,13 +148,14 @@ func (f *file) read() error {
 			return err
 		}
 		for _, index := range c.settings.Indexes {
-			if len(index.Key) != 1 || !aField.MatchString(index.Key[0].Field) {
+			if len(index.Key) != 1 || !fieldName.MatchString(index.Key[0].Field) {
 				continue
 			}
 			field := index.Key[0].Field
-			// The expression is that of FerretDB's index. A document whose field is an
-			// array matches as well if the value is one of its elements, so an array
-			// anywhere, which begins with [ in JSON, is returned too.
+			// The expression is that of FerretDB's index. A filter also matches a
+			// document whose field is an array that contains the value. In JSON an array
+			// begins with [, so the query also returns one row if the field of any
+			// document is an array.
 			text := strings.NewReplacer("$column", column, "$field", field, "$table", quote(c.table)).Replace(
 				`SELECT $column->>'$._id', $column->>'$."$s".p._id.t', $column->>'$."$s".p.$field.t'
 				FROM $table WHERE $column->"$field" = ?
@@ -174,8 +175,8 @@ func (f *file) read() error {
 func quote(identifier string) string { return `"` + strings.ReplaceAll(identifier, `"`, `""`) + `"` }
 
 // find returns the _id of the only document of a collection whose field has a value, or
-// nil where there is none. It reports false where the field has no index, and where
-// another way must be found because there are several documents or other types.
+// nil if no document has it. It reports false if the field has no index, if several
+// documents match, or if a document has other types. The query must then go to FerretDB.
 func (c *catalog) find(db, collection, field, value string) (id any, ok bool, err error) {
 	f := c.files[db]
 	if f == nil {
@@ -185,7 +186,7 @@ func (c *catalog) find(db, collection, field, value string) (id any, ok bool, er
 	if !is || !utf8.ValidString(value) {
 		return nil, false, nil
 	}
-	text, err := json.Marshal(value) // as FerretDB does it
+	text, err := json.Marshal(value) // the encoding that FerretDB uses
 	if err != nil {
 		return nil, false, err
 	}

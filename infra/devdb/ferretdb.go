@@ -10,16 +10,15 @@ import (
 	"github.com/FerretDB/FerretDB/ferretdb"
 )
 
-// socket is FerretDB's only listener, in the data folder: whoever may enter
-// that folder owns the data anyway, and nobody else gets past the gate.
+// socket is FerretDB's only listener. It is in the data folder. A user with access to
+// that folder can read the data anyway. All other clients must use the proxy.
 const socket = "ferretdb.sock"
 
-// startFerretDB starts FerretDB on the working directory. When it returns, the
-// socket accepts connections.
+// startFerretDB starts FerretDB on the working directory. When it returns, the socket
+// accepts connections.
 //
-// The embedded FerretDB has no telemetry reporter to run, and says so to its
-// own state. Its log is cut down to errors: it would warn of every duplicate
-// key, which for us is an ordinary answer.
+// The embedded FerretDB has no telemetry reporter. Its log level is error: at warning
+// level it would log every duplicate key, an expected reply here.
 func startFerretDB(pragmas string, stderr io.Writer) error {
 	database, err := ferretdb.New(&ferretdb.Config{
 		Listener:  ferretdb.ListenerConfig{Unix: socket},
@@ -34,12 +33,12 @@ func startFerretDB(pragmas string, stderr io.Writer) error {
 	return nil
 }
 
-// pragmas returns the settings of each connection to SQLite. Without the last two an
-// update costs a third more.
+// pragmas returns the settings of each connection to SQLite. Without the last two, an
+// update takes a third longer.
 func pragmas(scratch bool) string {
 	synchronous := "full"
 	if scratch {
-		synchronous = "off" // no need to wait for the disk: each commit is some twenty times faster
+		synchronous = "off" // each commit is about twenty times faster without a wait for the disk
 	}
 	return "_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(" + synchronous + ")" +
 		"&_pragma=temp_store(memory)&_pragma=wal_autocheckpoint(2000)"

@@ -1,36 +1,33 @@
-// Mongod is the project's database for development and tests: a server that
-// speaks MongoDB's wire protocol, in one static binary that starts in
-// milliseconds and wants nothing installed.
+// Devdb is the project's database for development and tests. It is a server for
+// MongoDB's wire protocol in one static binary. It starts in milliseconds and needs no
+// installation.
 //
-// It is FerretDB v1 on SQLite, and in front of it a gate of our own which executes
-// one write at a time (see gate for why nothing would be right without it).
+// It consists of FerretDB v1 on SQLite, behind a proxy that executes one write at a
+// time. See proxy for the reason.
 //
-// It is not for production. It executes one write at a time, a filter that is
-// neither by _id nor by an indexed field reads the whole collection, there are no
-// users or passwords, hence it listens on a loopback address and on nothing else,
-// and it has no transactions, change streams or TTL indexes. Production is a
-// MongoDB replica set; the code in front of the two is the same.
+// Do not use it in production. It has no users and no passwords, so it listens only on a
+// loopback address. It executes one write at a time. A filter that is neither by _id nor
+// by an indexed field reads the whole collection. It has no transactions, change streams
+// or TTL indexes. Production uses a MongoDB replica set, with the same application code.
 //
-// It is started by shared/testing/devdb, as a child process, for the local runner
-// and for tests; by hand with
+// Package shared/testing/devdb starts it as a child process, for the local runner and
+// for tests. To start it by hand, run
 //
 //	GOWORK=off go run -tags ferretdb_no_postgresql . -data /some/folder
 //
-// Once it answers it prints one line, its mongodb:// URI, and then nothing
-// more. Its exit code is 0 when it was told to stop, 2 when it cannot start
-// for a reason the caller can mend (an address in use, a folder it may not
-// write), 1 for anything else.
+// When it is ready, it prints one line, its mongodb:// URI, and nothing more. The exit
+// code is 0 after a requested stop. It is 2 if the user can fix the cause: an address in
+// use, or a folder without write permission. It is 1 after any other error.
 //
-// What a write is worth: SQLite runs in WAL mode with synchronous=FULL, so an
-// acknowledged write has been handed to the kernel and synced. Killing the
-// process, even with SIGKILL, loses nothing, which is why stopping needs no
-// ceremony. A loss of power loses nothing either where the disk keeps what it
-// says it has synced (on macOS a plain fsync does not ask the drive for that).
-// With -scratch nothing is synced: the data outlives no crash of the machine,
-// and is deleted anyway.
+// SQLite runs in WAL mode with synchronous=FULL, so an acknowledged write has been
+// passed to the kernel and synced. SIGKILL loses no acknowledged write, so stopping
+// needs no special steps. A power failure loses none either, if the disk really stores
+// synced data. (On macOS, a plain fsync does not request that from the drive.) With
+// -scratch nothing is synced. A crash of the machine loses the data, and a stop deletes
+// it.
 //
-// The module stands outside go.work because FerretDB brings some sixty modules along,
-// whose versions would otherwise be chosen for the functions too.
+// The module is not in go.work because FerretDB requires some sixty modules. In the
+// workspace, their versions would determine those of the functions too.
 package main
 
 import (
@@ -47,18 +44,18 @@ import (
 	"time"
 )
 
-// grace is how long a stop waits for the command in flight and for its reply
-// to be taken by a client that may be slow to read.
-const grace = 5 * time.Second
+// drainTimeout limits how long a stop waits for the command in flight and for slow
+// clients to read their replies.
+const drainTimeout = 5 * time.Second
 
 func main() {
-	debug.SetGCPercent(400) // of some ten megabytes that live: a quarter of the work of a command otherwise
+	debug.SetGCPercent(400) // the heap is about 10 MB; the default of 100 costs a quarter of the CPU time of a command
 	err := run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	var mendable refusal
+	var configErr configError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		os.Exit(0)
-	case errors.As(err, &mendable):
+	case errors.As(err, &configErr):
 		fmt.Fprintln(os.Stderr, "devdb:", err)
 		os.Exit(2)
 	default:
@@ -67,9 +64,9 @@ func main() {
 	}
 }
 
-// run serves until it is told to stop. FerretDB is left to the end of the
-// process: its own stop waits three seconds for clients to go, for nothing,
-// since what it has acknowledged is already in SQLite.
+// run serves until a stop is requested. It does not stop FerretDB, which ends with the
+// process. FerretDB's own stop waits three seconds for clients to disconnect. That wait
+// is unnecessary: acknowledged writes are already in SQLite.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	settings, err := parse(args, stdout)
 	if err != nil {
@@ -96,45 +93,45 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 		return err
 	}
 
-	g := newGate(dialFerretDB, catalog, func(format string, args ...any) {
+	p := newProxy(dialFerretDB, catalog, func(format string, args ...any) {
 		fmt.Fprintf(stderr, "devdb: "+format+"\n", args...)
 	})
-	broken := make(chan error, 1)
-	go func() { broken <- g.serve(listener) }()
+	served := make(chan error, 1)
+	go func() { served <- p.serve(listener) }()
 	fmt.Fprintf(stdout, "mongodb://%s\n", listener.Addr())
 
 	select {
 	case <-stop:
-	case err := <-broken:
+	case err := <-served:
 		return fmt.Errorf("accept connections: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	listener.Close()
-	g.stop(ctx)
+	p.stop(ctx)
 	return nil
 }
 
-// stopRequests answers a channel that closes when the server should stop.
+// stopRequests returns a channel that closes when the server should stop.
 //
-// As a child process it ignores what a terminal sends to the whole process
-// group (Ctrl-C, hanging up), because the parent may still want the database
-// for its own way out. It stops when its standard input ends, and the kernel
-// sees to that however the parent dies.
+// As a child process, the server ignores SIGINT and SIGHUP. A terminal sends these
+// signals to the whole process group, but the parent may need the database for its own
+// shutdown. The server stops when its standard input ends. The kernel closes standard
+// input however the parent ends.
 //
-// A second signal meets the default handling and ends the process at once.
+// A second signal has its default effect and ends the process at once.
 func stopRequests(untilStdinCloses bool, stdin io.Reader) <-chan struct{} {
-	// A parent that is gone reads no standard error: a warning must fail, not
-	// kill this process before it has cleaned up.
+	// After the parent has ended, no process reads standard error. A write to it must
+	// then fail instead of killing this process before its cleanup.
 	signal.Ignore(syscall.SIGPIPE)
 
-	asked := []os.Signal{syscall.SIGTERM}
+	stopSignals := []os.Signal{syscall.SIGTERM}
 	if untilStdinCloses {
 		signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
 	} else {
-		asked = append(asked, syscall.SIGINT)
+		stopSignals = append(stopSignals, syscall.SIGINT)
 	}
-	ctx, restore := signal.NotifyContext(context.Background(), asked...)
+	ctx, restore := signal.NotifyContext(context.Background(), stopSignals...)
 	context.AfterFunc(ctx, restore)
 	if untilStdinCloses {
 		go func() {
@@ -150,9 +147,9 @@ func listen(addr *net.TCPAddr) (net.Listener, error) {
 	listener, err := net.ListenTCP("tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, refuse("%s is already in use: choose another address with -addr", addr)
+		return nil, configErrorf("%s is already in use: choose another address with -addr", addr)
 	case err != nil:
-		return nil, refuse("cannot listen on %s: %v", addr, cause(err))
+		return nil, configErrorf("cannot listen on %s: %v", addr, rootCause(err))
 	}
 	return listener, nil
 }

@@ -11,9 +11,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// The wire protocol, as far as the gate must know it. Every message begins
-// with four little-endian int32: its length, these included, its number, the
-// number it answers, and its opcode. Source: MongoDB Wire Protocol,
+// The part of the wire protocol that the proxy uses. Every message begins with a header of
+// four little-endian int32. They are the total length, the request ID, the request ID that a
+// reply refers to, and the opcode. Source: MongoDB Wire Protocol,
 // https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/
 const (
 	headerLength = 16
@@ -21,29 +21,29 @@ const (
 	opQuery      = 2004
 	opMsg        = 2013
 
-	// moreToCome in a request says that the client wants no reply (write
-	// concern w:0), checksum that four bytes follow the last section.
+	// moreToCome in a request means that the client expects no reply (write concern
+	// w:0). checksum means that four bytes follow the last section.
 	moreToCome = 1 << 1
 	checksum   = 1 << 0
 
-	// maxMessageLength is what MongoDB and FerretDB announce to clients as
-	// maxMessageSizeBytes.
+	// maxMessageLength is the maxMessageSizeBytes that MongoDB and FerretDB report to
+	// clients.
 	maxMessageLength = 48_000_000
 )
 
-// A message is one whole wire message, header included.
+// A message is one complete message of the wire protocol, including its header.
 type message []byte
 
-// malformed is the error for bytes that are no message. There is no way back
-// to a message boundary after it.
-type malformed string
+// A malformedError is the error for bytes that are not a message. After it, the reader
+// cannot find the next message boundary.
+type malformedError string
 
-func (m malformed) Error() string { return string(m) }
+func (e malformedError) Error() string { return string(e) }
 
-// readMessage reads one message. It answers io.EOF between two messages,
-// io.ErrUnexpectedEOF within one, and malformed for what cannot be one.
+// readMessage reads one message. It returns io.EOF between two messages,
+// io.ErrUnexpectedEOF within one, and a malformedError for an invalid length.
 //
-// Memory grows with what arrives, not with what the length promises.
+// Memory use grows with the received bytes, not with the length that the header states.
 func readMessage(r io.Reader) (message, error) {
 	var header [headerLength]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
@@ -51,22 +51,22 @@ func readMessage(r io.Reader) (message, error) {
 	}
 	length := int32(binary.LittleEndian.Uint32(header[:]))
 	if length < headerLength || length > maxMessageLength {
-		return nil, malformed(fmt.Sprintf("message length %d is not within %d and %d", length, headerLength, maxMessageLength))
+		return nil, malformedError(fmt.Sprintf("message length %d is not between %d and %d", length, headerLength, maxMessageLength))
 	}
-	whole := bytes.NewBuffer(make([]byte, 0, min(length, 64<<10)))
-	whole.Write(header[:])
-	if _, err := io.CopyN(whole, r, int64(length)-headerLength); err != nil {
+	content := bytes.NewBuffer(make([]byte, 0, min(length, 64<<10)))
+	content.Write(header[:])
+	if _, err := io.CopyN(content, r, int64(length)-headerLength); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
 	}
-	return message(whole.Bytes()), nil
+	return message(content.Bytes()), nil
 }
 
 func (m message) opcode() uint32 { return binary.LittleEndian.Uint32(m[12:]) }
 
-// wantsReply reports whether the client will read a reply to this request.
+// wantsReply reports whether the client expects a reply to this request.
 func (m message) wantsReply() bool {
 	if len(m) < headerLength+4 || m.opcode() != opMsg {
 		return true
@@ -74,14 +74,14 @@ func (m message) wantsReply() bool {
 	return binary.LittleEndian.Uint32(m[headerLength:])&moreToCome == 0
 }
 
-// answering returns the message as the reply to a request.
-func (m message) answering(request message) message {
+// asReplyTo returns the message as the reply to a request.
+func (m message) asReplyTo(request message) message {
 	reply := slices.Clone(m)
 	copy(reply[8:12], request[4:8])
 	return reply
 }
 
-// A section is a part of an OP_MSG: the body, which has no name and one document, or a
+// A section is a part of an OP_MSG. It is the body, with one document and no name, or a
 // sequence of documents such as "updates".
 type section struct {
 	name      string
@@ -222,7 +222,7 @@ func (m message) document() bson.Raw {
 	return document
 }
 
-// withMember returns a reply whose document has one more member, a string.
+// withMember returns a reply with one more string member in its document.
 func (m message) withMember(name, value string) message {
 	document := m.document()
 	if document == nil {
@@ -238,7 +238,7 @@ func (m message) withMember(name, value string) message {
 	return out
 }
 
-// replace returns a document with another value for one of its members.
+// replace returns a document with a new value for one of its members.
 func replace(document bson.Raw, member string, value bson.Raw) bson.Raw {
 	out := make(bson.Raw, 4, len(document)+len(value))
 	elements, _ := document.Elements() // parsed before
@@ -255,13 +255,13 @@ func replace(document bson.Raw, member string, value bson.Raw) bson.Raw {
 	return out
 }
 
-// nameFullDisk gives the error of a full disk the code that MongoDB has for it.
-// FerretDB passes on what SQLite says as an internal error, and of that a client must
-// think that no other try will help.
-func (m message) nameFullDisk() {
+// setDiskFullCode replaces the error code of a full disk by MongoDB's code for it.
+// FerretDB reports SQLite's error as an internal error, and a client would then never
+// retry.
+func (m message) setDiskFullCode() {
 	const (
 		internalError  = 1
-		outOfDiskSpace = 14031 // its name in the reply stays
+		outOfDiskSpace = 14031 // the codeName in the reply stays unchanged
 	)
 	if !bytes.Contains(m, []byte("database or disk is full (13)")) {
 		return

@@ -9,8 +9,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// filterOf names the member that holds the filter: of the body, or of the statements in
-// a sequence.
+// filterOf names the member that holds the filter, in the body or in the statements of a
+// sequence.
 var filterOf = map[string]struct{ sequence, member string }{
 	"find": {"", "filter"}, "count": {"", "query"}, "findAndModify": {"", "query"},
 	"update": {"updates", "q"}, "delete": {"deletes", "q"},
@@ -19,15 +19,16 @@ var filterOf = map[string]struct{ sequence, member string }{
 // noID is the _id of no document.
 var noID = rand.Text()
 
-// narrow returns a request that has the same effect and which FerretDB executes without
-// reading the whole collection, where there is one: FerretDB uses an index only where a
-// filter is {_id: x}. A filter that also has other conditions, or has a condition on a
-// field with an index of its own, concerns one document at most. So narrow looks for
-// that, asks FerretDB whether it matches the filter, and returns the request with the
-// filter {_id: x}, or with one that nothing matches.
+// narrow returns a request with the same effect that FerretDB executes without a read of
+// the whole collection, if there is such a request. It is needed because FerretDB uses
+// an index only for the filter {_id: x}. Two other kinds of filter also match at most
+// one document. One is a filter by _id with further conditions. The other is a filter by
+// a field that has its own index. For these, narrow finds the document and asks FerretDB
+// whether it matches the filter. It returns the request with the filter {_id: x}, or
+// with a filter that matches nothing.
 //
-// The document must not change before the request is executed: see gate.
-func (g *gate) narrow(request message, c command, ask func(message) (message, error)) (message, error) {
+// The document must not change before the request is executed: see proxy.
+func (p *proxy) narrow(request message, c command, send func(message) (message, error)) (message, error) {
 	where, is := filterOf[c.name]
 	db, collection := c.namespace()
 	if !is || collection == "" {
@@ -46,11 +47,11 @@ func (g *gate) narrow(request message, c command, ask func(message) (message, er
 			if !is || !narrowable(statement) {
 				return request, nil
 			}
-			id, condition := g.candidate(db, collection, filter)
+			id, condition := p.candidate(db, collection, filter)
 			if id == nil {
 				return request, nil
 			}
-			if len(s.documents) > 1 { // each statement may change what the next one finds
+			if len(s.documents) > 1 { // each statement may change the matches of the next one
 				value, is := id.(bson.RawValue)
 				if !is || touched[string(value.Value)] {
 					return request, nil
@@ -58,19 +59,19 @@ func (g *gate) narrow(request message, c command, ask func(message) (message, er
 				touched[string(value.Value)] = true
 			}
 			if condition == "" {
-				continue // it is narrow
+				continue // the filter is already {_id: x}
 			}
 			upsert := upserts(statement)
 			if upsert && condition != "_id" {
 				return request, nil
 			}
 			if keys, _ := filter.Elements(); len(keys) > 1 || condition == "_id" {
-				found, err := matches(db, collection, id, filter, ask)
+				found, err := matches(db, collection, id, filter, send)
 				if err != nil || found == nil {
 					return request, err
 				}
-				if !*found && upsert { // FerretDB inserts the document, or says that its _id is in use
-					found, err = matches(db, collection, id, nil, ask)
+				if !*found && upsert { // FerretDB inserts the document, or reports that its _id is in use
+					found, err = matches(db, collection, id, nil, send)
 					if err != nil || found == nil || *found {
 						return request, err
 					}
@@ -98,9 +99,10 @@ func upserts(statement bson.Raw) bool {
 	return is && on
 }
 
-// narrowable reports whether a statement does the same to a document by whatever filter
-// it was found. An upsert takes values from its filter unless that has only operators beside
-// _id; the operator $ of an update or a projection takes the position in an array.
+// narrowable reports whether the effect of a statement depends only on the document, not
+// on the filter that found it. An upsert takes values from its filter unless the filter
+// has only operators beside _id. The operator $ of an update or a projection takes its
+// array position from the filter.
 func narrowable(statement bson.Raw) bool {
 	if upsert := statement.Lookup("upsert"); !upsert.IsZero() {
 		if _, is := upsert.BooleanOK(); !is {
@@ -128,10 +130,10 @@ func narrowable(statement bson.Raw) bool {
 	return statement.Lookup("collation").IsZero()
 }
 
-// candidate returns the _id of the only document that may match a filter, and the member
-// of the filter that this follows from: "" where the filter is {_id: x} already. Where no
-// document matches, it returns noID, and where several may, nil.
-func (g *gate) candidate(db, collection string, filter bson.Raw) (id any, member string) {
+// candidate returns the _id of the only document that may match a filter, and the
+// filter's member that determines it. The member is "" if the filter is already {_id:
+// x}. candidate returns noID if no document matches, and nil if several may match.
+func (p *proxy) candidate(db, collection string, filter bson.Raw) (id any, member string) {
 	elements, _ := filter.Elements() // parsed before
 	for _, e := range elements {
 		if strings.HasPrefix(e.Key(), "$") || !plain(e.Value()) {
@@ -151,10 +153,10 @@ func (g *gate) candidate(db, collection string, filter bson.Raw) (id any, member
 		if !is {
 			continue
 		}
-		id, ok, err := g.catalog.find(db, collection, e.Key(), value)
+		id, ok, err := p.catalog.find(db, collection, e.Key(), value)
 		switch {
 		case err != nil:
-			g.warn("a lookup by %s in %s.%s failed: %v", e.Key(), db, collection, err)
+			p.warn("cannot look up %s in %s.%s: %v", e.Key(), db, collection, err)
 		case ok && id == nil:
 			return noID, e.Key()
 		case ok:
@@ -164,8 +166,9 @@ func (g *gate) candidate(db, collection string, filter bson.Raw) (id any, member
 	return nil, ""
 }
 
-// plain reports whether a condition is a value, or one of the common operators with
-// one. FerretDB refuses others when it compares a document, which it must do then.
+// plain reports whether a condition is a value, or consists of common operators with a
+// value. FerretDB rejects some other operators only when it compares a document, so a
+// filter with one must reach it unchanged.
 func plain(condition bson.RawValue) bool {
 	document, is := condition.DocumentOK()
 	if !is {
@@ -206,10 +209,10 @@ func scalar(v bson.RawValue) bool {
 	return false
 }
 
-// matches asks FerretDB whether the document with an _id matches a filter, or exists if the
-// filter is nil. It returns nil where FerretDB does not accept the filter: its reply to the
-// request itself has the error.
-func matches(db, collection string, id any, filter bson.Raw, ask func(message) (message, error)) (*bool, error) {
+// matches asks FerretDB whether the document with an _id matches a filter, or exists if
+// the filter is nil. It returns nil if FerretDB rejects the filter. FerretDB's reply to
+// the request itself then has the error.
+func matches(db, collection string, id any, filter bson.Raw, send func(message) (message, error)) (*bool, error) {
 	if id == noID {
 		return new(bool), nil
 	}
@@ -229,7 +232,7 @@ func matches(db, collection string, id any, filter bson.Raw, ask func(message) (
 	if err != nil {
 		return nil, err
 	}
-	reply, err := ask(newCommand(body))
+	reply, err := send(newCommand(body))
 	if err != nil {
 		return nil, err
 	}

@@ -16,10 +16,11 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// plan returns how SQLite executes the statement that FerretDB makes of a find by _id.
+// plan returns the query plan of SQLite for the statement that FerretDB generates from a
+// find by _id.
 func plan(t *testing.T, c *mongo.Collection) string {
 	t.Helper()
-	c.FindOne(t.Context(), bson.D{{Key: "_id", Value: "x"}}) // a connection learns of new indexes when it executes a statement
+	c.FindOne(t.Context(), bson.D{{Key: "_id", Value: "x"}}) // a connection reads new indexes when it executes a statement
 	explained, err := c.Database().RunCommand(t.Context(), bson.D{{Key: "explain", Value: bson.D{
 		{Key: "find", Value: c.Name()}, {Key: "filter", Value: bson.D{{Key: "_id", Value: "x"}}}}}}).Raw()
 	if err != nil {
@@ -32,54 +33,54 @@ func TestIndex_UsedByFerretDB(t *testing.T) {
 	folder := t.TempDir()
 	server := start(t, "-data", folder, "-addr", "127.0.0.1:0")
 	db := server.connect().Database("test")
-	uses := func(when string, c *mongo.Collection) {
+	expectIndex := func(when string, c *mongo.Collection) {
 		t.Helper()
 		if got := plan(t, c); !strings.Contains(got, "USING INDEX "+c.Name()) {
-			t.Errorf("%s: %s", when, got)
+			t.Errorf("%s: got plan %s, want one that uses the index", when, got)
 		}
 	}
 	inserted, updated, created, indexed := db.Collection("inserted"), db.Collection("updated"), db.Collection("created"), db.Collection("indexed")
 	seed(t, inserted, bson.M{"_id": "x"})
-	uses("after an insert", inserted)
+	expectIndex("after an insert", inserted)
 	if _, err := updated.UpdateOne(t.Context(), bson.M{"_id": "x"}, bson.M{"$set": bson.M{"a": 1}}, options.UpdateOne().SetUpsert(true)); err != nil {
 		t.Fatal(err)
 	}
-	uses("after an upsert", updated)
+	expectIndex("after an upsert", updated)
 	if err := db.CreateCollection(t.Context(), "created"); err != nil {
 		t.Fatal(err)
 	}
-	uses("after create", created)
+	expectIndex("after create", created)
 	if _, err := indexed.Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.M{"a": 1}}); err != nil {
 		t.Fatal(err)
 	}
-	uses("after createIndexes", indexed)
+	expectIndex("after createIndexes", indexed)
 	if err := inserted.Drop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	seed(t, inserted, bson.M{"_id": "x"})
-	uses("after drop and insert", inserted)
+	expectIndex("after drop and insert", inserted)
 	if err := db.Drop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := filepath.Glob(filepath.Join(folder, "test.sqlite*")); err != nil || len(left) > 0 {
-		t.Errorf("after dropDatabase: %v %v are left", left, err)
+		t.Errorf("after dropDatabase: got files %v (%v), want none", left, err)
 	}
 	seed(t, inserted, bson.M{"_id": "x"})
-	uses("after dropDatabase and insert", inserted)
+	expectIndex("after dropDatabase and insert", inserted)
 
-	// the data of a server that made no such index, ended by SIGKILL
+	// data of an earlier version without the index, after SIGKILL
 	server.Process.Kill()
 	server.Wait()
-	files := opened(t, folder)
+	files := openFiles(t, folder)
 	if _, err := files["test"].Exec(`DROP INDEX ` + quote(files["test"].tables["inserted"].name+" by _id")); err != nil {
 		t.Fatal(err)
 	}
 	server = start(t, "-data", folder, "-addr", "127.0.0.1:0")
-	uses("after a restart", server.connect().Database("test").Collection("inserted"))
+	expectIndex("after a restart", server.connect().Database("test").Collection("inserted"))
 }
 
-// opened opens the files of a folder as the server does.
-func opened(t *testing.T, folder string) map[string]*file {
+// openFiles opens the files of a folder as the server does.
+func openFiles(t *testing.T, folder string) map[string]*file {
 	t.Helper()
 	t.Chdir(folder)
 	c, err := openCatalog(pragmas(true))
@@ -88,13 +89,13 @@ func opened(t *testing.T, folder string) map[string]*file {
 	}
 	t.Cleanup(func() {
 		for db := range c.files {
-			c.forget(db)
+			c.close(db)
 		}
 	})
 	return c.files
 }
 
-func TestCatalogFind_UsesTheIndexOfFerretDB(t *testing.T) {
+func TestCatalogFind_UsesFerretDBIndex(t *testing.T) {
 	folder := t.TempDir()
 	server := start(t, "-data", folder, "-addr", "127.0.0.1:0")
 	c := server.connect().Database("test").Collection("users")
@@ -103,7 +104,7 @@ func TestCatalogFind_UsesTheIndexOfFerretDB(t *testing.T) {
 	}
 	server.Process.Signal(os.Interrupt)
 	server.Wait()
-	file := opened(t, folder)["test"]
+	file := openFiles(t, folder)["test"]
 	users := file.tables["users"]
 	rows, err := file.Query("EXPLAIN QUERY PLAN "+users.lookups["email"].text, `"x"`)
 	if err != nil {
@@ -121,22 +122,23 @@ func TestCatalogFind_UsesTheIndexOfFerretDB(t *testing.T) {
 			searches++
 		}
 		if strings.HasPrefix(detail, "SCAN "+users.name) {
-			t.Errorf("the whole table is read: %s", detail)
+			t.Errorf("got a scan of the whole table: %s, want a search by the index", detail)
 		}
 	}
 	if searches != 2 {
-		t.Errorf("%d searches by the index, want 2", searches)
+		t.Errorf("got %d searches by the index, want 2", searches)
 	}
 }
 
-// A pair is one collection that is asked through the gate and another, with the same
-// content, that is asked past it, where no filter is narrowed.
+// A pair is two collections with the same content. Commands to one pass the proxy.
+// Commands to the other go to FerretDB directly, so no filter is narrowed.
 type pair struct {
-	t            *testing.T
-	gate, ferret *mongo.Collection
+	t               *testing.T
+	proxied, direct *mongo.Collection
 }
 
-// newPair starts a server. Its folder has a short name, for the socket in it.
+// newPair starts a server. The name of its folder is short because a socket's path is
+// limited.
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "m")
@@ -150,8 +152,8 @@ func newPair(t *testing.T) *pair {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { direct.Disconnect(context.Background()) })
-	p := &pair{t: t, gate: server.connect().Database("test").Collection("gate"), ferret: direct.Database("test").Collection("ferret")}
-	for _, c := range []*mongo.Collection{p.gate, p.ferret} {
+	p := &pair{t: t, proxied: server.connect().Database("test").Collection("proxied"), direct: direct.Database("test").Collection("direct")}
+	for _, c := range []*mongo.Collection{p.proxied, p.direct} {
 		for field, unique := range map[string]bool{"email": true, "name": false} {
 			if _, err := c.Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.M{field: 1}, Options: options.Index().SetUnique(unique)}); err != nil {
 				t.Fatal(err)
@@ -167,11 +169,12 @@ func (s socketDialer) DialContext(ctx context.Context, _, _ string) (net.Conn, e
 	return new(net.Dialer).DialContext(ctx, "unix", string(s))
 }
 
-// run sends a command to both and compares the replies and what is stored then.
+// run sends a command to both collections and compares the replies and the stored
+// documents.
 func (p *pair) run(command func(collection string) bson.D) {
 	p.t.Helper()
 	var replies [2]bson.M
-	for i, c := range []*mongo.Collection{p.gate, p.ferret} {
+	for i, c := range []*mongo.Collection{p.proxied, p.direct} {
 		var reply bson.M
 		err := c.Database().RunCommand(p.t.Context(), command(c.Name())).Decode(&reply)
 		if err != nil {
@@ -183,30 +186,30 @@ func (p *pair) run(command func(collection string) bson.D) {
 		replies[i] = reply
 	}
 	if !reflect.DeepEqual(replies[0], replies[1]) {
-		p.t.Errorf("%v\nthe gate replies %v\nFerretDB replies %v", command("c"), replies[0], replies[1])
+		p.t.Errorf("%v\nthe proxy replies %v\nFerretDB replies %v", command("c"), replies[0], replies[1])
 	}
-	p.stored(command("c"))
+	p.compare(command("c"))
 }
 
-// bulk does the same with statements of one write.
+// bulk does the same with the statements of one write.
 func (p *pair) bulk(statements ...mongo.WriteModel) {
 	p.t.Helper()
 	var results [2]string
-	for i, c := range []*mongo.Collection{p.gate, p.ferret} {
+	for i, c := range []*mongo.Collection{p.proxied, p.direct} {
 		result, err := c.BulkWrite(p.t.Context(), statements)
 		results[i] = strings.ReplaceAll(fmt.Sprintf("%+v %v", result, err), c.Name(), "c")
 	}
 	if results[0] != results[1] {
-		p.t.Errorf("%+v\nthe gate replies %s\nFerretDB replies %s", statements, results[0], results[1])
+		p.t.Errorf("%+v\nthe proxy replies %s\nFerretDB replies %s", statements, results[0], results[1])
 	}
-	p.stored(statements)
+	p.compare(statements)
 }
 
-// stored compares what is stored.
-func (p *pair) stored(after any) {
+// compare compares the stored documents of both collections.
+func (p *pair) compare(after any) {
 	p.t.Helper()
 	var stored [2][]bson.D
-	for i, c := range []*mongo.Collection{p.gate, p.ferret} {
+	for i, c := range []*mongo.Collection{p.proxied, p.direct} {
 		cursor, err := c.Find(p.t.Context(), bson.D{}, options.Find().SetBatchSize(1000))
 		if err != nil {
 			p.t.Fatal(err)
@@ -216,11 +219,12 @@ func (p *pair) stored(after any) {
 		}
 	}
 	if !reflect.DeepEqual(stored[0], stored[1]) {
-		p.t.Fatalf("%+v\nbehind the gate  %v\nbehind FerretDB %v", after, stored[0], stored[1])
+		p.t.Fatalf("%+v\nstored through the proxy %v\nstored directly          %v", after, stored[0], stored[1])
 	}
 }
 
-// TestNarrow_SameEffect sends some thousand commands through the gate and past it.
+// TestNarrow_SameEffect sends over a thousand commands to the proxy and to FerretDB
+// directly.
 func TestNarrow_SameEffect(t *testing.T) {
 	p := newPair(t)
 	random := rand.New(rand.NewPCG(1, 33))
@@ -295,11 +299,11 @@ func TestNarrow_SameEffect(t *testing.T) {
 		}
 	}
 	if inserted < 100 {
-		t.Errorf("only %d inserts", inserted)
+		t.Errorf("got only %d inserts, want at least 100", inserted)
 	}
 }
 
-// TestNarrow_Requests looks at what reaches FerretDB.
+// TestNarrow_Requests checks the requests that reach FerretDB.
 func TestNarrow_Requests(t *testing.T) {
 	folder := t.TempDir()
 	server := start(t, "-data", folder, "-addr", "127.0.0.1:0")
@@ -318,8 +322,8 @@ func TestNarrow_Requests(t *testing.T) {
 	server.Process.Signal(os.Interrupt)
 	server.Wait()
 
-	var asked []string
-	b := newBench(t, func(m message) message {
+	var received []string
+	f := newFixture(t, func(m message) message {
 		c, err := m.command()
 		if err != nil {
 			t.Error(err)
@@ -327,46 +331,46 @@ func TestNarrow_Requests(t *testing.T) {
 		reply := bson.D{{Key: "ok", Value: 1.0}}
 		switch c.name {
 		case "aggregate":
-			asked = append(asked, "matches?")
+			received = append(received, "matches?")
 			reply = append(reply, bson.E{Key: "cursor", Value: bson.D{{Key: "firstBatch", Value: bson.A{bson.D{}}}}})
 		case "find":
-			asked = append(asked, c.body().Lookup("filter").String())
+			received = append(received, c.body().Lookup("filter").String())
 		case "update":
-			asked = append(asked, c.sections[1].documents[0].Lookup("q").String())
+			received = append(received, c.sections[1].documents[0].Lookup("q").String())
 		}
 		body, err := bson.Marshal(reply)
 		if err != nil {
 			t.Error(err)
 		}
-		return newCommand(body).answering(m)
+		return newCommand(body).asReplyTo(m)
 	})
-	b.catalog = &catalog{files: opened(t, folder)}
-	conn := b.open().client()
+	f.catalog = &catalog{files: openFiles(t, folder)}
+	conn := f.open().client()
 	for name, c := range map[string]struct {
 		collection, filter string
 		upsert             bool
 		want               string
 	}{
-		"an _id":                           {"users", `{"_id":"a"}`, false, `{"_id": "a"}`},
-		"an _id and more":                  {"users", `{"_id":"a","n":{"$gte":1}}`, false, `matches? {"_id": "a"}`},
-		"an _id that is a number":          {"users", `{"_id":1,"n":1}`, false, `{"_id": {"$numberInt":"1"},"n": {"$numberInt":"1"}}`},
-		"a field with an index":            {"users", `{"email":"a&a@example.com"}`, false, `{"_id": "a"}`},
-		"a field with an index, and more":  {"users", `{"n":1,"email":"a&a@example.com"}`, false, `matches? {"_id": "a"}`},
-		"a value that no document has":     {"users", `{"email":"nobody"}`, false, `{"_id": "none"}`},
-		"a value of two documents":         {"users", `{"email":"two"}`, false, `{"email": "two"}`},
-		"a value of one with a number":     {"users", `{"email":"of a number"}`, false, `{"email": "of a number"}`},
-		"a field that is an array in one":  {"arrays", `{"email":"a&a@example.com"}`, false, `{"email": "a\u0026a@example.com"}`},
-		"a field without an index":         {"users", `{"name":"x"}`, false, `{"name": "x"}`},
-		"a collection that is not there":   {"others", `{"email":"x"}`, false, `{"email": "x"}`},
-		"an operator that may be refused":  {"users", `{"_id":"a","n":{"$nonsense":1}}`, false, `{"_id": "a","n": {"$nonsense": {"$numberInt":"1"}}}`},
-		"an upsert with more than the _id": {"users", `{"_id":"a","n":1}`, true, `{"_id": "a","n": {"$numberInt":"1"}}`},
+		"an _id":                                   {"users", `{"_id":"a"}`, false, `{"_id": "a"}`},
+		"an _id and another field":                 {"users", `{"_id":"a","n":{"$gte":1}}`, false, `matches? {"_id": "a"}`},
+		"an _id that is a number":                  {"users", `{"_id":1,"n":1}`, false, `{"_id": {"$numberInt":"1"},"n": {"$numberInt":"1"}}`},
+		"a field with an index":                    {"users", `{"email":"a&a@example.com"}`, false, `{"_id": "a"}`},
+		"a field with an index, and another":       {"users", `{"n":1,"email":"a&a@example.com"}`, false, `matches? {"_id": "a"}`},
+		"a value that no document has":             {"users", `{"email":"unknown"}`, false, `{"_id": "none"}`},
+		"a value of two documents":                 {"users", `{"email":"two"}`, false, `{"email": "two"}`},
+		"a value of a document with a numeric _id": {"users", `{"email":"of a number"}`, false, `{"email": "of a number"}`},
+		"a field that is an array in one":          {"arrays", `{"email":"a&a@example.com"}`, false, `{"email": "a\u0026a@example.com"}`},
+		"a field without an index":                 {"users", `{"name":"x"}`, false, `{"name": "x"}`},
+		"a collection that does not exist":         {"others", `{"email":"x"}`, false, `{"email": "x"}`},
+		"an operator that FerretDB may reject":     {"users", `{"_id":"a","n":{"$nonsense":1}}`, false, `{"_id": "a","n": {"$nonsense": {"$numberInt":"1"}}}`},
+		"an upsert with more than the _id":         {"users", `{"_id":"a","n":1}`, true, `{"_id": "a","n": {"$numberInt":"1"}}`},
 	} {
 		for _, kind := range []string{"find", "update"} {
 			if kind == "find" && c.upsert {
 				continue
 			}
 			t.Run(name+", "+kind, func(t *testing.T) {
-				asked = nil
+				received = nil
 				var filter bson.D
 				if err := bson.UnmarshalExtJSON([]byte(c.filter), false, &filter); err != nil {
 					t.Fatal(err)
@@ -388,9 +392,9 @@ func TestNarrow_Requests(t *testing.T) {
 					t.Fatal(err)
 				}
 				sections[0].documents[0] = raw
-				ask(t, conn, newCommand(raw).with(sections))
-				if got := strings.ReplaceAll(strings.Join(asked, " "), noID, "none"); got != c.want {
-					t.Errorf("FerretDB is asked %s\nwant               %s", got, c.want)
+				roundTrip(t, conn, newCommand(raw).with(sections))
+				if got := strings.ReplaceAll(strings.Join(received, " "), noID, "none"); got != c.want {
+					t.Errorf("got requests  %s\nwant requests %s", got, c.want)
 				}
 			})
 		}

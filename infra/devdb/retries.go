@@ -6,22 +6,22 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// maxSessions bounds the sessions whose last write is remembered. A driver has about as
+// maxSessions is how many sessions have their last write stored. A driver has about as
 // many sessions as it has commands in flight.
 const maxSessions = 1024
 
-// retries makes writes retryable, as a replica set does and FerretDB does not. A driver
-// that gets no reply, because the network has dropped the connection, sends the write
-// again with the same session and transaction number. If the first one was executed,
-// the second gets its reply and changes nothing. The same holds where the first arrives
-// after the second.
+// retries makes writes retryable. A replica set supports that, FerretDB does not. A
+// driver that gets no reply, because the connection was lost, sends the write again with
+// the same session and transaction number. If the first attempt was executed, the second
+// gets the stored reply and changes nothing. The same holds if the attempts arrive in
+// reverse order.
 //
-// Drivers retry writes only on servers that can do this, so the gate presents itself as
-// mongos: of the servers that can, it is the one without member addresses, to which the
-// driver would connect instead.
+// Drivers retry writes only on servers that support it, so the proxy presents itself as
+// mongos. A replica set would report member addresses, and the driver would connect to
+// those instead.
 //
-// The last write of a session is forgotten when the process ends. A driver that retries
-// after that repeats the write.
+// The stored replies are lost when the process ends. A retry after that repeats the
+// write.
 //
 // Source: "Retryable Writes" of MongoDB's driver specifications.
 type retries struct {
@@ -42,7 +42,7 @@ func (c command) retryable() (session string, number int64, is bool) {
 	return string(id), number, isNumber && isBinary
 }
 
-// reply returns the reply to a write that was executed before, or nil.
+// reply returns the stored reply to a write that was executed before, or nil.
 func (r *retries) reply(session string, number int64) message {
 	last, is := r.writes[session]
 	switch {
@@ -59,8 +59,8 @@ func (r *retries) reply(session string, number int64) message {
 	return newCommand(body)
 }
 
-// remember keeps the reply to a write that was executed.
-func (r *retries) remember(session string, number int64, reply message) {
+// store stores the reply to a write that was executed.
+func (r *retries) store(session string, number int64, reply message) {
 	if ok, _ := reply.document().Lookup("ok").AsFloat64OK(); ok != 1 {
 		return
 	}
@@ -77,13 +77,13 @@ func (r *retries) remember(session string, number int64, reply message) {
 	r.writes[session] = write{number, reply}
 }
 
-// isHello reports whether a request is the OP_QUERY by which drivers begin.
+// isHello reports whether a request is the OP_QUERY that drivers send first.
 func isHello(request message) bool {
-	const numbers = 4 + 4 // how many documents to skip and to return
+	const numbers = 4 + 4 // numbers of documents to skip and to return
 	if len(request) < headerLength+4 || request.opcode() != opQuery {
 		return false
 	}
-	_, rest, _ := bytes.Cut(request[headerLength+4:], []byte{0}) // the flags, and the name of a collection
+	_, rest, _ := bytes.Cut(request[headerLength+4:], []byte{0}) // the flags and the collection name
 	if len(rest) < numbers {
 		return false
 	}

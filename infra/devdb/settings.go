@@ -9,19 +9,19 @@ import (
 	"os"
 )
 
-// A refusal is an error which the caller can mend: wrong flags, an address or
-// a folder that cannot be had. Everything else is unforeseen.
-type refusal string
+// A configError is an error that the user can fix: invalid flags, or an address or a
+// folder that is not available. All other errors are unexpected.
+type configError string
 
-func (r refusal) Error() string { return string(r) }
+func (e configError) Error() string { return string(e) }
 
-func refuse(format string, args ...any) error {
-	return refusal(fmt.Sprintf(format, args...))
+func configErrorf(format string, args ...any) error {
+	return configError(fmt.Sprintf(format, args...))
 }
 
-// cause strips the operation and the path which errors of package os and net
-// carry: our sentences name them already.
-func cause(err error) error {
+// rootCause removes the operation and the path from errors of packages os and net,
+// because the messages of this program already name them.
+func rootCause(err error) error {
 	var path *os.PathError
 	var call *os.SyscallError
 	switch {
@@ -40,15 +40,16 @@ type settings struct {
 	untilStdinCloses bool
 }
 
-// parse reads the command line. Help goes to stdout and is flag.ErrHelp.
+// parse parses the command line. For -h it writes the help to stdout and returns
+// flag.ErrHelp.
 func parse(args []string, stdout io.Writer) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("devdb", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	addr := flags.String("addr", "127.0.0.1:27017", "loopback `host:port` to listen on; port 0 takes a free one")
-	flags.StringVar(&s.data, "data", ".data/mongod", "`folder` of the data, made if it is missing")
-	flags.BoolVar(&s.scratch, "scratch", false, "keep the data in a temporary folder, deleted at the end, instead of -data")
-	exposed := flags.Bool("exposed", false, "let -addr be any address: whoever reaches it reads and writes everything, so it is for a pod in a cluster of tests")
+	addr := flags.String("addr", "127.0.0.1:27017", "loopback `host:port` to listen on; port 0 selects a free port")
+	flags.StringVar(&s.data, "data", ".data/mongod", "data `folder`, created if it does not exist")
+	flags.BoolVar(&s.scratch, "scratch", false, "store the data in a temporary folder instead of -data, and delete it at the end")
+	exposed := flags.Bool("exposed", false, "accept a non-loopback -addr, for a pod in a test cluster; there is no authentication: every client that reaches the port can read and write all data")
 	flags.BoolVar(&s.untilStdinCloses, "until-stdin-closes", false,
 		"run as a child process: stop when standard input ends, and ignore Ctrl-C")
 
@@ -59,29 +60,29 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 		flags.PrintDefaults()
 		return s, err
 	case err != nil:
-		return s, refuse("%v: run \"devdb -h\" for help", err)
+		return s, configErrorf("%v: run \"devdb -h\" for help", err)
 	case flags.NArg() > 0:
-		return s, refuse("unexpected argument: run \"devdb -h\" for help")
+		return s, configErrorf("unexpected argument: run \"devdb -h\" for help")
 	}
 	var dataGiven bool
 	flags.Visit(func(f *flag.Flag) { dataGiven = dataGiven || f.Name == "data" })
 	if s.scratch && dataGiven {
-		return s, refuse("-scratch deletes its data at the end, so it takes no -data")
+		return s, configErrorf("-scratch deletes its data at the end: do not combine it with -data")
 	}
 	var err error
 	s.addr, err = resolve(*addr, *exposed)
 	return s, err
 }
 
-// resolve resolves an address and, unless it is to be exposed, refuses any that another
-// machine could reach: there is no authentication behind it.
+// resolve resolves an address. Unless exposed is set, it rejects an address that another
+// machine could reach, because the server has no authentication.
 func resolve(addr string, exposed bool) (*net.TCPAddr, error) {
 	resolved, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
-		return nil, refuse("-addr %q is not a host:port: %v", addr, err)
+		return nil, configErrorf("-addr %q is not a host:port: %v", addr, err)
 	}
 	if !exposed && !resolved.IP.IsLoopback() {
-		return nil, refuse("-addr %q is not a loopback address: there is no authentication, so it must stay on this machine", addr)
+		return nil, configErrorf("-addr %q is not a loopback address: there is no authentication, so it must stay on this machine", addr)
 	}
 	return resolved, nil
 }

@@ -10,7 +10,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// The results are those of MongoDB.
+// The expected results are those of MongoDB.
 func TestUpdate_SeveralStatements(t *testing.T) {
 	c := start(t, "-data", t.TempDir(), "-addr", "127.0.0.1:0").connect().Database("test").Collection("counters")
 	add := func(id string, most int) mongo.WriteModel {
@@ -36,7 +36,7 @@ func TestUpdate_SeveralStatements(t *testing.T) {
 		if failed, is := errors.AsType[mongo.BulkWriteException](err); is {
 			for _, e := range failed.WriteErrors {
 				if indexes = append(indexes, e.Index); e.Code != 11000 {
-					t.Errorf("statements %d: %v", i, e)
+					t.Errorf("statements %d: got error %v, want code 11000", i, e)
 				}
 			}
 		} else if err != nil {

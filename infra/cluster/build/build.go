@@ -1,9 +1,9 @@
-// Package build builds the parts of a cluster: Kubernetes, CoreDNS, Traefik, kube-router's
-// policy controller, Knative Serving and Eventing. Each is a module in a folder of this
-// package; its go.mod lists the programs as tools. Package gobuild stores the programs in
-// the user's cache folder. The builds download Go modules and nothing else.
+// Package build builds the parts of a cluster: Kubernetes, CoreDNS, Traefik,
+// kube-router's policy controller, Knative Serving and Eventing. Each part is a module
+// in a folder of this package. Its go.mod lists the programs as tools. Package gobuild
+// stores the programs in the user's cache folder. The builds download only Go modules.
 //
-// It is for infra/cluster. It runs nothing that it builds.
+// The package is for infra/cluster. It does not run the programs.
 package build
 
 import (
@@ -19,15 +19,15 @@ import (
 	"ticketing.com/auth/shared/testing/gobuild"
 )
 
-const kubernetesVersion = "v1.34.4" // as in kubernetes/go.mod; a test holds that
+const kubernetesVersion = "v1.34.4" // as in kubernetes/go.mod; a test compares them
 
-// modules are in the order in which they are needed.
+// modules returns the modules in the order in which the cluster needs them.
 func modules() []gobuild.Module {
 	const v = " -X k8s.io/component-base/version."
 	stripped := "-ldflags=-s -w"
 	return []gobuild.Module{
 		{Name: "kubernetes", Title: "Kubernetes", Packages: []string{"tool"}, Duration: "about nine minutes on two cores",
-			// a kubelet of unknown version is refused by the API server's clients
+			// The clients of the API server reject a kubelet of an unknown version.
 			Flags: []string{stripped + v + "gitVersion=" + kubernetesVersion + v + "gitMajor=1" + v + "gitMinor=34" + v + "gitTreeState=clean"}},
 		{Name: "coredns", Title: "CoreDNS", Duration: "about a minute", Flags: []string{stripped}},
 		{Name: "serving", Title: "Knative Serving", Packages: []string{"tool"}, Duration: "about two minutes", Flags: []string{stripped}},
@@ -37,11 +37,11 @@ func modules() []gobuild.Module {
 	}
 }
 
-// Programs are the paths of what was built, by part and name, such as
-// "kubernetes/kubelet".
+// Programs maps part and name, such as "kubernetes/kubelet", to the path of a built
+// program.
 type Programs map[string]string
 
-// All builds every part that is not built yet.
+// All builds every part that is not in the cache.
 func All(ctx context.Context, progress func(string)) (Programs, error) {
 	programs := Programs{}
 	all := modules()
@@ -49,7 +49,7 @@ func All(ctx context.Context, progress func(string)) (Programs, error) {
 		m.Dir = "infra/cluster/build/" + m.Name
 		if m.Name == "traefik" {
 			var err error
-			if m.Dir, err = trimmed(ctx, m.Dir); err != nil {
+			if m.Dir, err = trimTraefik(ctx, m.Dir); err != nil {
 				return nil, err
 			}
 		}
@@ -70,10 +70,10 @@ func All(ctx context.Context, progress func(string)) (Programs, error) {
 	return programs, nil
 }
 
-// Own builds programs of the workspace, as static binaries, and answers the folder that
-// they are in. It is in the cache as well, where a command that is killed leaves nothing
-// new; the go command knows which are up to date.
-func Own(ctx context.Context, packages ...string) (folder string, err error) {
+// Workspace builds programs of the workspace as static binaries and returns their
+// folder. The folder is in the cache, so a command that is killed leaves no other files.
+// The go command rebuilds only outdated programs.
+func Workspace(ctx context.Context, packages ...string) (folder string, err error) {
 	root, err := gobuild.Repository()
 	if err != nil {
 		return "", err
@@ -87,13 +87,13 @@ func Own(ctx context.Context, packages ...string) (folder string, err error) {
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the system: %w\n%s", err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("build programs of the workspace: %w\n%s", err, bytes.TrimSpace(out))
 	}
 	return folder, nil
 }
 
-// Source answers the folder of the source of a module that a part is made of: Knative's
-// manifests are kept beside its code.
+// Source returns the source folder of a module that a part uses. Knative's manifests are
+// stored beside its code.
 func Source(ctx context.Context, part, module string) (string, error) {
 	root, err := gobuild.Repository()
 	if err != nil {
@@ -102,8 +102,8 @@ func Source(ctx context.Context, part, module string) (string, error) {
 	return download(ctx, filepath.Join(root, "infra", "cluster", "build", part), module)
 }
 
-// download answers the folder of a module, of the version that the go.mod of a folder
-// names, and has it downloaded if need be.
+// download downloads a module if it is not in the module cache, and returns its folder.
+// The version is that in the go.mod of folder.
 func download(ctx context.Context, folder, module string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
 	cmd.Dir = folder
@@ -111,23 +111,23 @@ func download(ctx context.Context, folder, module string) (string, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	var answer struct{ Dir, Error string }
-	if decoding := json.Unmarshal(out, &answer); decoding == nil && answer.Error != "" {
-		return "", fmt.Errorf("download %s: %s", module, answer.Error)
+	var result struct{ Dir, Error string }
+	if decoding := json.Unmarshal(out, &result); decoding == nil && result.Error != "" {
+		return "", fmt.Errorf("download %s: %s", module, result.Error)
 	}
 	if err != nil {
 		return "", fmt.Errorf("download %s: %w: %s", module, err, strings.TrimSpace(stderr.String()))
 	}
-	return answer.Dir, nil
+	return result.Dir, nil
 }
 
-// lego is the ACME client that Traefik has in it.
+// lego is the ACME client that Traefik includes.
 const lego = "github.com/go-acme/lego/v4"
 
-// trimmed returns a copy of Traefik's module with lego in it, where its go.mod expects it.
-// Package dns of this project replaces lego's table of all DNS providers. The copy has a
-// fixed place, which the go command's cache needs.
-func trimmed(ctx context.Context, dir string) (string, error) {
+// trimTraefik returns a copy of Traefik's module that contains lego, at the path that
+// go.mod names. Package dns of this project replaces lego's table of all DNS providers.
+// The copy is at a fixed path because the go command's cache depends on it.
+func trimTraefik(ctx context.Context, dir string) (string, error) {
 	root, err := gobuild.Repository()
 	if err != nil {
 		return "", err
@@ -161,8 +161,8 @@ func addLego(ctx context.Context, folder string) error {
 	return os.CopyFS(providers, os.DirFS(filepath.Join(folder, "dns")))
 }
 
-// legoSource downloads lego of the version that is required. It is replaced in that
-// go.mod, by what is not there yet, so it is asked for by version.
+// legoSource downloads the required version of lego. The go.mod in folder replaces lego
+// by a path that does not exist yet, so legoSource requests the version explicitly.
 func legoSource(ctx context.Context, folder string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "edit", "-json")
 	cmd.Dir = folder
@@ -181,5 +181,5 @@ func legoSource(ctx context.Context, folder string) (string, error) {
 			return download(ctx, os.TempDir(), lego+"@"+m.Version)
 		}
 	}
-	return "", fmt.Errorf("%s requires no %s", folder, lego)
+	return "", fmt.Errorf("the go.mod of %s does not require %s", folder, lego)
 }

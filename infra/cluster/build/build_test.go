@@ -6,21 +6,20 @@ import (
 	"testing"
 )
 
-// What a part says of itself is what its go.mod says.
-func TestKubernetesIsOfTheVersionItClaims(t *testing.T) {
+func TestKubernetesVersion_MatchesGoMod(t *testing.T) {
 	mod, err := os.ReadFile("kubernetes/go.mod")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := "require k8s.io/kubernetes " + kubernetesVersion; !strings.Contains(string(mod), want) {
-		t.Errorf("go.mod does not say %q", want)
+		t.Errorf("go.mod does not contain %q", want)
 	}
 	if minor := strings.Split(kubernetesVersion, ".")[1]; !strings.Contains(modules()[0].Flags[0], "gitMinor="+minor+" ") {
-		t.Errorf("the minor version is not %s", minor)
+		t.Errorf("got flags %q, want the minor version %s", modules()[0].Flags[0], minor)
 	}
 }
 
-func TestTheVersionsOfKnativeAgree(t *testing.T) {
+func TestKnativeVersions_Agree(t *testing.T) {
 	pins := map[string]string{}
 	for _, part := range []string{"serving", "eventing"} {
 		mod, err := os.ReadFile(part + "/go.mod")
@@ -34,11 +33,11 @@ func TestTheVersionsOfKnativeAgree(t *testing.T) {
 		}
 	}
 	if pins["serving"] == "" || pins["serving"] != pins["eventing"] {
-		t.Errorf("knative.dev/pkg is %v", pins)
+		t.Errorf("got versions %v of knative.dev/pkg, want the same for serving and eventing", pins)
 	}
 }
 
-func TestEveryPartIsAModuleOfItsOwn(t *testing.T) {
+func TestModules_HaveGoMod(t *testing.T) {
 	for _, m := range modules() {
 		for _, file := range []string{"go.mod", "go.sum"} {
 			if _, err := os.Stat(m.Name + "/" + file); err != nil {

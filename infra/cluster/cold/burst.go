@@ -19,34 +19,34 @@ import (
 	"ticketing.com/auth/infra/knative"
 )
 
-// Burst signs in to many accounts at the same moment while signin is scaled to zero, each
-// account once and over a connection of its own. It prints how long the answers took, by
-// status, and how many pods had started by the last answer.
-func Burst(ctx context.Context, n node.Node, clients int, say func(string), table io.Writer) error {
+// Burst signs in to many accounts at the same moment while signin is scaled to zero.
+// Each account signs in once, over its own connection. Burst prints the latencies by
+// status, and the number of pods that had started by the last response.
+func Burst(ctx context.Context, n node.Node, clients int, progress func(string), table io.Writer) error {
 	if clients < 1 {
-		return errors.New("-burst: at least one client")
+		return errors.New("-burst must be at least 1")
 	}
 	calls := make([]*call, clients)
 	for i := range calls {
 		body := fmt.Sprintf(`{"email":"burst-%d-%d@example.com","password":"correct-horse-battery-staple"}`, time.Now().UnixNano(), i)
 		signup := &call{function: "signup", method: http.MethodPost, path: "/api/users/signup", body: body}
 		if status, err := signup.send(ctx); err != nil || status != http.StatusCreated {
-			return fmt.Errorf("signup answers %d (%v)", status, err)
+			return fmt.Errorf("signup returned status %d (%v)", status, err)
 		}
 		calls[i] = &call{function: "signin", method: http.MethodPost, path: "/api/users/signin", body: body}
 	}
-	say(fmt.Sprintf("%d accounts exist.", clients))
-	if err := asleep(ctx, n, calls[:1]); err != nil {
+	progress(fmt.Sprintf("%d accounts exist.", clients))
+	if err := waitScaledToZero(ctx, n, calls[:1]); err != nil {
 		return err
 	}
-	say("signin is scaled to zero.")
+	progress("signin is scaled to zero.")
 	client.CloseIdleConnections()
-	watching, stop := context.WithCancel(ctx)
+	podCtx, stop := context.WithCancel(ctx)
 	pods := make(chan int)
-	go func() { pods <- countPods(watching, n, "signin") }()
+	go func() { pods <- countPods(podCtx, n, "signin") }()
 	var all sync.WaitGroup
 	var mu sync.Mutex
-	took := map[string][]time.Duration{}
+	latencies := map[string][]time.Duration{}
 	start := time.Now()
 	for _, c := range calls {
 		all.Go(func() {
@@ -54,11 +54,11 @@ func Burst(ctx context.Context, n node.Node, clients int, say func(string), tabl
 			elapsed := time.Since(start)
 			outcome := fmt.Sprint(status)
 			if err != nil {
-				outcome = "no answer"
+				outcome = "no response"
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			took[outcome] = append(took[outcome], elapsed)
+			latencies[outcome] = append(latencies[outcome], elapsed)
 		})
 	}
 	all.Wait()
@@ -69,10 +69,10 @@ func Burst(ctx context.Context, n node.Node, clients int, say func(string), tabl
 	}
 	out := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "status\trequests\tfastest\tmedian\tslowest\t")
-	for _, status := range slices.Sorted(maps.Keys(took)) {
-		fmt.Fprintf(out, "%s\t%d\t", status, len(took[status]))
+	for _, status := range slices.Sorted(maps.Keys(latencies)) {
+		fmt.Fprintf(out, "%s\t%d\t", status, len(latencies[status]))
 		for _, q := range []float64{0, 0.5, 1} {
-			fmt.Fprintf(out, "%.2f s\t", quantile(took[status], q).Seconds())
+			fmt.Fprintf(out, "%.2f s\t", quantile(latencies[status], q).Seconds())
 		}
 		fmt.Fprintln(out)
 	}

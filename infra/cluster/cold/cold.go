@@ -1,12 +1,13 @@
 //go:build linux
 
-// Package cold measures what a call costs that finds its function asleep: through the
-// ingress, with the pod that it starts, to the whole answer. Beside the functions it
-// measures hello, a bare net/http in a Service that is currentuser's in all else, in the
-// same run, since everything else about the figures is the machine's. And it tries what
-// might help: currentuser once more, changed.
+// Package cold measures the latency of requests to functions that are scaled to zero. A
+// measurement starts at the ingress, includes the start of a pod, and ends with the
+// complete response. The same run measures hello, a bare net/http server in a copy of
+// currentuser's Service. The ratio to hello shows the share of the function, because all
+// other factors depend on the machine. The package can also measure variants of
+// currentuser.
 //
-// It is for infra/cluster, and changes nothing in the cluster for good.
+// The package is for infra/cluster. It leaves no permanent change in the cluster.
 package cold
 
 import (
@@ -35,19 +36,19 @@ import (
 	"ticketing.com/auth/infra/knative"
 )
 
-// A call is one that wakes a function.
+// A call is a request that causes a cold start of a function.
 type call struct {
 	function, method, path, body, token string
-	granted                             string // the access token in the answer, if there was one
+	accessToken                         string // the access token in the last response, if any
 	began                               time.Time
-	listened, took                      []time.Duration // from when it was called
-	own                                 []time.Duration // what its own log says that the answer took
+	listenDelays, latencies             []time.Duration // from the start of the request
+	handlerTimes                        []time.Duration // the durations in the log of the function
 }
 
-// orders are those of n calls, round by round: in so many rounds each is in each place, and
-// after each other, equally often, for a pod that has just been started is still busy when
-// the next one starts. (A Williams design, which for an odd number is followed by its
-// mirror image.)
+// orders returns the order of n calls in each round. Over all rounds, each call is at
+// each position, and directly after each other call, equally often. This is needed
+// because a pod that has just started is still busy when the next one starts. (It is a
+// Williams design. For an odd number, the mirrored rounds follow.)
 func orders(n int) (rounds [][]int) {
 	for first := range n {
 		var round []int
@@ -70,11 +71,12 @@ func orders(n int) (rounds [][]int) {
 	return rounds
 }
 
-// Measure puts all functions to sleep and calls each, as many times as are asked for,
-// and prints a table. It measures currentuser with each of the changes too: see change.
-func Measure(ctx context.Context, n node.Node, times int, changes []string, say func(string), table io.Writer) (err error) {
+// Measure scales all functions to zero, calls each of them, repeats this as many times
+// as requested, and prints a table. It also measures currentuser with each of the
+// changes, see parseChange.
+func Measure(ctx context.Context, n node.Node, times int, changes []string, progress func(string), table io.Writer) (err error) {
 	if times < 1 {
-		return errors.New("-times: at least once")
+		return errors.New("-times must be at least 1")
 	}
 	credentials := fmt.Sprintf(`{"email":"cold-%d@example.com","password":"correct-horse-battery-staple"}`, time.Now().UnixNano())
 	signup := &call{function: "signup", method: http.MethodPost, path: "/api/users/signup", body: credentials}
@@ -82,93 +84,94 @@ func Measure(ctx context.Context, n node.Node, times int, changes []string, say 
 	currentuser := &call{function: "currentuser", method: http.MethodGet, path: "/api/users/currentuser"}
 	signin := &call{function: "signin", method: http.MethodPost, path: "/api/users/signin", body: credentials}
 	calls := []*call{hello, {function: "jwks", method: http.MethodGet, path: "/.well-known/jwks.json"}, currentuser, signin}
-	program, err := give(ctx, n, image.Image{Name: "dev.local/hello"}, "./infra/test/bench/bare")
+	program, err := importProgram(ctx, n, image.Image{Name: "dev.local/hello"}, "./infra/test/bench/bare")
 	if err != nil {
 		return err
 	}
-	added := map[*call]func(container map[string]any){hello: func(container map[string]any) { container["image"] = program }}
+	variants := map[*call]func(container map[string]any){hello: func(container map[string]any) { container["image"] = program }}
 	for i, c := range changes {
 		with := &call{function: fmt.Sprintf("changed-%d", i), method: http.MethodGet, path: fmt.Sprintf("/cold/changed-%d", i)}
-		if added[with], err = change(ctx, n, c); err != nil {
+		if variants[with], err = parseChange(ctx, n, c); err != nil {
 			return err
 		}
 		calls = append(calls, with)
 	}
-	for c, change := range added {
-		remove, err := beside(ctx, n, c.function, change)
+	for c, change := range variants {
+		remove, err := deployVariant(ctx, n, c.function, change)
 		defer remove()
 		if err != nil {
 			return err
 		}
 	}
 	if status, err := signup.send(ctx); err != nil || status != http.StatusCreated {
-		return fmt.Errorf("signup answers %d (%v)", status, err)
+		return fmt.Errorf("signup returned status %d (%v)", status, err)
 	}
-	for c := range added {
+	for c := range variants {
 		if err := c.ready(ctx); err != nil {
 			return err
 		}
 	}
-	defer func() { // what was measured until then counts, also after an error
+	defer func() { // after an error too, print the completed measurements
 		for i, c := range changes {
 			calls[len(calls)-len(changes)+i].function = "currentuser, " + c
 		}
-		if !slices.ContainsFunc(calls, func(c *call) bool { return len(c.took) == 0 }) {
+		if !slices.ContainsFunc(calls, func(c *call) bool { return len(c.latencies) == 0 }) {
 			err = errors.Join(err, print(table, calls))
 		}
 	}()
-	token := signup.granted
+	token := signup.accessToken
 	for round := range times {
-		if err := asleep(ctx, n, calls); err != nil {
+		if err := waitScaledToZero(ctx, n, calls); err != nil {
 			return err
 		}
 		for _, i := range orders(len(calls))[round%len(orders(len(calls)))] {
 			c := calls[i]
 			c.token = ""
-			if _, with := added[c]; c == currentuser || with && c != hello {
+			if _, with := variants[c]; c == currentuser || with && c != hello {
 				c.token = token
 			}
-			// a kubelet looks once a second at what runs, and what has just answered was seen
-			// by then: without this, all calls would come at the same moment of its second
+			// The kubelet checks the containers once a second. A response comes right
+			// after such a check. Without a random wait, all calls would start at the
+			// same phase of it.
 			time.Sleep(rand.N(time.Second))
 			c.began = time.Now()
 			status, err := c.send(ctx)
 			if err != nil || status != http.StatusOK {
-				return fmt.Errorf("%s answers %d (%v)", c.function, status, err)
+				return fmt.Errorf("%s returned status %d (%v)", c.function, status, err)
 			}
-			c.took = append(c.took, time.Since(c.began))
+			c.latencies = append(c.latencies, time.Since(c.began))
 		}
 		for _, c := range calls {
-			if err := c.reads(ctx, n); err != nil {
+			if err := c.readLog(ctx, n); err != nil {
 				return err
 			}
 		}
-		token = signin.granted // all of it takes longer than a token lives
-		say(fmt.Sprintf("Round %d of %d.", round+1, times))
+		token = signin.accessToken // the measurement takes longer than the lifetime of a token
+		progress(fmt.Sprintf("Round %d of %d.", round+1, times))
 	}
 	return nil
 }
 
-// give gives the node an image of a program of the project.
-func give(ctx context.Context, n node.Node, i image.Image, program string) (reference string, err error) {
-	folder, err := build.Own(ctx, program)
+// importProgram builds a program of the project and imports its image into the node.
+func importProgram(ctx context.Context, n node.Node, i image.Image, program string) (reference string, err error) {
+	folder, err := build.Workspace(ctx, program)
 	if err != nil {
 		return "", err
 	}
 	i.Program = filepath.Join(folder, filepath.Base(program))
-	if i, err = i.Seal(); err != nil {
+	if i, err = i.Tagged(); err != nil {
 		return "", err
 	}
 	return i.Ref(), install.Import(ctx, n, map[string]image.Image{i.Name: i})
 }
 
-// change reads what currentuser is to be measured with: another setting (NAME=VALUE),
-// another request of CPU (cpu=500m), or an image that has so many layers (layers=12).
-func change(ctx context.Context, n node.Node, wanted string) (func(container map[string]any), error) {
-	name, value, ok := strings.Cut(wanted, "=")
+// parseChange parses a change of currentuser: another setting (NAME=VALUE), another CPU
+// request (cpu=500m), or an image with a number of layers (layers=12).
+func parseChange(ctx context.Context, n node.Node, argument string) (func(container map[string]any), error) {
+	name, value, ok := strings.Cut(argument, "=")
 	switch {
 	case !ok || name == "":
-		return nil, errors.New("-with: NAME=VALUE")
+		return nil, errors.New("-with must have the form NAME=VALUE")
 	case name == "cpu":
 		return func(container map[string]any) {
 			resources, _ := container["resources"].(map[string]any)
@@ -182,9 +185,9 @@ func change(ctx context.Context, n node.Node, wanted string) (func(container map
 	case name == "layers":
 		layers, err := strconv.Atoi(value)
 		if err != nil || layers < 1 || layers > 100 {
-			return nil, errors.New("-with: layers=1 to 100")
+			return nil, errors.New("-with layers must be between 1 and 100")
 		}
-		reference, err := give(ctx, n, image.Image{Name: "dev.local/layers-" + value, Below: layers - 1}, "./functions/currentuser/cmd/currentuser")
+		reference, err := importProgram(ctx, n, image.Image{Name: "dev.local/layers-" + value, BaseLayers: layers - 1}, "./functions/currentuser/cmd/currentuser")
 		return func(container map[string]any) { container["image"] = reference }, err
 	}
 	return func(container map[string]any) {
@@ -193,9 +196,9 @@ func change(ctx context.Context, n node.Node, wanted string) (func(container map
 	}, nil
 }
 
-// beside puts a Service beside the functions that is currentuser's but for a change to its
-// container, and a route to it. What it has put there is to be removed, also after an error.
-func beside(ctx context.Context, n node.Node, name string, change func(container map[string]any)) (remove func(), err error) {
+// deployVariant deploys a copy of currentuser's Service with a changed container, and a
+// route to it. The caller must call remove, also after an error.
+func deployVariant(ctx context.Context, n node.Node, name string, change func(container map[string]any)) (remove func(), err error) {
 	remove = func() {}
 	deployed, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "get", "services.serving.knative.dev", "currentuser", "--output=json")
 	if err != nil {
@@ -214,7 +217,7 @@ func beside(ctx context.Context, n node.Node, name string, change func(container
 	}
 	containers, _ := service.Spec.Template.Spec["containers"].([]any)
 	if len(containers) != 1 {
-		return remove, errors.New("currentuser has not one container")
+		return remove, errors.New("currentuser must have exactly one container")
 	}
 	change(containers[0].(map[string]any))
 	template, err := json.Marshal(service.Spec.Template)
@@ -222,7 +225,7 @@ func beside(ctx context.Context, n node.Node, name string, change func(container
 		return remove, err
 	}
 	var manifest bytes.Buffer
-	if err := besideYAML.Execute(&manifest, map[string]string{"Name": name, "Template": string(template)}); err != nil {
+	if err := variantTemplate.Execute(&manifest, map[string]string{"Name": name, "Template": string(template)}); err != nil {
 		return remove, err
 	}
 	text := manifest.String()
@@ -236,16 +239,16 @@ func beside(ctx context.Context, n node.Node, name string, change func(container
 	return remove, err
 }
 
-//go:embed beside.yaml
-var besideText string
+//go:embed variant.yaml
+var variantYAML string
 
-var besideYAML = template.Must(template.New("beside").Parse(besideText))
+var variantTemplate = template.Must(template.New("variant").Parse(variantYAML))
 
-// client waits for a pod that is slow to start, and not for one that never does.
+// client has a timeout that is long enough for a slow start of a pod.
 var client = &http.Client{Timeout: time.Minute}
 
-// asleep waits until none that is measured has a pod, not even one that is on its way out.
-func asleep(ctx context.Context, n node.Node, calls []*call) error {
+// waitScaledToZero waits until no measured function has a pod. A terminating pod counts.
+func waitScaledToZero(ctx context.Context, n node.Node, calls []*call) error {
 	var names []string
 	for _, c := range calls {
 		names = append(names, c.function)
@@ -264,7 +267,8 @@ func asleep(ctx context.Context, n node.Node, calls []*call) error {
 	return context.Cause(ctx)
 }
 
-// ready waits for the route, which is there a moment after it says so.
+// ready waits for the route, which works only a moment after its status reports that it
+// is ready.
 func (c *call) ready(ctx context.Context) error {
 	status := 0
 	for end := time.Now().Add(time.Minute); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(200 * time.Millisecond) {
@@ -273,20 +277,20 @@ func (c *call) ready(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s answers %d", c.path, status)
+	return fmt.Errorf("%s returned status %d", c.path, status)
 }
 
-// reads reads in the log of the pod that the call has woken when it began to listen, by the
-// time that the node gave to that line, and how long it took to answer. What has gone again
-// is left out.
-func (c *call) reads(ctx context.Context, n node.Node) error {
-	said, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "logs", "--timestamps", "--tail=-1", "--container=user-container",
+// readLog reads two durations from the log of the pod. The first lasts until the
+// function listened, by the node's timestamp of that line. The second is the duration of
+// the request. A pod that no longer exists is skipped.
+func (c *call) readLog(ctx context.Context, n node.Node) error {
+	logs, err := n.Kubectl(ctx, nil, "--namespace", knative.Namespace, "logs", "--timestamps", "--tail=-1", "--container=user-container",
 		"--ignore-errors", "--selector=serving.knative.dev/service="+c.function)
 	if err != nil {
 		return err
 	}
-	listened := false
-	for line := range strings.Lines(said) {
+	listening := false
+	for line := range strings.Lines(logs) {
 		stamp, text, _ := strings.Cut(line, " ")
 		at, err := time.Parse(time.RFC3339Nano, stamp)
 		var entry struct {
@@ -297,11 +301,11 @@ func (c *call) reads(ctx context.Context, n node.Node) error {
 			continue
 		}
 		switch {
-		case entry.Msg == "listening" && !listened:
-			listened = true
-			c.listened = append(c.listened, at.Sub(c.began))
+		case entry.Msg == "listening" && !listening:
+			listening = true
+			c.listenDelays = append(c.listenDelays, at.Sub(c.began))
 		case entry.Msg == "request":
-			c.own = append(c.own, time.Duration(entry.Ms*float64(time.Millisecond)))
+			c.handlerTimes = append(c.handlerTimes, time.Duration(entry.Ms*float64(time.Millisecond)))
 			return nil
 		}
 	}
@@ -327,49 +331,50 @@ func (c *call) send(ctx context.Context) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	answer, err := client.Do(r)
+	response, err := client.Do(r)
 	if err != nil {
 		return 0, err
 	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
 	var grant struct{ Token string }
-	json.Unmarshal(body, &grant) // most answers are none
-	c.granted = grant.Token
-	return answer.StatusCode, err
+	json.Unmarshal(body, &grant) // most responses have no token
+	c.accessToken = grant.Token
+	return response.StatusCode, err
 }
 
-// print prints the quartiles, when the program listened, what it says that its answer took,
-// and the mean, beside that of hello, which is the first.
+// print prints a table with quartiles and mean of the latency, and its ratio to that of
+// hello. It adds two means from the logs: the delay until the function listens, and the
+// duration of the request. The first call must be hello.
 func print(table io.Writer, calls []*call) error {
 	out := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "from zero\ttimes\tfastest\tquarter\tmedian\tthree quarters\tslowest\tlistens\tanswers in\tmean\tto hello's\t")
-	floor, _ := mean(calls[0].took)
+	fmt.Fprintln(out, "function\trequests\tmin\tp25\tmedian\tp75\tmax\tlistens after\tlogged duration\tmean\tratio to hello\t")
+	floor, _ := mean(calls[0].latencies)
 	for _, c := range calls {
-		fmt.Fprintf(out, "%s\t%d\t", c.function, len(c.took))
+		fmt.Fprintf(out, "%s\t%d\t", c.function, len(c.latencies))
 		for _, q := range []float64{0, 0.25, 0.5, 0.75, 1} {
-			fmt.Fprintf(out, "%.2f s\t", quantile(c.took, q).Seconds())
+			fmt.Fprintf(out, "%.2f s\t", quantile(c.latencies, q).Seconds())
 		}
-		listened, _ := mean(c.listened)
-		own := ""
-		if ms, _ := mean(c.own); len(c.own) > 0 { // hello keeps no log
-			own = fmt.Sprintf("%.0f ms", ms*1000)
+		listens, _ := mean(c.listenDelays)
+		logged := ""
+		if ms, _ := mean(c.handlerTimes); len(c.handlerTimes) > 0 { // hello logs no requests
+			logged = fmt.Sprintf("%.0f ms", ms*1000)
 		}
-		took, within := mean(c.took)
-		fmt.Fprintf(out, "%.2f s\t%s\t%.2f ± %.2f s\t%.2f×\t\n", listened, own, took, within, took/floor)
+		latency, stderr := mean(c.latencies)
+		fmt.Fprintf(out, "%.2f s\t%s\t%.2f ± %.2f s\t%.2f×\t\n", listens, logged, latency, stderr, latency/floor)
 	}
 	return out.Flush()
 }
 
-// mean is the mean and its standard error, in seconds.
-func mean(of []time.Duration) (m, within float64) {
+// mean returns the mean and its standard error, in seconds.
+func mean(of []time.Duration) (m, stderr float64) {
 	for _, d := range of {
 		m += d.Seconds() / float64(len(of))
 	}
 	for _, d := range of {
-		within += (d.Seconds() - m) * (d.Seconds() - m)
+		stderr += (d.Seconds() - m) * (d.Seconds() - m)
 	}
-	return m, math.Sqrt(within / float64(max(1, len(of)-1)) / float64(len(of)))
+	return m, math.Sqrt(stderr / float64(max(1, len(of)-1)) / float64(len(of)))
 }
 
 func quantile(of []time.Duration, q float64) time.Duration {

@@ -1,7 +1,7 @@
-// Package image makes container images without a container runtime: a static binary,
-// alone in an image that is otherwise empty. It is what ko makes of a Go program, for a
-// runtime on the same machine: as an archive of the Docker form, its layers not
-// compressed, since compressing takes longer than it saves.
+// Package image writes container images without a container runtime. An image contains
+// one static binary and an empty folder for temporary files, as ko builds it for a Go
+// program. The archive has Docker's format. Its layers are not compressed: it stays on
+// the same machine, and compression would take longer than it saves.
 package image
 
 import (
@@ -16,28 +16,29 @@ import (
 	"strings"
 )
 
-// An Image is one program and the name it is asked for by.
+// An Image is one program with the name of its image.
 type Image struct {
-	Name    string // such as dev.local/signup
-	Program string // the path of the binary
-	User    string // numeric, such as 65532:65532; empty is that
-	Below   int    // how many layers there are below the program's, as of a base image
-	Tag     string // set by Seal
+	Name       string // such as dev.local/signup
+	Program    string // the path of the binary
+	User       string // numeric, such as 65532:65532, the default
+	BaseLayers int    // number of layers baseLayer the program's, as a base image has them
+	Tag        string // set by Tagged
 }
 
-// Ref is the name and the tag.
+// Ref returns the name and the tag.
 func (i Image) Ref() string { return i.Name + ":" + i.Tag }
 
-// Seal gives the image the tag that its content makes, so that another content is
-// another image, to a cluster that never pulls.
-func (i Image) Seal() (Image, error) {
+// Tagged returns the image with a tag that is derived from its content. Different
+// content therefore gives a different reference. The cluster needs that because it never
+// pulls.
+func (i Image) Tagged() (Image, error) {
 	sum, err := digest(i.Program)
-	of := sha256.Sum256(fmt.Append(nil, sum, i.User, i.Below))
+	of := sha256.Sum256(fmt.Append(nil, sum, i.User, i.BaseLayers))
 	i.Tag = fmt.Sprintf("%x", of)[:12]
 	return i, err
 }
 
-// Write writes an archive of the images, for "ctr images import".
+// Write writes an archive of the images for "ctr images import".
 func Write(w io.Writer, images []Image) error {
 	archive := tar.NewWriter(w)
 	var index []entry
@@ -65,15 +66,15 @@ type entry struct {
 	Layers   []string
 }
 
-// write writes the layers and the configuration. A layer is made twice, once for its
-// digest, so that no image need be held in memory.
+// write writes the layers and the configuration. It generates each layer twice, the
+// first time for its digest, so that no image is held in memory.
 func (i Image) write(archive *tar.Writer) (entry, error) {
 	e := entry{RepoTags: []string{i.Ref()}}
 	var digests []string
-	for n := range i.Below + 1 {
+	for n := range i.BaseLayers + 1 {
 		layer := i.layer
-		if n < i.Below {
-			layer = below(n)
+		if n < i.BaseLayers {
+			layer = baseLayer(n)
 		}
 		sum := sha256.New()
 		size := counter{w: sum}
@@ -91,7 +92,7 @@ func (i Image) write(archive *tar.Writer) (entry, error) {
 	}
 	user := i.User
 	if user == "" {
-		user = "65532:65532" // nobody in particular, as in distroless images
+		user = "65532:65532" // the user "nonroot" of distroless images
 	}
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH,
@@ -109,14 +110,15 @@ func (i Image) write(archive *tar.Writer) (entry, error) {
 	return e, writeFile(archive, e.Config, config)
 }
 
-// executable is where the binary is in the image.
+// executable is the binary's path in the image.
 const executable = "ko-app"
 
-// below writes one of the layers below the program's: a small file, as a base image has.
-func below(n int) func(io.Writer) error {
+// baseLayer returns a function that writes base layer n: a small file, as a base image
+// has.
+func baseLayer(n int) func(io.Writer) error {
 	return func(w io.Writer) error {
 		layer := tar.NewWriter(w)
-		name := fmt.Sprintf("below-%d", n)
+		name := fmt.Sprintf("base-%d", n)
 		return errors.Join(writeFile(layer, name, []byte(name)), layer.Close())
 	}
 }
@@ -164,7 +166,7 @@ func digest(path string) (string, error) {
 	return fmt.Sprintf("%x", sum.Sum(nil)), err
 }
 
-// A counter counts what is written.
+// A counter counts the written bytes.
 type counter struct {
 	w io.Writer
 	n int64

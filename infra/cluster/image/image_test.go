@@ -24,7 +24,7 @@ func program(t *testing.T, content string) string {
 	return path
 }
 
-// contents reads an archive.
+// contents returns the files of a tar archive.
 func contents(t *testing.T, archive io.Reader) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -44,12 +44,12 @@ func contents(t *testing.T, archive io.Reader) map[string]string {
 	}
 }
 
-func TestAnArchiveHoldsWhatItsIndexNames(t *testing.T) {
-	first, err := Image{Name: "dev.local/first", Program: program(t, "one")}.Seal()
+func TestWrite_IndexMatchesContent(t *testing.T) {
+	first, err := Image{Name: "dev.local/first", Program: program(t, "one")}.Tagged()
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := Image{Name: "dev.local/second", Program: program(t, "two"), User: "0", Below: 2}.Seal()
+	second, err := Image{Name: "dev.local/second", Program: program(t, "two"), User: "0", BaseLayers: 2}.Tagged()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestAnArchiveHoldsWhatItsIndexNames(t *testing.T) {
 	files := contents(t, &archive)
 	var index []entry
 	if err := json.Unmarshal([]byte(files["manifest.json"]), &index); err != nil || len(index) != 2 {
-		t.Fatalf("the index is %s, %v", files["manifest.json"], err)
+		t.Fatalf("got index %s (%v), want two images", files["manifest.json"], err)
 	}
 	for i, want := range []struct {
 		ref, program, user string
@@ -70,7 +70,7 @@ func TestAnArchiveHoldsWhatItsIndexNames(t *testing.T) {
 	} {
 		e := index[i]
 		if e.RepoTags[0] != want.ref {
-			t.Errorf("the name is %s, want %s", e.RepoTags, want.ref)
+			t.Errorf("got name %s, want %s", e.RepoTags, want.ref)
 		}
 		var config struct {
 			Config struct {
@@ -89,38 +89,38 @@ func TestAnArchiveHoldsWhatItsIndexNames(t *testing.T) {
 			digests = append(digests, fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(files[layer]))))
 		}
 		if len(digests) != want.layers || !slices.Equal(config.Rootfs.DiffIDs, digests) {
-			t.Errorf("the layers' digests are %s, the configuration says %s", digests, config.Rootfs.DiffIDs)
+			t.Errorf("got layers %s and the configuration's digests %s, want %d equal ones", digests, config.Rootfs.DiffIDs, want.layers)
 		}
 		if config.Config.User != want.user || config.Config.Entrypoint[0] != "/"+executable {
-			t.Errorf("it runs as %s: %s", config.Config.User, config.Config.Entrypoint)
+			t.Errorf("got user %s and entry point %s, want %s and /%s", config.Config.User, config.Config.Entrypoint, want.user, executable)
 		}
 		if got := contents(t, strings.NewReader(files[e.Layers[want.layers-1]])); got[executable] != want.program || len(got) != 2 {
-			t.Errorf("the layer holds %q", got)
+			t.Errorf("got layer %q, want %s with content %q and one folder", got, executable, want.program)
 		}
 	}
 }
 
-func TestAnotherContentIsAnotherImage(t *testing.T) {
+func TestTagged_DependsOnContent(t *testing.T) {
 	path := program(t, "one")
-	first, err := Image{Name: "dev.local/x", Program: path}.Seal()
+	first, err := Image{Name: "dev.local/x", Program: path}.Tagged()
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, _ := Image{Name: "dev.local/x", Program: path}.Seal()
+	again, _ := Image{Name: "dev.local/x", Program: path}.Tagged()
 	os.WriteFile(path, []byte("two"), 0o600)
-	other, _ := Image{Name: "dev.local/x", Program: path}.Seal()
-	based, _ := Image{Name: "dev.local/x", Program: path, Below: 1}.Seal()
+	other, _ := Image{Name: "dev.local/x", Program: path}.Tagged()
+	based, _ := Image{Name: "dev.local/x", Program: path, BaseLayers: 1}.Tagged()
 	if first != again || first.Ref() == other.Ref() || other.Ref() == based.Ref() {
-		t.Errorf("%s, again %s, changed %s, on a base %s", first.Ref(), again.Ref(), other.Ref(), based.Ref())
+		t.Errorf("got %s, unchanged %s, changed %s, with a base layer %s; want only the first two equal", first.Ref(), again.Ref(), other.Ref(), based.Ref())
 	}
 }
 
-func TestAProgramThatIsNotThereIsAnError(t *testing.T) {
+func TestImage_MissingProgram(t *testing.T) {
 	missing := Image{Name: "dev.local/x", Program: filepath.Join(t.TempDir(), "none"), Tag: "t"}
-	if _, err := missing.Seal(); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
+	if _, err := missing.Tagged(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got error %v, want %v", err, os.ErrNotExist)
 	}
 	if err := Write(io.Discard, []Image{missing}); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
+		t.Errorf("got error %v, want %v", err, os.ErrNotExist)
 	}
 }

@@ -1,10 +1,10 @@
 //go:build linux
 
-// Package install puts onto a bare node what the system needs there: the cluster's DNS,
-// an ingress, Knative Serving and Eventing. Knative's manifests are those in its own
-// modules, with our images in them.
+// Package install installs on a bare node the components that the system needs: the
+// cluster's DNS, an ingress, Knative Serving and Eventing. It uses the manifests in
+// Knative's own modules, with the images of package build.
 //
-// It is for infra/cluster. The system itself is put there by package system.
+// The package is for infra/cluster. Package system installs the system itself.
 package install
 
 import (
@@ -29,50 +29,50 @@ import (
 const nodePort, knativePort = "30080", "30081"
 
 const (
-	// BaseURL is where the ingress is reached from the host, by its Gateway.
+	// BaseURL is the URL of the ingress from the host, through its Gateway.
 	BaseURL = "http://" + node.Address + ":" + nodePort
-	// KnativeURL is where it is reached by its Knative Ingresses.
+	// KnativeURL is its URL from the host, through its Knative Ingresses.
 	KnativeURL = "http://" + node.Address + ":" + knativePort
-	// InsideURL is where a pod reaches it, by its Gateway.
+	// InsideURL is its URL from a pod, through its Gateway.
 	InsideURL = "http://traefik.traefik.svc.cluster.local"
 )
 
 //go:embed files
 var files embed.FS
 
-// Images are those of the programs that run in pods, by part and name, such as
-// "serving/queue"; where a part is one program, by its name alone.
+// Images returns the images of the programs that run in pods. The keys are part and
+// name, such as "serving/queue", or only the name if the part has one program.
 func Images(programs build.Programs) (map[string]image.Image, error) {
 	images := map[string]image.Image{}
 	for key, program := range programs {
 		part, name, _ := strings.Cut(key, "/")
 		if part == "kubernetes" || part == "netpol" {
-			continue // these run on the node itself
+			continue // they run on the node itself
 		}
 		if part != name {
 			name = part + "/" + name
 		}
-		sealed, err := image.Image{Name: "dev.local/" + strings.ReplaceAll(name, "/", "-"), Program: program}.Seal()
+		tagged, err := image.Image{Name: "dev.local/" + strings.ReplaceAll(name, "/", "-"), Program: program}.Tagged()
 		if err != nil {
 			return nil, err
 		}
-		images[name] = sealed
+		images[name] = tagged
 	}
 	return images, nil
 }
 
-// A Platform is what is installed, and where.
+// A Platform is the components and the node to install them on.
 type Platform struct {
-	Node   node.Node
-	Images map[string]image.Image
-	Say    func(string)
+	Node     node.Node
+	Images   map[string]image.Image
+	Progress func(string)
 }
 
-// Image is how a manifest names an image.
+// Image returns the reference of an image, for manifests.
 func (p Platform) Image(name string) (string, error) {
 	i, ok := p.Images[name]
 	if !ok {
-		return "", fmt.Errorf("there is no image %s", name)
+		return "", fmt.Errorf("no image %s is built", name)
 	}
 	return i.Ref(), nil
 }
@@ -81,17 +81,17 @@ func (Platform) DNS() string         { return node.DNS }
 func (Platform) NodePort() string    { return nodePort }
 func (Platform) KnativePort() string { return knativePort }
 
-// namespaces are those of what is installed. What else is there may be broken: it is not
-// waited for, since this may be what mends it.
+// namespaces are those of the components. Install does not wait for other namespaces:
+// they may have broken deployments that this very command is to fix.
 var namespaces = []string{"kube-system", "knative-serving", "knative-eventing", "traefik"}
 
-// Install installs everything and waits until it is ready. Again, it installs what has
-// changed.
+// Install installs everything and waits until it is ready. If it is installed already,
+// Install applies the changes.
 func (p Platform) Install(ctx context.Context) error {
 	if err := Import(ctx, p.Node, p.Images); err != nil {
 		return err
 	}
-	p.Say("The images are on the node.")
+	p.Progress("The images are imported.")
 	serving, err := serving(ctx)
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (p Platform) Install(ctx context.Context) error {
 	if _, err := p.Node.Kubectl(ctx, nil, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"); err != nil {
 		return err
 	}
-	if err := p.awaitAccounts(ctx); err != nil {
+	if err := p.waitForServiceAccount(ctx); err != nil {
 		return err
 	}
 	if err := p.apply(ctx, append(serving.objects, eventing.objects...)); err != nil {
@@ -118,19 +118,19 @@ func (p Platform) Install(ctx context.Context) error {
 			return err
 		}
 	}
-	p.Say("Knative, DNS and the ingress are applied.")
+	p.Progress("Knative, DNS and the ingress are applied.")
 	for _, namespace := range namespaces {
 		if _, err := p.Node.Kubectl(ctx, nil, "--namespace", namespace, "wait", "--for=condition=Available", "--timeout=300s", "deployment", "--all"); err != nil {
 			return err
 		}
 	}
-	p.Say("Knative, DNS and the ingress are ready.")
-	return Again(ctx, func() error { return p.applyOwn(ctx, "settings.yaml") }) // which Knative's webhook judges
+	p.Progress("Knative, DNS and the ingress are ready.")
+	return Retry(ctx, func() error { return p.applyOwn(ctx, "settings.yaml") }) // Knative's webhook validates them
 }
 
-// Again tries again for a minute: webhooks that have just become ready may still refuse
-// connections.
-func Again(ctx context.Context, try func() error) error {
+// Retry calls try until it succeeds, for at most a minute. A webhook that has just
+// become ready may still reject connections.
+func Retry(ctx context.Context, try func() error) error {
 	for end := time.Now().Add(time.Minute); ; {
 		err := try()
 		if err == nil || time.Now().After(end) {
@@ -144,15 +144,15 @@ func Again(ctx context.Context, try func() error) error {
 	}
 }
 
-// Import gives the node the images that it does not have.
+// Import imports the images that the node does not have.
 func Import(ctx context.Context, n node.Node, images map[string]image.Image) error {
-	there, err := n.Images(ctx)
+	present, err := n.Images(ctx)
 	if err != nil {
 		return err
 	}
 	var missing []image.Image
 	for _, i := range images {
-		if !there[i.Ref()] {
+		if !present[i.Ref()] {
 			missing = append(missing, i)
 		}
 	}
@@ -171,12 +171,12 @@ func Import(ctx context.Context, n node.Node, images map[string]image.Image) err
 		written <- err
 	}()
 	err = n.Import(ctx, archive)
-	archive.Close() // or the writer waits for a reader that is gone
+	archive.Close() // otherwise the writer could wait forever
 	return errors.Join(<-written, err)
 }
 
-// A bundle is the manifests of a part: the definitions of its kinds, which must be
-// known before its objects.
+// A bundle is the manifests of a part. The definitions of the kinds must be applied
+// before the objects.
 type bundle struct{ definitions, objects [][]byte }
 
 func serving(ctx context.Context) (bundle, error) {
@@ -208,7 +208,7 @@ func serving(ctx context.Context) (bundle, error) {
 		core+"/100-namespace.yaml", core+"/200-serviceaccount.yaml", core+"/200-roles/*.yaml",
 		core+"/configmaps/*.yaml", networking+"/config/config-network.yaml",
 		core+"/deployments/*.yaml",
-		core+"/300-knativecertificate.yaml", core+"/999-cache.yaml", // judged by the webhooks, which are not up yet
+		core+"/300-knativecertificate.yaml", core+"/999-cache.yaml", // before the webhooks that would validate them
 		core+"/webhooks/*.yaml",
 	)
 	return b, err
@@ -233,11 +233,11 @@ func eventing(ctx context.Context) (bundle, error) {
 	return b, err
 }
 
-// leftOut are files that nothing here needs: scaling of Knative's own pods, and sinks
-// that nobody sends to.
-var leftOut = regexp.MustCompile(`(hpa|job-sink|request-reply)\.yaml$`)
+// skippedFiles are unused manifests: the autoscaling of Knative's own pods, and sinks
+// without a sender.
+var skippedFiles = regexp.MustCompile(`(hpa|job-sink|request-reply)\.yaml$`)
 
-// read reads the manifests of the patterns, each of which must find some.
+// read reads the manifests that match the patterns. Each pattern must match a file.
 func read(patterns ...string) (all [][]byte, err error) {
 	for _, pattern := range patterns {
 		paths, err := filepath.Glob(pattern)
@@ -248,7 +248,7 @@ func read(patterns ...string) (all [][]byte, err error) {
 			return nil, fmt.Errorf("manifests %s: %w", pattern, err)
 		}
 		for _, path := range paths {
-			if leftOut.MatchString(path) && strings.Contains(path, "/deployments/") {
+			if skippedFiles.MatchString(path) && strings.Contains(path, "/deployments/") {
 				continue
 			}
 			content, err := os.ReadFile(path)
@@ -266,29 +266,31 @@ var (
 	requests  = regexp.MustCompile(`(requests:\s+(?:#.*\s+)*cpu: )\d+m`)
 )
 
-// localise puts our images in. Knative's own pods ask for 1.2 CPUs in all, to be sure
-// of them on a machine with many; on this one that leaves too little for the functions,
-// whose requests are what is tested.
-func (p Platform) localise(manifest []byte) []byte {
+// rewrite inserts the images of package build and reduces CPU requests. Knative's own
+// pods request 1.2 CPUs in total, for machines with many CPUs. On this machine that
+// would leave too little for the functions. The tests cover the requests of the
+// functions.
+func (p Platform) rewrite(manifest []byte) []byte {
 	manifest = reference.ReplaceAllFunc(manifest, func(found []byte) []byte {
 		m := reference.FindSubmatch(found)
 		if i, ok := p.Images[string(m[1])+"/"+string(m[2])]; ok {
 			return []byte(i.Ref())
 		}
-		return found // a part that is not built, and never asked for
+		return found // a part that is neither built nor used
 	})
 	manifest = requests.ReplaceAll(manifest, []byte("${1}10m"))
-	if bytes.Contains(manifest, []byte("\nkind: Deployment\n")) { // the schemas of the CRDs have such a field as well
+	if bytes.Contains(manifest, []byte("\nkind: Deployment\n")) { // the schemas of the CRDs have a field of that name too
 		manifest = withoutLiveness(manifest)
 	}
 	return manifest
 }
 
-// withoutLiveness removes the liveness probes. On a busy machine a pod answers them late, and
-// the kubelet would restart it: while Eventing's webhook restarts, nothing can be applied.
+// withoutLiveness removes the liveness probes. On a busy machine a pod answers them
+// late, and the kubelet would restart it. During a restart of Eventing's webhook, no
+// object can be applied.
 func withoutLiveness(manifest []byte) []byte {
 	var rest []byte
-	probe := -1 // the indentation of the probe that is being left out
+	probe := -1 // the indentation of the probe that is being removed
 	for line := range bytes.Lines(manifest) {
 		indentation := len(line) - len(bytes.TrimLeft(line, " "))
 		if probe >= 0 && (indentation > probe || len(bytes.TrimSpace(line)) == 0) {
@@ -307,7 +309,7 @@ func withoutLiveness(manifest []byte) []byte {
 func (p Platform) apply(ctx context.Context, manifests [][]byte) error {
 	var all bytes.Buffer
 	for _, m := range manifests {
-		all.Write(p.localise(m))
+		all.Write(p.rewrite(m))
 		all.WriteString("\n---\n")
 	}
 	_, err := p.Node.Kubectl(ctx, &all, "apply", "--server-side", "--force-conflicts", "-f", "-")
@@ -323,14 +325,14 @@ func (p Platform) applyOwn(ctx context.Context, name string) error {
 	if err := manifest.Execute(&text, p); err != nil {
 		return err
 	}
-	// the settings are ours alone, the rest of their ConfigMaps is Knative's
+	// an own field manager, because Knative manages the other fields of the ConfigMaps
 	_, err = p.Node.Kubectl(ctx, &text, "apply", "--server-side", "--force-conflicts", "--field-manager=ticketing-auth", "-f", "-")
 	return err
 }
 
-// awaitAccounts waits until the first namespaces have the account that pods without
-// one of their own are given.
-func (p Platform) awaitAccounts(ctx context.Context) error {
+// waitForServiceAccount waits until the controller has created the default service
+// account, which pods without their own use.
+func (p Platform) waitForServiceAccount(ctx context.Context) error {
 	for {
 		_, err := p.Node.Kubectl(ctx, nil, "--namespace=kube-system", "get", "serviceaccount", "default")
 		if err == nil {

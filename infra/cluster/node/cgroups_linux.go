@@ -11,16 +11,16 @@ import (
 	"syscall"
 )
 
-const cgroups = "/sys/fs/cgroup" // where every host has them
+const cgroups = "/sys/fs/cgroup" // the mount point on every host
 
-// unified reports whether the host has cgroups of version 2 alone.
+// unified reports whether the host has only cgroups version 2.
 func unified(at string) bool {
 	_, err := os.Stat(filepath.Join(at, "cgroup.controllers"))
 	return err == nil
 }
 
-// hierarchies are the roots of the host's cgroups: one a controller in version 1, and
-// the one of version 2.
+// hierarchies returns the roots of the host's cgroups: the root of version 2, or one per
+// controller in version 1.
 func hierarchies(at string) (roots []string, err error) {
 	if unified(at) {
 		return []string{at}, nil
@@ -32,18 +32,18 @@ func hierarchies(at string) (roots []string, err error) {
 		}
 	}
 	if err == nil && len(roots) == 0 {
-		err = errors.New("there are no cgroups at " + at)
+		err = errors.New("found no cgroups at " + at)
 	}
 	return roots, err
 }
 
-// wanted are the controllers that the kubelet wants its group to have, if the host has
-// them. (Its cgroup_v2_manager_linux.go says so.)
-var wanted = []string{"cpu", "cpuset", "hugetlb", "memory", "pids"}
+// kubeletControllers are the controllers that the kubelet requires in its group if the
+// host has them. Source: cgroup_v2_manager_linux.go of Kubernetes.
+var kubeletControllers = []string{"cpu", "cpuset", "hugetlb", "memory", "pids"}
 
-// notHanded are those which the root does not hand down to its groups, in version 2.
-// systemd, for one, never does so with hugetlb.
-func notHanded(at string) (controllers []string, err error) {
+// undelegated returns the controllers that the root does not delegate to its groups, in
+// version 2. For example, systemd never delegates hugetlb.
+func undelegated(at string) (controllers []string, err error) {
 	if !unified(at) {
 		return nil, nil
 	}
@@ -51,17 +51,17 @@ func notHanded(at string) (controllers []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	down, err := handed(at)
-	for _, c := range wanted {
-		if slices.Contains(has, c) && !slices.Contains(down, c) {
+	enabled, err := delegated(at)
+	for _, c := range kubeletControllers {
+		if slices.Contains(has, c) && !slices.Contains(enabled, c) {
 			controllers = append(controllers, c)
 		}
 	}
 	return controllers, err
 }
 
-// handed are those which it does hand down.
-func handed(at string) (controllers []string, err error) {
+// delegated returns the controllers that the root delegates.
+func delegated(at string) (controllers []string, err error) {
 	if !unified(at) {
 		return nil, nil
 	}
@@ -73,98 +73,100 @@ func words(at, file string) ([]string, error) {
 	return strings.Fields(string(content)), err
 }
 
-// shares give the pods eight times the CPU of a process of the host, in version 1 and in
-// version 2. By default all pods together get as much as one process, and beside a build a
-// pod takes longer to start than a request may.
-var shares = map[string]string{"cpu.shares": "8192", "cpu.weight": "800"}
+// cpuShares give the pods eight times the CPU share of a process of the host, in version
+// 1 and in version 2. By default all pods together get the share of one process. During
+// a build, a pod would then take longer to start than a request may take.
+var cpuShares = map[string]string{"cpu.shares": "8192", "cpu.weight": "800"}
 
-// groupable is an error if no group can be made here, which is to be known before a
-// cluster is built.
-func groupable(at string) error {
+// checkCgroups returns an error if this host does not allow new groups. It runs before
+// the long build.
+func checkCgroups(at string) error {
 	roots, err := hierarchies(at)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnable, err)
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	for _, root := range roots {
 		const writable = 2
 		if err := syscall.Access(root, writable); err != nil {
-			return fmt.Errorf("%w: no cgroup can be made at %s (%w); in a container, it must be a privileged one", ErrUnable, root, err)
+			return fmt.Errorf("%w: cannot create a cgroup at %s (%w); a container must be privileged", ErrUnsupported, root, err)
 		}
 	}
-	missing, err := notHanded(at)
+	missing, err := undelegated(at)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	// A container's root is a group like others, and those which have processes hand
-	// nothing down. The host's own root, which may, has no type.
+	// The root of a container is an ordinary group, and a group that has processes
+	// cannot delegate controllers. The root of the host can, and has no file
+	// cgroup.type.
 	_, err = os.Stat(filepath.Join(at, "cgroup.type"))
-	if held, _ := words(at, "cgroup.procs"); err == nil && len(held) > 0 {
-		return fmt.Errorf("%w: %s cannot hand down %s, since processes are in it; in a container, move them to a group below it first",
-			ErrUnable, at, strings.Join(missing, ", "))
+	if processes, _ := words(at, "cgroup.procs"); err == nil && len(processes) > 0 {
+		return fmt.Errorf("%w: %s cannot delegate %s because it has processes; in a container, move them to a child group first",
+			ErrUnsupported, at, strings.Join(missing, ", "))
 	}
 	return nil
 }
 
-// makeCgroups makes the group in which the kubelet makes those of the pods.
-func makeCgroups(at string, toHand []string) error {
+// makeCgroups creates the group in which the kubelet creates the groups of the pods.
+func makeCgroups(at string, missing []string) error {
 	roots, err := hierarchies(at)
 	if err != nil {
 		return err
 	}
-	if len(toHand) > 0 {
-		if err := handDown(at, "+", toHand); err != nil {
+	if len(missing) > 0 {
+		if err := setDelegation(at, "+", missing); err != nil {
 			return err
 		}
 	}
 	for _, root := range roots {
 		group := filepath.Join(root, cgroup)
 		if err := os.MkdirAll(group, 0o755); err != nil {
-			return fmt.Errorf("make a cgroup: %w", err)
+			return fmt.Errorf("create a cgroup: %w", err)
 		}
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // version 1 begins with none
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // empty by default in version 1
 			if all, err := os.ReadFile(filepath.Join(root, file)); err == nil && filepath.Base(root) != "unified" && root != at {
 				if err := os.WriteFile(filepath.Join(group, file), all, 0); err != nil {
-					return fmt.Errorf("make a cgroup: %w", err)
+					return fmt.Errorf("create a cgroup: %w", err)
 				}
 			}
 		}
-		for file, value := range shares {
+		for file, value := range cpuShares {
 			file = filepath.Join(group, file)
 			if _, err := os.Stat(file); err != nil {
 				continue
 			}
 			if err := os.WriteFile(file, []byte(value), 0); err != nil {
-				return fmt.Errorf("make a cgroup: %w", err)
+				return fmt.Errorf("create a cgroup: %w", err)
 			}
 		}
 	}
 	return nil
 }
 
-// handDown has the root hand controllers down (+), or no longer (-).
-func handDown(at, sign string, controllers []string) error {
-	order := sign + strings.Join(controllers, " "+sign)
-	return os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte(order), 0)
+// setDelegation makes the root delegate controllers (+) or stop delegating them (-).
+func setDelegation(at, sign string, controllers []string) error {
+	change := sign + strings.Join(controllers, " "+sign)
+	return os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte(change), 0)
 }
 
-// handDownOnly has the root hand down what it did before, and nothing more: the kubelet has
-// it hand down whatever the host has. What somebody else has come to need stays.
-func handDownOnly(at string, before []string) error {
-	now, err := handed(at)
-	faults := []error{err}
-	for _, c := range now { // one by one: another may be needed
+// restoreDelegation makes the root delegate only the controllers that it delegated
+// before. The kubelet enables all controllers of the host. A controller that another
+// group now uses stays enabled.
+func restoreDelegation(at string, before []string) error {
+	now, err := delegated(at)
+	errs := []error{err}
+	for _, c := range now { // one by one: another group may use some of them
 		if slices.Contains(before, c) {
 			continue
 		}
-		if err := handDown(at, "-", []string{c}); err != nil && !errors.Is(err, syscall.EBUSY) {
-			faults = append(faults, err)
+		if err := setDelegation(at, "-", []string{c}); err != nil && !errors.Is(err, syscall.EBUSY) {
+			errs = append(errs, err)
 		}
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
-// removeCgroups reports whether the group is gone, deepest groups first. A group whose
-// last process has just died may be busy for a moment.
+// removeCgroups removes the group, deepest groups first, and reports whether it is gone.
+// A group can be busy for a moment after the end of its last process.
 func removeCgroups(at string) (gone bool) {
 	roots, _ := hierarchies(at)
 	gone = true

@@ -17,31 +17,31 @@ import (
 	"time"
 )
 
-// A record is what Stop must know, written before there is anything to stop.
+// A record is the state that Stop needs. Start writes it before it changes the host.
 type record struct {
-	Of      string            // isRecord
-	Dir     string            // where it is
-	Boot    string            // of the host, as the kernel calls it: the next one knows nothing of what was
-	PID     int               // the first process of the namespaces, as the host counts
-	Started string            // when, in the kernel's ticks, since numbers are used again
-	Left    bool              // to itself, with all that its starter has put there
-	Sysctls map[string]string // as they were
-	Made    []string          // folders that were not there
-	Cgroups string            // where the host has them
-	Handed  []string          // controllers that their root handed down
+	Kind      string            `json:"Of"` // recordKind
+	Dir       string            // the node's folder
+	Boot      string            // the boot ID of the host; the changes do not survive a reboot
+	PID       int               // of the first process of the namespaces, in the host's PID namespace
+	Started   string            // its start time in clock ticks, because the kernel reuses PIDs
+	Detached  bool              `json:"Left"` // whether the cluster is complete and runs without its starter
+	Sysctls   map[string]string // the original values
+	Created   []string          `json:"Made"` // folders that Start creates
+	Cgroups   string            // the root of the host's cgroups
+	Delegated []string          `json:"Handed"` // controllers that the root delegated before
 }
 
-// isRecord tells a record from another file of its name.
-const isRecord = "infra/cluster of ticketing-auth"
+// recordKind distinguishes a record from other files of the same name.
+const recordKind = "infra/cluster of ticketing-auth"
 
 func (n Node) record() string { return filepath.Join(n.Dir, "record.json") }
 
-// unwritten is a record that is being written: one that is half there would be no use
-// to whoever must put things back.
+// unwritten returns the temporary path of a record. write renames it, because Stop could
+// not restore the host from a partial record.
 func (n Node) unwritten() string { return n.record() + ".new" }
 
-// read reads the record, if it is one: a folder is emptied, and files of the host are
-// written, by what it says.
+// read reads the record. Stop deletes the folder and writes files of the host as the
+// record says. Therefore read rejects a file that is not a record of this folder.
 func (n Node) read() (r record, err error) {
 	info, err := os.Lstat(n.record())
 	if err != nil {
@@ -52,18 +52,18 @@ func (n Node) read() (r record, err error) {
 		return r, err
 	}
 	if err := json.Unmarshal(content, &r); err != nil {
-		return r, fmt.Errorf("%s cannot be read: %w", n.record(), err)
+		return r, fmt.Errorf("read the record %s: %w", n.record(), err)
 	}
 	status, _ := info.Sys().(*syscall.Stat_t)
-	mine := info.Mode().IsRegular() && info.Mode().Perm()&0o022 == 0 && status != nil && int(status.Uid) == os.Geteuid()
-	if !mine || r.Of != isRecord || r.Dir != n.Dir {
-		return r, fmt.Errorf("%s is no record of a cluster in that folder: name another with -dir", n.record())
+	valid := info.Mode().IsRegular() && info.Mode().Perm()&0o022 == 0 && status != nil && int(status.Uid) == os.Geteuid()
+	if !valid || r.Kind != recordKind || r.Dir != n.Dir {
+		return r, fmt.Errorf("%s is not a record of a cluster in this folder: choose another folder with -dir", n.record())
 	}
 	return r, nil
 }
 
 func (n Node) write(r record) error {
-	r.Of, r.Dir = isRecord, n.Dir
+	r.Kind, r.Dir = recordKind, n.Dir
 	content, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -74,15 +74,15 @@ func (n Node) write(r record) error {
 	return os.Rename(n.unwritten(), n.record())
 }
 
-// Lock makes sure that one command at a time changes, or measures, the cluster of this
-// machine. The lock is a name in the kernel, which goes with the process and leaves no
-// file.
+// Lock ensures that only one command at a time changes or measures the cluster of this
+// machine. The lock is an abstract socket name. The kernel releases it with the process,
+// and it leaves no file.
 func Lock() (unlock func(), err error) { return lock("@ticketing-auth-cluster") }
 
 func lock(name string) (unlock func(), err error) {
-	held, err := hold(name)
+	held, err := holdName(name)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, errors.New("another command is at the cluster: wait for it to end")
+		return nil, errors.New("another command is using the cluster: wait until it ends")
 	}
 	if err != nil {
 		return nil, err
@@ -90,8 +90,9 @@ func lock(name string) (unlock func(), err error) {
 	return func() { held.Close() }, nil
 }
 
-// hold takes a name in the kernel. It is held for as long as a process has the file.
-func hold(name string) (*os.File, error) {
+// holdName binds an abstract socket name. The name stays bound as long as a process has
+// the file open.
+func holdName(name string) (*os.File, error) {
 	listener, err := net.Listen("unix", name)
 	if err != nil {
 		return nil, err
@@ -100,44 +101,44 @@ func hold(name string) (*os.File, error) {
 	return listener.(*net.UnixListener).File()
 }
 
-// A State is what a node is in.
+// A State is the state of a node.
 type State int
 
 const (
-	Down   State = iota
-	Coming       // or going, if whoever started it is gone
-	Up           // with all that its starter has put there
+	Down     State = iota
+	Starting       // or stopping, if its starter has ended
+	Up             // complete and detached
 )
 
-// State answers what the node is in. It is an error if that cannot be said, or if
-// another cluster than this one is up.
+// State returns the state of the node. It returns an error if the state is unknown or
+// another cluster is up.
 func (n Node) State() (State, error) {
 	r, err := n.read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Down, errors.Join(n.other(), n.foreign())
+		return Down, errors.Join(n.checkOther(), n.checkForeign())
 	case err != nil:
 		return Down, err
 	case !r.alive():
 		return Down, nil
-	case !r.Left:
-		return Coming, nil
+	case !r.Detached:
+		return Starting, nil
 	}
 	return Up, nil
 }
 
 func (r record) alive() bool {
-	started, err := ticks(r.PID)
+	started, err := startTime(r.PID)
 	return err == nil && started == r.Started && r.Boot == boot()
 }
 
-// ticks is when a process was started.
-func ticks(pid int) (string, error) {
+// startTime returns the start time of a process in clock ticks.
+func startTime(pid int) (string, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return "", err
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // the name may have spaces
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name may contain spaces
 	fields := strings.Fields(rest)
 	if len(fields) < 20 || fields[0] == "Z" {
 		return "", fs.ErrNotExist
@@ -145,30 +146,30 @@ func ticks(pid int) (string, error) {
 	return fields[19], nil
 }
 
-// A Running node has been started, and ends with its starter unless Leave is called.
+// A Running is a started node. It ends with its starter unless Detach is called.
 type Running struct {
-	node   Node
-	orders io.WriteCloser
-	ended  chan struct{}
+	node     Node
+	messages io.WriteCloser
+	ended    chan struct{}
 }
 
-// Start starts the node and waits until its API server is ready. What a former start
-// left behind is removed first. The caller must call Leave or Stop.
+// Start starts the node and waits until its API server is ready. It first removes the
+// remains of an earlier start. The caller must call Detach or Stop.
 func (n Node) Start(ctx context.Context) (*Running, error) {
-	if err := errors.Join(n.Stop(), n.other()); err != nil {
+	if err := errors.Join(n.Stop(), n.checkOther()); err != nil {
 		return nil, err
 	}
 	r := record{Boot: boot(), Sysctls: sysctls(), Cgroups: cgroups}
-	for _, dir := range private {
+	for _, dir := range privateDirs {
 		if _, err := os.Stat(dir); err != nil {
-			r.Made = append(r.Made, dir)
+			r.Created = append(r.Created, dir)
 		}
 	}
-	toHand, err := notHanded(cgroups)
+	missing, err := undelegated(cgroups)
 	if err != nil {
 		return nil, err
 	}
-	if r.Handed, err = handed(cgroups); err != nil {
+	if r.Delegated, err = delegated(cgroups); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(n.Dir, 0o700); err != nil {
@@ -177,21 +178,21 @@ func (n Node) Start(ctx context.Context) (*Running, error) {
 	if err := n.write(r); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(n.prepare(), r.change(toHand)); err != nil {
+	if err := errors.Join(n.prepare(), r.change(missing)); err != nil {
 		return nil, errors.Join(err, n.Stop())
 	}
 	running, err := n.launch(r)
 	if err != nil {
 		return nil, errors.Join(err, n.Stop())
 	}
-	if err := running.awaitAPI(ctx); err != nil {
+	if err := running.waitForAPI(ctx); err != nil {
 		return nil, errors.Join(err, running.Stop())
 	}
 	return running, nil
 }
 
-// launch starts this program again as the first process of new namespaces, and joins
-// them to the host.
+// launch starts this program again as the first process of new namespaces, and connects
+// them to the host's network.
 func (n Node) launch(r record) (*Running, error) {
 	log, err := os.Create(n.log("inside"))
 	if err != nil {
@@ -202,21 +203,21 @@ func (n Node) launch(r record) (*Running, error) {
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid: true, // a terminal's Ctrl-C is for the one who started it
+		Setsid: true, // Ctrl-C in a terminal must reach only the starter
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS |
 			syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 	}
-	orders, err := cmd.StdinPipe()
+	messages, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("make namespaces for the node: %w", err)
+		return nil, fmt.Errorf("create the namespaces of the node: %w", err)
 	}
-	running := &Running{node: n, orders: orders, ended: make(chan struct{})}
+	running := &Running{node: n, messages: messages, ended: make(chan struct{})}
 	go func() { cmd.Wait(); close(running.ended) }()
 	r.PID = cmd.Process.Pid
-	if r.Started, err = ticks(r.PID); err != nil {
+	if r.Started, err = startTime(r.PID); err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill())
 	}
 	if err := n.write(r); err != nil {
@@ -232,60 +233,61 @@ func (n Node) launch(r record) (*Running, error) {
 			return nil, err
 		}
 	}
-	_, err = io.WriteString(orders, linked+"\n")
+	_, err = io.WriteString(messages, linked+"\n")
 	return running, err
 }
 
-// Died is closed when the node has ended by itself; Why says why.
-func (r *Running) Died() <-chan struct{} { return r.ended }
+// Done returns a channel that closes when the node has ended by itself. Err then returns
+// the reason.
+func (r *Running) Done() <-chan struct{} { return r.ended }
 
-// Why is what the node's first process said last.
-func (r *Running) Why() error {
-	said, _ := os.ReadFile(r.node.log("inside"))
-	return fmt.Errorf("the node has ended: %s", strings.TrimSpace(string(said)))
+// Err returns an error with the log of the node's first process.
+func (r *Running) Err() error {
+	log, _ := os.ReadFile(r.node.log("inside"))
+	return fmt.Errorf("the node has ended: %s", strings.TrimSpace(string(log)))
 }
 
-func (r *Running) awaitAPI(ctx context.Context) error {
-	limited, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("three minutes have passed"))
+func (r *Running) waitForAPI(ctx context.Context) error {
+	limited, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("timeout after three minutes"))
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- r.node.awaitAPI(limited, Address) }()
+	go func() { done <- r.node.waitForAPI(limited, Address) }()
 	select {
 	case err := <-done:
 		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w; its last words:\n%s", err, r.node.lastWords("kube-apiserver"))
+			err = fmt.Errorf("%w; the end of its log:\n%s", err, r.node.logTail("kube-apiserver"))
 		}
 		return err
 	case <-r.ended:
-		return r.Why()
+		return r.Err()
 	}
 }
 
-// Leave lets the node go on by itself.
-func (r *Running) Leave() error {
+// Detach lets the node run without its starter.
+func (r *Running) Detach() error {
 	record, err := r.node.read()
 	if err != nil {
 		return err
 	}
-	record.Left = true
+	record.Detached = true
 	if err := r.node.write(record); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(r.orders, stay+"\n"); err != nil {
-		return r.Why()
+	if _, err := io.WriteString(r.messages, detach+"\n"); err != nil {
+		return r.Err()
 	}
 	return nil
 }
 
-// Stop ends the node and removes all that it has left.
+// Stop ends the node and restores the host.
 func (r *Running) Stop() error { return r.node.Stop() }
 
-// Stop ends the node, if it is running, and puts the host back as it was, whatever
-// state a former start or stop has left it in.
+// Stop ends the node if it is running, and restores the host. It also cleans up after a
+// start or stop that was interrupted.
 func (n Node) Stop() error {
 	r, err := n.read()
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(n.other(), n.unused())
+		return errors.Join(n.checkOther(), n.removeUnused())
 	}
 	if err != nil {
 		return err
@@ -293,86 +295,87 @@ func (n Node) Stop() error {
 	if r.alive() {
 		syscall.Kill(r.PID, syscall.SIGKILL)
 	}
-	if err := eventually("the node's processes to end", func() bool { return !r.alive() }); err != nil {
+	if err := waitFor("the end of the node's processes", func() bool { return !r.alive() }); err != nil {
 		return err
 	}
-	dir, up := owner()
-	if up && dir != n.Dir && dir != "" { // the host is as that one wants it, and how it was is in this record alone
-		return n.other()
+	dir, up := runningDir()
+	if up && dir != n.Dir && dir != "" { // the running cluster needs the changes, and only this record has the original values
+		return n.checkOther()
 	}
 	if up {
-		ip("link", "delete", link) // it may go by itself meanwhile
+		ip("link", "delete", link) // the kernel may have deleted it already
 	}
-	var faults []error
+	var errs []error
 	if err := r.restore(); err != nil {
-		faults = append(faults, err)
+		errs = append(errs, err)
 	}
 	if mounted, err := n.mounts(); err != nil || len(mounted) > 0 {
-		return fmt.Errorf("not removed is %s: something is mounted there: %v %w", n.Dir, mounted, err)
+		return fmt.Errorf("%s is not removed: it contains mounts: %v %w", n.Dir, mounted, err)
 	}
-	if len(faults) == 0 { // the record is for another try
-		faults = append(faults, n.remove())
+	if len(errs) == 0 { // otherwise keep the record for a retry
+		errs = append(errs, n.remove())
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
-// change changes the host as the node needs it. The root of its cgroups is to hand down
-// controllers that it does not yet.
-func (r record) change(toHand []string) error {
-	for _, dir := range r.Made {
+// change changes the host as the node needs it. missing are the controllers that the
+// cgroup root does not delegate yet.
+func (r record) change(missing []string) error {
+	for _, dir := range r.Created {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	return makeCgroups(r.Cgroups, toHand)
+	return makeCgroups(r.Cgroups, missing)
 }
 
-// restore puts the host back as it was, as far as its namespaces have not taken it with
-// them. What is the kernel's has gone with a reboot.
+// restore undoes the changes to the host that do not end with the namespaces or a
+// reboot.
 func (r record) restore() error {
-	for _, dir := range r.Made {
-		os.Remove(dir) // if it is still empty
+	for _, dir := range r.Created {
+		os.Remove(dir) // fails if it is not empty
 	}
 	if r.Boot != boot() {
 		return nil
 	}
-	if err := eventually("the node's cgroups to be empty", func() bool { return removeCgroups(r.Cgroups) }); err != nil {
+	if err := waitFor("the removal of the node's cgroups", func() bool { return removeCgroups(r.Cgroups) }); err != nil {
 		return err
 	}
-	faults := []error{handDownOnly(r.Cgroups, r.Handed)}
+	errs := []error{restoreDelegation(r.Cgroups, r.Delegated)}
 	for path, value := range r.Sysctls {
 		if now, err := os.ReadFile(path); err == nil && string(now) != value {
-			faults = append(faults, os.WriteFile(path, []byte(value), 0))
+			errs = append(errs, os.WriteFile(path, []byte(value), 0))
 		}
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
-// boot tells one run of the host's kernel from another.
+// boot returns the boot ID of the host.
 func boot() string {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id))
 }
 
-// owner answers the folder of the cluster that is up, as its link says.
-func owner() (dir string, up bool) {
+// runningDir returns the folder of the cluster that is up, from the alias of its link.
+func runningDir() (dir string, up bool) {
 	alias, err := os.ReadFile("/sys/class/net/" + link + "/ifalias")
 	return strings.TrimSpace(string(alias)), err == nil
 }
 
-// other is an error if a cluster is up, to whoever has no record of one.
-func (n Node) other() error {
-	dir, up := owner()
+// checkOther returns an error if a cluster is up of which this folder has no record.
+func (n Node) checkOther() error {
+	dir, up := runningDir()
 	switch {
 	case !up:
 		return nil
 	case dir == n.Dir:
-		return fmt.Errorf("a cluster is up, but %s is gone: kill the process that \"pgrep -f 'inside -dir %s'\" names, and it goes", n.record(), n.Dir)
+		return fmt.Errorf("a cluster is up, but %s does not exist: to stop it, kill the process that \"pgrep -f 'inside -dir %s'\" prints", n.record(), n.Dir)
 	}
-	return fmt.Errorf("a cluster is up, of another folder: -dir %s", dir)
+	return fmt.Errorf("a cluster is up in another folder: -dir %s", dir)
 }
 
-// remove removes the folder, the record last: without it the rest would be somebody's.
+// remove removes the folder. It removes the record last, because without it the rest of
+// the folder would count as foreign.
 func (n Node) remove() error {
 	entries, err := os.ReadDir(n.Dir)
 	for _, entry := range entries {
@@ -386,10 +389,10 @@ func (n Node) remove() error {
 	return os.RemoveAll(n.Dir)
 }
 
-// unused makes sure that the folder, of which there is no record, is not there, nor what an
-// interrupted start has left of it.
-func (n Node) unused() error {
-	if err := n.foreign(); err != nil {
+// removeUnused removes a folder without a record. It may contain only the temporary
+// record of an interrupted start.
+func (n Node) removeUnused() error {
+	if err := n.checkForeign(); err != nil {
 		return err
 	}
 	os.Remove(n.unwritten())
@@ -399,21 +402,21 @@ func (n Node) unused() error {
 	return nil
 }
 
-// foreign is an error if the folder, of which there is no record, holds what no cluster has
-// made: somebody may have named one that is theirs.
-func (n Node) foreign() error {
+// checkForeign returns an error if a folder without a record contains other files. The
+// user may have named one of their own folders.
+func (n Node) checkForeign() error {
 	entries, err := os.ReadDir(n.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil || len(entries) > 1 || len(entries) == 1 && entries[0].Name() != filepath.Base(n.unwritten()) {
-		return fmt.Errorf("%s is not an empty folder, and no cluster's: name another with -dir", n.Dir)
+		return fmt.Errorf("%s is not an empty folder and has no cluster: choose another folder with -dir", n.Dir)
 	}
 	return nil
 }
 
-// mounts are what this process sees mounted in the folder. There should be none: the
-// node's mounts are its own.
+// mounts returns the mounts in the folder that this process sees. There should be none,
+// because the node has its own mount namespace.
 func (n Node) mounts() (found []string, err error) {
 	all, err := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(all)) {
@@ -424,16 +427,17 @@ func (n Node) mounts() (found []string, err error) {
 	return found, err
 }
 
-func eventually(what string, happened func() bool) error {
+func waitFor(event string, happened func() bool) error {
 	for end := time.Now().Add(20 * time.Second); !happened(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			return fmt.Errorf("waited in vain for %s", what)
+			return fmt.Errorf("timeout after 20 s: waited for %s", event)
 		}
 	}
 	return nil
 }
 
-// sysctls are those that the kubelet sets on the host, as they are.
+// sysctls returns the current values of the sysctls that the kubelet changes on the
+// host.
 func sysctls() map[string]string {
 	found := map[string]string{}
 	for _, path := range []string{"/proc/sys/vm/overcommit_memory", "/proc/sys/vm/panic_on_oom", "/proc/sys/kernel/panic", "/proc/sys/kernel/panic_on_oops",
@@ -445,8 +449,8 @@ func sysctls() map[string]string {
 	return found
 }
 
-// snapshotter is how containerd stacks an image's layers in a folder: overlayfs, but not
-// on top of another overlayfs, such as a container's.
+// snapshotter returns containerd's snapshotter for a folder: overlayfs, but not on
+// another overlayfs, such as that of a container.
 func snapshotter(dir string) string {
 	var on syscall.Statfs_t
 	const overlayfs = 0x794c7630
@@ -456,13 +460,13 @@ func snapshotter(dir string) string {
 	return "overlayfs"
 }
 
-// Import gives images to the node, from an archive.
+// Import imports images into the node from an archive.
 func (n Node) Import(ctx context.Context, archive io.Reader) error {
 	_, err := n.ctr(ctx, archive, "images", "import", "-")
 	return err
 }
 
-// Images are the names of the images that the node has.
+// Images returns the names of the images on the node.
 func (n Node) Images(ctx context.Context) (map[string]bool, error) {
 	listed, err := n.ctr(ctx, nil, "images", "list", "--quiet")
 	names := map[string]bool{}
@@ -472,25 +476,27 @@ func (n Node) Images(ctx context.Context) (map[string]bool, error) {
 	return names, err
 }
 
-// ctr speaks to the node's containerd, whose socket is in the node's own /run.
+// ctr runs ctr in the node's mount namespace, because containerd's socket is in the
+// node's own /run.
 func (n Node) ctr(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	r, err := n.read()
 	if err != nil {
 		return "", err
 	}
 	inside := []string{"--mount", "--target", strconv.Itoa(r.PID), "--", "ctr", "--namespace", "k8s.io"}
-	return said(exec.CommandContext(ctx, "nsenter", append(inside, args...)...), stdin)
+	return output(exec.CommandContext(ctx, "nsenter", append(inside, args...)...), stdin)
 }
 
-// Kubectl runs the cluster's kubectl and returns what it says.
+// Kubectl runs the cluster's kubectl and returns its standard output.
 func (n Node) Kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, n.kubectl(), append([]string{"--kubeconfig", n.Kubeconfig()}, args...)...)
 	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+n.KubectlCache())
-	return said(cmd, stdin)
+	return output(cmd, stdin)
 }
 
-// said runs a command and returns what it says; if it fails, that is in the error.
-func said(cmd *exec.Cmd, stdin io.Reader) (string, error) {
+// output runs a command and returns its standard output. An error contains the standard
+// error.
+func output(cmd *exec.Cmd, stdin io.Reader) (string, error) {
 	var stdout, stderr strings.Builder
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -15,30 +15,30 @@ import (
 	"testing"
 )
 
-// What needs root, and a whole cluster, is played by infra/test/scripts.
+// The scripts of infra/test/scripts test the parts that need root and a complete cluster.
 
-func TestAFolderThatHoldsWhatIsNotOursIsLeftAlone(t *testing.T) {
+func TestRemoveUnused_KeepsForeignFolder(t *testing.T) {
 	dir := t.TempDir()
-	theirs := filepath.Join(dir, "theirs")
-	if err := os.WriteFile(theirs, nil, 0o600); err != nil {
+	foreign := filepath.Join(dir, "foreign")
+	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := (Node{Dir: dir}).unused(); err == nil || !strings.Contains(err.Error(), "no cluster's") {
-		t.Errorf("got %v", err)
+	if err := (Node{Dir: dir}).removeUnused(); err == nil || !strings.Contains(err.Error(), "has no cluster") {
+		t.Errorf("got error %v, want one with %q", err, "has no cluster")
 	}
-	if _, err := os.Stat(theirs); err != nil {
+	if _, err := os.Stat(foreign); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestStoppingWhatWasNeverStartedIsHarmless(t *testing.T) {
-	if err := (Node{Dir: filepath.Join(t.TempDir(), "none")}).unused(); err != nil {
+func TestRemoveUnused_MissingFolder(t *testing.T) {
+	if err := (Node{Dir: filepath.Join(t.TempDir(), "none")}).removeUnused(); err != nil {
 		t.Error(err)
 	}
 }
 
-// What an interrupted removal leaves can be told from what is somebody's.
-func TestTheRecordIsRemovedLast(t *testing.T) {
+// The record shows that the remains of an interrupted removal belong to a cluster.
+func TestRemove_RecordIsLast(t *testing.T) {
 	n := Node{Dir: filepath.Join(t.TempDir(), "cluster")}
 	busy := filepath.Join(n.Dir, "zzz", "busy")
 	if err := os.MkdirAll(busy, 0o700); err != nil {
@@ -49,7 +49,7 @@ func TestTheRecordIsRemovedLast(t *testing.T) {
 	}
 	if os.Geteuid() == 0 {
 		if err := syscall.Mount("tmpfs", busy, "tmpfs", 0, ""); err != nil {
-			t.Skip("it cannot mount: ", err)
+			t.Skip("cannot mount: ", err)
 		}
 		defer syscall.Unmount(busy, 0)
 	} else {
@@ -58,61 +58,62 @@ func TestTheRecordIsRemovedLast(t *testing.T) {
 		defer os.Chmod(busy, 0o700)
 	}
 	if err := n.remove(); err == nil {
-		t.Fatal("what is in use was removed")
+		t.Fatal("got no error from the removal of a folder in use")
 	}
 	if _, err := n.read(); err != nil {
 		t.Error(err)
 	}
 }
 
-// A number that the kernel has given to another process is not the node's.
-func TestAnotherProcessOfTheSameNumberIsNotTheNode(t *testing.T) {
+// A PID that the kernel has given to another process is not that of the node.
+func TestState_ReusedPID(t *testing.T) {
 	child := exec.Command("sleep", "60")
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer child.Wait()
 	defer child.Process.Kill()
-	started, err := ticks(child.Process.Pid)
+	started, err := startTime(child.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := Node{Dir: t.TempDir()}
 	for _, c := range []struct {
 		boot, started string
-		left          bool
+		detached      bool
 		want          State
 	}{
 		{boot(), started, true, Up},
-		{boot(), started, false, Coming},
+		{boot(), started, false, Starting},
 		{boot(), started + "1", true, Down},
 		{"another", started, true, Down},
 	} {
-		if err := n.write(record{Boot: c.boot, PID: child.Process.Pid, Started: c.started, Left: c.left}); err != nil {
+		if err := n.write(record{Boot: c.boot, PID: child.Process.Pid, Started: c.started, Detached: c.detached}); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := n.State(); got != c.want || err != nil {
-			t.Errorf("%+v: got %d, %v", c, got, err)
+			t.Errorf("%+v: got state %d, %v", c, got, err)
 		}
 	}
 }
 
-// A record that cannot be read is no reason to take the cluster for down.
-func TestARecordThatCannotBeReadIsNamed(t *testing.T) {
+// If the record is unreadable, the cluster may still be up, so State must not report
+// that it is down.
+func TestState_UnreadableRecord(t *testing.T) {
 	n := Node{Dir: t.TempDir()}
 	if err := os.WriteFile(n.record(), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, asked := n.State()
-	for _, err := range []error{asked, n.Stop()} {
+	_, stateErr := n.State()
+	for _, err := range []error{stateErr, n.Stop()} {
 		if err == nil || !strings.Contains(err.Error(), n.record()) {
-			t.Errorf("got %v", err)
+			t.Errorf("got error %v, want one with %q", err, n.record())
 		}
 	}
 }
 
-// What the host was like is put back, of which the record alone knows.
-func TestTheHostIsPutBackAsItWas(t *testing.T) {
+// restore uses the original values in the record.
+func TestRestore_UndoesChanges(t *testing.T) {
 	host := t.TempDir()
 	at := func(name string) string { return filepath.Join(host, name) }
 	for name, content := range map[string]string{
@@ -122,28 +123,28 @@ func TestTheHostIsPutBackAsItWas(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	toHand, err := notHanded(host)
-	if err != nil || strings.Join(toHand, " ") != "cpuset hugetlb" {
-		t.Fatalf("to be handed down are %v, %v", toHand, err)
+	missing, err := undelegated(host)
+	if err != nil || strings.Join(missing, " ") != "cpuset hugetlb" {
+		t.Fatalf("got undelegated controllers %v (%v), want cpuset and hugetlb", missing, err)
 	}
-	before, err := handed(host)
+	before, err := delegated(host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := record{Boot: boot(), Cgroups: host, Handed: before, Made: []string{at("made"), at("used")}, Sysctls: map[string]string{at("panic"): "0\n", at("oops"): "0\n"}}
-	if err := r.change(toHand); err != nil {
+	r := record{Boot: boot(), Cgroups: host, Delegated: before, Created: []string{at("made"), at("used")}, Sysctls: map[string]string{at("panic"): "0\n", at("oops"): "0\n"}}
+	if err := r.change(missing); err != nil {
 		t.Fatal(err)
 	}
-	if order, _ := os.ReadFile(at("cgroup.subtree_control")); string(order) != "+cpuset +hugetlb" {
-		t.Errorf("the root is told %q", order)
+	if change, _ := os.ReadFile(at("cgroup.subtree_control")); string(change) != "+cpuset +hugetlb" {
+		t.Errorf("got %q in cgroup.subtree_control, want +cpuset +hugetlb", change)
 	}
-	// what the kubelet does: more is handed down than was asked for
+	// the kubelet enables more controllers than the node needs
 	for name, content := range map[string]string{"panic": "10\n", "cgroup.subtree_control": "cpuset cpu io memory hugetlb pids misc\n"} {
 		if err := os.WriteFile(at(name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, dir := range []string{at(cgroup + "/kubepods/pod"), at("used/by somebody")} {
+	for _, dir := range []string{at(cgroup + "/kubepods/pod"), at("used/file")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -153,21 +154,21 @@ func TestTheHostIsPutBackAsItWas(t *testing.T) {
 	}
 	for _, gone := range []string{cgroup, "made"} {
 		if _, err := os.Stat(at(gone)); err == nil {
-			t.Errorf("%s is left", gone)
+			t.Errorf("%s still exists, want it removed", gone)
 		}
 	}
-	for name, want := range map[string]string{"panic": "0\n", "oops": "0\n", "cgroup.subtree_control": "-misc"} { // the last order
+	for name, want := range map[string]string{"panic": "0\n", "oops": "0\n", "cgroup.subtree_control": "-misc"} { // the last write
 		if got, _ := os.ReadFile(at(name)); string(got) != want {
-			t.Errorf("%s is %q", name, got)
+			t.Errorf("got %q in %s, want %q", got, name, want)
 		}
 	}
-	if _, err := os.Stat(at("used/by somebody")); err != nil {
+	if _, err := os.Stat(at("used/file")); err != nil {
 		t.Error(err)
 	}
 }
 
-// After a reboot the host is as its own settings say, not as it was before.
-func TestAnotherBootIsNotPutBack(t *testing.T) {
+// A reboot resets the sysctls, and the original values no longer apply.
+func TestRestore_AfterReboot(t *testing.T) {
 	sysctl := filepath.Join(t.TempDir(), "panic")
 	if err := os.WriteFile(sysctl, []byte("5\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -176,47 +177,47 @@ func TestAnotherBootIsNotPutBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if now, _ := os.ReadFile(sysctl); string(now) != "5\n" {
-		t.Errorf("it is put back to %q", now)
+		t.Errorf("got %q, want the unchanged value 5", now)
 	}
 }
 
-// A file of that name may be anybody's, and so may the folder that it is in.
-func TestAnotherFileIsNoRecord(t *testing.T) {
+// A file with the name of a record may be foreign, and so may its folder.
+func TestState_ForeignRecord(t *testing.T) {
 	for name, write := range map[string]func(Node) error{
-		"somebody's JSON": func(n Node) error { return os.WriteFile(n.record(), []byte(`{"artist":"x"}`), 0o600) },
+		"foreign JSON": func(n Node) error { return os.WriteFile(n.record(), []byte(`{"artist":"x"}`), 0o600) },
 		"a record of another folder": func(n Node) error {
-			return os.WriteFile(n.record(), []byte(`{"Of":"`+isRecord+`","Dir":"/elsewhere"}`), 0o600)
+			return os.WriteFile(n.record(), []byte(`{"Of":"`+recordKind+`","Dir":"/elsewhere"}`), 0o600)
 		},
-		"one that others could change": func(n Node) error { return errors.Join(n.write(record{}), os.Chmod(n.record(), 0o622)) },
+		"a record that other users can write": func(n Node) error { return errors.Join(n.write(record{}), os.Chmod(n.record(), 0o622)) },
 	} {
 		n := Node{Dir: t.TempDir()}
-		theirs := filepath.Join(n.Dir, "precious")
-		if err := errors.Join(os.Mkdir(theirs, 0o700), write(n)); err != nil {
+		foreign := filepath.Join(n.Dir, "precious")
+		if err := errors.Join(os.Mkdir(foreign, 0o700), write(n)); err != nil {
 			t.Fatal(err)
 		}
-		_, asked := n.State()
-		for _, err := range []error{asked, n.Stop()} {
-			if err == nil || !strings.Contains(err.Error(), "no record") {
-				t.Errorf("%s: %v", name, err)
+		_, stateErr := n.State()
+		for _, err := range []error{stateErr, n.Stop()} {
+			if err == nil || !strings.Contains(err.Error(), "not a record") {
+				t.Errorf("%s: got error %v, want one with %q", name, err, "not a record")
 			}
 		}
-		if _, err := os.Stat(theirs); err != nil {
+		if _, err := os.Stat(foreign); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-func TestWhereGroupsCanBeMade(t *testing.T) {
+func TestCheckCgroups(t *testing.T) {
 	for name, c := range map[string]struct {
 		files map[string]string
-		says  string
+		want  string
 	}{
-		"version 2 that hands down all":              {map[string]string{"cgroup.controllers": "cpu pids", "cgroup.subtree_control": "cpu pids", "cgroup.type": "domain", "cgroup.procs": "1"}, ""},
-		"version 2 whose root may hand down":         {map[string]string{"cgroup.controllers": "cpu hugetlb", "cgroup.subtree_control": "cpu", "cgroup.procs": "1\n2"}, ""},
-		"a container whose root has no processes":    {map[string]string{"cgroup.controllers": "cpu", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.procs": ""}, ""},
-		"a container whose root holds its process":   {map[string]string{"cgroup.controllers": "cpu pids", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.procs": "1"}, "cannot hand down cpu, pids"},
-		"a host without cgroups":                     {nil, "there are no cgroups"},
-		"version 1, where the kubelet finds its own": {map[string]string{"memory/tasks": "1"}, ""},
+		"version 2 with all controllers delegated":  {map[string]string{"cgroup.controllers": "cpu pids", "cgroup.subtree_control": "cpu pids", "cgroup.type": "domain", "cgroup.procs": "1"}, ""},
+		"version 2 with a root that can delegate":   {map[string]string{"cgroup.controllers": "cpu hugetlb", "cgroup.subtree_control": "cpu", "cgroup.procs": "1\n2"}, ""},
+		"a container without processes in its root": {map[string]string{"cgroup.controllers": "cpu", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.procs": ""}, ""},
+		"a container with a process in its root":    {map[string]string{"cgroup.controllers": "cpu pids", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.procs": "1"}, "cannot delegate cpu, pids"},
+		"a host without cgroups":                    {nil, "found no cgroups"},
+		"version 1":                                 {map[string]string{"memory/tasks": "1"}, ""},
 	} {
 		host := t.TempDir()
 		for name, content := range c.files {
@@ -225,15 +226,15 @@ func TestWhereGroupsCanBeMade(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := groupable(host)
-		if c.says == "" && err != nil || c.says != "" && (!errors.Is(err, ErrUnable) || !strings.Contains(err.Error(), c.says)) {
-			t.Errorf("%s: %v", name, err)
+		err := checkCgroups(host)
+		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: got error %v, want %q", name, err, c.want)
 		}
 	}
 }
 
-// As a container's are, that is not privileged.
-func TestCgroupsThatCannotBeWrittenAreUnable(t *testing.T) {
+// An unprivileged container has read-only cgroups.
+func TestCheckCgroups_ReadOnly(t *testing.T) {
 	host := t.TempDir()
 	memory := filepath.Join(host, "memory")
 	if err := os.Mkdir(memory, 0o500); err != nil {
@@ -241,22 +242,22 @@ func TestCgroupsThatCannotBeWrittenAreUnable(t *testing.T) {
 	}
 	if os.Geteuid() == 0 {
 		if err := syscall.Mount("tmpfs", memory, "tmpfs", syscall.MS_RDONLY, ""); err != nil {
-			t.Skip("it cannot mount: ", err)
+			t.Skip("cannot mount: ", err)
 		}
 		defer syscall.Unmount(memory, 0)
 	}
-	if err := groupable(host); !errors.Is(err, ErrUnable) || !strings.Contains(err.Error(), "privileged") {
-		t.Errorf("got %v", err)
+	if err := checkCgroups(host); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "privileged") {
+		t.Errorf("got error %v, want one with %q", err, "privileged")
 	}
 }
 
-func TestOneCommandAtATime(t *testing.T) {
+func TestLock_Exclusive(t *testing.T) {
 	unlock, err := lock("@ticketing-auth-test")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := lock("@ticketing-auth-test"); err == nil || !strings.Contains(err.Error(), "another command") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v, want one with %q", err, "another command")
 	}
 	unlock()
 	again, err := lock("@ticketing-auth-test")
@@ -266,53 +267,53 @@ func TestOneCommandAtATime(t *testing.T) {
 	again()
 }
 
-func TestWhichFoldersWillDo(t *testing.T) {
+func TestResolveDir(t *testing.T) {
 	links := t.TempDir()
 	for name, to := range map[string]string{"run": "/run", "folder": links} {
 		if err := os.Symlink(to, filepath.Join(links, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for dir, says := range map[string]string{
+	for dir, want := range map[string]string{
 		links + "/cluster":                "",
-		links + "/run/cluster":            "inside, /run is another",
-		links + "/run/not/there/yet":      "inside, /run is another",
-		links + "/folder":                 "no folder",
+		links + "/run/cluster":            "mounts its own /run",
+		links + "/run/not/there/yet":      "mounts its own /run",
+		links + "/folder":                 "not a folder",
 		"/var/lib/ticketing-auth-cluster": "",
-		links + "/not/there/yet":          "no folder",
-		links + "/my cluster":             "other characters",
-		links + "/$(reboot)":              "other characters",
-		"/run/cluster":                    "inside, /run is another",
-		"/var/log":                        "inside, /var/log is another",
+		links + "/not/there/yet":          "parent folder does not exist",
+		links + "/my cluster":             "must contain only",
+		links + "/$(reboot)":              "must contain only",
+		"/run/cluster":                    "mounts its own /run",
+		"/var/log":                        "mounts its own /var/log",
 		"cluster":                         "must be an absolute path",
 		"/":                               "must be an absolute path",
 		"/home":                           "must be an absolute path",
 		"/var/lib/../lib/cluster":         "must be an absolute path",
 	} {
-		if _, err := Folder(dir); says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
-			t.Errorf("%s: %v", dir, err)
+		if _, err := ResolveDir(dir); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got error %v, want %q", dir, err, want)
 		}
 	}
-	if dir, err := Folder(links + "/folder/cluster"); dir != links+"/cluster" || err != nil {
-		t.Errorf("by way of a link: %s, %v", dir, err)
+	if dir, err := ResolveDir(links + "/folder/cluster"); dir != links+"/cluster" || err != nil {
+		t.Errorf("a symbolic link in the path: got %s, %v", dir, err)
 	}
 }
 
-// A link to a folder, or a file, is nothing that a cluster has made.
-func TestWhatIsNoFolderIsNotRemoved(t *testing.T) {
+// A cluster never creates a file or a link at the path of its folder.
+func TestRemoveUnused_KeepsFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := (Node{Dir: file}).unused(); err == nil || !strings.Contains(err.Error(), "no cluster's") {
-		t.Errorf("got %v", err)
+	if err := (Node{Dir: file}).removeUnused(); err == nil || !strings.Contains(err.Error(), "has no cluster") {
+		t.Errorf("got error %v, want one with %q", err, "has no cluster")
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestTheAuthorityVouchesForWhomItShould(t *testing.T) {
+func TestWritePKI_CertificateUsages(t *testing.T) {
 	dir := t.TempDir()
 	ca, admin, err := writePKI(dir)
 	if err != nil {
@@ -328,7 +329,7 @@ func TestTheAuthorityVouchesForWhomItShould(t *testing.T) {
 		name, host  string
 		certificate []byte
 		usage       x509.ExtKeyUsage
-		holds       bool
+		valid       bool
 	}{
 		{"the server by its address", Address, server, x509.ExtKeyUsageServerAuth, true},
 		{"the server by its name", "kubernetes.default.svc", server, x509.ExtKeyUsageServerAuth, true},
@@ -342,15 +343,15 @@ func TestTheAuthorityVouchesForWhomItShould(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = parsed.Verify(x509.VerifyOptions{Roots: roots, DNSName: c.host, KeyUsages: []x509.ExtKeyUsage{c.usage}})
-		if (err == nil) != c.holds {
-			t.Errorf("%s: %v", c.name, err)
+		if (err == nil) != c.valid {
+			t.Errorf("%s: got error %v, want valid %t", c.name, err, c.valid)
 		}
 	}
 }
 
-// Every file that a process is told to read has been written, and readable by nobody
-// else.
-func TestWhatTheProcessesReadIsThere(t *testing.T) {
+// prepare writes every file in the arguments of the processes, and only the owner
+// can read it.
+func TestPrepare_WritesAllFiles(t *testing.T) {
 	n := Node{Dir: t.TempDir(), Program: func(name string) string { return "/programs/" + name }, Pause: "dev.local/pause:1"}
 	if err := n.prepare(); err != nil {
 		t.Fatal(err)
@@ -361,7 +362,7 @@ func TestWhatTheProcessesReadIsThere(t *testing.T) {
 	}
 	var processes []process
 	if err := json.Unmarshal(plan, &processes); err != nil || len(processes) != 8 {
-		t.Fatalf("%d processes, %v", len(processes), err)
+		t.Fatalf("got %d processes (%v), want 8", len(processes), err)
 	}
 	read := 0
 	for _, p := range processes {
@@ -377,19 +378,19 @@ func TestWhatTheProcessesReadIsThere(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", p.Name, err)
 			} else if read++; info.Mode().Perm()&0o077 != 0 {
-				t.Errorf("%s: others may read %s", p.Name, path)
+				t.Errorf("%s: other users can read %s", p.Name, path)
 			}
 		}
 	}
 	if read < 15 {
-		t.Errorf("only %d paths were found", read)
+		t.Errorf("got only %d paths, want at least 15", read)
 	}
 	if err := n.prepare(); err == nil {
-		t.Error("a folder is prepared over a former one")
+		t.Error("got no error from a second prepare in the same folder")
 	}
 }
 
-func TestMakeCgroups_SharesOfTheCPU(t *testing.T) {
+func TestMakeCgroups_CPUShares(t *testing.T) {
 	at := t.TempDir()
 	for _, file := range []string{"cpu/" + cgroup + "/cpu.shares", "pids/" + cgroup + "/pids.max"} {
 		file = filepath.Join(at, file)
@@ -404,9 +405,9 @@ func TestMakeCgroups_SharesOfTheCPU(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(filepath.Join(at, "cpu", cgroup, "cpu.shares")); err != nil || string(got) != "8192" {
-		t.Errorf("cpu.shares is %q (%v), want 8192", got, err)
+		t.Errorf("got %q (%v) in cpu.shares, want 8192", got, err)
 	}
 	if _, err := os.Stat(filepath.Join(at, "pids", cgroup, "cpu.shares")); err == nil {
-		t.Error("cpu.shares is written where the controller has none")
+		t.Error("got a file cpu.shares in the group of pids, want none")
 	}
 }

@@ -15,32 +15,33 @@ import (
 	"time"
 )
 
-// private are the host's folders that the node's processes write to: each namespace of
-// mounts has its own.
-var private = []string{"/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"}
+// privateDirs are the host's folders that the node's processes write to. The node mounts
+// its own tmpfs on each.
+var privateDirs = []string{"/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"}
 
-// The words that Start says to Inside, one a line.
+// The messages from Start to Inside, one per line.
 const (
-	linked = "linked" // the link is there
-	stay   = "stay"   // you are on your own now
+	linked = "linked" // the veth pair exists
+	detach = "detach" // the node continues without the starter
 )
 
 // Inside is the first process of the node's namespaces. It sets them up, starts the
-// node's processes, and buries whoever dies. If one of the node's own dies, or the one
-// who started it goes before saying "stay", it ends, and everything with it.
-func Inside(dir string, orders io.Reader) error {
-	if os.Getpid() != 1 { // called by hand it would hide the host's own /run, and rename it
-		return errors.New("that is for up alone, which calls it in namespaces of its own")
+// node's processes, and reaps all child processes. It ends when one of the node's
+// processes ends, or when the starter ends before it has sent "detach". The kernel then
+// ends all other processes.
+func Inside(dir string, messages io.Reader) error {
+	if os.Getpid() != 1 { // on the host it would mount over /run and change the host name
+		return errors.New("inside is an internal command: up runs it in new namespaces")
 	}
 	n := Node{Dir: dir}
-	lines := bufio.NewScanner(orders)
-	hear := func(word string) error {
-		if !lines.Scan() || lines.Text() != word {
-			return errors.New("whoever started the cluster is gone")
+	lines := bufio.NewScanner(messages)
+	expect := func(message string) error {
+		if !lines.Scan() || lines.Text() != message {
+			return errors.New("the starter of the cluster has ended")
 		}
 		return nil
 	}
-	if err := hear(linked); err != nil {
+	if err := expect(linked); err != nil {
 		return err
 	}
 	if err := isolate(); err != nil {
@@ -56,7 +57,7 @@ func Inside(dir string, orders io.Reader) error {
 	}
 	ended := make(chan error, 2)
 	go func() {
-		if err := hear(stay); err != nil {
+		if err := expect(detach); err != nil {
 			ended <- err
 		}
 	}()
@@ -64,16 +65,16 @@ func Inside(dir string, orders io.Reader) error {
 	return <-ended
 }
 
-// isolate makes the namespaces of mounts and network what the node needs.
+// isolate sets up the mount and network namespaces.
 func isolate() error {
-	const quiet = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
+	const flags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
-	if err := syscall.Mount("proc", "/proc", "proc", quiet, ""); err != nil {
+	if err := syscall.Mount("proc", "/proc", "proc", flags, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	for _, dir := range private {
+	for _, dir := range privateDirs {
 		if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755"); err != nil {
 			return fmt.Errorf("mount a tmpfs at %s: %w", dir, err)
 		}
@@ -101,14 +102,14 @@ func ip(args ...string) error {
 	return nil
 }
 
-// run starts the processes and returns when one of them has ended. It collects all
-// children, since the first process inherits those whose parents have died; from here
-// on nothing else may wait for one.
+// run starts the processes and returns when one of them has ended. It reaps all
+// children, because the first process inherits orphans. While it runs, no other code may
+// wait for a child.
 func (n Node) run(processes []process) error {
 	names := map[int]string{}
 	start := func(behind bool) error {
 		for _, p := range processes {
-			if p.Behind != behind {
+			if p.AfterAPI != behind {
 				continue
 			}
 			pid, err := n.start(p)
@@ -126,7 +127,7 @@ func (n Node) run(processes []process) error {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
-		ready <- n.awaitAPI(ctx, "127.0.0.1")
+		ready <- n.waitForAPI(ctx, "127.0.0.1")
 	}()
 	for waiting := true; ; {
 		if waiting {
@@ -150,7 +151,7 @@ func (n Node) run(processes []process) error {
 		case pid <= 0:
 			time.Sleep(50 * time.Millisecond)
 		case names[pid] != "":
-			return fmt.Errorf("%s has ended (%s); its last words:\n%s", names[pid], outcome(status), n.lastWords(names[pid]))
+			return fmt.Errorf("%s has ended (%s); the end of its log:\n%s", names[pid], outcome(status), n.logTail(names[pid]))
 		}
 	}
 }
@@ -162,19 +163,20 @@ func outcome(status syscall.WaitStatus) string {
 	return fmt.Sprintf("exit status %d", status.ExitStatus())
 }
 
-// lastWords are the end of what a process has said. A failed start leaves no files.
-func (n Node) lastWords(process string) string {
-	said, err := os.ReadFile(n.log(process))
+// logTail returns the last five lines of a process's log, for error messages: a failed
+// start removes the log files.
+func (n Node) logTail(process string) string {
+	content, err := os.ReadFile(n.log(process))
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(strings.TrimSpace(string(said)), "\n")
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
 	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }
 
 func (n Node) log(process string) string { return filepath.Join(n.Logs(), process+".log") }
 
-// start starts a process whose words go to a file.
+// start starts a process whose output goes to its log file.
 func (n Node) start(p process) (pid int, err error) {
 	path, err := exec.LookPath(p.Path)
 	if err != nil {
@@ -185,12 +187,12 @@ func (n Node) start(p process) (pid int, err error) {
 		return 0, err
 	}
 	defer log.Close()
-	nothing, err := os.Open(os.DevNull)
+	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return 0, err
 	}
-	defer nothing.Close()
+	defer null.Close()
 	return syscall.ForkExec(path, append([]string{path}, p.Args...), &syscall.ProcAttr{
-		Dir: "/", Env: os.Environ(), Files: []uintptr{nothing.Fd(), log.Fd(), log.Fd()},
+		Dir: "/", Env: os.Environ(), Files: []uintptr{null.Fd(), log.Fd(), log.Fd()},
 	})
 }

@@ -1,18 +1,20 @@
 //go:build linux
 
-// Package node is a machine of Kubernetes without a machine: etcd, containerd, the
-// control plane, a kubelet and kube-proxy, in namespaces of their own (network,
-// processes, mounts, IPC, host name) on a plain Linux host, as root. A pair of virtual
-// links joins it to the host, which reaches the API server and the ingress by it.
+// Package node runs a Kubernetes node on a plain Linux host, as root: etcd, containerd,
+// the control plane, a kubelet and kube-proxy. The node has its own network, PID, mount,
+// IPC and UTS namespaces. A veth pair connects it to the host. The host reaches the API
+// server and the ingress through that pair.
 //
-// The first process of the namespaces is this program again (see Inside). When it ends
-// the kernel ends all others, and with the last of them the namespaces go, with their
-// mounts and links. What is outside of them is little, and Stop puts it back: a folder,
-// a cgroup, three sysctls that the kubelet sets.
+// The first process of the namespaces is this program again (see Inside). When it ends,
+// the kernel kills all other processes of the PID namespace. With the last process, the
+// namespaces disappear, with their mounts and links. Only a folder, a cgroup and the
+// sysctls of the kubelet are outside of them. Stop removes the folder and the cgroup, and
+// restores the sysctls.
 //
-// It is for infra/cluster, which puts Knative and the system on it. It is a cluster for
-// tests and for development: etcd does not sync, every client is administrator, and there is
-// no route to the internet. NetworkPolicies are enforced by kube-router's controller.
+// The package is for infra/cluster, which installs Knative and the system on the node.
+// The cluster is only for tests and development. etcd does not sync, every client is
+// administrator, and there is no route to the internet. kube-router's controller
+// enforces NetworkPolicies.
 package node
 
 import (
@@ -33,46 +35,46 @@ import (
 )
 
 const (
-	Address    = "10.250.0.2" // of the node, as the host sees it
-	host       = "10.250.0.1" // of the host, as the node sees it
-	link       = "ticketing0" // the host's end; it is what tells that a cluster is up
+	Address    = "10.250.0.2" // of the node, in the veth pair
+	host       = "10.250.0.1" // of the host, in the veth pair
+	link       = "ticketing0" // the host's end of the veth pair; it exists while a cluster is up
 	pods       = "10.244.0.0/24"
 	services   = "10.96.0.0/16"
 	apiService = "10.96.0.1"
-	DNS        = "10.96.0.10" // the address that pods ask; whoever answers is put there later
+	DNS        = "10.96.0.10" // the DNS server of the pods; package install starts it
 	name       = "node"
 	cgroup     = "ticketing-auth"
-	plugins    = "/usr/lib/cni" // where Debian has them
+	plugins    = "/usr/lib/cni" // the path in Debian's package
 )
 
-// NoProxy are the addresses of the node, its Services and its pods, and the ends of names in
-// it, as NO_PROXY lists them.
+// NoProxy is a value for NO_PROXY: the addresses of the node, its Services and its pods,
+// and the suffixes of their names.
 const NoProxy = Address + "," + services + "," + pods + ",.svc,.cluster.local"
 
-// A Node is the node whose files are in a folder.
+// A Node is the node with its files in Dir.
 type Node struct {
 	Dir string
 
-	// Program answers the path of a built program, such as "kubelet".
+	// Program returns the path of a built program, such as "kubelet".
 	Program func(name string) string
 
 	// Pause is the image that holds a pod's namespaces.
 	Pause string
 }
 
-// Kubeconfig is the path of the administrator's configuration of kubectl.
+// Kubeconfig returns the path of the kubectl configuration of the administrator.
 func (n Node) Kubeconfig() string { return filepath.Join(n.Dir, "kubeconfig") }
 
-// Bin is a folder with a kubectl of the cluster's version, and nothing else.
+// Bin returns a folder that contains only a kubectl of the cluster's version.
 func (n Node) Bin() string { return filepath.Join(n.Dir, "bin") }
 
-// KubectlCache is where kubectl remembers the cluster, which is not what another one of the
-// same address is like.
+// KubectlCache returns kubectl's cache folder. Each cluster has its own, because kubectl
+// caches by address, and another cluster with the same address may differ.
 func (n Node) KubectlCache() string { return filepath.Join(n.Dir, "kubectl") }
 
 func (n Node) kubectl() string { return filepath.Join(n.Bin(), "kubectl") }
 
-// Logs is the folder of what the node's processes say.
+// Logs returns the folder of the logs of the node's processes.
 func (n Node) Logs() string { return filepath.Join(n.Dir, "logs") }
 
 //go:embed files
@@ -80,7 +82,7 @@ var files embed.FS
 
 var templates = template.Must(template.ParseFS(files, "files/*"))
 
-// prepare writes all that the node's processes read.
+// prepare writes all files that the node's processes read.
 func (n Node) prepare() error {
 	for _, dir := range []string{"pki", "logs", "bin", "config/cni", "containerd", "kubelet", "etcd", "volume-plugins"} {
 		if err := os.MkdirAll(filepath.Join(n.Dir, filepath.FromSlash(dir)), 0o700); err != nil {
@@ -120,22 +122,22 @@ func (n Node) prepare() error {
 	return os.WriteFile(n.plan(), plan, 0o600)
 }
 
-// plan is the file that tells Inside what to start.
+// plan returns the path of the file that lists the processes for Inside.
 func (n Node) plan() string { return filepath.Join(n.Dir, "processes.json") }
 
-// A process is one of the node's. Those behind the API server are started once it is
-// ready.
+// A process is one of the node's processes. Inside starts those with AfterAPI when the
+// API server is ready.
 type process struct {
-	Name   string
-	Path   string
-	Args   []string
-	Behind bool `json:",omitempty"`
+	Name     string
+	Path     string
+	Args     []string
+	AfterAPI bool `json:",omitempty"`
 }
 
 func (n Node) processes() []process {
 	pki := func(name string) string { return filepath.Join(n.Dir, "pki", name) }
 	config := func(name string) string { return filepath.Join(n.Dir, "config", name) }
-	as := func(flags ...string) []string { // whoever speaks to the API server
+	client := func(flags ...string) []string { // a client of the API server
 		return append(flags, "--kubeconfig="+n.Kubeconfig())
 	}
 	const etcd = "http://127.0.0.1:2379"
@@ -154,29 +156,29 @@ func (n Node) processes() []process {
 			"--kubelet-client-certificate=" + pki("admin.crt"), "--kubelet-client-key=" + pki("admin.key"),
 			"--kubelet-preferred-address-types=InternalIP", "--authorization-mode=Node,RBAC", "--allow-privileged=true",
 		}},
-		{Behind: true, Name: "kube-controller-manager", Path: n.Program("kube-controller-manager"), Args: as(
+		{AfterAPI: true, Name: "kube-controller-manager", Path: n.Program("kube-controller-manager"), Args: client(
 			"--authentication-kubeconfig="+n.Kubeconfig(), "--authorization-kubeconfig="+n.Kubeconfig(), "--leader-elect=false",
 			"--root-ca-file="+pki("ca.crt"), "--service-account-private-key-file="+pki("accounts.key"), "--use-service-account-credentials",
 			"--cluster-signing-cert-file="+pki("ca.crt"), "--cluster-signing-key-file="+pki("ca.key"), "--bind-address=127.0.0.1",
 			"--flex-volume-plugin-dir="+filepath.Join(n.Dir, "volume-plugins"),
 		)},
-		{Behind: true, Name: "kube-scheduler", Path: n.Program("kube-scheduler"), Args: as(
+		{AfterAPI: true, Name: "kube-scheduler", Path: n.Program("kube-scheduler"), Args: client(
 			"--authentication-kubeconfig="+n.Kubeconfig(), "--authorization-kubeconfig="+n.Kubeconfig(), "--leader-elect=false", "--bind-address=127.0.0.1",
 		)},
-		{Behind: true, Name: "kubelet", Path: n.Program("kubelet"), Args: as(
+		{AfterAPI: true, Name: "kubelet", Path: n.Program("kubelet"), Args: client(
 			"--config="+config("kubelet.yaml"), "--hostname-override="+name, "--node-ip="+Address, "--root-dir="+filepath.Join(n.Dir, "kubelet"),
 		)},
-		{Behind: true, Name: "netpol", Path: n.Program("netpol"), Args: []string{
+		{AfterAPI: true, Name: "netpol", Path: n.Program("netpol"), Args: []string{
 			"-kubeconfig=" + n.Kubeconfig(), "-hostname-override=" + name, "-services=" + services,
 		}},
-		{Behind: true, Name: "kube-proxy", Path: n.Program("kube-proxy"), Args: []string{
+		{AfterAPI: true, Name: "kube-proxy", Path: n.Program("kube-proxy"), Args: []string{
 			"--config=" + config("kube-proxy.yaml"), "--hostname-override=" + name,
 		}},
 	}
 }
 
-// awaitAPI waits until the API server is ready.
-func (n Node) awaitAPI(ctx context.Context, address string) error {
+// waitForAPI waits until the API server is ready.
+func (n Node) waitForAPI(ctx context.Context, address string) error {
 	ca, err := os.ReadFile(filepath.Join(n.Dir, "pki", "ca.crt"))
 	if err != nil {
 		return err
@@ -186,14 +188,14 @@ func (n Node) awaitAPI(ctx context.Context, address string) error {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	defer client.CloseIdleConnections()
 	for {
-		answer, err := client.Get("https://" + address + ":6443/readyz")
+		response, err := client.Get("https://" + address + ":6443/readyz")
 		if err == nil {
-			said, _ := io.ReadAll(io.LimitReader(answer.Body, 200))
-			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
+			body, _ := io.ReadAll(io.LimitReader(response.Body, 200))
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
 				return nil
 			}
-			err = fmt.Errorf("%s: %s", answer.Status, said)
+			err = fmt.Errorf("%s: %s", response.Status, body)
 		}
 		select {
 		case <-ctx.Done():

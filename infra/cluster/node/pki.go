@@ -17,13 +17,14 @@ import (
 	"time"
 )
 
-// life is that of the certificates. A cluster is for an hour or a week.
-const life = 365 * 24 * time.Hour
+// certificateLifetime is the validity period of the certificates. A cluster exists for
+// an hour or a week.
+const certificateLifetime = 365 * 24 * time.Hour
 
-// A pair is a certificate and its key, as PEM.
+// A pair is a certificate and its key in PEM.
 type pair struct{ certificate, key []byte }
 
-// An authority signs certificates.
+// An authority signingKey certificates.
 type authority struct {
 	pair
 	parsed *x509.Certificate
@@ -47,7 +48,7 @@ func newAuthority() (*authority, error) {
 	return a, err
 }
 
-// server is the API server's certificate, for the names it is called by.
+// server returns the API server's certificate for all its names and addresses.
 func (a *authority) server() (pair, error) {
 	p, _, err := certify(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
@@ -59,8 +60,8 @@ func (a *authority) server() (pair, error) {
 	return p, err
 }
 
-// admin is the certificate of an administrator. The parts of the cluster use it too:
-// all of them run as root on the same machine.
+// admin returns an administrator's certificate. The parts of the cluster use it too,
+// because they all run as root on the same machine.
 func (a *authority) admin() (pair, error) {
 	p, _, err := certify(&x509.Certificate{
 		Subject:     pkix.Name{Organization: []string{"system:masters"}, CommonName: "admin"},
@@ -70,8 +71,8 @@ func (a *authority) admin() (pair, error) {
 	return p, err
 }
 
-// certify makes a key and its certificate, signed by an authority or, if there is
-// none, by itself.
+// certify generates a key and its certificate. The authority signingKey it; without one it is
+// self-signed.
 func certify(template *x509.Certificate, by *authority) (pair, crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -82,7 +83,7 @@ func certify(template *x509.Certificate, by *authority) (pair, crypto.Signer, er
 		return pair{}, nil, err
 	}
 	template.NotBefore = time.Now().Add(-time.Hour)
-	template.NotAfter = time.Now().Add(life)
+	template.NotAfter = time.Now().Add(certificateLifetime)
 	parent, signer := template, crypto.Signer(key)
 	if by != nil {
 		parent, signer = by.parsed, by.signer
@@ -100,7 +101,7 @@ func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
-// writePKI makes all keys and certificates of a cluster and returns the authority's
+// writePKI writes all keys and certificates of a cluster. It returns the authority's
 // certificate and the administrator's pair.
 func writePKI(dir string) (ca []byte, admin pair, err error) {
 	a, err := newAuthority()
@@ -118,11 +119,11 @@ func writePKI(dir string) (ca []byte, admin pair, err error) {
 	if err != nil {
 		return nil, pair{}, err
 	}
-	signs, err := encodeKey(accounts) // the tokens of service accounts
+	signingKey, err := encodeKey(accounts) // the key for tokens of service accounts
 	if err != nil {
 		return nil, pair{}, err
 	}
-	verifies, err := x509.MarshalPKIXPublicKey(accounts.Public())
+	publicKey, err := x509.MarshalPKIXPublicKey(accounts.Public())
 	if err != nil {
 		return nil, pair{}, err
 	}
@@ -130,7 +131,7 @@ func writePKI(dir string) (ca []byte, admin pair, err error) {
 		"ca.crt": a.certificate, "ca.key": a.key,
 		"apiserver.crt": server.certificate, "apiserver.key": server.key,
 		"admin.crt": admin.certificate, "admin.key": admin.key,
-		"accounts.key": signs, "accounts.pub": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: verifies}),
+		"accounts.key": signingKey, "accounts.pub": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicKey}),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return nil, pair{}, err

@@ -1,5 +1,5 @@
-// Pause is the program that holds the namespaces of a pod while its containers come and
-// go. It collects the processes that they leave, and ends when it is told to.
+// Pause is the first process of a pod. It holds the pod's namespaces while containers
+// start and stop, and reaps orphaned processes. It ends on SIGINT or SIGTERM.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 
 const text = `usage: pause
 
-Holds the namespaces of a pod and collects its orphaned processes, until SIGTERM.
+Holds the namespaces of a pod and reaps its orphaned processes, until SIGTERM.
 `
 
 func main() {

@@ -1,11 +1,11 @@
 //go:build linux
 
-// Package system puts the system onto a cluster that has Knative, by the manifests of
-// infra/knative as they are: it builds the functions' binaries, makes images of them,
-// and does for the manifests' ko:// names what ko would, without a registry. The overlay
-// is e2e, in which the database is the embedded one.
+// Package system installs the system on a cluster that has Knative, with the unchanged
+// manifests of infra/knative. It builds the functions' binaries and their images, and
+// replaces the ko:// references of the manifests as ko does, without a registry. It uses
+// the overlay e2e, with the embedded database.
 //
-// It is for infra/cluster.
+// The package is for infra/cluster.
 package system
 
 import (
@@ -30,24 +30,24 @@ import (
 )
 
 const (
-	overlay = "infra/knative/overlays/e2e"
-	ours    = "ticketing.com/auth/"
-	mongodb = "mongodb://mongodb." + knative.Namespace + ".svc.cluster.local:27017/users"
+	overlay    = "infra/knative/overlays/e2e"
+	modulePath = "ticketing.com/auth/"
+	mongodb    = "mongodb://mongodb." + knative.Namespace + ".svc.cluster.local:27017/users"
 )
 
-// A System is the functions and what they need, on a node.
+// A System is the functions with their dependencies, on a node.
 type System struct {
-	Node node.Node
-	Say  func(string)
+	Node     node.Node
+	Progress func(string)
 }
 
-// Install installs the system, or what of it has changed, and waits until it answers.
+// Install installs the system or its changes, and waits until it responds.
 func (s System) Install(ctx context.Context) error {
 	images, err := s.build(ctx)
 	if err != nil {
 		return err
 	}
-	s.Say("The functions' images are on the node.")
+	s.Progress("The functions' images are imported.")
 	root, err := gobuild.Repository()
 	if err != nil {
 		return err
@@ -69,11 +69,11 @@ func (s System) Install(ctx context.Context) error {
 	if manifests, err = resolve(manifests, images); err != nil {
 		return err
 	}
-	// a Job cannot be changed, and this one may be run again
+	// a Job is immutable, and this one can run repeatedly
 	if _, err := s.Node.Kubectl(ctx, nil, "--namespace", knative.Namespace, "delete", "job", "migrate", "--ignore-not-found"); err != nil {
 		return err
 	}
-	if err := s.apply(ctx, binding(manifests)); err != nil {
+	if err := s.apply(ctx, sinkManifests(manifests)); err != nil {
 		return err
 	}
 	if err := s.wait(ctx, "Ready", "sinkbindings.sources.knative.dev", "--all"); err != nil {
@@ -82,11 +82,11 @@ func (s System) Install(ctx context.Context) error {
 	if err := s.apply(ctx, manifests); err != nil {
 		return err
 	}
-	s.Say("The system is applied.")
-	return s.await(ctx)
+	s.Progress("The system is applied.")
+	return s.waitReady(ctx)
 }
 
-// packages are the programs of the workspace that run in pods.
+// packages returns the programs of the workspace that run in pods.
 func packages() []string {
 	all := []string{"infra/allinone", "infra/migrate", "infra/test/e2e/listener"}
 	for _, e := range catalog.Functions() {
@@ -95,39 +95,39 @@ func packages() []string {
 	return all
 }
 
-// build builds the images and gives them to the node. It returns their references, by
-// what the manifests call them.
+// build builds the images and imports them into the node. It returns their references by
+// the ko:// names of the manifests.
 func (s System) build(ctx context.Context) (map[string]string, error) {
 	var local []string
 	for _, p := range packages() {
 		local = append(local, "./"+p)
 	}
-	folder, err := build.Own(ctx, local...)
+	folder, err := build.Workspace(ctx, local...)
 	if err != nil {
 		return nil, err
 	}
-	mongod, err := devdb.Binary(ctx, s.Say)
+	database, err := devdb.Binary(ctx, s.Progress)
 	if err != nil {
 		return nil, err
 	}
-	programs := map[string]string{"infra/devdb": mongod}
+	programs := map[string]string{"infra/devdb": database}
 	for _, p := range packages() {
 		programs[p] = filepath.Join(folder, filepath.Base(p))
 	}
 	images, references := map[string]image.Image{}, map[string]string{}
 	for p, program := range programs {
-		i, err := image.Image{Name: "dev.local/" + filepath.Base(p), Program: program}.Seal()
+		i, err := image.Image{Name: "dev.local/" + filepath.Base(p), Program: program}.Tagged()
 		if err != nil {
 			return nil, err
 		}
-		images[p], references["ko://"+ours+p] = i, i.Ref()
+		images[p], references["ko://"+modulePath+p] = i, i.Ref()
 	}
 	return references, install.Import(ctx, s.Node, images)
 }
 
-// secrets are what "go run ./infra/keys secrets" prints, with keys that are the
-// cluster's own. The embedded database knows no users, and refuses those who say that
-// they are one.
+// secrets returns the output of "go run ./infra/keys secrets", with the cluster's own
+// keys. It removes the credentials from the URIs, because the embedded database has no
+// users and rejects authentication.
 func (s System) secrets(ctx context.Context, root string) (string, error) {
 	dir := filepath.Join(s.Node.Dir, "keys")
 	if _, err := keyring.Ensure(dir, time.Now().UTC()); err != nil {
@@ -139,28 +139,28 @@ func (s System) secrets(ctx context.Context, root string) (string, error) {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("make the secrets: %w: %s", err, strings.TrimSpace(stderr.String()))
+		return "", fmt.Errorf("generate the secrets: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	return regexp.MustCompile(`mongodb://[^@"]*@`).ReplaceAllString(string(out), "mongodb://"), nil
 }
 
-var name = regexp.MustCompile(`ko://[\w./-]+`)
+var imageName = regexp.MustCompile(`ko://[\w./-]+`)
 
-// resolve puts the images in, and tolerates no name that it does not know.
+// resolve replaces the ko:// names by image references. An unknown name is an error.
 func resolve(manifests string, references map[string]string) (resolved string, err error) {
-	resolved = name.ReplaceAllStringFunc(manifests, func(found string) string {
+	resolved = imageName.ReplaceAllStringFunc(manifests, func(found string) string {
 		if references[found] == "" {
-			err = fmt.Errorf("there is no image for %s", found)
+			err = fmt.Errorf("no image is built for %s", found)
 		}
 		return references[found]
 	})
 	return resolved, err
 }
 
-// binding are the manifests of the broker and of the SinkBinding. They come first: a
-// function that is there before its sink gets a revision without one, and relay's
-// cannot start.
-func binding(manifests string) string {
+// sinkManifests returns the manifests of the broker and of the SinkBinding. They must be
+// applied first. A function that exists before its sink gets a revision without one, and
+// a revision of relay cannot start without it.
+func sinkManifests(manifests string) string {
 	var all []string
 	for document := range strings.SplitSeq(manifests, "\n---\n") {
 		if strings.Contains(document, "\nkind: Broker\n") || strings.Contains(document, "\nkind: SinkBinding\n") {
@@ -171,38 +171,38 @@ func binding(manifests string) string {
 }
 
 func (s System) apply(ctx context.Context, manifests string) error {
-	return install.Again(ctx, func() error {
+	return install.Retry(ctx, func() error {
 		_, err := s.Node.Kubectl(ctx, strings.NewReader(manifests), "apply", "-f", "-")
 		return err
 	})
 }
 
-func (s System) wait(ctx context.Context, condition, kind, which string) error {
-	_, err := s.Node.Kubectl(ctx, nil, "--namespace", knative.Namespace, "wait", "--for=condition="+condition, "--timeout=300s", kind, which)
+func (s System) wait(ctx context.Context, condition, kind, selector string) error {
+	_, err := s.Node.Kubectl(ctx, nil, "--namespace", knative.Namespace, "wait", "--for=condition="+condition, "--timeout=300s", kind, selector)
 	return err
 }
 
-// await waits until everything says that it is ready, and the ingress leads to it.
-func (s System) await(ctx context.Context) error {
-	for _, w := range []struct{ condition, kind, what string }{
-		{"Complete", "job", "The indexes are made."},
+// waitReady waits until all resources are ready and the ingress routes to the functions.
+func (s System) waitReady(ctx context.Context) error {
+	for _, w := range []struct{ condition, kind, message string }{
+		{"Complete", "job", "The indexes exist."},
 		{"Available", "deployment", "The database is ready."},
 		{"Ready", "services.serving.knative.dev", "The functions are ready."},
 		{"Ready", "triggers.eventing.knative.dev", ""},
 		{"Ready", "pingsources.sources.knative.dev", "Events are ready."},
 	} {
-		which := "--all"
-		if w.kind == "deployment" { // those of sleeping functions are there too
-			which = "--selector=app.kubernetes.io/name in (mongod, listener)"
+		selector := "--all"
+		if w.kind == "deployment" { // exclude the deployments of functions that are scaled to zero
+			selector = "--selector=app.kubernetes.io/name in (mongod, listener)"
 		}
-		if err := s.wait(ctx, w.condition, w.kind, which); err != nil {
+		if err := s.wait(ctx, w.condition, w.kind, selector); err != nil {
 			return err
 		}
-		if w.what != "" {
-			s.Say(w.what)
+		if w.message != "" {
+			s.Progress(w.message)
 		}
-		if w.kind == "services.serving.knative.dev" { // whose first pods are awake still
-			if err := s.awaitRoutes(ctx); err != nil {
+		if w.kind == "services.serving.knative.dev" { // while their first pods are still running
+			if err := s.waitForRoutes(ctx); err != nil {
 				return err
 			}
 		}
@@ -210,27 +210,28 @@ func (s System) await(ctx context.Context) error {
 	return nil
 }
 
-// awaitRoutes waits for the ingress, which says that it is ready a moment before it is.
-func (s System) awaitRoutes(ctx context.Context) error {
+// waitForRoutes waits for the ingress, because it reports that it is ready a moment too
+// early.
+func (s System) waitForRoutes(ctx context.Context) error {
 	for _, e := range catalog.Functions() {
 		if e.Path == "" {
 			continue
 		}
 		for _, url := range []string{install.BaseURL, install.KnativeURL} {
-			if err := awaitRoute(ctx, url+e.Path); err != nil {
+			if err := waitForRoute(ctx, url+e.Path); err != nil {
 				return err
 			}
 		}
 	}
-	s.Say("Every route leads to its function.")
+	s.Progress("Every route reaches its function.")
 	return nil
 }
 
-// awaitRoute waits until a function answers, be it that it wants another method.
-func awaitRoute(ctx context.Context, url string) error {
+// waitForRoute waits until a function responds, even with 405 Method Not Allowed.
+func waitForRoute(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	last := "no answer"
+	status := "no response"
 	client := &http.Client{Timeout: 20 * time.Second}
 	for ctx.Err() == nil {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -238,15 +239,15 @@ func awaitRoute(ctx context.Context, url string) error {
 			return err
 		}
 		r.Host = knative.Host
-		answer, err := client.Do(r)
+		response, err := client.Do(r)
 		if err == nil {
-			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK || answer.StatusCode == http.StatusMethodNotAllowed {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusMethodNotAllowed {
 				return nil
 			}
-			last = answer.Status
+			status = response.Status
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	return fmt.Errorf("%s: %s", url, last)
+	return fmt.Errorf("%s: %s", url, status)
 }

@@ -11,15 +11,15 @@ import (
 	"ticketing.com/auth/shared/testing/gobuild"
 )
 
-// What the overlay's manifests name is what is built.
-func TestEveryImageOfTheManifestsIsBuilt(t *testing.T) {
+// Package system builds every image that the manifests of the overlay name.
+func TestPackages_CoverManifests(t *testing.T) {
 	root, err := gobuild.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	references := map[string]string{"ko://" + ours + "infra/devdb": "dev.local/mongod:1"}
+	references := map[string]string{"ko://" + modulePath + "infra/devdb": "dev.local/mongod:1"}
 	for _, p := range packages() {
-		references["ko://"+ours+p] = "dev.local/" + filepath.Base(p) + ":1"
+		references["ko://"+modulePath+p] = "dev.local/" + filepath.Base(p) + ":1"
 	}
 	for _, file := range []string{"base/functions.yaml", "eventing/functions.yaml", "migrate/job.yaml", "overlays/e2e/mongod.yaml", "for-tests/listener.yaml"} {
 		manifest, err := os.ReadFile(filepath.Join(root, "infra", "knative", filepath.FromSlash(file)))
@@ -28,13 +28,13 @@ func TestEveryImageOfTheManifestsIsBuilt(t *testing.T) {
 		}
 		resolved, err := resolve(string(manifest), references)
 		if err != nil || strings.Contains(resolved, "ko://") || !strings.Contains(resolved, "image: dev.local/") {
-			t.Errorf("%s: %v", file, err)
+			t.Errorf("%s: got error %v and %s, want only dev.local images", file, err, resolved)
 		}
 	}
 }
 
-// A function that is there before its sink gets a revision without one.
-func TestTheSinkComesFirst(t *testing.T) {
+// A function that exists before its sink gets a revision without one.
+func TestSinkManifests(t *testing.T) {
 	root, err := gobuild.Repository()
 	if err != nil {
 		t.Fatal(err)
@@ -47,16 +47,16 @@ func TestTheSinkComesFirst(t *testing.T) {
 		}
 		all = append(all, string(manifest))
 	}
-	first := binding(strings.Join(all, "\n---\n"))
+	first := sinkManifests(strings.Join(all, "\n---\n"))
 	for kind, want := range map[string]int{"Broker": 1, "SinkBinding": 1, "Service": 0, "Trigger": 0} {
 		if got := strings.Count("\n"+first, "\nkind: "+kind+"\n"); got != want {
-			t.Errorf("%d of kind %s come first", got, kind)
+			t.Errorf("got %d objects of kind %s, want %d", got, kind, want)
 		}
 	}
 }
 
-func TestAnUnknownImageIsAnError(t *testing.T) {
-	if _, err := resolve("image: ko://"+ours+"infra/nothing", nil); err == nil || !strings.Contains(err.Error(), "infra/nothing") {
-		t.Errorf("got %v", err)
+func TestResolve_UnknownImage(t *testing.T) {
+	if _, err := resolve("image: ko://"+modulePath+"infra/nothing", nil); err == nil || !strings.Contains(err.Error(), "infra/nothing") {
+		t.Errorf("got error %v, want one with %q", err, "infra/nothing")
 	}
 }

@@ -1,5 +1,5 @@
-// Coredns is the cluster's DNS server, with the plugins that a cluster needs and no
-// others: the whole of CoreDNS has clients of four clouds.
+// Coredns is the cluster's DNS server. It contains only the plugins that a cluster
+// needs: the complete CoreDNS includes clients of four cloud providers.
 package main
 
 import (

@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 )
 
-// parse parses the command line. It ends the process after help on standard output, or
-// after an error in one line. Package shared/usage does the same for the workspace.
+// parse parses the command line. It ends the process after it has written the help to
+// standard output, or a one-line error to standard error. Package shared/usage does the
+// same for the workspace.
 func parse() {
 	name := filepath.Base(os.Args[0])
 	flag.CommandLine.Init(name, flag.ContinueOnError)

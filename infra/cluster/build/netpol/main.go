@@ -1,5 +1,5 @@
-// Command netpol enforces the NetworkPolicies of one node, by iptables and ipset: the policy
-// controller of kube-router, without its router and its proxy.
+// Command netpol enforces the NetworkPolicies of one node with iptables and ipset. It
+// runs the policy controller of kube-router, without its router and its proxy.
 package main
 
 import (
@@ -24,7 +24,7 @@ func main() {
 	config := options.NewKubeRouterConfig()
 	kubeconfig := flag.String("kubeconfig", "", "`file` that names the API server")
 	flag.StringVar(&config.HostnameOverride, "hostname-override", "", "`name` of the node")
-	services := flag.String("services", "", "`range` of the Services' addresses")
+	services := flag.String("services", "", "address `range` of the Services")
 	parse()
 	config.ClusterIPCIDRs = []string{*services}
 	config.EnableIPv4 = true

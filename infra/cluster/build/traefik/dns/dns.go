@@ -1,6 +1,6 @@
-// Package dns takes the place of lego's table of DNS providers in what is built here,
-// with no provider in it: nothing of a cluster on one machine gets its certificates by
-// DNS, and the clients of 150 clouds double the time of the build.
+// Package dns replaces lego's table of DNS providers and contains no provider. A cluster
+// on one machine gets no certificates by DNS challenges, and the clients of 150
+// providers double the build time.
 package dns
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/go-acme/lego/v4/challenge"
 )
 
-// NewDNSChallengeProviderByName knows no provider.
+// NewDNSChallengeProviderByName returns an error for every name.
 func NewDNSChallengeProviderByName(name string) (challenge.Provider, error) {
 	return nil, fmt.Errorf("unrecognized DNS provider: %s", name)
 }

@@ -15,13 +15,14 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// These tests hold the gate to its word with backends that do what FerretDB
-// will not do on demand: hang, reply at length, go away.
+// These tests run the proxy in front of fake backends that hang, send long replies or
+// disconnect. FerretDB does none of these on demand.
 
-// soon bounds what should happen at once, on a machine that may be busy.
-const soon = 30 * time.Second
+// timeout limits steps that should be immediate. It is long because the machine may be
+// busy.
+const timeout = 30 * time.Second
 
-// newMessage makes an OP_MSG. Only its frame matters to the gate.
+// newMessage returns an OP_MSG. The proxy reads only its header and flags.
 func newMessage(number int32, flags uint32, body []byte) message {
 	m := make(message, headerLength+4, headerLength+4+len(body))
 	binary.LittleEndian.PutUint32(m[0:], uint32(cap(m)))
@@ -31,18 +32,18 @@ func newMessage(number int32, flags uint32, body []byte) message {
 	return append(m, body...)
 }
 
-func (m message) number() int32    { return int32(binary.LittleEndian.Uint32(m[4:])) }
-func (m message) answersTo() int32 { return int32(binary.LittleEndian.Uint32(m[8:])) }
+func (m message) number() int32  { return int32(binary.LittleEndian.Uint32(m[4:])) }
+func (m message) replyTo() int32 { return int32(binary.LittleEndian.Uint32(m[8:])) }
 
-// reply makes the reply to m.
+// reply returns a reply to m.
 func (m message) reply(body []byte) message {
 	r := newMessage(1000+m.number(), 0, body)
 	binary.LittleEndian.PutUint32(r[8:], uint32(m.number()))
 	return r
 }
 
-// A fakeBackend answers each request with what its function returns, and
-// closes the connection for nil.
+// A fakeBackend replies to each request with the result of its function. It closes the
+// connection if the result is nil.
 type fakeBackend func(message) message
 
 func (f fakeBackend) serve(l net.Listener) {
@@ -70,7 +71,7 @@ func (f fakeBackend) serve(l net.Listener) {
 	}
 }
 
-// echo answers at once.
+// echo replies immediately.
 func echo(m message) message { return m.reply(nil) }
 
 func listenLocally(t *testing.T) net.Listener {
@@ -83,9 +84,9 @@ func listenLocally(t *testing.T) net.Listener {
 	return l
 }
 
-// A bench is a gate on a port, before a fake backend.
-type bench struct {
-	*gate
+// A fixture is a proxy on a TCP port with a fake backend.
+type fixture struct {
+	*proxy
 	t        *testing.T
 	listener net.Listener
 	served   chan error
@@ -94,42 +95,42 @@ type bench struct {
 	warnings []string
 }
 
-func newBench(t *testing.T, f fakeBackend) *bench {
+func newFixture(t *testing.T, backend fakeBackend) *fixture {
 	t.Helper()
 	private := listenLocally(t)
-	go f.serve(private)
-	b := &bench{t: t, listener: listenLocally(t), served: make(chan error, 1)}
-	b.gate = newGate(
+	go backend.serve(private)
+	f := &fixture{t: t, listener: listenLocally(t), served: make(chan error, 1)}
+	f.proxy = newProxy(
 		func() (net.Conn, error) { return net.Dial("tcp", private.Addr().String()) },
 		&catalog{files: map[string]*file{}},
 		func(format string, _ ...any) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.warnings = append(b.warnings, format)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.warnings = append(f.warnings, format)
 		})
-	return b
+	return f
 }
 
-// open starts serving, after a test has set the gate up.
-func (b *bench) open() *bench {
-	go func() { b.served <- b.serve(b.listener) }()
-	return b
+// open starts serving. A test may configure the proxy before.
+func (f *fixture) open() *fixture {
+	go func() { f.served <- f.serve(f.listener) }()
+	return f
 }
 
-func (b *bench) warned() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.warnings)
+func (f *fixture) warned() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.warnings)
 }
 
-func (b *bench) client() net.Conn {
-	b.t.Helper()
-	conn, err := net.Dial("tcp", b.listener.Addr().String())
+func (f *fixture) client() net.Conn {
+	f.t.Helper()
+	conn, err := net.Dial("tcp", f.listener.Addr().String())
 	if err != nil {
-		b.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(soon))
-	b.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(timeout))
+	f.t.Cleanup(func() { conn.Close() })
 	return conn
 }
 
@@ -140,8 +141,8 @@ func send(t *testing.T, conn net.Conn, m message) {
 	}
 }
 
-// ask sends a command and demands its own reply.
-func ask(t *testing.T, conn net.Conn, m message) message {
+// roundTrip sends a command and returns its reply.
+func roundTrip(t *testing.T, conn net.Conn, m message) message {
 	t.Helper()
 	send(t, conn, m)
 	return receive(t, conn, m)
@@ -153,8 +154,8 @@ func receive(t *testing.T, conn net.Conn, request message) message {
 	if err != nil {
 		t.Fatalf("no reply to %d: %v", request.number(), err)
 	}
-	if reply.answersTo() != request.number() {
-		t.Fatalf("the reply to %d answers %d", request.number(), reply.answersTo())
+	if reply.replyTo() != request.number() {
+		t.Fatalf("got a reply to %[2]d, want one to %[1]d", request.number(), reply.replyTo())
 	}
 	return reply
 }
@@ -164,7 +165,7 @@ func isClosed(t *testing.T, conn net.Conn) {
 	if m, err := readMessage(conn); err == nil {
 		t.Fatalf("got message %d, want a closed connection", m.number())
 	} else if errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
-		t.Fatal("the connection stays open")
+		t.Fatal("the connection is still open, want it closed")
 	}
 }
 
@@ -173,20 +174,20 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-func TestOneCommandAtATimeOverAllConnections(t *testing.T) {
-	var inside, most atomic.Int32
-	b := newBench(t, func(m message) message {
-		if now := inside.Add(1); now > most.Load() {
+func TestProxy_OneCommandAtATime(t *testing.T) {
+	var running, most atomic.Int32
+	f := newFixture(t, func(m message) message {
+		if now := running.Add(1); now > most.Load() {
 			most.Store(now)
 		}
-		time.Sleep(time.Millisecond) // room for a second one to be seen
-		inside.Add(-1)
+		time.Sleep(time.Millisecond) // long enough to observe a concurrent command
+		running.Add(-1)
 		return m.reply(nil)
 	}).open()
 
 	var clients sync.WaitGroup
 	for range 20 {
-		conn := b.client()
+		conn := f.client()
 		clients.Go(func() {
 			for n := range int32(10) {
 				request := newMessage(n, 0, nil)
@@ -195,7 +196,7 @@ func TestOneCommandAtATimeOverAllConnections(t *testing.T) {
 					return
 				}
 				reply, err := readMessage(conn)
-				if err != nil || reply.answersTo() != n {
+				if err != nil || reply.replyTo() != n {
 					t.Errorf("reply to %d: %v, %v", n, reply, err)
 					return
 				}
@@ -204,12 +205,12 @@ func TestOneCommandAtATimeOverAllConnections(t *testing.T) {
 	}
 	clients.Wait()
 	if most.Load() != 1 {
-		t.Errorf("%d commands at once, want 1", most.Load())
+		t.Errorf("got %d concurrent commands, want 1", most.Load())
 	}
 }
 
-// TestGate_ReadsShareATurn has reads run at the same time, and a write by itself.
-func TestGate_ReadsShareATurn(t *testing.T) {
+// Reads run at the same time. A write runs alone.
+func TestProxy_ReadsRunConcurrently(t *testing.T) {
 	named := func(number int32, name string) message {
 		body, err := bson.Marshal(bson.D{{Key: name, Value: "c"}, {Key: "$db", Value: "test"}})
 		if err != nil {
@@ -220,22 +221,22 @@ func TestGate_ReadsShareATurn(t *testing.T) {
 		return m
 	}
 	begun, end := make(chan int32, 3), make(chan struct{})
-	b := newBench(t, func(m message) message {
+	f := newFixture(t, func(m message) message {
 		begun <- m.number()
 		<-end
 		return m.reply([]byte{0, 5, 0, 0, 0, 0})
 	}).open()
-	one, other, writer := b.client(), b.client(), b.client()
+	one, other, writer := f.client(), f.client(), f.client()
 	send(t, one, named(1, "find"))
 	send(t, other, named(2, "find"))
 	if first, second := <-begun, <-begun; first+second != 3 {
-		t.Errorf("%d and %d run at the same time, want 1 and 2", first, second)
+		t.Errorf("got concurrent commands %d and %d, want 1 and 2", first, second)
 	}
 	send(t, writer, named(3, "insert"))
 	select {
 	case n := <-begun:
-		t.Errorf("%d runs beside the reads", n)
-	case <-time.After(50 * time.Millisecond): // a gate that is right never begins it here
+		t.Errorf("command %d started during the reads, want it to wait", n)
+	case <-time.After(50 * time.Millisecond): // a correct proxy does not start it before the reads end
 	}
 	close(end)
 	receive(t, one, named(1, "find"))
@@ -243,114 +244,114 @@ func TestGate_ReadsShareATurn(t *testing.T) {
 	receive(t, writer, named(3, "insert"))
 }
 
-func TestAClientSlowToSendHoldsUpNobody(t *testing.T) {
-	b := newBench(t, echo).open()
-	slow, request := b.client(), newMessage(1, 0, []byte("in two parts"))
+func TestProxy_SlowRequestBlocksNoOtherClient(t *testing.T) {
+	f := newFixture(t, echo).open()
+	slow, request := f.client(), newMessage(1, 0, []byte("in two parts"))
 	send(t, slow, request[:len(request)-1])
-	ask(t, b.client(), newMessage(2, 0, nil))
+	roundTrip(t, f.client(), newMessage(2, 0, nil))
 	send(t, slow, request[len(request)-1:])
 	receive(t, slow, request)
 }
 
-func TestAClientSlowToReadHoldsUpNobody(t *testing.T) {
+func TestProxy_SlowReaderBlocksNoOtherClient(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), 20_000_000) // more than sockets buffer
-	answered := make(chan struct{}, 1)
-	b := newBench(t, func(m message) message {
+	replied := make(chan struct{}, 1)
+	f := newFixture(t, func(m message) message {
 		if m.number() != 1 {
 			return m.reply(nil)
 		}
-		answered <- struct{}{}
+		replied <- struct{}{}
 		return m.reply(long)
 	}).open()
 
-	slow, request := b.client(), newMessage(1, 0, nil)
+	slow, request := f.client(), newMessage(1, 0, nil)
 	send(t, slow, request)
-	<-answered
-	ask(t, b.client(), newMessage(2, 0, nil))
+	<-replied
+	roundTrip(t, f.client(), newMessage(2, 0, nil))
 	if reply := receive(t, slow, request); !bytes.Equal(reply[headerLength+4:], long) {
-		t.Error("the long reply arrived changed")
+		t.Error("the long reply was changed")
 	}
 }
 
-func TestAClientThatGoesAwayLeavesNothingLocked(t *testing.T) {
+func TestProxy_ClientDisconnectReleasesSlots(t *testing.T) {
 	begun, end := make(chan struct{}), make(chan struct{})
 	var ended atomic.Bool
-	b := newBench(t, func(m message) message {
+	f := newFixture(t, func(m message) message {
 		if m.number() == 1 {
 			close(begun)
 			<-end
 			ended.Store(true)
 		} else if !ended.Load() {
-			t.Error("a command began before the abandoned one had ended")
+			t.Error("a command started before the abandoned one ended")
 		}
 		return m.reply(nil)
 	}).open()
 
-	gone := b.client()
-	send(t, gone, newMessage(1, 0, nil))
+	abandoned := f.client()
+	send(t, abandoned, newMessage(1, 0, nil))
 	<-begun
-	gone.Close()
+	abandoned.Close()
 
-	next, request := b.client(), newMessage(2, 0, nil)
+	next, request := f.client(), newMessage(2, 0, nil)
 	send(t, next, request)
 	close(end)
 	receive(t, next, request)
 }
 
-func TestAHungBackendLosesTheTurn(t *testing.T) {
+func TestProxy_CommandTimeoutReleasesSlots(t *testing.T) {
 	forever := make(chan struct{})
 	defer close(forever)
-	b := newBench(t, func(m message) message {
+	f := newFixture(t, func(m message) message {
 		if m.number() == 1 {
 			<-forever
 		}
 		return m.reply(nil)
 	})
-	b.timeout = 50 * time.Millisecond
-	b.open()
+	f.timeout = 50 * time.Millisecond
+	f.open()
 
-	hung := b.client()
+	hung := f.client()
 	send(t, hung, newMessage(1, 0, nil))
 	isClosed(t, hung)
-	ask(t, b.client(), newMessage(2, 0, nil))
-	if b.warned() != 1 {
-		t.Errorf("%d warnings, want 1", b.warned())
+	roundTrip(t, f.client(), newMessage(2, 0, nil))
+	if f.warned() != 1 {
+		t.Errorf("got %d warnings, want 1", f.warned())
 	}
 }
 
-func TestABackendThatGoesAwayTakesTheClientAlong(t *testing.T) {
-	b := newBench(t, func(m message) message {
+func TestProxy_BackendDisconnectClosesClient(t *testing.T) {
+	f := newFixture(t, func(m message) message {
 		if m.number() == 1 {
 			return nil
 		}
 		return m.reply(nil)
 	}).open()
-	conn := b.client()
+	conn := f.client()
 	send(t, conn, newMessage(1, 0, nil))
 	isClosed(t, conn)
-	ask(t, b.client(), newMessage(2, 0, nil))
+	roundTrip(t, f.client(), newMessage(2, 0, nil))
 }
 
-func TestAClientIsTurnedAwayWithoutABackend(t *testing.T) {
-	b := newBench(t, echo)
-	b.dial = func() (net.Conn, error) { return nil, errors.New("nobody there") }
-	b.open()
-	isClosed(t, b.client())
-	if b.warned() != 1 {
-		t.Errorf("%d warnings, want 1", b.warned())
+func TestProxy_BackendUnavailableClosesClient(t *testing.T) {
+	f := newFixture(t, echo)
+	f.dial = func() (net.Conn, error) { return nil, errors.New("connection refused") }
+	f.open()
+	isClosed(t, f.client())
+	if f.warned() != 1 {
+		t.Errorf("got %d warnings, want 1", f.warned())
 	}
 }
 
-// FerretDB replies to everything, so the fake does too.
-func TestARequestThatWantsNoReplyGetsNone(t *testing.T) {
-	b := newBench(t, echo).open()
-	conn := b.client()
+// FerretDB replies to every request, and so does the fake backend.
+func TestProxy_UnacknowledgedRequestGetsNoReply(t *testing.T) {
+	f := newFixture(t, echo).open()
+	conn := f.client()
 	send(t, conn, newMessage(1, moreToCome, nil))
 	send(t, conn, newMessage(2, moreToCome, nil))
-	ask(t, conn, newMessage(3, 0, nil))
+	roundTrip(t, conn, newMessage(3, 0, nil))
 }
 
-func TestWhatIsNoMessageClosesTheConnection(t *testing.T) {
+func TestProxy_InvalidMessageClosesConnection(t *testing.T) {
 	withLength := func(length int32) []byte {
 		m := newMessage(1, 0, nil)
 		binary.LittleEndian.PutUint32(m, uint32(length))
@@ -364,25 +365,25 @@ func TestWhatIsNoMessageClosesTheConnection(t *testing.T) {
 		"another protocol entirely": []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, func(m message) message {
-				t.Error("it reached the backend")
+			f := newFixture(t, func(m message) message {
+				t.Error("the message reached the backend")
 				return nil
 			}).open()
-			conn := b.client()
+			conn := f.client()
 			send(t, conn, sent)
 			isClosed(t, conn)
-			if b.warned() != 1 {
-				t.Errorf("%d warnings, want 1", b.warned())
+			if f.warned() != 1 {
+				t.Errorf("got %d warnings, want 1", f.warned())
 			}
 		})
 	}
 }
 
-func TestTheLongestMessageIsRead(t *testing.T) {
+func TestReadMessage_MaxLength(t *testing.T) {
 	longest := newMessage(1, 0, make([]byte, maxMessageLength-headerLength-4))
 	got, err := readMessage(bytes.NewReader(longest))
 	if err != nil || len(got) != maxMessageLength {
-		t.Errorf("read %d bytes, %v", len(got), err)
+		t.Errorf("got %d bytes (%v), want %d", len(got), err, maxMessageLength)
 	}
 }
 
@@ -392,82 +393,82 @@ func TestReadMessage(t *testing.T) {
 		sent []byte
 		want error
 	}{
-		"nothing":                                {nil, io.EOF},
-		"half a header":                          {whole[:8], io.ErrUnexpectedEOF},
-		"a header alone":                         {whole[:headerLength], io.ErrUnexpectedEOF},
-		"all but one byte":                       {whole[:len(whole)-1], io.ErrUnexpectedEOF},
-		"a whole message":                        {whole, nil},
-		"a message and the next one's beginning": {append(bytes.Clone(whole), 1, 2, 3), nil},
+		"nothing":                             {nil, io.EOF},
+		"half a header":                       {whole[:8], io.ErrUnexpectedEOF},
+		"a header alone":                      {whole[:headerLength], io.ErrUnexpectedEOF},
+		"all but one byte":                    {whole[:len(whole)-1], io.ErrUnexpectedEOF},
+		"a whole message":                     {whole, nil},
+		"a message and the start of the next": {append(bytes.Clone(whole), 1, 2, 3), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := readMessage(bytes.NewReader(c.sent))
 			if err != c.want {
-				t.Fatalf("error %v, want %v", err, c.want)
+				t.Fatalf("got error %v, want %v", err, c.want)
 			}
 			if err == nil && !bytes.Equal(got, whole) {
-				t.Errorf("read %x, want %x", got, whole)
+				t.Errorf("got %x, want %x", got, whole)
 			}
 		})
 	}
 }
 
-func TestAStopLetsTheCommandInFlightFinishAndNoOtherBegin(t *testing.T) {
+func TestProxy_StopDrainsCommandInFlight(t *testing.T) {
 	begun, end := make(chan struct{}), make(chan struct{})
-	b := newBench(t, func(m message) message {
+	f := newFixture(t, func(m message) message {
 		if m.number() != 1 {
-			t.Error("a command began after the stop")
+			t.Error("a command started after the stop")
 		}
 		close(begun)
 		<-end
 		return m.reply(nil)
 	}).open()
 
-	first, request := b.client(), newMessage(1, 0, nil)
+	first, request := f.client(), newMessage(1, 0, nil)
 	send(t, first, request)
 	<-begun
-	second := b.client()
-	send(t, second, newMessage(2, 0, nil)) // it waits for its turn, or not yet
+	second := f.client()
+	send(t, second, newMessage(2, 0, nil)) // it may already wait for the slots
 
-	b.listener.Close()
+	f.listener.Close()
 	stopped := make(chan struct{})
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
-		b.stop(ctx)
+		f.stop(ctx)
 		close(stopped)
 	}()
 	isClosed(t, second)
 	select {
 	case <-stopped:
-		t.Fatal("it stopped before the command had ended")
+		t.Fatal("stop returned before the command ended")
 	default:
 	}
 
 	close(end)
 	<-stopped
 	receive(t, first, request) // the reply was written before stop returned
-	if err := <-b.served; err != nil {
+	if err := <-f.served; err != nil {
 		t.Errorf("serve: %v", err)
 	}
 }
 
-func TestAStopDoesNotWaitForEverForASlowReader(t *testing.T) {
-	answered := make(chan struct{})
-	b := newBench(t, func(m message) message {
-		close(answered)
+func TestProxy_StopEndsWithContext(t *testing.T) {
+	replied := make(chan struct{})
+	f := newFixture(t, func(m message) message {
+		close(replied)
 		return m.reply(make([]byte, 20_000_000))
 	}).open()
-	send(t, b.client(), newMessage(1, 0, nil)) // and never reads
-	<-answered
+	send(t, f.client(), newMessage(1, 0, nil)) // the client never reads the reply
+	<-replied
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	b.stop(ctx)
+	f.stop(ctx)
 	if ctx.Err() == nil {
-		t.Error("stop returned though the reply could not have been written")
+		t.Error("stop returned before the context ended, with an unwritten reply")
 	}
 }
 
-func TestTheErrorOfAFullDiskHasMongoDBsCode(t *testing.T) {
+func TestSetDiskFullCode(t *testing.T) {
 	const text = "[db.go:167 fsql.(*DB).InTransaction] database or disk is full (13)"
 	for name, c := range map[string]struct {
 		reply bson.D
@@ -483,12 +484,12 @@ func TestTheErrorOfAFullDiskHasMongoDBsCode(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := newMessage(1, 0, append([]byte{0}, body...))
-		m.nameFullDisk()
+		m.setDiskFullCode()
 		if got := bson.Raw(m[headerLength+5:]).Lookup("code").Int32(); got != c.want {
-			t.Errorf("%s: code %d, want %d", name, got, c.want)
+			t.Errorf("%s: got code %d, want %d", name, got, c.want)
 		}
 	}
 	for _, m := range []message{nil, newMessage(1, 0, nil), newMessage(1, 0, []byte("\x00database or disk is full (13)"))} {
-		m.nameFullDisk() // does not panic
+		m.setDiskFullCode() // must not panic
 	}
 }
