@@ -43,15 +43,15 @@ func (Grant) Members() []reference.Member {
 
 // A Granter makes grants. It holds the signing key.
 type Granter struct {
-	tokens        *token.Issuer
-	life, maxLife time.Duration
+	tokens      *token.Issuer
+	ttl, maxTTL time.Duration
 }
 
-// Life returns how long a session lives after its last refresh.
-func (g *Granter) Life() time.Duration { return g.life }
+// TTL returns how long a session remains valid after its last refresh.
+func (g *Granter) TTL() time.Duration { return g.ttl }
 
-// MaxLife returns how long a session lives after its sign-in, however often it is refreshed.
-func (g *Granter) MaxLife() time.Duration { return g.maxLife }
+// MaxTTL returns how long a session lives after its sign-in, however often it is refreshed.
+func (g *Granter) MaxTTL() time.Duration { return g.maxTTL }
 
 // Grant returns the grant of a session at a time.
 //

@@ -56,9 +56,9 @@ type Refresh struct {
 // NewID returns a new id of 128 random bits, as 32 hexadecimal digits.
 func NewID() string { return hex.EncodeToString(random(idSize)) }
 
-// IDOf returns the id of a key, so that the same request made twice makes the same
+// IDFromKey returns the id of a key, so that the same request made twice makes the same
 // id; a new id where the key is empty. Keys come from strangers, hence the digest.
-func IDOf(key string) string {
+func IDFromKey(key string) string {
 	if key == "" {
 		return NewID()
 	}
@@ -68,7 +68,7 @@ func IDOf(key string) string {
 
 // Open makes a session of a user that begins now and ends after life, and its
 // first refresh token. Times are whole milliseconds, as MongoDB keeps them.
-func Open(userID string, now time.Time, life time.Duration) (user.Session, Refresh) {
+func Open(userID string, now time.Time, ttl time.Duration) (user.Session, Refresh) {
 	now = now.Truncate(time.Millisecond)
 	r := Refresh{User: userID, Session: NewID(), family: random(familySize), secret: random(secretSize)}
 	return user.Session{
@@ -77,13 +77,13 @@ func Open(userID string, now time.Time, life time.Duration) (user.Session, Refre
 		Token:     hash(r.secret),
 		CreatedAt: now,
 		RotatedAt: now,
-		ExpiresAt: now.Add(life),
+		ExpiresAt: now.Add(ttl),
 	}, r
 }
 
 // Rotation asks the store to exchange the token for the one that Next makes of
 // the rotation's salt.
-func (r Refresh) Rotation(now time.Time, life, maxLife time.Duration) user.Rotation {
+func (r Refresh) Rotation(now time.Time, ttl, maxTTL time.Duration) user.Rotation {
 	salt := random(idSize)
 	return user.Rotation{
 		User:       r.User,
@@ -93,8 +93,8 @@ func (r Refresh) Rotation(now time.Time, life, maxLife time.Duration) user.Rotat
 		Used:       hash(r.secret),
 		Token:      hash(r.Next(salt).secret),
 		Salt:       salt,
-		ExpiresAt:  now.Add(life),
-		MaxLife:    maxLife,
+		ExpiresAt:  now.Add(ttl),
+		MaxTTL:     maxTTL,
 	}
 }
 

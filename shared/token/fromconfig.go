@@ -6,14 +6,14 @@ import (
 	"ticketing.com/auth/shared/config"
 )
 
-// WireIssuer returns the issuer of the environment: SIGNING_KEYS, TOKEN_ISSUER,
+// IssuerFromConfig returns the issuer of the environment: SIGNING_KEYS, TOKEN_ISSUER,
 // TOKEN_AUDIENCE, TOKEN_CLIENT_ID, ACCESS_TOKEN_TTL. It is the only part that holds a private
 // key; nil where there is none. No token lives longer than a session, which bounds the default.
-func WireIssuer(cfg *config.Config, session time.Duration) *Issuer {
+func IssuerFromConfig(cfg *config.Config, session time.Duration) *Issuer {
 	return config.Part(cfg, "token issuer", func() *Issuer {
 		issuer, audience := names(cfg)
-		life := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
-		if life > session {
+		ttl := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
+		if ttl > session {
 			cfg.Problem("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
 		}
 		clientID := cfg.Text("TOKEN_CLIENT_ID", "web")
@@ -21,16 +21,16 @@ func WireIssuer(cfg *config.Config, session time.Duration) *Issuer {
 		if keys == nil {
 			return nil
 		}
-		return NewIssuer(keys, issuer, audience, clientID, life)
+		return NewIssuer(keys, issuer, audience, clientID, ttl)
 	})
 }
 
-// WireVerifier returns the verifier of the environment: VERIFYING_KEYS,
+// VerifierFromConfig returns the verifier of the environment: VERIFYING_KEYS,
 // TOKEN_ISSUER, TOKEN_AUDIENCE; nil where there are no keys.
-func WireVerifier(cfg *config.Config) *Verifier {
+func VerifierFromConfig(cfg *config.Config) *Verifier {
 	return config.Part(cfg, "token verifier", func() *Verifier {
 		issuer, audience := names(cfg)
-		keys := WireKeys(cfg)
+		keys := KeysFromConfig(cfg)
 		if keys == nil {
 			return nil
 		}
@@ -38,9 +38,9 @@ func WireVerifier(cfg *config.Config) *Verifier {
 	})
 }
 
-// WireKeys returns the public keys of the environment: VERIFYING_KEYS; nil where
+// KeysFromConfig returns the public keys of the environment: VERIFYING_KEYS; nil where
 // there are none.
-func WireKeys(cfg *config.Config) *VerifyingKeys {
+func KeysFromConfig(cfg *config.Config) *VerifyingKeys {
 	return config.Part(cfg, "verifying keys", func() *VerifyingKeys { return document(cfg, "VERIFYING_KEYS", ParsePublic) })
 }
 

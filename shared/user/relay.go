@@ -137,9 +137,9 @@ func (p Position) past(document bson.Raw, queue string) Position {
 	return p
 }
 
-// Waiting returns how many accounts have events that wait for the sink, and how many have
+// CountPending returns how many accounts have events that wait for the sink, and how many have
 // refused events, each counted up to 1,000: the work is bounded however many wait.
-func (s *Store) Waiting(ctx context.Context) (undelivered, refused int, err error) {
+func (s *Store) CountPending(ctx context.Context) (undelivered, refused int, err error) {
 	if undelivered, err = s.count(ctx, fresh); err != nil {
 		return 0, 0, err
 	}

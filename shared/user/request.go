@@ -52,7 +52,7 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 	}
 	for range tries {
 		a, err := s.AccountByID(ctx, id)
-		if errors.Is(err, ErrUnknown) {
+		if errors.Is(err, ErrNotFound) {
 			return 0, nil
 		}
 		if err != nil {

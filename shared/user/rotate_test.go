@@ -41,17 +41,17 @@ func (f *family) expect(n int, at time.Time) error {
 	newest := len(f.tokens) - 1
 	switch {
 	case f.ended:
-		return user.ErrEnded
+		return user.ErrSessionEnded
 	case n == newest:
 		return nil
 	case newest-n > 64:
-		return user.ErrReused
+		return user.ErrTokenReused
 	case at.Sub(f.exchanged[n]) <= user.ReplayWindow:
 		return nil
 	case n == newest-1 && at.Sub(f.exchanged[n]) <= user.LostAnswerWindow:
 		return nil
 	}
-	return user.ErrReused
+	return user.ErrTokenReused
 }
 
 // Clients lose answers and repeat themselves, several at a time, and thieves present tokens
@@ -129,11 +129,11 @@ func TestRotate_TheftBesideRefreshEndsSession(t *testing.T) {
 		group.Go(func() { next, owner = f.present(t, 1, now) })
 		group.Go(func() { _, thief = f.present(t, 0, now) })
 		group.Wait()
-		if !errors.Is(thief, user.ErrReused) || owner != nil && !errors.Is(owner, user.ErrEnded) {
+		if !errors.Is(thief, user.ErrTokenReused) || owner != nil && !errors.Is(owner, user.ErrSessionEnded) {
 			t.Errorf("the thief got %v, the owner %v", thief, owner)
 		}
-		if _, err := s.Session(t.Context(), fmt.Sprint("u", i), f.tokens[0].Session, now); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("the session: got %v, want ErrEnded", err)
+		if _, err := s.Session(t.Context(), fmt.Sprint("u", i), f.tokens[0].Session, now); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("the session: got %v, want ErrSessionEnded", err)
 		}
 	}
 }
@@ -151,22 +151,22 @@ func TestSession_IDThatIsNoKey(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
 	for _, sid := range []string{"", ".", "ann0.expiresAt", "$where", "ann0\x00", "ann0 ", "é"} {
-		if _, err := s.Session(t.Context(), "ann", sid, noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("Session(%q): got %v, want ErrEnded", sid, err)
+		if _, err := s.Session(t.Context(), "ann", sid, noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("Session(%q): got %v, want ErrSessionEnded", sid, err)
 		}
 		if err := s.End(t.Context(), "ann", sid); err != nil {
 			t.Errorf("End(%q): got %v, want nil", sid, err)
 		}
-		if _, _, err := s.Rotate(t.Context(), rotation("ann", sid, "1", "2"), noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("Rotate(%q): got %v, want ErrEnded", sid, err)
+		if _, _, err := s.Rotate(t.Context(), rotation("ann", sid, "1", "2"), noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("Rotate(%q): got %v, want ErrSessionEnded", sid, err)
 		}
 	}
 	for _, id := range []string{"\x00", "a\x00b", "$ne", ".", "\u2028"} {
-		if _, err := s.Session(t.Context(), id, "ann0", noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("Session of user %q: got %v, want ErrEnded", id, err)
+		if _, err := s.Session(t.Context(), id, "ann0", noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("Session of user %q: got %v, want ErrSessionEnded", id, err)
 		}
-		if _, _, err := s.Rotate(t.Context(), rotation(id, "ann0", "1", "2"), noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("Rotate of user %q: got %v, want ErrEnded", id, err)
+		if _, _, err := s.Rotate(t.Context(), rotation(id, "ann0", "1", "2"), noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("Rotate of user %q: got %v, want ErrSessionEnded", id, err)
 		}
 		if err := s.End(t.Context(), id, "ann0"); err != nil {
 			t.Errorf("End of user %q: got %v, want nil", id, err)

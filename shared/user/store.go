@@ -108,7 +108,7 @@ func queueIndex(member string) mongo.IndexModel {
 }
 
 // Create adds a user, with its first session unless that is nil. It returns
-// ErrUsed where there is one with this email or this id.
+// ErrDuplicate where there is one with this email or this id.
 //
 // One insert: of any number of sign-ups with one email, at one time, the unique
 // index lets one through. A process that dies leaves a whole user or none.
@@ -135,7 +135,7 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	events := s.outbox.events(ctx, u.ID, event.SignedUp, told)
 	_, err = users.InsertOne(ctx, append(document, events.members()...))
 	if mongo.IsDuplicateKeyError(err) {
-		return ErrUsed // without the driver's text: it quotes the email
+		return ErrDuplicate // without the driver's text: it quotes the email
 	}
 	if err != nil {
 		return mongodb.Translate("create a user", err)
@@ -147,7 +147,7 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 }
 
 // Account returns the credentials of an account by its email: no sessions and no events, so
-// that the time of a sign-in does not depend on them. It returns ErrUnknown, or
+// that the time of a sign-in does not depend on them. It returns ErrNotFound, or
 // ErrUnreadable for a document with an unexpected type or an id that no refresh token holds.
 func (s *Store) Account(ctx context.Context, email string) (Account, error) {
 	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(bson.D{
@@ -161,7 +161,7 @@ func (s *Store) Account(ctx context.Context, email string) (Account, error) {
 	return a, err
 }
 
-// AccountByID returns the whole account of a user id, ErrUnknown or ErrUnreadable.
+// AccountByID returns the whole account of a user id, ErrNotFound or ErrUnreadable.
 func (s *Store) AccountByID(ctx context.Context, id string) (Account, error) {
 	return s.account(ctx, bson.D{{Key: "_id", Value: id}}, options.FindOne())
 }
@@ -175,7 +175,7 @@ func (s *Store) account(ctx context.Context, filter bson.D, projection *options.
 	var a Account
 	err = mongodb.Read(found, &a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
-		return a, ErrUnknown
+		return a, ErrNotFound
 	}
 	if errors.Is(err, mongodb.ErrUnreadable) {
 		raw, _ := found.Raw()
@@ -282,7 +282,7 @@ func update(set, unset, more bson.D, events *events) bson.D {
 	return append(u, events.since()...)
 }
 
-// Session returns the user of a live session, or ErrEnded.
+// Session returns the user of a live session, or ErrSessionEnded.
 //
 // It reads from the primary with read concern majority: every read sees a sign-out that was
 // acknowledged before it. The exception is a primary that was just replaced and has not
@@ -292,14 +292,14 @@ func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (Use
 	return u, err
 }
 
-// live returns a user and one of its sessions with the members of a projection, or ErrEnded
+// live returns a user and one of its sessions with the members of a projection, or ErrSessionEnded
 // where the session is not there or expired, or the user is disabled.
 //
 // The filter is the id alone and the rest is checked here: it is one indexed read on
 // MongoDB, and the embedded server has an index for this filter and no other.
 func (s *Store) live(ctx context.Context, id, sid string, projection bson.D, now time.Time) (User, Session, error) {
 	if !isSessionID(sid) {
-		return User{}, Session{}, ErrEnded
+		return User{}, Session{}, ErrSessionEnded
 	}
 	users, err := s.users(ctx)
 	if err != nil {
@@ -313,7 +313,7 @@ func (s *Store) live(ctx context.Context, id, sid string, projection bson.D, now
 	}
 	found, there := a.Sessions[sid]
 	if !there || a.DisabledAt != nil || !found.ExpiresAt.After(now) {
-		return User{}, Session{}, ErrEnded
+		return User{}, Session{}, ErrSessionEnded
 	}
 	return a.User, found, nil
 }
@@ -350,8 +350,8 @@ func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reas
 
 // Rotate exchanges a refresh token and returns the session as the exchange left it. A token
 // that was exchanged before returns the result of that exchange, within ReplayWindow or
-// LostAnswerWindow, whatever came after it. Later it ends the session: ErrReused. All else
-// is ErrEnded.
+// LostAnswerWindow, whatever came after it. Later it ends the session: ErrTokenReused. All else
+// is ErrSessionEnded.
 //
 // It reads the session and decides; the write is a compare-and-set on the newest secret. Of
 // any number of exchanges of one token one write matches. The others read again, find the
@@ -381,17 +381,17 @@ func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Se
 }
 
 // Issued returns nil for a refresh token that was issued for a live session, the newest or
-// not, and ErrEnded otherwise. It changes nothing.
+// not, and ErrSessionEnded otherwise. It changes nothing.
 func (s *Store) Issued(ctx context.Context, r Rotation, now time.Time) error {
 	_, _, err := s.issued(ctx, r, now)
 	return err
 }
 
-// issued returns the live session for which a refresh token was issued, or ErrEnded.
+// issued returns the live session for which a refresh token was issued, or ErrSessionEnded.
 func (s *Store) issued(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
 	u, found, err := s.live(ctx, r.User, r.Session, bson.D{{Key: session(r.Session), Value: 1}}, now)
 	if err == nil && !bytes.Equal(found.Family, r.Family) {
-		err = ErrEnded
+		err = ErrSessionEnded
 	}
 	return u, found, err
 }
@@ -404,11 +404,11 @@ func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now tim
 		return Session{}, false, err
 	}
 	expires := r.ExpiresAt
-	if end := found.CreatedAt.Add(r.MaxLife); r.MaxLife > 0 && end.Before(expires) {
+	if end := found.CreatedAt.Add(r.MaxTTL); r.MaxTTL > 0 && end.Before(expires) {
 		expires = end
 	}
 	if !expires.After(now) {
-		return Session{}, false, ErrEnded
+		return Session{}, false, ErrSessionEnded
 	}
 	at := session(r.Session)
 	used := Used{Token: r.Used, Salt: r.Salt, Generation: r.Generation, At: now}
@@ -438,7 +438,7 @@ func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now tim
 	return found.exchanged(r.Session, used), result.MatchedCount == 1, nil
 }
 
-// endStolen ends the session of a refresh token that was used before. It returns ErrReused.
+// endStolen ends the session of a refresh token that was used before. It returns ErrTokenReused.
 func (s *Store) endStolen(ctx context.Context, r Rotation) error {
 	w := s.outbox.window(ctx)
 	defer w.close()
@@ -446,7 +446,7 @@ func (s *Store) endStolen(ctx context.Context, r Rotation) error {
 	if err := s.end(ctx, w, family, r.User, r.Session, event.Theft); err != nil {
 		return err
 	}
-	return ErrReused
+	return ErrTokenReused
 }
 
 // newest reports whether a refresh token is the newest of the session.

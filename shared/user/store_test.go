@@ -136,7 +136,7 @@ func TestPrepare_DropsTheIndexOfEarlierVersions(t *testing.T) {
 
 func TestOfManyUsersWithOneEmailOneIsCreated(t *testing.T) {
 	s := open(t, 5)
-	won := together(t, 100, user.ErrUsed, func(i int) error {
+	won := together(t, 100, user.ErrDuplicate, func(i int) error {
 		return s.Create(t.Context(), user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, "hash", first("a"))
 	})
 	if won != 1 {
@@ -147,7 +147,7 @@ func TestOfManyUsersWithOneEmailOneIsCreated(t *testing.T) {
 func TestAnUnknownEmailHasNoAccount(t *testing.T) {
 	s := open(t, 5)
 	for _, email := range []string{"", "nobody@example.com", `{"$gt":""}`, "$where"} {
-		if _, err := s.Account(t.Context(), email); !errors.Is(err, user.ErrUnknown) {
+		if _, err := s.Account(t.Context(), email); !errors.Is(err, user.ErrNotFound) {
 			t.Errorf("%q: %v", email, err)
 		}
 	}
@@ -156,13 +156,13 @@ func TestAnUnknownEmailHasNoAccount(t *testing.T) {
 func TestASessionLivesUntilItExpires(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
-	for after, want := range map[time.Duration]error{0: nil, time.Hour - time.Millisecond: nil, time.Hour: user.ErrEnded} {
+	for after, want := range map[time.Duration]error{0: nil, time.Hour - time.Millisecond: nil, time.Hour: user.ErrSessionEnded} {
 		if _, err := s.Session(t.Context(), "ann", "ann0", noon.Add(after)); !errors.Is(err, want) {
 			t.Errorf("after %v: %v", after, err)
 		}
 	}
 	for _, other := range [][2]string{{"ann", "bob0"}, {"bob", "ann0"}, {"", ""}} {
-		if _, err := s.Session(t.Context(), other[0], other[1], noon); !errors.Is(err, user.ErrEnded) {
+		if _, err := s.Session(t.Context(), other[0], other[1], noon); !errors.Is(err, user.ErrSessionEnded) {
 			t.Errorf("%v: %v", other, err)
 		}
 	}
@@ -239,10 +239,10 @@ func TestWhatWasIssuedForASessionThatLives(t *testing.T) {
 		{"the newest", rotation("ann", "ann0", "2", "3"), 0, nil},
 		{"one that was used", newest, time.Minute, nil},
 		{"just before the end", newest, 2*time.Hour - time.Millisecond, nil},
-		{"at the end", newest, 2 * time.Hour, user.ErrEnded},
-		{"one that does not know the family", forged, 0, user.ErrEnded},
-		{"one of another session", rotation("ann", "ann1", "1", "2"), 0, user.ErrEnded},
-		{"one of another user", rotation("bob", "ann0", "1", "2"), 0, user.ErrEnded},
+		{"at the end", newest, 2 * time.Hour, user.ErrSessionEnded},
+		{"one that does not know the family", forged, 0, user.ErrSessionEnded},
+		{"one of another session", rotation("ann", "ann1", "1", "2"), 0, user.ErrSessionEnded},
+		{"one of another user", rotation("bob", "ann0", "1", "2"), 0, user.ErrSessionEnded},
 	} {
 		if err := s.Issued(t.Context(), c.r, noon.Add(c.after)); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, not %v", c.name, err, c.want)
@@ -276,7 +276,7 @@ func TestAnEndBesideARotationIsFinal(t *testing.T) {
 		group.Go(func() { s.Rotate(t.Context(), rotation(id, id+"0", "1", "2"), noon) })
 		group.Go(func() { s.End(t.Context(), id, id+"0") })
 		group.Wait()
-		if _, err := s.Session(t.Context(), id, id+"0", noon); !errors.Is(err, user.ErrEnded) {
+		if _, err := s.Session(t.Context(), id, id+"0", noon); !errors.Is(err, user.ErrSessionEnded) {
 			t.Fatalf("session of %s: %v", id, err)
 		}
 	}
@@ -287,7 +287,7 @@ func TestARotationWithoutTheFamilyChangesNothing(t *testing.T) {
 	create(t, s, "ann")
 	r := rotation("ann", "ann0", "0", "2")
 	r.Family = []byte("another")
-	if _, _, err := s.Rotate(t.Context(), r, noon); !errors.Is(err, user.ErrEnded) {
+	if _, _, err := s.Rotate(t.Context(), r, noon); !errors.Is(err, user.ErrSessionEnded) {
 		t.Error(err)
 	}
 	if _, err := s.Session(t.Context(), "ann", "ann0", noon); err != nil {

@@ -53,23 +53,23 @@ import (
 const MaxID = 128
 
 var (
-	// ErrUsed: another user has this email, or this id. Not every server says
+	// ErrDuplicate: another user has this email, or this id. Not every server says
 	// which.
-	ErrUsed = errors.New("the email is in use")
-	// ErrUnknown: there is no such user.
-	ErrUnknown = errors.New("no such user")
+	ErrDuplicate = errors.New("the email is in use")
+	// ErrNotFound: there is no such user.
+	ErrNotFound = errors.New("no such user")
 	// ErrUnreadable: the stored account has a member of an unexpected type, or an id over
 	// MaxID. The log names the user.
 	ErrUnreadable = errors.New("the stored account cannot be read")
 	// ErrChanged: the password or the state of the account is no longer the one
 	// that was checked.
 	ErrChanged = errors.New("the account has changed since it was read")
-	// ErrEnded: the session is over: signed out, expired, given way to a newer
+	// ErrSessionEnded: the session is over: signed out, expired, given way to a newer
 	// one, or its user is gone or disabled.
-	ErrEnded = errors.New("the session has ended")
-	// ErrReused: a refresh token came a second time, too late to be a lost
+	ErrSessionEnded = errors.New("the session has ended")
+	// ErrTokenReused: a refresh token came a second time, too late to be a lost
 	// answer. It is taken for stolen and the session has ended (RFC 9700 §4.14.2).
-	ErrReused = errors.New("the refresh token was used before: session ended")
+	ErrTokenReused = errors.New("the refresh token was used before: session ended")
 )
 
 // A User is what the world may know of a user.
@@ -130,10 +130,10 @@ type Account struct {
 	Devices map[string]time.Time `bson:"devices"`
 }
 
-// Knows reports whether a digest is that of a device token given with a sign-in to the
+// HasDevice reports whether a digest is that of a device token given with a sign-in to the
 // account within DeviceTTL. A device token outlives its session. Earlier versions have stored
 // digests of addresses in the same map; those are shorter, and no token has one.
-func (a Account) Knows(device string, now time.Time) bool {
+func (a Account) HasDevice(device string, now time.Time) bool {
 	at, known := a.Devices[device]
 	return known && now.Sub(at) < DeviceTTL
 }
@@ -149,7 +149,7 @@ func (a Account) forgotten(device string, now time.Time) (devices []string) {
 	others := slices.DeleteFunc(slices.Collect(maps.Keys(a.Devices)), func(d string) bool { return d == device })
 	slices.SortFunc(others, func(x, y string) int { return cmp.Or(a.Devices[y].Compare(a.Devices[x]), cmp.Compare(x, y)) })
 	for i, d := range others {
-		if i >= deviceLimit-1 || !a.Knows(d, now) {
+		if i >= deviceLimit-1 || !a.HasDevice(d, now) {
 			devices = append(devices, d)
 		}
 	}
@@ -222,5 +222,5 @@ type Rotation struct {
 	Token         []byte // SHA-256 of the secret that is to replace it
 	Salt          []byte // made the one of the other
 	ExpiresAt     time.Time
-	MaxLife       time.Duration // of the session, from its sign-in; 0: no limit
+	MaxTTL        time.Duration // of the session, from its sign-in; 0: no limit
 }
