@@ -7,8 +7,8 @@ import (
 	"ticketing.com/auth/shared/token"
 )
 
-// FromConfig returns the granter of the environment: SESSION_TTL, SESSION_MAX_TTL, and what
-// token.IssuerFromConfig asks for.
+// FromConfig returns the granter that the environment configures. It reads SESSION_TTL,
+// SESSION_MAX_TTL and the settings of token.IssuerFromConfig.
 func FromConfig(cfg *config.Config) *Granter {
 	const year = 365 * 24 * time.Hour
 	maxTTL := cfg.Duration("SESSION_MAX_TTL", 2160*time.Hour, time.Minute, 10*year)
