@@ -23,7 +23,7 @@ const minReplyTimeout = 1500 * time.Millisecond
 // Timeout: the driver retries after a network error, but not after a timeout. After a network
 // error the driver also discards all pooled connections, so the other dropped ones cost
 // nothing.
-var errLost = errors.New("the database does not reply: the connection is treated as lost")
+var errLost = errors.New("the database does not reply: the connection counts as lost")
 
 // A dialer opens connections that report a dropped connection as a network error.
 type dialer struct {

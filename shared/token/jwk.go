@@ -68,7 +68,7 @@ func (k JWK) Format(f fmt.State, _ rune) { io.WriteString(f, k.ID) }
 // LogValue returns the key id, for the same reason.
 func (k JWK) LogValue() slog.Value { return slog.StringValue(k.ID) }
 
-// Thumbprint returns the kid of a key: the SHA-256 digest of its required members in lexical
+// Thumbprint returns the kid of a key. It is the SHA-256 digest of the required members in lexical
 // order, without white space (RFC 7638 section 3.2, RFC 8037 section 2).
 func Thumbprint(key ed25519.PublicKey) string {
 	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + b64.EncodeToString(key) + `"}`))

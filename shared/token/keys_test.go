@@ -100,7 +100,7 @@ func TestParse_InvalidKeySet(t *testing.T) {
 		{"x too short", both, keys(public.with(object{"x": x[:40]})), "key 1: x is not 32 bytes in base64url"},
 		{"x too long", both, keys(public.with(object{"x": x + "AAAA"})), "key 1: x is not 32 bytes in base64url"},
 		{"x padded", both, keys(public.with(object{"x": x + "="})), "key 1: x is not 32 bytes in base64url"},
-		{"x with a line end", both, keys(public.with(object{"x": x + "\n"})), "key 1: x is not 32 bytes in base64url"},
+		{"x with a line break", both, keys(public.with(object{"x": x + "\n"})), "key 1: x is not 32 bytes in base64url"},
 		{"x with spare bits", both, keys(public.with(object{"x": spare(t, x)})), "key 1: x is not 32 bytes in base64url"},
 		{"kid that is not a thumbprint", both, keys(public.with(object{"kid": "2026-03"})), "key 1: kid is not the thumbprint of the key"},
 		{"kid of another key", both, keys(public.with(object{"kid": kid(key(2))})), "key 1: kid is not the thumbprint of the key"},

@@ -1,6 +1,6 @@
-// Package token issues and verifies access tokens: compact JWS (RFC 7515) signed
-// with EdDSA over Ed25519 (RFC 8037), of type at+jwt (RFC 9068), under a kid that
-// is the thumbprint of the key (RFC 7638).
+// Package token issues and verifies access tokens. They are compact JWS (RFC 7515) of type at+jwt
+// (RFC 9068), signed with EdDSA over Ed25519 (RFC 8037). Their kid is the thumbprint of the key
+// (RFC 7638).
 //
 // Signup, signin and refresh hold an Issuer and the private keys. Functions that read the
 // Authorization header hold a Verifier and public keys only. The jwks function publishes the
@@ -107,9 +107,9 @@ func (a *audience) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, &(*a)[0])
 }
 
-// A payload passes the JSON of the claims through golang-jwt without parsing it. golang-jwt
-// would parse it before it verifies the signature, and with encoding/json. That package accepts
-// duplicate names and names in any case.
+// A payload passes the JSON of the claims through golang-jwt without parsing it. Otherwise
+// golang-jwt parses it before it verifies the signature, and with encoding/json. That package
+// accepts duplicate names and names in any case.
 type payload struct {
 	jwt.Claims // nil and never called: the Verifier checks the claims
 	json       []byte

@@ -122,9 +122,9 @@ func (o object) segment(t testing.TB) string {
 	return b64.EncodeToString(b)
 }
 
-func ourHeader() object { return object{"alg": "EdDSA", "typ": "at+jwt", "kid": kid(key(1))} }
+func validHeader() object { return object{"alg": "EdDSA", "typ": "at+jwt", "kid": kid(key(1))} }
 
-func ourClaims() object {
+func validClaims() object {
 	return object{
 		"iss": "ticketing", "aud": "shop", "sub": "65f1c0ffee", "sid": "5e5510f10", "jti": "t-1", "client_id": "web",
 		"iat": noon.Unix(), "exp": noon.Add(ttl).Unix(), "email": "ann@example.com",
@@ -150,7 +150,7 @@ func TestIssue_HeaderAndClaims(t *testing.T) {
 	if len(parts) != 3 {
 		t.Fatalf("got %d parts, want 3", len(parts))
 	}
-	for i, want := range []object{ourHeader(), ourClaims()} {
+	for i, want := range []object{validHeader(), validClaims()} {
 		got, err := b64.DecodeString(parts[i])
 		if err != nil {
 			t.Fatal(err)
@@ -186,14 +186,14 @@ func TestIssue_Deterministic(t *testing.T) {
 
 func TestIssue_InvalidClaims(t *testing.T) {
 	for name, change := range map[string]func(*token.Claims){
-		"no subject":         func(c *token.Claims) { c.Subject = "" },
-		"no session":         func(c *token.Claims) { c.Session = "" },
-		"no id":              func(c *token.Claims) { c.ID = "" },
-		"no email":           func(c *token.Claims) { c.Email = "" },
-		"no time":            func(c *token.Claims) { c.IssuedAt = time.Time{} },
-		"a time beyond 9999": func(c *token.Claims) { c.IssuedAt = time.Unix(1<<40, 0) },
-		"invalid UTF-8":      func(c *token.Claims) { c.Subject = "a\xff" },
-		"a subject of 8 KiB": func(c *token.Claims) { c.Subject = strings.Repeat("a", token.MaxLength) },
+		"no subject":                 func(c *token.Claims) { c.Subject = "" },
+		"no session":                 func(c *token.Claims) { c.Session = "" },
+		"no id":                      func(c *token.Claims) { c.ID = "" },
+		"no email":                   func(c *token.Claims) { c.Email = "" },
+		"no time":                    func(c *token.Claims) { c.IssuedAt = time.Time{} },
+		"a time after the year 9999": func(c *token.Claims) { c.IssuedAt = time.Unix(1<<40, 0) },
+		"invalid UTF-8":              func(c *token.Claims) { c.Subject = "a\xff" },
+		"a subject of 8 KiB":         func(c *token.Claims) { c.Subject = strings.Repeat("a", token.MaxLength) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := ann
@@ -276,10 +276,10 @@ func FuzzVerify(f *testing.F) {
 	f.Add(raw + "=")
 	f.Add(raw + "\n")
 	f.Add(raw[:len(raw)-1] + "A")
-	f.Add(sign(key(3), ourHeader().segment(f), ourClaims().segment(f)))
-	f.Add(sign(key(1), ourHeader().with(object{"alg": "none"}).segment(f), ourClaims().segment(f)))
-	f.Add(sign(key(1), ourHeader().with(object{"crit": []string{"exp"}}).segment(f), ourClaims().segment(f)))
-	f.Add(sign(key(1), ourHeader().segment(f), ourClaims().with(object{"exp": "x"}).segment(f)))
+	f.Add(sign(key(3), validHeader().segment(f), validClaims().segment(f)))
+	f.Add(sign(key(1), validHeader().with(object{"alg": "none"}).segment(f), validClaims().segment(f)))
+	f.Add(sign(key(1), validHeader().with(object{"crit": []string{"exp"}}).segment(f), validClaims().segment(f)))
+	f.Add(sign(key(1), validHeader().segment(f), validClaims().with(object{"exp": "x"}).segment(f)))
 	f.Add("..")
 	f.Add(strings.Repeat(".", 9000))
 	f.Fuzz(func(t *testing.T, s string) {

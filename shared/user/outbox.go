@@ -17,9 +17,11 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// outboxLimit bounds the pending events of a user. A sign-in that exceeds it drops the oldest
-// events and logs them: users must be able to sign in while a sink is down for a week. Other
-// changes drop no events. They only end sessions, and the number of sessions is bounded.
+// outboxLimit bounds the pending events of a user. A sign-in over the limit drops the oldest events
+// and logs them. Users must be able to sign in even if a sink is down for a week.
+//
+// Other changes drop no events: theirs remain until the next sign-in. Such changes only end
+// sessions, and the number of sessions is bounded.
 const outboxLimit = 50
 
 // sendTimeout bounds the delivery of one event. No client waits for the relay. A request has a
@@ -192,7 +194,7 @@ func (o *outbox) send(ctx context.Context, all []event.Event) (result outcome) {
 	return result
 }
 
-// rank orders events with the same time: the end of a session comes before the begin of another.
+// rank orders events with the same time: the end of a session comes before the start of another.
 func rank(kind string) int {
 	return slices.Index([]string{event.SignedUp, event.SignedOut, event.SignedIn}, kind)
 }
@@ -214,8 +216,8 @@ func (o *outbox) logNotRemoved(ctx context.Context, err error) {
 	}
 }
 
-// trim drops the oldest events over the limit from an account after a sign-in. Events that were
-// delivered since do not count.
+// trim drops the oldest events over the limit from an account after a sign-in. It does not count the
+// events that were just delivered.
 func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a opened, delivered []event.Event) {
 	for _, e := range delivered {
 		delete(a.Events, e.ID)

@@ -159,8 +159,8 @@ func (s *Store) count(ctx context.Context, queue string) (int, error) {
 // and moves the refused ones to the retry queue. It returns the number of delivered events, and
 // whether the sink failed. A refused event is not a failure of the sink.
 //
-// Two relays may deliver the same account at the same time. Then both send its events, which
-// at-least-once delivery allows, and their writes are idempotent.
+// Two relays may deliver the same account at the same time. Then both send its events. At-least-once
+// delivery allows that, and repeating their writes is harmless.
 func (s *Store) Deliver(ctx context.Context, a Account) (sent int, failed bool, err error) {
 	users, err := s.users(ctx)
 	if err != nil {

@@ -47,7 +47,7 @@ type Store struct {
 	outbox   *outbox
 }
 
-// New returns a store.
+// New returns a store with the configuration. It does not connect to the database.
 func New(c Config) *Store {
 	return &Store{database: c.Database, sessions: c.Sessions, outbox: newOutbox(c)}
 }
@@ -82,7 +82,8 @@ func (s *Store) Prepare(ctx context.Context) error {
 	}
 	err = users.Indexes().DropOne(ctx, formerIndex)
 	if server, is := errors.AsType[mongo.ServerError](err); err != nil && !(is && server.HasErrorCode(indexNotFound)) {
-		// The database user of an earlier version must not drop it. No query depends on that.
+		// The database user of an earlier version lacks the right to drop it. No query
+		// depends on that.
 		s.outbox.log.WarnContext(ctx, "an index of an earlier version was not dropped", "index", formerIndex, "error", err)
 	}
 	return nil
@@ -348,8 +349,8 @@ func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reas
 
 // Rotate exchanges a refresh token and returns the session after the exchange. Within ReplayWindow
 // or LostAnswerWindow, a used token returns the result of its earlier exchange, even if later
-// exchanges followed. After that it ends the session, and Rotate returns ErrTokenReused. For any
-// other token Rotate returns ErrSessionEnded.
+// exchanges followed. After that it ends the session, and Rotate returns ErrTokenReused. For an
+// expired, revoked or forged token, Rotate returns ErrSessionEnded.
 //
 // Rotate reads the session and then writes with a compare-and-set on the newest secret. Of any
 // number of concurrent exchanges of one token, one write matches. The others read again, find a
@@ -370,8 +371,8 @@ func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Se
 		if !found.newest(r) {
 			return User{}, Session{}, s.endStolen(ctx, r)
 		}
-		rotated, won, err := s.exchange(ctx, r, found, now)
-		if won || err != nil {
+		rotated, matched, err := s.exchange(ctx, r, found, now)
+		if matched || err != nil {
 			return u, rotated, err
 		}
 	}
@@ -494,7 +495,7 @@ func (s Session) exchanged(sid string, used Used) Session {
 // enabled matches users that are not disabled: in MongoDB, null matches a null or missing member.
 var enabled = bson.E{Key: "disabledAt", Value: nil}
 
-// session returns the path of a session in the document. isSessionID holds for its id.
+// session returns the path of a session in the document. isSessionID must hold for the id.
 func session(sid string) string { return "sessions." + sid }
 
 // isSessionID reports whether a string can be the key of a session. Dots and dollar signs have a

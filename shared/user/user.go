@@ -9,12 +9,12 @@
 //	         devices?: { <digest of a device token>: time of its last sign-in } }
 //
 // A user and all its sessions are ONE document. So every change of state is ONE atomic write
-// without a transaction, on any MongoDB: "a write operation is atomic on the level of a single
+// without a transaction, on any MongoDB. "A write operation is atomic on the level of a single
 // document" (MongoDB manual, Atomicity and Transactions).
 //
-// The filter of a write holds all its preconditions. No write relies on an earlier read. If the
-// filters of two concurrent writes exclude each other, only one of them matches. The matched
-// count reports the failure of the other.
+// The filter of a write holds all its preconditions, even if an earlier read has already checked
+// them. If the filters of two concurrent writes exclude each other, only one write matches. The
+// matched count reports the failure of the other.
 //
 // Every read checks expiry. A sign-in removes expired sessions, and a refresh removes used
 // refresh tokens. Both only free space.
