@@ -23,7 +23,7 @@ import (
 
 // The tests below change one detail of this token. If the verifier rejected the unchanged token,
 // they would prove nothing.
-func TestVerify_HandmadeToken(t *testing.T) {
+func TestVerify_ValidToken(t *testing.T) {
 	for name, claims := range map[string]object{
 		"the claims of an issuer":    validClaims(),
 		"an array of audiences":      validClaims().with(object{"aud": []string{"other", "shop"}}),

@@ -50,7 +50,7 @@ func TestJWKS_OrderAndMembers(t *testing.T) {
 		t.Errorf("after a change of the returned document: got %s, want %s", again, want)
 	}
 	if again, err := token.ParsePublic(set.JWKS()); err != nil || !bytes.Equal(again.JWKS(), set.JWKS()) {
-		t.Errorf("ParsePublic of the document: got %s, %v; want the same document", again.JWKS(), err)
+		t.Errorf("ParsePublic of the document %s: got error %v, want the same document", set.JWKS(), err)
 	}
 }
 
