@@ -37,7 +37,7 @@ type currentuser struct {
 }
 
 func newHandler(cfg *config.Config) endpoint.Handler[endpoint.Bearer, Output] {
-	c := currentuser{token.WireVerifier(cfg), user.FromConfig(cfg, nil), cfg.Now()}
+	c := currentuser{token.VerifierFromConfig(cfg), user.FromConfig(cfg, nil), cfg.Now()}
 	return c.handle
 }
 
@@ -52,7 +52,7 @@ func (c currentuser) handle(ctx context.Context, in endpoint.Bearer) (Output, er
 		return Output{}, apierror.InvalidToken(err)
 	}
 	u, err := c.users.Session(ctx, claims.Subject, claims.Session, c.now())
-	if errors.Is(err, user.ErrEnded) {
+	if errors.Is(err, user.ErrSessionEnded) {
 		return Output{}, apierror.InvalidToken(err)
 	}
 	return Output{CurrentUser: &u}, err

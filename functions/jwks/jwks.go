@@ -26,7 +26,7 @@ var Endpoint = endpoint.Like[token.Set](endpoint.Define(endpoint.Spec{
 }, newHandler))
 
 func newHandler(cfg *config.Config) endpoint.Handler[endpoint.None, jsontext.Value] {
-	keys := token.WireKeys(cfg)
+	keys := token.KeysFromConfig(cfg)
 	return func(context.Context, endpoint.None) (jsontext.Value, error) {
 		return keys.JWKS(), nil
 	}

@@ -76,14 +76,14 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 		return session.Grant{}, cmp.Or(rejected, error(apierror.InvalidToken(err)))
 	}
 	now := r.now().Truncate(time.Millisecond)
-	rotation := presented.Rotation(now, r.grants.Life(), r.grants.MaxLife())
+	rotation := presented.Rotation(now, r.grants.TTL(), r.grants.MaxTTL())
 	if rejected != nil {
 		if err := r.allowSession(ctx, rejected, rotation, now); err != nil {
 			return session.Grant{}, err
 		}
 	}
 	u, rotated, err := r.users.Rotate(ctx, rotation, now)
-	if errors.Is(err, user.ErrEnded) || errors.Is(err, user.ErrReused) {
+	if errors.Is(err, user.ErrSessionEnded) || errors.Is(err, user.ErrTokenReused) {
 		return session.Grant{}, apierror.InvalidToken(err)
 	}
 	if err != nil {
@@ -103,7 +103,7 @@ func (r refresh) allowSession(ctx context.Context, rejected error, rotation user
 	}
 	defer func() { <-r.lookups }()
 	err := r.users.Issued(ctx, rotation, now)
-	if errors.Is(err, user.ErrEnded) {
+	if errors.Is(err, user.ErrSessionEnded) {
 		return rejected
 	}
 	if err != nil {

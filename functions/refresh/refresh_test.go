@@ -203,7 +203,7 @@ func TestAUsedTokenThatComesLateEndsTheSession(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := b.Users.Session(t.Context(), r.User, r.Session, b.Clock.Now()); err != user.ErrEnded {
+			if _, err := b.Users.Session(t.Context(), r.User, r.Session, b.Clock.Now()); err != user.ErrSessionEnded {
 				t.Errorf("the session: %v", err)
 			}
 			if !strings.Contains(b.Logs(), "used before") {
@@ -252,7 +252,7 @@ func TestASignOutBesideARefreshWins(t *testing.T) {
 			t.Fatal(err)
 		}
 		// whichever came first: a refresh must not bring the session back
-		if _, err := b.Users.Session(t.Context(), g.User.ID, sid, b.Clock.Now()); err != user.ErrEnded {
+		if _, err := b.Users.Session(t.Context(), g.User.ID, sid, b.Clock.Now()); err != user.ErrSessionEnded {
 			t.Fatalf("the session: %v", err)
 		}
 	}

@@ -67,7 +67,7 @@ func (r relay) handle(ctx context.Context, _ endpoint.None) (endpoint.None, erro
 		}, func(a user.Account) (int, bool, error) { return r.users.Retry(ctx, a) })
 		sent += again
 	}
-	undelivered, refused, countErr := r.users.Waiting(ctx)
+	undelivered, refused, countErr := r.users.CountPending(ctx)
 	r.log.InfoContext(ctx, "relayed", "sent", sent, "waiting", undelivered, "refused", refused)
 	return endpoint.None{}, cmp.Or(err, countErr)
 }

@@ -87,7 +87,7 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		Find:     func(ctx context.Context) (user.Account, error) { return s.users.Account(ctx, string(in.address)) },
 		Rehash:   true,
 	}, func(ctx context.Context, p credentials.Proof) (err error) {
-		opened, refresh := session.Open(p.Account.ID, s.now(), s.grants.Life())
+		opened, refresh := session.Open(p.Account.ID, s.now(), s.grants.TTL())
 		opened.Device = credentials.Digest(p.Device)
 		if err := s.users.Open(ctx, p.Account, opened, p.Rehash); err != nil {
 			return err

@@ -31,11 +31,11 @@ func TestAnotherServiceEndsSessions(t *testing.T) {
 			done := func(n string) string { return `{` + id + `,"ended":` + n + `}` }
 
 			deliver("one", `{`+id+`,"sessionId":"`+sid(t, first)+`"}`).Expect(t, http.StatusOK, doneEvent, done("1"))
-			if live(b, t, first) != user.ErrEnded || live(b, t, second) != nil {
+			if live(b, t, first) != user.ErrSessionEnded || live(b, t, second) != nil {
 				t.Error("not the one session that was named")
 			}
 			deliver("all", `{`+id+`}`).Expect(t, http.StatusOK, doneEvent, done("1"))
-			if live(b, t, second) != user.ErrEnded || live(b, t, bob) != nil {
+			if live(b, t, second) != user.ErrSessionEnded || live(b, t, bob) != nil {
 				t.Error("not all sessions of the user that was named")
 			}
 			// signed in since: a repeated delivery must not sign out again

@@ -64,7 +64,7 @@ type signout struct {
 }
 
 func newHandler(cfg *config.Config) endpoint.Handler[endpoint.Bearer, Output] {
-	s := signout{tokens: token.WireVerifier(cfg), users: user.FromConfig(cfg, sender.FromConfig(cfg))}
+	s := signout{tokens: token.VerifierFromConfig(cfg), users: user.FromConfig(cfg, sender.FromConfig(cfg))}
 	return s.handle
 }
 

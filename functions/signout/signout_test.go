@@ -57,7 +57,7 @@ func expired(t *testing.T, b *endpointtest.Bench) {
 	done := endpointtest.Case{Call: endpointtest.Call{Header: endpointtest.Bearer(g.Token)}, Status: http.StatusOK, JSON: `{"message":"Signed out."}`}
 	for _, done.Name = range []string{"an expired token", "the same again"} {
 		b.Play(t, done)
-		if err := live(b, t, g); err != user.ErrEnded {
+		if err := live(b, t, g); err != user.ErrSessionEnded {
 			t.Errorf("the session: got %v, want ErrEnded", err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestOneSessionEndsAndTheOthersLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Do(t, endpointtest.Call{Header: endpointtest.Bearer(phone.Token)})
-	if err := live(b, t, phone); err != user.ErrEnded {
+	if err := live(b, t, phone); err != user.ErrSessionEnded {
 		t.Errorf("the session that was signed out: %v", err)
 	}
 	if _, err := b.Users.Session(t.Context(), phone.User.ID, laptop.ID, b.Clock.Now()); err != nil {
@@ -86,7 +86,7 @@ func TestSignOutsAtOnceAllSucceed(t *testing.T) {
 	for _, a := range b.Race(t, 20, func(int) endpointtest.Call { return endpointtest.Call{Header: endpointtest.Bearer(g.Token)} }) {
 		endpointtest.Check(t, endpointtest.Case{Status: 200, JSON: done}, a)
 	}
-	if err := live(b, t, g); err != user.ErrEnded {
+	if err := live(b, t, g); err != user.ErrSessionEnded {
 		t.Errorf("the session: %v", err)
 	}
 }

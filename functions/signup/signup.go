@@ -122,14 +122,14 @@ func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 		return session.Grant{}, err
 	}
 	for range keyUses {
-		u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
+		u := user.User{ID: session.IDFromKey(in.Key), Email: string(in.address)}
 		device := credentials.NewDevice()
 		first, refresh := s.open(u, device)
 		err = s.users.Create(ctx, u, hash, &first)
 		if err == nil {
 			return s.grant(u, first, refresh, device)
 		}
-		if !errors.Is(err, user.ErrUsed) {
+		if !errors.Is(err, user.ErrDuplicate) {
 			return session.Grant{}, err
 		}
 		account, err := s.before(ctx, u)
@@ -153,9 +153,9 @@ func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
 	if err != nil {
 		return Accepted{}, err
 	}
-	u := user.User{ID: session.IDOf(in.Key), Email: string(in.address)}
+	u := user.User{ID: session.IDFromKey(in.Key), Email: string(in.address)}
 	err = s.users.Create(ctx, u, hash, nil)
-	if errors.Is(err, user.ErrUsed) {
+	if errors.Is(err, user.ErrDuplicate) {
 		_, err = s.before(ctx, u)
 	}
 	return Accepted{u}, err
@@ -204,7 +204,7 @@ func (s signup) again(ctx context.Context, in Input, account user.Account) (gran
 }
 
 func (s signup) open(u user.User, device string) (user.Session, session.Refresh) {
-	opened, refresh := session.Open(u.ID, s.now(), s.grants.Life())
+	opened, refresh := session.Open(u.ID, s.now(), s.grants.TTL())
 	opened.Device = credentials.Digest(device)
 	return opened, refresh
 }
@@ -220,7 +220,7 @@ func (s signup) grant(u user.User, opened user.Session, refresh session.Refresh,
 func (s signup) before(ctx context.Context, u user.User) (user.Account, error) {
 	account, err := s.users.AccountByID(ctx, u.ID)
 	switch {
-	case errors.Is(err, user.ErrUnknown):
+	case errors.Is(err, user.ErrNotFound):
 		return account, used()
 	case err == nil && account.Email != u.Email:
 		return account, mismatch()

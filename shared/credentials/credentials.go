@@ -40,7 +40,7 @@ type Claim struct {
 	Client   endpoint.Caller
 	Email    string
 	Password string
-	// Find returns the account of the email. For user.ErrUnknown and user.ErrUnreadable the
+	// Find returns the account of the email. For user.ErrNotFound and user.ErrUnreadable the
 	// check fails as for a wrong password, after the same work.
 	Find func(context.Context) (user.Account, error)
 	// Rehash asks for a new hash if the stored one is weaker than the current parameters.
@@ -96,11 +96,11 @@ func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Cont
 
 func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.Attempt) (Proof, error) {
 	account, err := claim.Find(ctx)
-	unknown := errors.Is(err, user.ErrUnknown) || errors.Is(err, user.ErrUnreadable)
+	unknown := errors.Is(err, user.ErrNotFound) || errors.Is(err, user.ErrUnreadable)
 	if err != nil && !unknown {
 		return Proof{}, err
 	}
-	known := claim.Client.Device != "" && account.Knows(Digest(claim.Client.Device), c.now())
+	known := claim.Client.Device != "" && account.HasDevice(Digest(claim.Client.Device), c.now())
 	if err := attempt.Allow(known); err != nil {
 		return Proof{}, err
 	}

@@ -10,40 +10,40 @@ import (
 	"time"
 )
 
-// silence is how long a request of the usual budget waits for the first byte of a reply
-// before it treats the connection as lost. NAT gateways, load balancers and failovers
-// drop connections without a FIN or a RST, and then only a missing reply shows it.
+// minReplyTimeout is the shortest time that a request waits for the first byte of a reply.
+// After that the dialer treats the connection as lost. NAT gateways, load balancers and
+// failovers drop connections without a FIN or a RST. Then only a missing reply shows the loss.
 //
-// It leaves two thirds of the budget for a second try: a heartbeat, a new connection and the
-// command. A database whose recent replies were slow gets twice their latency instead, so
-// that it is not treated as lost.
-const silence = 1500 * time.Millisecond
+// The timeout leaves two thirds of the usual budget for a second attempt: a heartbeat, a new
+// connection and the command. If recent replies were slow, the timeout is twice their
+// latency, so a slow database does not count as lost.
+const minReplyTimeout = 1500 * time.Millisecond
 
-// errLost is the error of a connection that the network has dropped. It is not a
-// net.Error with Timeout: the driver retries after a network error, and does not after
-// a timeout. It also discards all pooled connections then, so that the other dropped
-// ones cost nothing.
-var errLost = errors.New("the database does not reply: the connection is treated as lost")
+// errLost reports a connection that the network has dropped. It is not a net.Error with
+// Timeout: the driver retries after a network error, but not after a timeout. After a network
+// error the driver also discards all pooled connections, so the other dropped ones cost
+// nothing.
+var errLost = errors.New("the database does not reply: the connection counts as lost")
 
-// A dialer opens connections that report a dropped network as a network error.
+// A dialer opens connections that report a dropped connection as a network error.
 type dialer struct {
 	net.Dialer
 
-	latency atomic.Int64 // of recent replies, in ns: see note
+	latency atomic.Int64 // of recent replies, in ns: see recordLatency
 
 	mu   sync.Mutex
 	open map[*conn]bool
 }
 
-// note records the latency of a reply: the highest of the recent ones, which a slower reply
-// replaces at once and each faster one lowers by an eighth.
-func (d *dialer) note(took time.Duration) {
+// recordLatency stores the highest latency of the recent replies. A slower reply replaces it
+// at once. Each faster reply lowers it by an eighth.
+func (d *dialer) recordLatency(took time.Duration) {
 	d.latency.Store(max(int64(took), d.latency.Load()*7/8))
 }
 
 func newDialer() *dialer {
-	// Keep-alive probes keep a connection known to the network. Where they fail, the
-	// kernel closes an idle connection after 30 s, before a request meets it.
+	// Keep-alive probes prevent gateways from dropping an idle connection. If the probes
+	// fail, the kernel closes the idle connection after 30 s, before a request uses it.
 	return &dialer{
 		Dialer: net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}},
 		open:   map[*conn]bool{},
@@ -57,92 +57,93 @@ func (d *dialer) DialContext(ctx context.Context, network, address string) (net.
 		return nil, err
 	}
 	c := &conn{Conn: dialed, dialer: d, address: address}
-	c.asked.Store(time.Now().UnixNano())
+	c.sentAt.Store(time.Now().UnixNano())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open[c] = true
 	return c, nil
 }
 
-// A conn carries one command and its reply at a time. It is closed when a reply does
-// not begin in time.
+// A conn carries one command and its reply at a time. It closes if a reply does not begin
+// before the timeout.
 type conn struct {
 	net.Conn
 	dialer  *dialer
 	address string
 
-	asked atomic.Int64 // when it was opened, or the last command was written, in ns since 1970
-	heard atomic.Int64 // when the last byte arrived
+	sentAt     atomic.Int64 // time of the last command, or of the dial, in ns since 1970
+	receivedAt atomic.Int64 // time of the last byte received, in ns since 1970
 
-	limit time.Time // of the read, by the driver
-	early bool      // whether the read gives up before its limit
+	deadline  time.Time // of the read, set by the driver
+	shortened bool      // whether the read ends before the driver's deadline
 }
 
-// Write writes a command.
+// Write implements net.Conn.
 func (c *conn) Write(b []byte) (int, error) {
-	c.asked.Store(time.Now().UnixNano())
+	c.sentAt.Store(time.Now().UnixNano())
 	n, err := c.Conn.Write(b)
-	return n, lost(err)
+	return n, asLost(err)
 }
 
-// SetReadDeadline sets the limit of a read, which is that of the request, or an earlier
-// one that leaves the request time for a second try.
+// SetReadDeadline sets the deadline of a read: the given deadline of the request, or an
+// earlier one that leaves time for a second attempt.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	c.limit = t
+	c.deadline = t
 	return c.setReadDeadline()
 }
 
 func (c *conn) setReadDeadline() error {
-	if c.limit.IsZero() {
-		c.early = false
-		return c.Conn.SetReadDeadline(c.limit)
+	if c.deadline.IsZero() {
+		c.shortened = false
+		return c.Conn.SetReadDeadline(c.deadline)
 	}
-	left := time.Until(c.limit)
-	wait := replyTimeout(left, time.Duration(c.dialer.latency.Load()))
-	c.early = wait < left
-	return c.Conn.SetReadDeadline(c.limit.Add(wait - left))
+	left := time.Until(c.deadline)
+	timeout := replyTimeout(left, time.Duration(c.dialer.latency.Load()))
+	c.shortened = timeout < left
+	return c.Conn.SetReadDeadline(c.deadline.Add(timeout - left))
 }
 
-// replyTimeout returns how long a read waits, where its request has some time left: a third
-// of it, at least silence and twice the latency of recent replies. There is no second try
-// where too little is left, and a request that has more than half a minute waits for a
-// command that takes long, such as the creation of an index.
+// replyTimeout returns the timeout of a read from the time left for its request. It is a third
+// of that time, but at least minReplyTimeout and twice the latency of recent replies.
+//
+// If too little time is left for a second attempt, the read uses all of it. So does a request
+// with more than 30 s: its command may take long, such as the creation of an index.
 func replyTimeout(left, latency time.Duration) time.Duration {
-	if left <= 2*silence || left > 30*time.Second {
+	if left <= 2*minReplyTimeout || left > 30*time.Second {
 		return left
 	}
-	return min(left, max(silence, left/3, 2*latency))
+	return min(left, max(minReplyTimeout, left/3, 2*latency))
 }
 
-// Read reads a part of a reply. Each part may take as long as the first.
+// Read reads a part of a reply. Each part has the timeout of the first.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
 		now := time.Now()
-		if asked := c.asked.Load(); c.heard.Load() < asked { // the first byte of a reply
-			c.dialer.note(now.Sub(time.Unix(0, asked)))
+		if sent := c.sentAt.Load(); c.receivedAt.Load() < sent { // the first byte of a reply
+			c.dialer.recordLatency(now.Sub(time.Unix(0, sent)))
 		}
-		c.heard.Store(now.UnixNano())
-		if c.early {
+		c.receivedAt.Store(now.UnixNano())
+		if c.shortened {
 			c.setReadDeadline()
 		}
 	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return n, lost(err)
+		return n, asLost(err)
 	}
-	if asked := c.asked.Load(); time.Since(time.Unix(0, asked)) >= silence {
-		c.dialer.closeSilent(c.address, asked)
+	if sent := c.sentAt.Load(); time.Since(time.Unix(0, sent)) >= minReplyTimeout {
+		c.dialer.closeUnresponsive(c.address, sent)
 	}
-	if c.early {
+	if c.shortened {
 		c.abort()
 		err = errLost
 	}
 	return n, err
 }
 
-// lost makes an error of what the kernel calls a timeout: keep-alive probes or a
-// retransmission without an answer.
-func lost(err error) error {
+// asLost returns errLost for a timeout that the kernel reports: its keep-alive probes or
+// retransmissions received no acknowledgment. It returns any other error unchanged.
+func asLost(err error) error {
 	var n net.Error
 	if errors.As(err, &n) && n.Timeout() && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return errLost
@@ -150,8 +151,8 @@ func lost(err error) error {
 	return err
 }
 
-// abort closes the connection with a RST. What the kernel could not deliver so far must
-// not arrive after the second try.
+// abort closes the connection with a RST. Data that the kernel has not delivered yet must not
+// arrive after the second attempt.
 func (c *conn) abort() {
 	if tcp, is := c.Conn.(*net.TCPConn); is {
 		tcp.SetLinger(0)
@@ -167,14 +168,14 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// closeSilent closes the connections to a server on which nothing has arrived since a
-// time, but for those that were used later. Among them may be that of the driver's
-// heartbeat, and one whose handshake has no reply: a second try waits for both.
-func (d *dialer) closeSilent(address string, since int64) {
+// closeUnresponsive closes the connections to a server that have received nothing since a
+// time, unless a command was sent on them later. They include the connection of the driver's
+// heartbeat and those with a pending handshake: a second attempt waits for both.
+func (d *dialer) closeUnresponsive(address string, since int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c := range d.open {
-		if c.address == address && c.heard.Load() < since && c.asked.Load() <= since {
+		if c.address == address && c.receivedAt.Load() < since && c.sentAt.Load() <= since {
 			c.Conn.Close()
 			delete(d.open, c)
 		}

@@ -15,10 +15,10 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// budget is that of a request.
+// budget is the time limit of a request.
 const budget = 4500 * time.Millisecond
 
-// pooled returns a collection, behind a tap, with n connections in its pool.
+// pooled returns a collection behind a tap, with n connections in its pool.
 func pooled(t *testing.T, n int) (*mongotest.Tap, *mongo.Collection) {
 	t.Helper()
 	tap := mongotest.NewTap(t)
@@ -38,13 +38,13 @@ func pooled(t *testing.T, n int) (*mongotest.Tap, *mongo.Collection) {
 	return tap, c
 }
 
-// fill opens connections until the pool has n: each command in flight needs one.
+// fill opens connections until the pool has n. Each command in flight needs one.
 func fill(t *testing.T, tap *mongotest.Tap, c *mongo.Collection, n int) {
 	t.Helper()
 	tap.RoundTrip(30 * time.Millisecond)
 	defer tap.RoundTrip(0)
-	for tap.Open() < n+1 { // one is the heartbeat's
-		together(n, func(int) {
+	for tap.Open() < n+1 { // the heartbeat has one more
+		inParallel(n, func(int) {
 			if err := c.FindOne(t.Context(), bson.D{{Key: "_id", Value: "x"}}).Err(); err != nil {
 				t.Error(err)
 			}
@@ -54,7 +54,7 @@ func fill(t *testing.T, tap *mongotest.Tap, c *mongo.Collection, n int) {
 	tap.Writes()
 }
 
-func together(n int, do func(i int)) {
+func inParallel(n int, do func(i int)) {
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() { do(i) })
@@ -62,7 +62,7 @@ func together(n int, do func(i int)) {
 	all.Wait()
 }
 
-// commands are those of the store: all that a request asks of the database.
+// commands are all commands that the store sends to the database.
 var commands = map[string]func(context.Context, *mongo.Collection) error{
 	"find": func(ctx context.Context, c *mongo.Collection) error {
 		return c.FindOne(ctx, bson.D{{Key: "_id", Value: "x"}}).Err()
@@ -80,20 +80,20 @@ var commands = map[string]func(context.Context, *mongo.Collection) error{
 	},
 }
 
-// timed runs a command in the budget of a request.
+// timed runs a command within the budget of a request and returns its duration.
 func timed(t *testing.T, c *mongo.Collection, command func(context.Context, *mongo.Collection) error) time.Duration {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), budget)
 	defer cancel()
-	began := time.Now()
+	start := time.Now()
 	if err := command(ctx, c); err != nil {
-		t.Error(err)
+		t.Errorf("a command within the budget: got error %v, want none", err)
 	}
-	return time.Since(began)
+	return time.Since(start)
 }
 
-// slow is above what a command takes on a busy machine, and below what one takes on a
-// dropped connection.
+// slow is longer than a command takes on a busy machine, and shorter than on a dropped
+// connection.
 const slow = 1200 * time.Millisecond
 
 func TestDroppedConnections_OneSlowCommand(t *testing.T) {
@@ -107,29 +107,29 @@ func TestDroppedConnections_OneSlowCommand(t *testing.T) {
 				took = append(took, timed(t, c, command))
 			}
 			if slices.ContainsFunc(took[1:], func(d time.Duration) bool { return d > slow }) {
-				t.Errorf("one command after the other took %v, want the first to be slow at most", took)
+				t.Errorf("sequential commands took %v, want at most the first above %v", took, slow)
 			}
 			t.Log(took)
 		})
 	}
 }
 
-func TestDroppedConnections_AtOnce(t *testing.T) {
+func TestDroppedConnections_ConcurrentCommands(t *testing.T) {
 	for name, command := range commands {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tap, c := pooled(t, 12)
 			tap.Drop()
-			together(12, func(int) { timed(t, c, command) })
+			inParallel(12, func(int) { timed(t, c, command) })
 			if took := timed(t, c, command); took > slow {
-				t.Errorf("the next took %v", took)
+				t.Errorf("the next command took %v, want at most %v", took, slow)
 			}
 		})
 	}
 }
 
-// TestDroppedConnections_WriteIsExecutedOnce has the database execute a write and its
-// reply get lost. The driver sends the write again, as the same one.
+// The database executes a write, but its reply is lost. The driver sends the same write again,
+// and the database must not execute it twice.
 func TestDroppedConnections_WriteIsExecutedOnce(t *testing.T) {
 	for _, name := range []string{"update", "findAndModify"} {
 		t.Run(name, func(t *testing.T) {
@@ -138,32 +138,30 @@ func TestDroppedConnections_WriteIsExecutedOnce(t *testing.T) {
 			tap.Mute()
 			timed(t, c, commands[name])
 			if writes := tap.Writes(); len(writes) != 2 || writes[0] != writes[1] {
-				t.Errorf("%q, want the same session and number twice", writes)
+				t.Errorf("got writes %q, want the same session and number twice", writes)
 			}
 			var found struct{ N int }
 			if err := c.FindOne(t.Context(), bson.D{{Key: "_id", Value: "x"}}).Decode(&found); err != nil || found.N != 1 {
-				t.Errorf("executed %d times (%v), want 1", found.N, err)
+				t.Errorf("the write was executed %d times (error %v), want 1", found.N, err)
 			}
 		})
 	}
 }
 
-// TestSlowReplies_AreWaitedFor has every reply take a second: that is no dropped
-// connection.
-func TestSlowReplies_AreWaitedFor(t *testing.T) {
+// A reply that takes a second is not a dropped connection.
+func TestSlowReplies_NoReconnect(t *testing.T) {
 	t.Parallel()
 	tap, c := pooled(t, 2)
 	before := tap.Accepted()
 	tap.RoundTrip(time.Second)
 	timed(t, c, commands["update"])
 	if n := len(tap.Writes()); n != 1 || tap.Accepted() > before {
-		t.Errorf("%d writes, and %d connections more, want 1 and 0", n, tap.Accepted()-before)
+		t.Errorf("got %d writes and %d new connections, want 1 and 0", n, tap.Accepted()-before)
 	}
 }
 
-// TestRetries_ArePaced has the database reply for good with an error that it calls
-// retryable. The driver tries again until the deadline.
-func TestRetries_ArePaced(t *testing.T) {
+// The database always replies with a retryable error. The driver retries until the deadline.
+func TestRetries_AreDelayed(t *testing.T) {
 	failed := bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: 262}, {Key: "errmsg", Value: "x"}}
 	label := bson.E{Key: "errorLabels", Value: bson.A{"RetryableWriteError"}}
 	for name, reply := range map[string]bson.D{
@@ -179,18 +177,18 @@ func TestRetries_ArePaced(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			if err := commands[name](ctx, c); err == nil {
-				t.Error("no error")
+				t.Error("got no error, want that of the reply")
 			}
 			if n := strings.Count(tap.Commands(), name+" c"); n < 2 || n > 20 {
-				t.Errorf("sent %d times in a second, want 2 to 20", n)
+				t.Errorf("the command was sent %d times in a second, want 2 to 20", n)
 			}
 		})
 	}
 }
 
-// TestClose_IsBounded closes a connection to a database that does not reply.
-func TestClose_IsBounded(t *testing.T) {
-	for name, limit := range map[string]time.Duration{"by its context": 300 * time.Millisecond, "by itself": time.Hour} {
+// The database does not reply, and a command is in flight.
+func TestClose_EndsWithoutReply(t *testing.T) {
+	for name, limit := range map[string]time.Duration{"by the context": 300 * time.Millisecond, "by connectTimeout": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tap := mongotest.NewTap(t)
@@ -214,13 +212,13 @@ func TestClose_IsBounded(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
-			began := time.Now()
+			start := time.Now()
 			connection.Close(ctx)
-			if took := time.Since(began); took > min(limit, 3*time.Second)+time.Second {
-				t.Errorf("it took %v", took)
+			if took := time.Since(start); took > min(limit, 3*time.Second)+time.Second {
+				t.Errorf("Close took %v, want at most %v", took, min(limit, 3*time.Second)+time.Second)
 			}
 			if err := <-pending; err == nil {
-				t.Error("a command that was in flight has a reply")
+				t.Error("the command in flight: got no error, want one")
 			}
 		})
 	}

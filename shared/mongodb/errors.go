@@ -13,60 +13,61 @@ import (
 	"ticketing.com/auth/shared/apierror"
 )
 
-// overloaded is how long a client waits after the database has refused a command because
-// it has too much to do. The driver has tried again by then.
-const overloaded = 2 * time.Second
+// overloadRetryAfter is the Retry-After of a response after an overloaded database has
+// rejected a command. By then the driver has already retried.
+const overloadRetryAfter = 2 * time.Second
 
-// Translate returns the error of a step. It is a fault.Away, or a fault.Busy where the
-// database is overloaded, if a later try may succeed: the database cannot be reached, or
-// it says that the error is due to its state and not to the command. All other errors
-// stay what they are, which makes them a 500 and an error in the log: among them that the
-// database does not accept the credentials (18) or the rights (13) of the function, which
-// no later try changes and an operator must.
+// Translate returns the error of a step. If a later attempt may succeed, it is an
+// apierror.Away, or an apierror.Busy for an overloaded database. A later attempt may succeed
+// if the database cannot be reached, or if its state caused the error and not the command.
+//
+// Translate only adds the step to all other errors. They become a 500 response and an error in
+// the log. Among them are wrong credentials (18) and missing rights (13) of the function: a
+// retry cannot correct these, an operator must.
 func Translate(step string, err error) error {
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("%s: %w", step, err)
 	switch server, is := errors.AsType[mongo.ServerError](err); {
-	case errors.Is(err, context.Canceled) || wrong(err) || is && !transient(server):
+	case errors.Is(err, context.Canceled) || isProgramError(err) || is && !isTransient(server):
 		return err
-	case is && sheds(server):
-		return apierror.Busy(overloaded, err)
+	case is && isOverloaded(server):
+		return apierror.Busy(overloadRetryAfter, err)
 	}
 	return apierror.Away(err)
 }
 
-// sheds reports whether the server refuses commands because it has too much to do. Of a
-// network error the driver only supposes that.
-func sheds(err mongo.ServerError) bool {
+// isOverloaded reports whether the server rejects commands because of overload. The driver
+// also adds the label to network errors, on a guess only, so these do not count.
+func isOverloaded(err mongo.ServerError) bool {
 	return err.HasErrorLabel("SystemOverloadedError") && !err.HasErrorLabel("NetworkError") ||
 		slices.ContainsFunc(transientCodes["SystemOverloadedError"], err.HasErrorCode)
 }
 
-// wrong reports whether an error is one of this program or of a stored document.
-func wrong(err error) bool {
+// isProgramError reports whether this program or a stored document causes the error.
+func isProgramError(err error) bool {
 	_, argument := errors.AsType[mongo.InvalidArgumentError](err)
 	_, marshal := errors.AsType[mongo.MarshalError](err)
 	return argument || marshal || errors.Is(err, ErrUnreadable) || errors.Is(err, mongo.ErrNoDocuments)
 }
 
-// transient reports whether a server's error is due to its state. The labels say so, or
-// the codes do; a write that failed for two reasons can succeed if both are transient.
-// Errors without a code are the driver's own, such as that of a lost connection.
-func transient(err mongo.ServerError) bool {
+// isTransient reports whether the state of the server causes the error. Labels or codes show
+// that. A write with two errors may succeed later if both are transient. Errors without a code
+// come from the driver, such as a lost connection.
+func isTransient(err mongo.ServerError) bool {
 	return slices.ContainsFunc(transientLabels, err.HasErrorLabel) ||
-		!slices.ContainsFunc(err.ErrorCodes(), func(code int) bool { return code != 0 && !isTransient(code) })
+		!slices.ContainsFunc(err.ErrorCodes(), func(code int) bool { return code != 0 && !isTransientCode(code) })
 }
 
-// transientLabels are those that the server puts on errors after which the same command
-// may succeed. NoWritesPerformed is none: it is also on errors that come again.
+// transientLabels are the server's labels of errors after which the same command may succeed.
+// NoWritesPerformed is not among them: permanent errors have it too.
 //
 // Source: MongoDB's driver specifications, "Retryable Writes", "Transactions", "Change
 // Streams" and "Client Backpressure".
 var transientLabels = []string{"RetryableWriteError", "RetryableError", "SystemOverloadedError", "TransientTransactionError", "ResumableChangeStreamError"}
 
-func isTransient(code int) bool {
+func isTransientCode(code int) bool {
 	for _, codes := range transientCodes {
 		if slices.Contains(codes, code) {
 			return true
@@ -76,7 +77,7 @@ func isTransient(code int) bool {
 }
 
 // transientCodes are the codes of transient errors by their category in MongoDB's
-// src/mongo/base/error_codes.yml (commit 007ba934), and those that have none there.
+// src/mongo/base/error_codes.yml (commit 007ba934). The empty key has those without a category.
 var transientCodes = map[string][]int{
 	"RetriableError": {6, 7, 89, 91, 134, 189, 262, 317, 358, 384, 402, 406, 407, 412, 453, 462, 9001, 10107, 11600, 11602,
 		13435, 13436, 50915, 91331, 10045600},
@@ -127,13 +128,13 @@ var transientCodes = map[string][]int{
 		10058, // LegacyNotPrimary
 		12586, // BackgroundOperationInProgressForDatabase
 		12587, // BackgroundOperationInProgressForNamespace
-		14031, // OutOfDiskSpace: until an operator makes room
+		14031, // OutOfDiskSpace: until an operator frees space
 		56846, // ConfigServerUnreachable
 	},
 }
 
-// Read decodes the document that a command returned. It returns ErrUnreadable for one with a
-// member of an unexpected type; a retry would return the same.
+// Read decodes the document that a command returned. If a member has an unexpected type, it
+// returns ErrUnreadable. A retry would return the same error.
 func Read(found *mongo.SingleResult, into any) error {
 	raw, err := found.Raw()
 	if err != nil {
@@ -146,4 +147,4 @@ func Read(found *mongo.SingleResult, into any) error {
 }
 
 // ErrUnreadable is the error of Read for a document with a member of an unexpected type.
-var ErrUnreadable = errors.New("a document does not fit")
+var ErrUnreadable = errors.New("a document has a member of an unexpected type")

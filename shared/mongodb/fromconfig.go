@@ -2,7 +2,7 @@ package mongodb
 
 import "ticketing.com/auth/shared/config"
 
-// FromConfig returns the connection of the environment: MONGODB_URI.
+// FromConfig returns the connection that the environment configures. It reads MONGODB_URI.
 func FromConfig(cfg *config.Config) *Connection {
 	return config.Part(cfg, "database", func() *Connection {
 		uri := cfg.Required("MONGODB_URI")

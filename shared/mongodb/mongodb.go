@@ -1,6 +1,6 @@
-// Package database holds the connection to MongoDB, one for each process, made at its first
-// use. It classifies errors into those that a retry may avoid and the others. Packages user
-// and ratelimit define the documents.
+// Package mongodb holds the connection to MongoDB. Each process has one connection and opens
+// it at the first use. The package also reports whether a retry may avoid an error. Packages
+// user and ratelimit define the documents.
 package mongodb
 
 import (
@@ -22,22 +22,22 @@ import (
 	"ticketing.com/auth/shared/apierror"
 )
 
-// wait is how long a database that does not answer is waited for. It lies below
-// the budget of a request, so that the caller gets an honest 503.
-const wait = 3 * time.Second
+// connectTimeout bounds the wait for a database that does not reply. It is below the budget
+// of a request, so the client receives a 503 response and no timeout.
+const connectTimeout = 3 * time.Second
 
-// A Connection is to one database. It is safe for concurrent use.
+// A Connection is a connection to one database. It is safe for concurrent use.
 type Connection struct {
 	uri string
 
 	mu      sync.Mutex
 	client  *mongo.Client
-	ongoing chan struct{} // closed when the attempt to connect is over
-	failed  error         // how that went
+	pending chan struct{} // closed when the attempt to connect ends
+	err     error         // of the last attempt
 }
 
-// New returns a connection to what a connection string names, the database users
-// where it names none. It dials no server. Its errors never quote the string.
+// New returns a connection to the database that the connection string names, by default
+// users. It dials no server. Its errors never quote the string: it may hold a password.
 func New(uri string) (*Connection, error) {
 	if err := checkURI(uri); err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func New(uri string) (*Connection, error) {
 	return &Connection{uri: uri}, nil
 }
 
-// Collection returns a collection, or a fault.Away.
+// Collection returns a collection. Its error is an apierror.Away.
 func (c *Connection) Collection(ctx context.Context, name string) (*mongo.Collection, error) {
 	client, err := c.connected(ctx)
 	if err != nil {
@@ -54,50 +54,50 @@ func (c *Connection) Collection(ctx context.Context, name string) (*mongo.Collec
 	return client.Database(databaseName(c.uri)).Collection(name), nil
 }
 
-// connected returns the client. Making one dials no server, but for a mongodb+srv:// string
-// it queries the DNS, without a time limit. So all requests wait for one attempt, each no
-// longer than its own limit, and the next request after a failure tries again.
+// connected returns the client. Creating the client dials no server, but a mongodb+srv://
+// string causes a DNS query that has no timeout. So all requests share one attempt, and each
+// waits until its own deadline. The next request after a failure starts another attempt.
 func (c *Connection) connected(ctx context.Context) (*mongo.Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	c.mu.Lock()
-	if c.client == nil && c.ongoing == nil {
-		c.ongoing = make(chan struct{})
+	if c.client == nil && c.pending == nil {
+		c.pending = make(chan struct{})
 		go c.connect()
 	}
-	client, ongoing := c.client, c.ongoing
+	client, pending := c.client, c.pending
 	c.mu.Unlock()
 	if client != nil {
 		return client, nil
 	}
 	select {
-	case <-ongoing:
+	case <-pending:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.client, c.failed
+	return c.client, c.err
 }
 
 func (c *Connection) connect() {
 	client, err := mongo.Connect(clientOptions(c.uri))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.client, c.failed = client, err
-	close(c.ongoing)
-	c.ongoing = nil
+	c.client, c.err = client, err
+	close(c.pending)
+	c.pending = nil
 }
 
-// Close closes the connection, if there is one. It waits for commands in flight, and for
-// a database that does not reply, no longer than the context allows or wait.
+// Close closes the connection if it is open. It waits for commands in flight, at most until
+// the deadline of the context and at most connectTimeout.
 func (c *Connection) Close(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	return c.client.Disconnect(ctx)
 }
@@ -105,51 +105,51 @@ func (c *Connection) Close(ctx context.Context) error {
 // clientOptions returns the project's defaults, overridden by the connection string.
 func clientOptions(uri string) *options.ClientOptions {
 	return options.Client().
-		// The pool dials while the driver still looks for the primary: a cold request
+		// The pool dials while the driver still selects the primary. A cold request then
 		// costs three round trips instead of five.
 		SetMinPoolSize(1).
-		// The commands of one request share a connection instead of dialing one each
-		// at the same time. A cold sign-in opens two.
+		// The concurrent commands of one request share a connection instead of dialing
+		// one each. A cold sign-in opens two.
 		SetMaxConnecting(1).
-		// Below the four minutes after which the first load balancers drop an idle
-		// connection.
+		// Some load balancers drop a connection that was idle for four minutes.
 		SetMaxConnIdleTime(3 * time.Minute).
-		SetServerSelectionTimeout(wait).
-		SetConnectTimeout(wait).
-		// What was acknowledged, and what was read and acted on, must survive a
-		// failover.
+		SetServerSelectionTimeout(connectTimeout).
+		SetConnectTimeout(connectTimeout).
+		// A failover must not lose an acknowledged write, or data that a function has
+		// read and acted on.
 		SetWriteConcern(writeconcern.Majority()).
 		SetReadConcern(readconcern.Majority()).
 		ApplyURI(uri).
 		SetDialer(newDialer()).
-		SetMonitor(paced()).
-		// A heartbeat that streams is silent for ten seconds, which a conn would take
-		// for a lost connection. Polling also needs one connection less.
+		SetMonitor(retryMonitor()).
+		// A streaming heartbeat sends nothing for ten seconds, so a conn would treat it as
+		// lost. Polling also needs one connection less.
 		SetServerMonitoringMode(options.ServerMonitoringModePoll)
 }
 
-// checkURI finds what can be known to be wrong before anything is dialled. Its
-// errors never quote the string: it may hold a password.
+// checkURI returns the errors of a connection string that can be found without dialing a
+// server. They never quote the string: it may hold a password.
 func checkURI(uri string) error {
 	cs, err := parse(uri)
 	switch {
 	case err != nil || strings.ContainsFunc(uri, isInvisible):
 		return errors.New("is not a connection string (mongodb://host[:port]/database)")
 	case weakens(cs):
-		return errors.New("asks for something else than is needed: what was acknowledged must not be lost, and a sign-out must be seen (w=majority, journal, readConcernLevel=majority, readPreference=primary)")
+		return errors.New("sets a weaker guarantee than w=majority, journal=true, readConcernLevel=majority and readPreference=primary: a failover could lose an acknowledged write, or a read could miss a sign-out")
 	case strings.ContainsAny(cs.Database, `/\. "$*<>:|?`) || strings.ContainsFunc(cs.Database, isInvisible):
 		return errors.New("names a database that MongoDB does not allow")
-	case !isSRV(uri) && clientOptions(uri).Validate() != nil: // of the other kind this would ask the DNS
+	case !isSRV(uri) && clientOptions(uri).Validate() != nil: // Validate queries the DNS for an SRV string
 		return errors.New("has an option or a host that the driver does not accept")
 	}
 	return nil
 }
 
-// isInvisible reports whether a character is white space or a control character. No
-// connection string and no name of a database contains one.
+// isInvisible reports whether a character is white space or a control character. Connection
+// strings and database names contain none.
 func isInvisible(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }
 
-// weakens reports whether a connection string relaxes what clientOptions set.
+// weakens reports whether a connection string sets a weaker read or write concern than
+// clientOptions.
 func weakens(cs *connstring.ConnString) bool {
 	w := cs.WString != "" && cs.WString != "majority" || cs.WNumberSet
 	journal := cs.JSet && !cs.J
@@ -158,7 +158,7 @@ func weakens(cs *connstring.ConnString) bool {
 	return w || journal || concern || preference
 }
 
-// databaseName is the path of a connection string that was checked.
+// databaseName returns the database of a connection string that checkURI has accepted.
 func databaseName(uri string) string {
 	cs, err := parse(uri)
 	if err != nil {
@@ -167,8 +167,8 @@ func databaseName(uri string) string {
 	return cmp.Or(cs.Database, "users")
 }
 
-// parse reads a connection string without asking the DNS, as the driver would of
-// a mongodb+srv:// one.
+// parse parses a connection string. Unlike the driver, it does not query the DNS for a
+// mongodb+srv:// string.
 func parse(uri string) (*connstring.ConnString, error) {
 	if isSRV(uri) {
 		uri = strings.Replace(uri, connstring.SchemeMongoDBSRV, connstring.SchemeMongoDB, 1)

@@ -7,17 +7,17 @@ import (
 	"ticketing.com/auth/shared/token"
 )
 
-// FromConfig returns the granter of the environment: SESSION_TTL, SESSION_MAX_TTL, and what
-// token.WireIssuer asks for.
+// FromConfig returns the granter that the environment configures. It reads SESSION_TTL,
+// SESSION_MAX_TTL and the settings of token.IssuerFromConfig.
 func FromConfig(cfg *config.Config) *Granter {
 	const year = 365 * 24 * time.Hour
-	maxLife := cfg.Duration("SESSION_MAX_TTL", 2160*time.Hour, time.Minute, 10*year)
-	life := cfg.Duration("SESSION_TTL", min(720*time.Hour, maxLife), time.Minute, 10*year)
+	maxTTL := cfg.Duration("SESSION_MAX_TTL", 2160*time.Hour, time.Minute, 10*year)
+	ttl := cfg.Duration("SESSION_TTL", min(720*time.Hour, maxTTL), time.Minute, 10*year)
 	if cfg.Text("SESSION_MAX_TTL", "") == "" {
-		maxLife = max(maxLife, life)
+		maxTTL = max(maxTTL, ttl)
 	}
-	if life > maxLife {
+	if ttl > maxTTL {
 		cfg.Problem("SESSION_TTL", "must not be longer than SESSION_MAX_TTL")
 	}
-	return &Granter{tokens: token.WireIssuer(cfg, life), life: life, maxLife: maxLife}
+	return &Granter{tokens: token.IssuerFromConfig(cfg, ttl), ttl: ttl, maxTTL: maxTTL}
 }

@@ -10,8 +10,7 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// A Grant is what the owner of a session gets: the answer of signup, signin and
-// refresh.
+// A Grant is the response of signup, signin and refresh to the owner of the session.
 type Grant struct {
 	User         user.User `json:"user"`
 	Token        string    `json:"token"`        // the access token, a JWT
@@ -21,8 +20,8 @@ type Grant struct {
 	Device string `json:"-"` // the device token, sent in headers; empty after a refresh
 }
 
-// Header returns the headers of the response: the device token, for browsers as a cookie that
-// scripts cannot read.
+// Header returns the response headers. They hold the device token. Browsers receive it as a
+// cookie that scripts cannot read.
 func (g Grant) Header() http.Header {
 	if g.Device == "" {
 		return nil
@@ -35,29 +34,29 @@ func (g Grant) Header() http.Header {
 // Members implements reference.Described.
 func (Grant) Members() []reference.Member {
 	return []reference.Member{
-		{Name: "token", Opaque: true, About: "The access token, a JWT (RFC 9068) signed with Ed25519. It is sent as a bearer token."},
-		{Name: "refreshToken", Opaque: true, About: "Good for one exchange at refresh."},
+		{Name: "token", Opaque: true, About: "The access token, a JWT (RFC 9068) signed with Ed25519. Send it as a bearer token."},
+		{Name: "refreshToken", Opaque: true, About: "Valid for one exchange at refresh."},
 		{Name: "expiresIn", Minimum: 1, About: "Number of seconds for which the access token is still valid."},
 	}
 }
 
-// A Granter makes grants. It holds the signing key.
+// A Granter creates grants. It holds the signing key.
 type Granter struct {
-	tokens        *token.Issuer
-	life, maxLife time.Duration
+	tokens      *token.Issuer
+	ttl, maxTTL time.Duration
 }
 
-// Life returns how long a session lives after its last refresh.
-func (g *Granter) Life() time.Duration { return g.life }
+// TTL returns the lifetime of a session after its last refresh.
+func (g *Granter) TTL() time.Duration { return g.ttl }
 
-// MaxLife returns how long a session lives after its sign-in, however often it is refreshed.
-func (g *Granter) MaxLife() time.Duration { return g.maxLife }
+// MaxTTL returns the lifetime of a session after its sign-in. A refresh does not extend it.
+func (g *Granter) MaxTTL() time.Duration { return g.maxTTL }
 
 // Grant returns the grant of a session at a time.
 //
-// The same session and refresh token make the same access token, byte for byte, as long as
-// that is valid: its id and its times are the session's, and an Ed25519 signature is
-// deterministic (RFC 8032 section 5.1.6). After that Grant issues a new one.
+// While an access token is valid, the same session and refresh token give the same access
+// token, byte for byte. Its id and times come from the session, and an Ed25519 signature is
+// deterministic (RFC 8032 section 5.1.6). After its expiry, Grant issues a new one.
 func (g *Granter) Grant(u user.User, s user.Session, r Refresh, now time.Time) (Grant, error) {
 	claims := token.Claims{
 		Subject:  u.ID,

@@ -1,19 +1,18 @@
-// Package session makes sessions and their refresh tokens, and hands them to
-// their owner as a Grant.
+// Package session creates sessions and their refresh tokens. It returns them to the owner as a
+// Grant.
 //
-// A refresh token names its user and session and carries two secrets. The family
-// secret is the same for every refresh token of the session: it proves that a
-// token was once issued. The other is the token's own: it proves that the token
-// is the newest. The database holds the SHA-256 of both and nothing more; the
-// secrets have 128 and 256 bits of entropy, so a fast hash is enough (NIST SP
-// 800-63B §3.1.2.2).
+// A refresh token names its user and session and contains two secrets. The family secret is the
+// same for every refresh token of the session. It proves that the token was issued. The second
+// secret belongs to one token. It proves that the token is the newest.
 //
-// The newest secret is not drawn but derived, from the one before it and a random
-// salt that the database keeps. So an answer that got lost can be given again,
-// though it is stored nowhere; and only to somebody who holds the token that was
-// exchanged for it.
+// The database stores only the SHA-256 digests of both. The secrets have 128 and 256 bits of
+// entropy, so a fast hash is enough (NIST SP 800-63B section 3.1.2.2).
 //
-// The package stores nothing: package user does.
+// Each new secret derives from the previous one and a random salt that the database stores. So
+// a lost response can be sent again, although it is stored nowhere. Only a client with the
+// exchanged token receives it.
+//
+// The package stores nothing. Package user stores the sessions.
 package session
 
 import (
@@ -31,8 +30,8 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// The parts of a refresh token, in bytes. The user's id, which may be one that
-// was brought along, is what follows them.
+// The sizes of the parts of a refresh token, in bytes. The user's id follows them. Its length
+// varies, because an imported user can have any id.
 const (
 	idSize     = 16
 	familySize = 16
@@ -41,14 +40,14 @@ const (
 	fixedSize  = familySize + secretSize + idSize + countSize
 )
 
-// ErrMalformed: not a refresh token of this system.
+// ErrMalformed is the error of Parse for a string that is not a refresh token of this system.
 var ErrMalformed = errors.New("malformed refresh token")
 
 // A Refresh is a refresh token.
 type Refresh struct {
 	User       string // the user's id
 	Session    string // the session's id
-	Generation int    // how often the session was refreshed before
+	Generation int    // number of earlier refreshes of the session
 
 	family, secret []byte
 }
@@ -56,9 +55,9 @@ type Refresh struct {
 // NewID returns a new id of 128 random bits, as 32 hexadecimal digits.
 func NewID() string { return hex.EncodeToString(random(idSize)) }
 
-// IDOf returns the id of a key, so that the same request made twice makes the same
-// id; a new id where the key is empty. Keys come from strangers, hence the digest.
-func IDOf(key string) string {
+// IDFromKey returns an id derived from a key, so a repeated request gives the same id. For an
+// empty key it returns a new id. The id is a digest because unauthenticated clients choose keys.
+func IDFromKey(key string) string {
 	if key == "" {
 		return NewID()
 	}
@@ -66,9 +65,9 @@ func IDOf(key string) string {
 	return hex.EncodeToString(sum[:idSize])
 }
 
-// Open makes a session of a user that begins now and ends after life, and its
-// first refresh token. Times are whole milliseconds, as MongoDB keeps them.
-func Open(userID string, now time.Time, life time.Duration) (user.Session, Refresh) {
+// Open creates a session of a user that begins now and expires after ttl. It also returns the
+// first refresh token. Times are whole milliseconds, the precision of MongoDB.
+func Open(userID string, now time.Time, ttl time.Duration) (user.Session, Refresh) {
 	now = now.Truncate(time.Millisecond)
 	r := Refresh{User: userID, Session: NewID(), family: random(familySize), secret: random(secretSize)}
 	return user.Session{
@@ -77,13 +76,13 @@ func Open(userID string, now time.Time, life time.Duration) (user.Session, Refre
 		Token:     hash(r.secret),
 		CreatedAt: now,
 		RotatedAt: now,
-		ExpiresAt: now.Add(life),
+		ExpiresAt: now.Add(ttl),
 	}, r
 }
 
-// Rotation asks the store to exchange the token for the one that Next makes of
-// the rotation's salt.
-func (r Refresh) Rotation(now time.Time, life, maxLife time.Duration) user.Rotation {
+// Rotation returns a request to the store: exchange the token for the one that Next derives
+// with the salt of the rotation.
+func (r Refresh) Rotation(now time.Time, ttl, maxTTL time.Duration) user.Rotation {
 	salt := random(idSize)
 	return user.Rotation{
 		User:       r.User,
@@ -93,12 +92,12 @@ func (r Refresh) Rotation(now time.Time, life, maxLife time.Duration) user.Rotat
 		Used:       hash(r.secret),
 		Token:      hash(r.Next(salt).secret),
 		Salt:       salt,
-		ExpiresAt:  now.Add(life),
-		MaxLife:    maxLife,
+		ExpiresAt:  now.Add(ttl),
+		MaxTTL:     maxTTL,
 	}
 }
 
-// Next returns the token that takes this one's place.
+// Next returns the token that replaces this one.
 func (r Refresh) Next(salt []byte) Refresh {
 	h := hmac.New(sha256.New, r.secret)
 	h.Write(salt)
@@ -107,14 +106,14 @@ func (r Refresh) Next(salt []byte) Refresh {
 	return r
 }
 
-// String returns the token as its owner gets it.
+// String returns the token in the form that its owner receives.
 func (r Refresh) String() string {
 	b := make([]byte, 0, fixedSize+len(r.User))
 	b = append(b, r.family...)
 	b = append(b, r.secret...)
 	id, err := hex.DecodeString(r.Session)
 	if err != nil {
-		panic("session id is not hexadecimal") // NewID and Parse make no other
+		panic("session id is not hexadecimal") // NewID and Parse return hexadecimal ids only
 	}
 	b = append(b, id...)
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Generation))
@@ -122,15 +121,15 @@ func (r Refresh) String() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// Parse reads a refresh token, or returns ErrMalformed. That it is well formed
-// says nothing of its worth.
+// Parse parses a refresh token. It returns ErrMalformed for any other string. A well-formed
+// token may still be expired, revoked or forged.
 func Parse(s string) (Refresh, error) {
 	if len(s) > base64.RawURLEncoding.EncodedLen(fixedSize+user.MaxID) {
 		return Refresh{}, ErrMalformed
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil || len(b) <= fixedSize || base64.RawURLEncoding.EncodedLen(len(b)) != len(s) {
-		return Refresh{}, ErrMalformed // the last: a decoder skips line breaks
+		return Refresh{}, ErrMalformed // the length differs if the decoder has skipped line breaks
 	}
 	family, b := b[:familySize], b[familySize:]
 	secret, b := b[:secretSize], b[secretSize:]

@@ -13,39 +13,39 @@ import (
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.UTC)
 
-func TestARefreshTokenIsReadAsItWasWritten(t *testing.T) {
+func TestParse_RoundTrip(t *testing.T) {
 	for _, id := range []string{session.NewID(), "5f7c1c1c1c1c1c1c1c1c1c1c", "û", strings.Repeat("x", 128)} {
 		_, r := session.Open(id, now, time.Hour)
 		got, err := session.Parse(r.String())
 		if err != nil || got.User != id || got.Session != r.Session || got.String() != r.String() {
-			t.Errorf("%s: %+v, %v", id, got, err)
+			t.Errorf("user %q: got %v, %v; want %v", id, got, err, r)
 		}
 	}
 }
 
-func TestWhatIsNoRefreshTokenIsMalformed(t *testing.T) {
+func TestParse_Malformed(t *testing.T) {
 	_, r := session.Open("ann", now, time.Hour)
 	good := r.String()
 	for name, s := range map[string]string{
-		"nothing":                       "",
-		"nothing but the fixed parts":   base64.RawURLEncoding.EncodeToString(make([]byte, 68)),
-		"one that was cut":              good[:40],
-		"one with padding":              good + "=",
-		"one with a line break":         good[:10] + "\n" + good[10:],
-		"one with a carriage return":    good + "\r",
-		"the standard alphabet":         "+/" + good[2:],
-		"bits that are not used":        base64.RawURLEncoding.EncodeToString(make([]byte, 71))[:94] + "B",
-		"a user that is no valid UTF-8": base64.RawURLEncoding.EncodeToString(append(make([]byte, 68), 0xff)),
-		"a generation out of range":     base64.RawURLEncoding.EncodeToString(append(bytes.Repeat([]byte{0xff}, 68), 'a')),
-		"one that is too long":          base64.RawURLEncoding.EncodeToString(make([]byte, 68+129)),
+		"an empty string":            "",
+		"the fixed parts alone":      base64.RawURLEncoding.EncodeToString(make([]byte, 68)),
+		"a truncated token":          good[:40],
+		"padding":                    good + "=",
+		"a line break":               good[:10] + "\n" + good[10:],
+		"a carriage return":          good + "\r",
+		"the standard alphabet":      "+/" + good[2:],
+		"unused bits that are set":   base64.RawURLEncoding.EncodeToString(make([]byte, 71))[:94] + "B",
+		"a user id of invalid UTF-8": base64.RawURLEncoding.EncodeToString(append(make([]byte, 68), 0xff)),
+		"a generation out of range":  base64.RawURLEncoding.EncodeToString(append(bytes.Repeat([]byte{0xff}, 68), 'a')),
+		"a user id over the limit":   base64.RawURLEncoding.EncodeToString(make([]byte, 68+129)),
 	} {
 		if _, err := session.Parse(s); !errors.Is(err, session.ErrMalformed) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
 }
 
-func TestTheRecordHoldsNothingThatRefreshes(t *testing.T) {
+func TestOpen_RecordHoldsNoSecret(t *testing.T) {
 	s, r := session.Open("ann", now, time.Hour)
 	token, err := base64.RawURLEncoding.DecodeString(r.String())
 	if err != nil {
@@ -53,11 +53,11 @@ func TestTheRecordHoldsNothingThatRefreshes(t *testing.T) {
 	}
 	for _, stored := range [][]byte{s.Family, s.Token} {
 		if strings.Contains(string(token), string(stored)) {
-			t.Error("the record holds a part of the token")
+			t.Errorf("the record holds %x, a part of the token; want digests only", stored)
 		}
 	}
 	if s.ExpiresAt != now.Truncate(time.Millisecond).Add(time.Hour) || s.CreatedAt != s.RotatedAt {
-		t.Errorf("record %+v", s)
+		t.Errorf("got %+v, want one that was just created and expires in an hour, in whole milliseconds", s)
 	}
 }
 
@@ -73,22 +73,22 @@ func TestOpen_SecretsAreUnique(t *testing.T) {
 	}
 }
 
-func TestTheNextTokenFollowsFromTheOneBeforeAndTheSaltAlone(t *testing.T) {
+func TestRefresh_NextDependsOnTokenAndSaltOnly(t *testing.T) {
 	s, r := session.Open("ann", now, time.Hour)
 	rotation := r.Rotation(now, time.Hour, 0)
 	if string(rotation.Used) != string(s.Token) || string(rotation.Family) != string(s.Family) {
-		t.Error("the rotation does not match the record")
+		t.Errorf("the rotation has digests %x and %x, want those of the record, %x and %x", rotation.Used, rotation.Family, s.Token, s.Family)
 	}
 	next := r.Next(rotation.Salt)
 	if again := r.Next(rotation.Salt); again.String() != next.String() {
-		t.Error("the same salt gives another token")
+		t.Errorf("the same salt gives %v, want %v again", again, next)
 	}
 	after := next.Rotation(now, time.Hour, 0)
 	if string(after.Used) != string(rotation.Token) {
-		t.Error("the next token is not the one the rotation stored")
+		t.Errorf("the next token has the digest %x, want %x of the rotation", after.Used, rotation.Token)
 	}
 	if other := r.Rotation(now, time.Hour, 0); string(other.Token) == string(rotation.Token) {
-		t.Error("two rotations of one token are alike")
+		t.Errorf("two rotations of one token have the same next token, %x", other.Token)
 	}
 }
 
@@ -98,7 +98,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {
 		if r, err := session.Parse(s); err == nil && r.String() != s {
-			t.Errorf("%q is read as %q", s, r.String())
+			t.Errorf("Parse(%q).String(): got %q, want the input", s, r.String())
 		}
 	})
 }

@@ -21,32 +21,32 @@ import (
 	"ticketing.com/auth/shared/token"
 )
 
-// Every case below differs from this one in one thing: if this were refused, all
-// the others would prove nothing.
-func TestATokenMadeByHandIsAcceptedWhenNothingIsWrongWithIt(t *testing.T) {
+// The tests below change one detail of this token. If the verifier rejected the unchanged token,
+// they would prove nothing.
+func TestVerify_ValidToken(t *testing.T) {
 	for name, claims := range map[string]object{
-		"as an issuer writes it":     ourClaims(),
-		"an array of audiences":      ourClaims().with(object{"aud": []string{"other", "shop"}}),
-		"no client id, as before":    ourClaims().with(object{"client_id": nil}),
-		"a claim nobody knows":       ourClaims().with(object{"scope": "x"}),
-		"dates with a fraction":      ourClaims().with(object{"iat": float64(noon.Unix()) + 0.5, "exp": float64(noon.Unix()) + 60.25}),
-		"an expiry in the year 9999": ourClaims().with(object{"exp": 253402300799}),
+		"the claims of an issuer":    validClaims(),
+		"an array of audiences":      validClaims().with(object{"aud": []string{"other", "shop"}}),
+		"no client id":               validClaims().with(object{"client_id": nil}),
+		"an unknown claim":           validClaims().with(object{"scope": "x"}),
+		"dates with a fraction":      validClaims().with(object{"iat": float64(noon.Unix()) + 0.5, "exp": float64(noon.Unix()) + 60.25}),
+		"an expiry in the year 9999": validClaims().with(object{"exp": 253402300799}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := verifier(t, noon, key(1), key(2)).Verify(sign(key(1), ourHeader().segment(t), claims.segment(t)))
+			got, err := verifier(t, noon, key(1), key(2)).Verify(sign(key(1), validHeader().segment(t), claims.segment(t)))
 			if err != nil || got != ann {
-				t.Errorf("got %+v, %v", got, err)
+				t.Errorf("got %+v, %v; want %+v", got, err, ann)
 			}
 		})
 	}
 }
 
-func TestAnAlgorithmOtherThanEdDSAIsRefused(t *testing.T) {
+func TestVerify_WrongAlgorithm(t *testing.T) {
 	v := verifier(t, noon, key(1), key(2))
-	body := ourClaims().segment(t)
-	head := func(alg any) string { return ourHeader().with(object{"alg": alg}).segment(t) }
+	body := validClaims().segment(t)
+	head := func(alg any) string { return validHeader().with(object{"alg": alg}).segment(t) }
 
-	for _, alg := range []string{"none", "None", "NONE", "nOnE", "none ", "", "null", "eddsa", "EDDSA", "Ed25519", "Ed448", "HS256", "ES256", "RS256", "PS256", "unheard-of"} {
+	for _, alg := range []string{"none", "None", "NONE", "nOnE", "none ", "", "null", "eddsa", "EDDSA", "Ed25519", "Ed448", "HS256", "ES256", "RS256", "PS256", "unregistered"} {
 		t.Run("alg is "+alg, func(t *testing.T) {
 			in := head(alg) + "." + body
 			refuse(t, v, in+".")
@@ -59,7 +59,8 @@ func TestAnAlgorithmOtherThanEdDSAIsRefused(t *testing.T) {
 		t.Run("alg is "+name, func(t *testing.T) { refuse(t, v, sign(key(1), head(alg), body)) })
 	}
 
-	// The public key is public: were it taken for an HMAC secret, anybody could sign.
+	// If the verifier accepted an HMAC with the public key as the secret, every client could
+	// sign tokens.
 	public := key(1).Public().(ed25519.PublicKey)
 	spki, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
@@ -112,8 +113,8 @@ func signWith(t *testing.T, method jwt.SigningMethod, key any, head, body string
 	return head + "." + body + "." + b64.EncodeToString(signature)
 }
 
-// All of these are signed by our own key: it is the header that is wrong.
-func TestAHeaderThatIsNotOursIsRefused(t *testing.T) {
+// The signatures are valid. Only the header is wrong.
+func TestVerify_WrongHeader(t *testing.T) {
 	v := verifier(t, noon, key(1), key(2))
 	attacker := token.NewJWK(key(3)).Public()
 	for _, c := range []struct {
@@ -127,32 +128,32 @@ func TestAHeaderThatIsNotOursIsRefused(t *testing.T) {
 		{"kid is an object", object{"kid": object{"kid": kid(key(1))}}},
 		{"kid is true", object{"kid": true}},
 		{"kid is unknown", object{"kid": kid(key(3))}},
-		{"kid is of the other key", object{"kid": kid(key(2))}},
-		{"kid has another case", object{"kid": strings.ToUpper(kid(key(1)))}},
+		{"kid names the other key", object{"kid": kid(key(2))}},
+		{"kid is in upper case", object{"kid": strings.ToUpper(kid(key(1)))}},
 		{"kid is padded", object{"kid": kid(key(1)) + "="}},
-		{"kid has a space after it", object{"kid": kid(key(1)) + " "}},
-		{"kid has a NUL after it", object{"kid": kid(key(1)) + "\x00"}},
+		{"kid ends with a space", object{"kid": kid(key(1)) + " "}},
+		{"kid ends with a NUL", object{"kid": kid(key(1)) + "\x00"}},
 		{"kid is a path", object{"kid": "../../../../etc/passwd"}},
 		{"kid is /dev/null", object{"kid": "/dev/null"}},
 		{"kid is SQL", object{"kid": "x' UNION SELECT 'secret'; --"}},
 		{"kid is a query", object{"kid": object{"$ne": ""}}},
 		{"kid is a URL", object{"kid": "https://attacker.example/key"}},
 
-		{"jku is there", object{"jku": "https://attacker.example/jwks.json"}},
-		{"jku is our own", object{"jku": "/.well-known/jwks.json"}},
-		{"x5u is there", object{"x5u": "https://attacker.example/chain.pem"}},
-		{"x5c is there", object{"x5c": []string{"MIIB"}}},
-		{"x5t is there", object{"x5t": "dGh1bWI"}},
-		{"jwk is there", object{"jwk": object{"kty": attacker.KeyType, "crv": attacker.Curve, "x": attacker.X}}},
+		{"jku is present", object{"jku": "https://attacker.example/jwks.json"}},
+		{"jku names the published set", object{"jku": "/.well-known/jwks.json"}},
+		{"x5u is present", object{"x5u": "https://attacker.example/chain.pem"}},
+		{"x5c is present", object{"x5c": []string{"MIIB"}}},
+		{"x5t is present", object{"x5t": "dGh1bWI"}},
+		{"jwk is present", object{"jwk": object{"kty": attacker.KeyType, "crv": attacker.Curve, "x": attacker.X}}},
 		{"crit names exp", object{"crit": []string{"exp"}}},
 		{"crit is empty", object{"crit": []string{}}},
 		{"crit names b64", object{"crit": []string{"b64"}, "b64": false}},
 		{"b64 is false", object{"b64": false}},
 		{"b64 is true", object{"b64": true}},
-		{"zip is there", object{"zip": "DEF"}},
-		{"enc is there", object{"enc": "A256GCM"}},
-		{"cty says that a token is nested", object{"cty": "JWT"}},
-		{"a name in another case is beside ours", object{"ALG": "EdDSA"}},
+		{"zip is present", object{"zip": "DEF"}},
+		{"enc is present", object{"enc": "A256GCM"}},
+		{"cty declares a nested token", object{"cty": "JWT"}},
+		{"alg is also present in upper case", object{"ALG": "EdDSA"}},
 
 		{"typ is missing", object{"typ": nil}},
 		{"typ is empty", object{"typ": ""}},
@@ -161,42 +162,42 @@ func TestAHeaderThatIsNotOursIsRefused(t *testing.T) {
 		{"typ is in upper case", object{"typ": "AT+JWT"}},
 		{"typ is an array", object{"typ": []string{"at+jwt"}}},
 		{"typ is a number", object{"typ": 1}},
-		{"typ has a space after it", object{"typ": "at+jwt "}},
+		{"typ ends with a space", object{"typ": "at+jwt "}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			refuse(t, v, sign(key(1), ourHeader().with(c.change).segment(t), ourClaims().segment(t)))
+			refuse(t, v, sign(key(1), validHeader().with(c.change).segment(t), validClaims().segment(t)))
 		})
 	}
 
 	ours := `"typ":"at+jwt","kid":"` + kid(key(1)) + `"`
 	for name, head := range map[string]string{
-		"alg comes twice":                   `{"alg":"none","alg":"EdDSA",` + ours + `}`,
-		"kid comes twice":                   `{"alg":"EdDSA","kid":"x",` + ours + `}`,
-		"typ comes twice":                   `{"alg":"EdDSA","typ":"JWT",` + ours + `}`,
-		"alg is null":                       `{"alg":null,` + ours + `}`,
-		"kid is null":                       `{"alg":"EdDSA","typ":"at+jwt","kid":null}`,
-		"crit is null":                      `{"alg":"EdDSA","crit":null,` + ours + `}`,
-		"names are in upper case":           `{"ALG":"EdDSA","TYP":"at+jwt","KID":"` + kid(key(1)) + `"}`,
-		"something follows it":              `{"alg":"EdDSA",` + ours + `}{}`,
-		"it starts with a byte order mark":  "\ufeff" + `{"alg":"EdDSA",` + ours + `}`,
-		"it has invalid UTF-8":              `{"alg":"EdDSA","x` + "\xff" + `":1,` + ours + `}`,
-		"it is an array":                    `[{"alg":"EdDSA",` + ours + `}]`,
-		"it is a string":                    `"EdDSA"`,
-		"it is null":                        `null`,
-		"it is empty":                       ``,
-		"it is cut":                         `{"alg":"EdDSA",` + ours,
-		"it is no JSON":                     `alg=EdDSA`,
-		"it is nested 2,000 arrays deep":    strings.Repeat("[", 2000),
-		"it has a member 2,000 arrays deep": `{"alg":"EdDSA",` + ours + `,"x":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`,
+		"alg is duplicated":               `{"alg":"none","alg":"EdDSA",` + ours + `}`,
+		"kid is duplicated":               `{"alg":"EdDSA","kid":"x",` + ours + `}`,
+		"typ is duplicated":               `{"alg":"EdDSA","typ":"JWT",` + ours + `}`,
+		"alg is null":                     `{"alg":null,` + ours + `}`,
+		"kid is null":                     `{"alg":"EdDSA","typ":"at+jwt","kid":null}`,
+		"crit is null":                    `{"alg":"EdDSA","crit":null,` + ours + `}`,
+		"names are in upper case":         `{"ALG":"EdDSA","TYP":"at+jwt","KID":"` + kid(key(1)) + `"}`,
+		"data follows the header":         `{"alg":"EdDSA",` + ours + `}{}`,
+		"the header starts with a BOM":    "\ufeff" + `{"alg":"EdDSA",` + ours + `}`,
+		"the header has invalid UTF-8":    `{"alg":"EdDSA","x` + "\xff" + `":1,` + ours + `}`,
+		"the header is an array":          `[{"alg":"EdDSA",` + ours + `}]`,
+		"the header is a string":          `"EdDSA"`,
+		"the header is null":              `null`,
+		"the header is empty":             ``,
+		"the header is truncated":         `{"alg":"EdDSA",` + ours,
+		"the header is not JSON":          `alg=EdDSA`,
+		"2,000 nested arrays":             strings.Repeat("[", 2000),
+		"a member of 2,000 nested arrays": `{"alg":"EdDSA",` + ours + `,"x":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			refuse(t, v, sign(key(1), b64.EncodeToString([]byte(head)), ourClaims().segment(t)))
+			refuse(t, v, sign(key(1), b64.EncodeToString([]byte(head)), validClaims().segment(t)))
 		})
 	}
 }
 
-// All of these are signed by our own key under our header.
-func TestAClaimThatIsMissingOrWrongIsRefused(t *testing.T) {
+// The signatures and the headers are valid. Only the claims are wrong.
+func TestVerify_WrongClaims(t *testing.T) {
 	v := verifier(t, noon, key(1), key(2))
 	texts := []string{"iss", "sub", "sid", "jti", "email"}
 	dates := []string{"iat", "exp"}
@@ -205,53 +206,53 @@ func TestAClaimThatIsMissingOrWrongIsRefused(t *testing.T) {
 	}
 	with := func(more map[string]any) map[string]any { return object(wrong).with(more) }
 	for name, values := range map[string]map[string]any{
-		strings.Join(texts, " "): with(map[string]any{"a number": 1, "zero": 0, "an array of it": []string{"ticketing"}}),
-		strings.Join(dates, " "): with(map[string]any{"a string": "1772366400", "zero": 0, "negative": -1, "beyond 9999": 253402300800, "1e300": 1e300}),
+		strings.Join(texts, " "): with(map[string]any{"a number": 1, "zero": 0, "an array of a valid one": []string{"ticketing"}}),
+		strings.Join(dates, " "): with(map[string]any{"a string": "1772366400", "zero": 0, "negative": -1, "after the year 9999": 253402300800, "1e300": 1e300}),
 		"aud":                    with(map[string]any{"a number": 1, "another": "other", "others": []string{"a", "b"}, "a longer one": "shop2", "a shorter one": "sho", "an array of arrays": [][]string{{"shop"}}, "a mixed array": []any{"shop", 1}, "in upper case": "SHOP"}),
 		"iss":                    {"another": "other", "in upper case": "TICKETING", "a longer one": "ticketing.com"},
 		"exp":                    {"now": noon.Unix(), "a second ago": noon.Unix() - 1, "a second after 1970": 1},
 		"iat":                    {"31 seconds ahead": noon.Unix() + 31, "a year ahead": noon.AddDate(1, 0, 0).Unix(), "31 seconds ahead in a fraction": float64(noon.Unix()) + 30.5},
 	} {
 		for claim := range strings.FieldsSeq(name) {
-			for what, value := range values {
-				t.Run(claim+" is "+what, func(t *testing.T) {
-					refuse(t, v, sign(key(1), ourHeader().segment(t), ourClaims().with(object{claim: value}).segment(t)))
+			for problem, value := range values {
+				t.Run(claim+" is "+problem, func(t *testing.T) {
+					refuse(t, v, sign(key(1), validHeader().segment(t), validClaims().with(object{claim: value}).segment(t)))
 				})
 			}
 		}
 	}
 
-	body, err := b64.DecodeString(ourClaims().segment(t))
+	body, err := b64.DecodeString(validClaims().segment(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ours := strings.Trim(string(body), "{}")
 	for name, body := range map[string]string{
-		"a claim comes twice":              `{"sub":"admin",` + ours + `}`,
-		"an unknown claim comes twice":     `{"x":1,"x":2,` + ours + `}`,
-		"a claim is null":                  `{` + strings.Replace(ours, `"5e5510f10"`, `null`, 1) + `}`,
-		"the audience is null":             `{` + strings.Replace(ours, `"shop"`, `null`, 1) + `}`,
-		"the expiry is null":               `{` + strings.Replace(ours, `"exp":`, `"exp":null,"x":`, 1) + `}`,
-		"the expiry is 1e999":              `{` + strings.Replace(ours, `"exp":`, `"exp":1e999,"x":`, 1) + `}`,
-		"names are in upper case":          `{` + strings.NewReplacer("sub", "SUB", "sid", "SID").Replace(ours) + `}`,
-		"there is invalid UTF-8":           `{` + strings.Replace(ours, "ann", "an\xff", 1) + `}`,
-		"there is a lone surrogate":        `{` + strings.Replace(ours, "ann", `\ud800`, 1) + `}`,
-		"something follows them":           `{` + ours + `}x`,
-		"they start with a mark":           "\ufeff" + `{` + ours + `}`,
-		"they are an array":                `[{` + ours + `}]`,
-		"they are null":                    `null`,
-		"they are nothing":                 ``,
-		"they are a token":                 issue(t, issuer(t, key(1)), ann),
-		"they are a token in JSON":         `"` + issue(t, issuer(t, key(1)), ann) + `"`,
-		"they are nested 2,000 lists deep": strings.Repeat("[", 2000) + strings.Repeat("]", 2000),
+		"a claim is duplicated":          `{"sub":"admin",` + ours + `}`,
+		"an unknown claim is duplicated": `{"x":1,"x":2,` + ours + `}`,
+		"a claim is null":                `{` + strings.Replace(ours, `"5e5510f10"`, `null`, 1) + `}`,
+		"the audience is null":           `{` + strings.Replace(ours, `"shop"`, `null`, 1) + `}`,
+		"the expiry is null":             `{` + strings.Replace(ours, `"exp":`, `"exp":null,"x":`, 1) + `}`,
+		"the expiry is 1e999":            `{` + strings.Replace(ours, `"exp":`, `"exp":1e999,"x":`, 1) + `}`,
+		"names are in upper case":        `{` + strings.NewReplacer("sub", "SUB", "sid", "SID").Replace(ours) + `}`,
+		"there is invalid UTF-8":         `{` + strings.Replace(ours, "ann", "an\xff", 1) + `}`,
+		"there is a lone surrogate":      `{` + strings.Replace(ours, "ann", `\ud800`, 1) + `}`,
+		"data follows the claims":        `{` + ours + `}x`,
+		"the claims start with a BOM":    "\ufeff" + `{` + ours + `}`,
+		"the claims are an array":        `[{` + ours + `}]`,
+		"the claims are null":            `null`,
+		"the claims are empty":           ``,
+		"the claims are a token":         issue(t, issuer(t, key(1)), ann),
+		"the claims are a token in JSON": `"` + issue(t, issuer(t, key(1)), ann) + `"`,
+		"2,000 nested arrays":            strings.Repeat("[", 2000) + strings.Repeat("]", 2000),
 	} {
 		t.Run(name, func(t *testing.T) {
-			refuse(t, v, sign(key(1), ourHeader().segment(t), b64.EncodeToString([]byte(body))))
+			refuse(t, v, sign(key(1), validHeader().segment(t), b64.EncodeToString([]byte(body))))
 		})
 	}
 }
 
-func TestASignatureThatIsNotOursIsRefused(t *testing.T) {
+func TestVerify_WrongSignature(t *testing.T) {
 	v := verifier(t, noon, key(1), key(2))
 	raw := issue(t, issuer(t, key(1)), ann)
 	head, body, signature := split(t, raw)
@@ -260,20 +261,20 @@ func TestASignatureThatIsNotOursIsRefused(t *testing.T) {
 	_, otherBody, otherSignature := split(t, other)
 
 	for name, s := range map[string][]byte{
-		"the attacker's key under our kid": ed25519.Sign(key(3), []byte(in)),
-		"our other key under the kid":      ed25519.Sign(key(2), []byte(in)),
-		"no byte":                          {},
-		"zeros":                            make([]byte, 64),
-		"63 bytes":                         signature[:63],
-		"65 bytes":                         append(slices.Clone(signature), 0),
-		"twice":                            append(slices.Clone(signature), signature...),
-		"of another token":                 otherSignature,
-		"of the claims alone":              ed25519.Sign(key(1), []byte(body)),
-		"of the decoded parts":             ed25519.Sign(key(1), append(decode(t, head), decode(t, body)...)),
-		"prehashed (Ed25519ph)":            prehashed(t, in),
-		"a flipped bit in R":               flip(signature, 0),
-		"a flipped bit in S":               flip(signature, 40),
-		// RFC 8032 §5.1.7: S must be below L, or anybody can respell a signature.
+		"an attacker's key":        ed25519.Sign(key(3), []byte(in)),
+		"the other key of the set": ed25519.Sign(key(2), []byte(in)),
+		"no byte":                  {},
+		"zeros":                    make([]byte, 64),
+		"63 bytes":                 signature[:63],
+		"65 bytes":                 append(slices.Clone(signature), 0),
+		"the signature twice":      append(slices.Clone(signature), signature...),
+		"of another token":         otherSignature,
+		"of the claims alone":      ed25519.Sign(key(1), []byte(body)),
+		"of the decoded parts":     ed25519.Sign(key(1), append(decode(t, head), decode(t, body)...)),
+		"prehashed (Ed25519ph)":    prehashed(t, in),
+		"a flipped bit in R":       flip(signature, 0),
+		"a flipped bit in S":       flip(signature, 40),
+		// RFC 8032 section 5.1.7: S must be below L. Otherwise a signature has several encodings.
 		"S + L":                       plusL(t, signature),
 		"a point of order 1, S = 0":   append(append([]byte{1}, make([]byte, 31)...), make([]byte, 32)...),
 		"a point of order 4, S = 0":   make([]byte, 64),
@@ -285,33 +286,33 @@ func TestASignatureThatIsNotOursIsRefused(t *testing.T) {
 		refuse(t, v, head+"."+otherBody+"."+b64.EncodeToString(signature))
 	})
 	t.Run("on another header", func(t *testing.T) {
-		refuse(t, v, ourHeader().with(object{"kid": kid(key(2))}).segment(t)+"."+body+"."+b64.EncodeToString(signature))
+		refuse(t, v, validHeader().with(object{"kid": kid(key(2))}).segment(t)+"."+body+"."+b64.EncodeToString(signature))
 	})
 }
 
-func TestATokenHasOneSpelling(t *testing.T) {
+func TestVerify_OneEncodingPerToken(t *testing.T) {
 	v := verifier(t, noon, key(1), key(2))
 	raw := issue(t, issuer(t, key(1)), ann)
 	head, body, signature := split(t, raw)
 	last := strings.LastIndexByte(raw, '.')
 
-	// 64 bytes are 85⅓ characters: the last one has four bits that decode to nothing.
+	// 64 bytes take 85⅓ characters: the last character has four unused bits.
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	respelt := 0
+	variants := 0
 	for _, c := range alphabet {
 		s := raw[:len(raw)-1] + string(c)
 		if b, err := b64.DecodeString(s[last+1:]); err != nil || string(b) != string(signature) || s == raw {
 			continue
 		}
-		respelt++
+		variants++
 		t.Run("the last character as "+string(c), func(t *testing.T) { refuse(t, v, s) })
 	}
-	if respelt != 15 {
-		t.Errorf("%d other spellings", respelt)
+	if variants != 15 {
+		t.Errorf("got %d other encodings of the signature, want 15", variants)
 	}
 
 	for name, s := range map[string]string{
-		"nothing":                         "",
+		"an empty string":                 "",
 		"a dot":                           ".",
 		"two dots":                        "..",
 		"three dots":                      "...",
@@ -319,32 +320,32 @@ func TestATokenHasOneSpelling(t *testing.T) {
 		"two parts":                       head + "." + body,
 		"two parts and a dot":             head + "." + body + ".",
 		"four parts":                      raw + ".x",
-		"a dot after it":                  raw + ".",
-		"a dot before it":                 "." + raw,
+		"a trailing dot":                  raw + ".",
+		"a leading dot":                   "." + raw,
 		"five parts, as JWE has":          raw + ".x.x",
 		"100,000 dots":                    strings.Repeat(".", 100_000),
-		"100,000 dots after it":           raw + strings.Repeat(".", 100_000),
+		"100,000 trailing dots":           raw + strings.Repeat(".", 100_000),
 		"8 KiB of dots":                   strings.Repeat(".", token.MaxLength),
-		"padding after it":                raw + "==",
+		"trailing padding":                raw + "==",
 		"padding in the header":           head + "==." + raw[len(head)+1:],
-		"a line end after it":             raw + "\n",
-		"a line end before it":            "\r\n" + raw,
-		"a line end within":               raw[:20] + "\n" + raw[20:],
-		"a carriage return in the end":    raw[:last+9] + "\r" + raw[last+9:],
-		"a space after it":                raw + " ",
-		"a space before it":               " " + raw,
-		"a tab within":                    raw[:20] + "\t" + raw[20:],
-		"a NUL after it":                  raw + "\x00",
-		"the scheme before it":            "Bearer " + raw,
-		"quotes around it":                `"` + raw + `"`,
-		"a byte order mark before it":     "\ufeff" + raw,
-		"the other base64 alphabet":       sign(key(1), head, standard(t, ourClaims().with(object{"pad": "ÿÿÿ~~~???>>>"}).segment(t))),
+		"a trailing line break":           raw + "\n",
+		"a leading line break":            "\r\n" + raw,
+		"a line break inside":             raw[:20] + "\n" + raw[20:],
+		"a carriage return inside":        raw[:last+9] + "\r" + raw[last+9:],
+		"a trailing space":                raw + " ",
+		"a leading space":                 " " + raw,
+		"a tab inside":                    raw[:20] + "\t" + raw[20:],
+		"a trailing NUL":                  raw + "\x00",
+		"the scheme as a prefix":          "Bearer " + raw,
+		"quotes":                          `"` + raw + `"`,
+		"a leading byte order mark":       "\ufeff" + raw,
+		"the other base64 alphabet":       sign(key(1), head, standard(t, validClaims().with(object{"pad": "ÿÿÿ~~~???>>>"}).segment(t))),
 		"upper case":                      strings.ToUpper(raw),
 		"the JSON serialization":          `{"protected":"` + head + `","payload":"` + body + `","signature":"` + raw[last+1:] + `"}`,
 		"a signed header with spare bits": sign(key(1), spare(t, head), body),
-		"signed claims with spare bits":   sign(key(1), head, spare(t, ourClaims().with(object{"pad": "x"}).segment(t))),
+		"signed claims with spare bits":   sign(key(1), head, spare(t, validClaims().with(object{"pad": "x"}).segment(t))),
 		"a signed header with padding":    sign(key(1), head+strings.Repeat("=", 4-len(head)%4), body),
-		"signed claims with a line end":   sign(key(1), head, body[:8]+"\n"+body[8:]),
+		"signed claims with a line break": sign(key(1), head, body[:8]+"\n"+body[8:]),
 		"8 KiB and a byte":                sized(t, token.MaxLength+1),
 		"a mebibyte":                      sized(t, 1<<20),
 	} {
@@ -352,22 +353,22 @@ func TestATokenHasOneSpelling(t *testing.T) {
 	}
 	t.Run("8 KiB are accepted", func(t *testing.T) {
 		if _, err := v.Verify(sized(t, token.MaxLength)); err != nil {
-			t.Error(err)
+			t.Errorf("got error %v, want none", err)
 		}
 	})
 }
 
-// What is too long costs nothing, and what is not too long costs a bounded
-// amount of memory, however it is made.
-func TestAHostileTokenTakesLittleMemory(t *testing.T) {
+// An attacker must not make the verifier allocate much memory. A token over the limit costs no
+// allocation, and any other token a bounded number.
+func TestVerify_Allocations(t *testing.T) {
 	v := verifier(t, noon, key(1))
 	dots := strings.Repeat(".", 100_000)
 	if n := testing.AllocsPerRun(10, func() { v.Verify(dots) }); n != 0 {
-		t.Errorf("%v allocations for 100,000 dots", n)
+		t.Errorf("got %v allocations for 100,000 dots, want 0", n)
 	}
 	dots = dots[:token.MaxLength]
 	if n := testing.AllocsPerRun(10, func() { v.Verify(dots) }); n > 20 {
-		t.Errorf("%v allocations for 8 KiB of dots", n)
+		t.Errorf("got %v allocations for 8 KiB of dots, want at most 20", n)
 	}
 }
 
@@ -392,8 +393,8 @@ func flip(signature []byte, i int) []byte {
 	return s
 }
 
-// plusL adds the order of the base point (RFC 8032 §5.1) to S. The verification
-// equation holds for the sum as well.
+// plusL adds the order of the base point (RFC 8032 section 5.1) to S. The verification equation
+// also holds for the sum.
 func plusL(t *testing.T, signature []byte) []byte {
 	t.Helper()
 	l, _ := new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
@@ -415,8 +416,8 @@ func prehashed(t *testing.T, in string) []byte {
 	return s
 }
 
-// spare sets the bits of the last character that decode to nothing, after it has
-// made sure that there are some.
+// spare returns the segment with an unused bit of its last character set. It fails the test if
+// there are no unused bits.
 func spare(t *testing.T, segment string) string {
 	t.Helper()
 	want := decode(t, segment)
@@ -430,8 +431,8 @@ func spare(t *testing.T, segment string) string {
 	return ""
 }
 
-// standard respells a segment in the alphabet of RFC 4648 §4, after it has made
-// sure that there is a difference.
+// standard returns the segment in the alphabet of RFC 4648 section 4. It fails the test if no
+// character differs.
 func standard(t *testing.T, segment string) string {
 	t.Helper()
 	s := strings.NewReplacer("-", "+", "_", "/").Replace(segment)
@@ -445,9 +446,9 @@ func standard(t *testing.T, segment string) string {
 func sized(t *testing.T, n int) string {
 	t.Helper()
 	padded := func(pad int) string {
-		return sign(key(1), ourHeader().segment(t), ourClaims().with(object{"pad": strings.Repeat("x", pad)}).segment(t))
+		return sign(key(1), validHeader().segment(t), validClaims().with(object{"pad": strings.Repeat("x", pad)}).segment(t))
 	}
-	// Three bytes more take four characters more.
+	// Each three bytes take four characters.
 	for pad := (n-len(padded(0)))/4*3 - 3; ; pad++ {
 		if raw := padded(pad); len(raw) == n {
 			return raw
@@ -457,7 +458,7 @@ func sized(t *testing.T, n int) string {
 	}
 }
 
-func TestAVerifierReadsItsClockEachTime(t *testing.T) {
+func TestVerify_ReadsClockAtEachCall(t *testing.T) {
 	keys, err := token.ParsePublic(document(t, false, key(1)))
 	if err != nil {
 		t.Fatal(err)
@@ -468,6 +469,6 @@ func TestAVerifierReadsItsClockEachTime(t *testing.T) {
 	if _, err := v.Verify(raw); err != nil {
 		t.Fatal(err)
 	}
-	now = now.Add(life)
+	now = now.Add(ttl)
 	refuse(t, v, raw)
 }

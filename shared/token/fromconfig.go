@@ -6,14 +6,17 @@ import (
 	"ticketing.com/auth/shared/config"
 )
 
-// WireIssuer returns the issuer of the environment: SIGNING_KEYS, TOKEN_ISSUER,
-// TOKEN_AUDIENCE, TOKEN_CLIENT_ID, ACCESS_TOKEN_TTL. It is the only part that holds a private
-// key; nil where there is none. No token lives longer than a session, which bounds the default.
-func WireIssuer(cfg *config.Config, session time.Duration) *Issuer {
+// IssuerFromConfig returns the issuer that the environment configures, or nil without a signing
+// key. It reads SIGNING_KEYS, TOKEN_ISSUER, TOKEN_AUDIENCE, TOKEN_CLIENT_ID and
+// ACCESS_TOKEN_TTL. Only the issuer holds a private key.
+//
+// An access token must not outlive its session, so the lifetime of a session also bounds the
+// default of ACCESS_TOKEN_TTL.
+func IssuerFromConfig(cfg *config.Config, session time.Duration) *Issuer {
 	return config.Part(cfg, "token issuer", func() *Issuer {
 		issuer, audience := names(cfg)
-		life := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
-		if life > session {
+		ttl := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
+		if ttl > session {
 			cfg.Problem("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
 		}
 		clientID := cfg.Text("TOKEN_CLIENT_ID", "web")
@@ -21,16 +24,16 @@ func WireIssuer(cfg *config.Config, session time.Duration) *Issuer {
 		if keys == nil {
 			return nil
 		}
-		return NewIssuer(keys, issuer, audience, clientID, life)
+		return NewIssuer(keys, issuer, audience, clientID, ttl)
 	})
 }
 
-// WireVerifier returns the verifier of the environment: VERIFYING_KEYS,
-// TOKEN_ISSUER, TOKEN_AUDIENCE; nil where there are no keys.
-func WireVerifier(cfg *config.Config) *Verifier {
+// VerifierFromConfig returns the verifier that the environment configures, or nil without keys.
+// It reads VERIFYING_KEYS, TOKEN_ISSUER and TOKEN_AUDIENCE.
+func VerifierFromConfig(cfg *config.Config) *Verifier {
 	return config.Part(cfg, "token verifier", func() *Verifier {
 		issuer, audience := names(cfg)
-		keys := WireKeys(cfg)
+		keys := KeysFromConfig(cfg)
 		if keys == nil {
 			return nil
 		}
@@ -38,9 +41,8 @@ func WireVerifier(cfg *config.Config) *Verifier {
 	})
 }
 
-// WireKeys returns the public keys of the environment: VERIFYING_KEYS; nil where
-// there are none.
-func WireKeys(cfg *config.Config) *VerifyingKeys {
+// KeysFromConfig returns the public keys in VERIFYING_KEYS, or nil without keys.
+func KeysFromConfig(cfg *config.Config) *VerifyingKeys {
 	return config.Part(cfg, "verifying keys", func() *VerifyingKeys { return document(cfg, "VERIFYING_KEYS", ParsePublic) })
 }
 
@@ -55,7 +57,7 @@ func document[Keys any](cfg *config.Config, setting string, parse func([]byte) (
 	}
 	keys, err := parse(text)
 	if err != nil {
-		cfg.Problem(name, "is no key set: "+err.Error())
+		cfg.Problem(name, "is not a key set: "+err.Error())
 		return nil
 	}
 	return keys

@@ -8,32 +8,32 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// An Issuer signs tokens with the first key of a private set. It has no clock:
-// Ed25519 is deterministic, so the same claims always give the same token, which
-// lets a repeated request have the answer it had before.
+// An Issuer signs tokens with the first key of a private set. It has no clock. Ed25519 is
+// deterministic, so the same claims always give the same token. So a repeated request can
+// receive the same response again.
 type Issuer struct {
 	keys                       *SigningKeys
 	issuer, audience, clientID string
-	life                       time.Duration
+	ttl                        time.Duration
 }
 
-// NewIssuer returns an issuer of tokens that live for life after their IssuedAt. The client
-// id names the client that the tokens are issued to (RFC 9068 section 2.2).
-func NewIssuer(keys *SigningKeys, issuer, audience, clientID string, life time.Duration) *Issuer {
-	return &Issuer{keys, issuer, audience, clientID, life}
+// NewIssuer returns an issuer of tokens that expire ttl after their IssuedAt. The client id
+// names the client that receives the tokens (RFC 9068 section 2.2).
+func NewIssuer(keys *SigningKeys, issuer, audience, clientID string, ttl time.Duration) *Issuer {
+	return &Issuer{keys, issuer, audience, clientID, ttl}
 }
 
-// Life returns how long a token lives.
-func (i *Issuer) Life() time.Duration { return i.life }
+// TTL returns the lifetime of a token.
+func (i *Issuer) TTL() time.Duration { return i.ttl }
 
-// SecondsLeft returns for how many seconds a token of these claims is still valid.
+// SecondsLeft returns the seconds until a token with these claims expires.
 func (i *Issuer) SecondsLeft(c Claims, now time.Time) int { return int(i.expiry(c) - now.Unix()) }
 
 // expiry returns the exp claim, in whole seconds since 1970.
-func (i *Issuer) expiry(c Claims) int64 { return c.IssuedAt.Add(i.life).Unix() }
+func (i *Issuer) expiry(c Claims) int64 { return c.IssuedAt.Add(i.ttl).Unix() }
 
-// Issue returns the signed token. It fails on claims that no Verifier would
-// accept: an empty one, or so long that the token passes MaxLength.
+// Issue returns the signed token. It fails on claims that no Verifier accepts: a missing claim,
+// invalid UTF-8, or a token over MaxLength.
 func (i *Issuer) Issue(c Claims) (string, error) {
 	all := claims{
 		Issuer:    i.issuer,

@@ -12,18 +12,18 @@ import (
 	"ticketing.com/auth/shared/reference"
 )
 
-// A Set is a JWK Set (RFC 7517 §5).
+// A Set is a JWK Set (RFC 7517 section 5).
 type Set struct {
 	Keys []JWK `json:"keys"`
 }
 
-// A JWK is an Ed25519 key as it is written (RFC 8037 §2). It is for those who
-// make and keep keys; signing and verifying take a parsed set.
+// A JWK is the JSON form of an Ed25519 key (RFC 8037 section 2). It serves programs that create
+// and store keys. Signing and verifying use a parsed set.
 type JWK struct {
 	KeyType   string `json:"kty"`
 	Curve     string `json:"crv"`
 	X         string `json:"x"`          // the public key, in base64url
-	D         string `json:"d,omitzero"` // the private key, if it is one
+	D         string `json:"d,omitzero"` // the seed of a private key; empty for a public key
 	ID        string `json:"kid"`
 	Algorithm string `json:"alg"`
 	Use       string `json:"use"`
@@ -34,11 +34,11 @@ func (JWK) Members() []reference.Member {
 	return []reference.Member{
 		{Name: "x", Opaque: true, About: "The public key, in base64url."},
 		{Name: "d", Secret: true},
-		{Name: "kid", Opaque: true, About: "The thumbprint of the key (RFC 7638), which the header of a token names."},
+		{Name: "kid", Opaque: true, About: "The thumbprint of the key (RFC 7638). The header of a token names it."},
 	}
 }
 
-// NewJWK returns a private key as it is written.
+// NewJWK returns the JSON form of a private key.
 func NewJWK(key ed25519.PrivateKey) JWK {
 	k := publicJWK(key.Public().(ed25519.PublicKey))
 	k.D = b64.EncodeToString(key.Seed())
@@ -62,14 +62,14 @@ func (k JWK) Public() JWK {
 	return k
 }
 
-// Format keeps the private key out of logs, whatever the verb.
+// Format writes the key id only, for every verb: logs must not contain the private key.
 func (k JWK) Format(f fmt.State, _ rune) { io.WriteString(f, k.ID) }
 
-// LogValue does the same for structured logs.
+// LogValue returns the key id, for the same reason.
 func (k JWK) LogValue() slog.Value { return slog.StringValue(k.ID) }
 
-// Thumbprint returns the kid of a key: the SHA-256 of its required members in
-// lexical order, without white space (RFC 7638 §3.2, RFC 8037 §2).
+// Thumbprint returns the kid of a key. It is the SHA-256 digest of the required members in lexical
+// order, without white space (RFC 7638 section 3.2, RFC 8037 section 2).
 func Thumbprint(key ed25519.PublicKey) string {
 	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + b64.EncodeToString(key) + `"}`))
 	return b64.EncodeToString(sum[:])
@@ -103,7 +103,7 @@ func (k JWK) private() (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// check reads the public part.
+// check validates the members of a public key and returns the key.
 func (k JWK) check() (ed25519.PublicKey, error) {
 	if k.KeyType != "OKP" {
 		return nil, errors.New("kty is not OKP")
@@ -127,8 +127,8 @@ func (k JWK) check() (ed25519.PublicKey, error) {
 	return x, nil
 }
 
-// decode32 decodes 32 bytes. The length is checked before as well as after,
-// because package base64 skips line ends.
+// decode32 decodes 32 bytes. It checks the length before and after decoding, because package
+// base64 skips line breaks.
 func decode32(s string) ([]byte, bool) {
 	b, err := b64.DecodeString(s)
 	return b, err == nil && len(b) == 32 && len(s) == b64.EncodedLen(32)

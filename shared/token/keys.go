@@ -11,23 +11,23 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// SigningKeys is a private JWK Set. Its first key signs; the others are checked
-// and wait for their turn.
+// SigningKeys is a private JWK Set. Its first key signs. The others are validated and do not
+// sign yet.
 type SigningKeys struct {
 	id     string
 	key    ed25519.PrivateKey
 	public *VerifyingKeys
 }
 
-// VerifyingKeys is a public JWK Set: each of its keys verifies.
+// VerifyingKeys is a public JWK Set. Each of its keys verifies tokens.
 type VerifyingKeys struct {
 	byID     map[string]ed25519.PublicKey
 	document []byte
 }
 
-// ParsePrivate reads a private JWK Set (RFC 7517 §5). It refuses a set in which
-// any key is doubtful; the error says which, by its place from 1, and never holds
-// any of the data. Members it does not know are ignored.
+// ParsePrivate parses a private JWK Set (RFC 7517 section 5). It rejects a set with an invalid
+// key. The error gives the position of the key, from 1, and never contains the data. Unknown
+// members are ignored.
 func ParsePrivate(data []byte) (*SigningKeys, error) {
 	set, err := parse(data, JWK.private)
 	if err != nil {
@@ -44,8 +44,8 @@ func ParsePrivate(data []byte) (*SigningKeys, error) {
 	return &SigningKeys{Thumbprint(public[0]), set[0], verifying}, nil
 }
 
-// ParsePublic reads a public JWK Set as ParsePrivate reads a private one. It
-// refuses a private key: what is in this set gets published.
+// ParsePublic parses a public JWK Set, with the same errors as ParsePrivate. It rejects a
+// private key, because the set is published.
 func ParsePublic(data []byte) (*VerifyingKeys, error) {
 	set, err := parse(data, JWK.public)
 	if err != nil {
@@ -54,14 +54,14 @@ func ParsePublic(data []byte) (*VerifyingKeys, error) {
 	return newVerifyingKeys(set)
 }
 
-// Public returns the public halves.
+// Public returns the public keys of the set.
 func (k *SigningKeys) Public() *VerifyingKeys { return k.public }
 
-// JWKS returns the JWK Set as it is published: the public keys in their order,
-// each with its kid, alg and use, and nothing else.
+// JWKS returns the published JWK Set: the public keys in their order, each with its kid, alg
+// and use only.
 func (k *VerifyingKeys) JWKS() []byte { return bytes.Clone(k.document) }
 
-// Format keeps the private keys out of logs, whatever the verb.
+// Format writes a fixed text for every verb: logs must not contain the private keys.
 func (k *SigningKeys) Format(f fmt.State, _ rune) { io.WriteString(f, "signing keys") }
 
 func newVerifyingKeys(keys []ed25519.PublicKey) (*VerifyingKeys, error) {
@@ -69,7 +69,7 @@ func newVerifyingKeys(keys []ed25519.PublicKey) (*VerifyingKeys, error) {
 	var set Set
 	for i, key := range keys {
 		jwk := publicJWK(key)
-		if _, twice := k.byID[jwk.ID]; twice {
+		if _, duplicate := k.byID[jwk.ID]; duplicate {
 			return nil, fmt.Errorf("key %d: it is in the set twice", i+1)
 		}
 		k.byID[jwk.ID] = key
@@ -80,14 +80,14 @@ func newVerifyingKeys(keys []ed25519.PublicKey) (*VerifyingKeys, error) {
 	return k, err
 }
 
-// parse reads a set and each key of it.
+// parse parses a set and each of its keys.
 func parse[Key any](data []byte, read func(JWK) (Key, error)) ([]Key, error) {
 	var set Set
 	if err := json.Unmarshal(data, &set); err != nil {
-		return nil, unreadable(err)
+		return nil, syntaxError(err)
 	}
 	if len(set.Keys) == 0 {
-		return nil, errors.New("there is no key in the set")
+		return nil, errors.New("the set has no key")
 	}
 	keys := make([]Key, 0, len(set.Keys))
 	for i, jwk := range set.Keys {
@@ -100,9 +100,9 @@ func parse[Key any](data []byte, read func(JWK) (Key, error)) ([]Key, error) {
 	return keys, nil
 }
 
-// unreadable says where the JSON is wrong. The decoder's own words quote it, and
-// it may be a private key.
-func unreadable(err error) error {
+// syntaxError returns an error with the position of the JSON error. The decoder's own text
+// quotes the JSON, and that may be a private key.
+func syntaxError(err error) error {
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return fmt.Errorf("not well-formed JSON (byte %d)", e.ByteOffset)
 	}

@@ -20,18 +20,18 @@ const (
 	rfcKid = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 )
 
-func TestTheKeyOfRFC8037HasItsThumbprint(t *testing.T) {
+func TestThumbprint_RFC8037(t *testing.T) {
 	set, err := token.ParsePrivate([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","d":"` + rfcD + `","x":"` + rfcX + `"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"` + rfcX + `","kid":"` + rfcKid + `","alg":"EdDSA","use":"sig"}]}`
 	if got := string(set.Public().JWKS()); got != want {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
-func TestAPublicSetIsPublishedInItsOrderAndWithNothingElse(t *testing.T) {
+func TestJWKS_OrderAndMembers(t *testing.T) {
 	in := `{"note":"x","keys":[
 		{"kty":"OKP","crv":"Ed25519","x":"` + rfcX + `","ext":true,"key_ops":["verify"],"secret":"s"},
 		` + strings.TrimSuffix(strings.TrimPrefix(string(document(t, false, key(1))), `{"keys":[`), `]}`) + `]}`
@@ -43,18 +43,18 @@ func TestAPublicSetIsPublishedInItsOrderAndWithNothingElse(t *testing.T) {
 		strings.TrimPrefix(string(document(t, false, key(1))), `{"keys":[`)
 	got := set.JWKS()
 	if string(got) != want {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want %s", got, want)
 	}
 	got[0] = 'x'
-	if string(set.JWKS()) != want {
-		t.Error("a caller can change the document")
+	if again := set.JWKS(); string(again) != want {
+		t.Errorf("after a change of the returned document: got %s, want %s", again, want)
 	}
 	if again, err := token.ParsePublic(set.JWKS()); err != nil || !bytes.Equal(again.JWKS(), set.JWKS()) {
-		t.Errorf("the document is not read as it is written: %v", err)
+		t.Errorf("ParsePublic of the document %s: got error %v, want the same document", set.JWKS(), err)
 	}
 }
 
-func TestADoubtfulKeySetIsRefused(t *testing.T) {
+func TestParse_InvalidKeySet(t *testing.T) {
 	d, x, id := token.NewJWK(key(1)).D, token.NewJWK(key(1)).X, kid(key(1))
 	second := object{"kty": "OKP", "crv": "Ed25519", "d": token.NewJWK(key(2)).D, "x": token.NewJWK(key(2)).X}
 	otherX := token.NewJWK(key(2)).X
@@ -70,26 +70,26 @@ func TestADoubtfulKeySetIsRefused(t *testing.T) {
 		}
 		return string(b)
 	}
-	const both, privately, publicly = "both", "private", "public"
+	const both, onlyPrivate, onlyPublic = "both", "private", "public"
 	for _, c := range []struct{ name, kind, set, want string }{
-		{"nothing", both, ``, "not well-formed JSON (byte 0)"},
-		{"no JSON", both, "-----BEGIN PRIVATE KEY-----", "not well-formed JSON (byte 1)"},
-		{"a cut document", both, `{"keys":[`, "not well-formed JSON (byte 9)"},
+		{"an empty document", both, ``, "not well-formed JSON (byte 0)"},
+		{"not JSON", both, "-----BEGIN PRIVATE KEY-----", "not well-formed JSON (byte 1)"},
+		{"a truncated document", both, `{"keys":[`, "not well-formed JSON (byte 9)"},
 		{"two documents", both, `{"keys":[]}{}`, "not well-formed JSON (byte 11)"},
-		{"a name twice", both, `{"keys":[],"keys":[]}`, "not well-formed JSON (byte 11)"},
-		{"a member twice", both, `{"keys":[{"x":"a","x":"b"}]}`, "not well-formed JSON (byte 18)"},
+		{"a duplicate name", both, `{"keys":[],"keys":[]}`, "not well-formed JSON (byte 11)"},
+		{"a duplicate member of a key", both, `{"keys":[{"x":"a","x":"b"}]}`, "not well-formed JSON (byte 18)"},
 		{"an array", both, `[]`, "not a JWK Set (byte 0)"},
 		{"a string", both, `"` + d + `"`, "not a JWK Set (byte 0)"},
 		{"a number for x", both, `{"keys":[{"x":12345}]}`, "not a JWK Set (byte 14)"},
 		{"a number for d", both, `{"keys":[{"d":12345}]}`, "not a JWK Set (byte 14)"},
-		{"null", both, `null`, "there is no key in the set"},
-		{"no keys", both, `{}`, "there is no key in the set"},
-		{"keys in another case", both, `{"Keys":[{}]}`, "there is no key in the set"},
-		{"an empty set", both, `{"keys":[]}`, "there is no key in the set"},
-		{"a key alone, without a set", both, strings.TrimSuffix(strings.TrimPrefix(keys(public), `{"keys":[`), `]}`), "there is no key in the set"},
+		{"null", both, `null`, "the set has no key"},
+		{"no keys", both, `{}`, "the set has no key"},
+		{"keys in another case", both, `{"Keys":[{}]}`, "the set has no key"},
+		{"an empty set", both, `{"keys":[]}`, "the set has no key"},
+		{"a key alone, without a set", both, strings.TrimSuffix(strings.TrimPrefix(keys(public), `{"keys":[`), `]}`), "the set has no key"},
 		{"a null key", both, `{"keys":[null]}`, "key 1: kty is not OKP"},
 		{"an RSA key", both, keys(rsa), "key 1: kty is not OKP"},
-		{"a secret", both, keys(oct), "key 1: kty is not OKP"},
+		{"a symmetric key", both, keys(oct), "key 1: kty is not OKP"},
 		{"kty missing", both, keys(public.with(object{"kty": nil})), "key 1: kty is not OKP"},
 		{"kty in another case", both, keys(public.with(object{"kty": "okp"})), "key 1: kty is not OKP"},
 		{"crv missing", both, keys(public.with(object{"crv": nil})), "key 1: crv is not Ed25519"},
@@ -100,51 +100,51 @@ func TestADoubtfulKeySetIsRefused(t *testing.T) {
 		{"x too short", both, keys(public.with(object{"x": x[:40]})), "key 1: x is not 32 bytes in base64url"},
 		{"x too long", both, keys(public.with(object{"x": x + "AAAA"})), "key 1: x is not 32 bytes in base64url"},
 		{"x padded", both, keys(public.with(object{"x": x + "="})), "key 1: x is not 32 bytes in base64url"},
-		{"x with a line end", both, keys(public.with(object{"x": x + "\n"})), "key 1: x is not 32 bytes in base64url"},
+		{"x with a line break", both, keys(public.with(object{"x": x + "\n"})), "key 1: x is not 32 bytes in base64url"},
 		{"x with spare bits", both, keys(public.with(object{"x": spare(t, x)})), "key 1: x is not 32 bytes in base64url"},
-		{"kid of its own", both, keys(public.with(object{"kid": "2026-03"})), "key 1: kid is not the thumbprint of the key"},
+		{"kid that is not a thumbprint", both, keys(public.with(object{"kid": "2026-03"})), "key 1: kid is not the thumbprint of the key"},
 		{"kid of another key", both, keys(public.with(object{"kid": kid(key(2))})), "key 1: kid is not the thumbprint of the key"},
 
-		{"a public key", privately, keys(public), "key 1: it is public (it has no d) and the set is private"},
-		{"x of another key", privately, keys(private.with(object{"x": otherX, "kid": nil})), "key 1: x is not the public key of d"},
-		{"d too short", privately, keys(private.with(object{"d": d[:40]})), "key 1: d is not 32 bytes in base64url"},
-		{"d padded", privately, keys(private.with(object{"d": d + "="})), "key 1: d is not 32 bytes in base64url"},
-		{"d with spare bits", privately, keys(private.with(object{"d": spare(t, d)})), "key 1: d is not 32 bytes in base64url"},
-		{"a key twice", privately, keys(private, private), "key 2: it is in the set twice"},
-		{"a second key that is bad", privately, keys(private, rsa), "key 2: kty is not OKP"},
+		{"a public key", onlyPrivate, keys(public), "key 1: it is public (it has no d) and the set is private"},
+		{"x of another key", onlyPrivate, keys(private.with(object{"x": otherX, "kid": nil})), "key 1: x is not the public key of d"},
+		{"d too short", onlyPrivate, keys(private.with(object{"d": d[:40]})), "key 1: d is not 32 bytes in base64url"},
+		{"d padded", onlyPrivate, keys(private.with(object{"d": d + "="})), "key 1: d is not 32 bytes in base64url"},
+		{"d with spare bits", onlyPrivate, keys(private.with(object{"d": spare(t, d)})), "key 1: d is not 32 bytes in base64url"},
+		{"a duplicate key", onlyPrivate, keys(private, private), "key 2: it is in the set twice"},
+		{"an invalid second key", onlyPrivate, keys(private, rsa), "key 2: kty is not OKP"},
 
-		{"a private key", publicly, keys(private), "key 1: it is private (it has d) and the set is public"},
-		{"a private key among others", publicly, keys(public, second), "key 2: it is private (it has d) and the set is public"},
-		{"a private RSA key", publicly, keys(rsa.with(object{"d": "AQAB"})), "key 1: it is private (it has d) and the set is public"},
-		{"a public key twice", publicly, keys(public, public.with(object{"kid": nil})), "key 2: it is in the set twice"},
-		{"a second public key that is bad", publicly, keys(public, x25519), "key 2: crv is not Ed25519"},
+		{"a private key", onlyPublic, keys(private), "key 1: it is private (it has d) and the set is public"},
+		{"a private key among others", onlyPublic, keys(public, second), "key 2: it is private (it has d) and the set is public"},
+		{"a private RSA key", onlyPublic, keys(rsa.with(object{"d": "AQAB"})), "key 1: it is private (it has d) and the set is public"},
+		{"a duplicate public key", onlyPublic, keys(public, public.with(object{"kid": nil})), "key 2: it is in the set twice"},
+		{"an invalid second public key", onlyPublic, keys(public, x25519), "key 2: crv is not Ed25519"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.kind != publicly {
+			if c.kind != onlyPublic {
 				set, err := token.ParsePrivate([]byte(c.set))
 				if set != nil || err == nil || err.Error() != c.want {
-					t.Errorf("as a private set: %v", err)
+					t.Errorf("ParsePrivate: got error %v, want %q", err, c.want)
 				}
 			}
-			if c.kind != privately {
+			if c.kind != onlyPrivate {
 				set, err := token.ParsePublic([]byte(c.set))
 				if set != nil || err == nil || err.Error() != c.want {
-					t.Errorf("as a public set: %v", err)
+					t.Errorf("ParsePublic: got error %v, want %q", err, c.want)
 				}
 			}
 		})
 	}
 }
 
-func TestTheFirstKeyOfThePrivateSetSigns(t *testing.T) {
+func TestIssue_SignsWithFirstKey(t *testing.T) {
 	raw := issue(t, issuer(t, key(2), key(1)), ann)
 	if _, err := verifier(t, noon, key(2)).Verify(raw); err != nil {
-		t.Error(err)
+		t.Errorf("with the first key: got error %v, want none", err)
 	}
 	refuse(t, verifier(t, noon, key(1)), raw)
 }
 
-func TestAPrivateKeyIsNotPrinted(t *testing.T) {
+func TestFormat_HidesPrivateKey(t *testing.T) {
 	jwk := token.NewJWK(key(1))
 	set, err := token.ParsePrivate(document(t, true, key(1)))
 	if err != nil {
@@ -160,18 +160,18 @@ func TestAPrivateKeyIsNotPrinted(t *testing.T) {
 	seed := key(1).Seed()
 	for _, secret := range []string{jwk.D, fmt.Sprintf("%x", seed), fmt.Sprint(seed), strings.Trim(fmt.Sprint(seed), "[]"), fmt.Sprintf("%x", jwk.D)} {
 		if strings.Contains(out.String(), secret) {
-			t.Errorf("printed %s", out.String())
+			t.Errorf("the output contains a private key, want none:\n%s", out.String())
 		}
 	}
 }
 
-func TestNewJWKIsReadAsItIsWritten(t *testing.T) {
+func TestNewJWK_RoundTrip(t *testing.T) {
 	jwk := token.NewJWK(key(1))
 	if jwk.ID != token.Thumbprint(key(1).Public().(ed25519.PublicKey)) || jwk.Public().D != "" || jwk.D == "" {
-		t.Errorf("got %v", jwk)
+		t.Errorf("got id %q and private part %q of the public key; want the thumbprint and none", jwk.ID, jwk.Public().D)
 	}
 	if _, err := token.ParsePrivate(document(t, true, key(1), key(2))); err != nil {
-		t.Error(err)
+		t.Errorf("ParsePrivate: got error %v, want none", err)
 	}
 }
 
@@ -181,12 +181,12 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if set, err := token.ParsePublic(data); err == nil {
 			if again, err := token.ParsePublic(set.JWKS()); err != nil || !bytes.Equal(again.JWKS(), set.JWKS()) {
-				t.Errorf("%s is not read as it is written: %v", set.JWKS(), err)
+				t.Errorf("ParsePublic(%s): got error %v, want the same set", set.JWKS(), err)
 			}
 		}
 		if set, err := token.ParsePrivate(data); err == nil {
 			if _, err := token.ParsePublic(set.Public().JWKS()); err != nil {
-				t.Errorf("%s: %v", set.Public().JWKS(), err)
+				t.Errorf("ParsePublic(%s): got error %v, want none", set.Public().JWKS(), err)
 			}
 		}
 	})

@@ -1,17 +1,18 @@
-// Package token issues and verifies access tokens: compact JWS (RFC 7515) signed
-// with EdDSA over Ed25519 (RFC 8037), of type at+jwt (RFC 9068), under a kid that
-// is the thumbprint of the key (RFC 7638).
+// Package token issues and verifies access tokens. They are compact JWS (RFC 7515) of type at+jwt
+// (RFC 9068), signed with EdDSA over Ed25519 (RFC 8037). Their kid is the thumbprint of the key
+// (RFC 7638).
 //
-// Signup, signin and refresh hold an Issuer and the private keys. Whoever reads
-// the bearer header holds a Verifier and public keys alone; jwks publishes those.
+// Signup, signin and refresh hold an Issuer and the private keys. Functions that read the
+// Authorization header hold a Verifier and public keys only. The jwks function publishes the
+// public keys.
 //
-// A verified token says who it was made for and when. It does not say that the
-// session still lives: that is in the user's document. Refresh tokens are opaque
-// and are no business of this package.
+// A verified token proves the user, the session and the time of issue. It does not prove that
+// the session is still valid: that state is in the user's document. Refresh tokens are opaque
+// and belong to package session.
 //
-// The check-list of the verifier is RFC 8725. golang-jwt does the JWS: segments,
-// strict base64url, the pinned algorithm, the signature. What it has no opinion
-// on is done here, and the claims are not read before the signature holds.
+// The verifier follows the checks of RFC 8725. golang-jwt processes the JWS: segments, strict
+// base64url, the pinned algorithm, the signature. This package does all other checks, and reads
+// the claims only after the signature is verified.
 package token
 
 import (
@@ -24,23 +25,23 @@ import (
 )
 
 const (
-	// MaxLength bounds a token, in bytes. Ours take about 500.
+	// MaxLength bounds a token, in bytes. Issued tokens take about 500.
 	MaxLength = 8 << 10
 
-	// Leeway is how far the clock of an issuer may be ahead of a verifier's. The
-	// other way needs none: a leeway on exp would only lengthen the life of a
-	// stolen token.
+	// Leeway is the limit by which the clock of an issuer may be ahead of the clock of a
+	// verifier. It does not apply to exp: that would only extend the use of a stolen
+	// token.
 	Leeway = 30 * time.Second
 
 	algorithm = "EdDSA"
-	mediaType = "at+jwt" // RFC 9068 §2.1
+	mediaType = "at+jwt" // RFC 9068 section 2.1
 
-	// lastDate is the end of the year 9999 as a NumericDate. What lies beyond is
-	// no date, and converting it to a time.Time has no defined result.
+	// lastDate is the end of the year 9999 as a NumericDate. Converting a larger number to
+	// a time.Time has no defined result.
 	lastDate = 253402300799
 )
 
-// Claims are what a token says of its bearer.
+// Claims are the claims of a token about its bearer.
 type Claims struct {
 	Subject  string    // the user's id
 	Session  string    // the session's id
@@ -49,12 +50,12 @@ type Claims struct {
 	IssuedAt time.Time // in whole seconds
 }
 
-// ErrInvalid is the one answer to a token that does not count. The error around
-// it says for the log what was wrong, and never holds any part of the token.
+// ErrInvalid is the only error of Verify. The error that wraps it gives the reason for the log.
+// It never contains a part of the token.
 var ErrInvalid = errors.New("the token is not valid")
 
-// A refusal is a reason for ErrInvalid. It is always a constant, so nothing that
-// a stranger sent can get into the log by way of it.
+// A refusal is a reason for ErrInvalid. It is always a constant, so the log contains no input
+// of a client.
 type refusal string
 
 func (r refusal) Error() string { return ErrInvalid.Error() + ": " + string(r) }
@@ -68,7 +69,7 @@ type header struct {
 }
 
 // claims is the payload of a token. The dates are NumericDates, seconds since
-// 1970 (RFC 7519 §2).
+// 1970 (RFC 7519 section 2).
 type claims struct {
 	Issuer    string   `json:"iss"`
 	Audience  audience `json:"aud"`
@@ -77,12 +78,12 @@ type claims struct {
 	ID        string   `json:"jti"`
 	IssuedAt  float64  `json:"iat"`
 	ExpiresAt float64  `json:"exp"`
-	NotBefore float64  `json:"nbf,omitzero"` // never issued, but obeyed (RFC 7519 §4.1.5)
+	NotBefore float64  `json:"nbf,omitzero"` // never issued, but verified (RFC 7519 section 4.1.5)
 	Email     string   `json:"email"`
-	ClientID  string   `json:"client_id,omitzero"` // not required: issuers before it wrote none
+	ClientID  string   `json:"client_id,omitzero"` // optional: earlier versions issued tokens without it
 }
 
-// complete reports whether every required claim is there.
+// complete reports whether every required claim is present.
 func (c *claims) complete() bool {
 	return c.Issuer != "" && len(c.Audience) > 0 && c.Subject != "" && c.Session != "" && c.ID != "" && c.Email != "" &&
 		date(c.IssuedAt) && date(c.ExpiresAt)
@@ -90,8 +91,8 @@ func (c *claims) complete() bool {
 
 func date(seconds float64) bool { return 0 < seconds && seconds <= lastDate }
 
-// An audience is one string or an array of them (RFC 7519 §4.1.3). An Issuer has
-// one and writes it as a string.
+// An audience is one string or an array of strings (RFC 7519 section 4.1.3). An Issuer has one
+// audience and writes a string.
 type audience []string
 
 func (a audience) MarshalJSONTo(e *jsontext.Encoder) error {
@@ -106,11 +107,11 @@ func (a *audience) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, &(*a)[0])
 }
 
-// A payload carries the JSON of the claims through golang-jwt, which would read
-// it before it verifies the signature, and with encoding/json, for which a name
-// may come twice and in any case.
+// A payload passes the JSON of the claims through golang-jwt without parsing it. Otherwise
+// golang-jwt parses it before it verifies the signature, and with encoding/json. That package
+// accepts duplicate names and names in any case.
 type payload struct {
-	jwt.Claims // nil and never asked: the claims are checked here
+	jwt.Claims // nil and never called: the Verifier checks the claims
 	json       []byte
 }
 

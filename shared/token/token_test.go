@@ -16,7 +16,7 @@ import (
 	"ticketing.com/auth/shared/token"
 )
 
-// The clock stands still: tokens are issued and verified at noon.
+// The tests issue and verify tokens at noon.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var ann = token.Claims{
@@ -27,7 +27,7 @@ var ann = token.Claims{
 	IssuedAt: noon,
 }
 
-const life = 15 * time.Minute
+const ttl = 15 * time.Minute
 
 var b64 = base64.RawURLEncoding
 
@@ -63,7 +63,7 @@ func issuer(t testing.TB, keys ...ed25519.PrivateKey) *token.Issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return token.NewIssuer(set, "ticketing", "shop", "web", life)
+	return token.NewIssuer(set, "ticketing", "shop", "web", ttl)
 }
 
 func verifier(t testing.TB, now time.Time, keys ...ed25519.PrivateKey) *token.Verifier {
@@ -84,24 +84,25 @@ func issue(t testing.TB, i *token.Issuer, c token.Claims) string {
 	return raw
 }
 
-// refuse wants ErrInvalid with a reason that quotes nothing of the token.
+// refuse fails the test unless the verifier returns ErrInvalid, with a reason that quotes no
+// part of the token.
 func refuse(t *testing.T, v *token.Verifier, raw string) {
 	t.Helper()
 	c, err := v.Verify(raw)
 	if !errors.Is(err, token.ErrInvalid) {
-		t.Fatalf("got %+v, %v", c, err)
+		t.Fatalf("got %+v, %v; want ErrInvalid", c, err)
 	}
 	if c != (token.Claims{}) {
-		t.Errorf("refused, but returned %+v", c)
+		t.Errorf("got claims %+v with the error, want none", c)
 	}
 	if !strings.HasPrefix(err.Error(), "the token is not valid: ") || len(err.Error()) > 80 || strings.ContainsAny(err.Error(), "\"{\\/") {
-		t.Errorf("the reason is %q", err)
+		t.Errorf("got the error %q, want a short one that quotes no part of the token", err)
 	}
 }
 
 type object map[string]any
 
-// with returns a copy with other members; a nil one is removed.
+// with returns a copy with changed members. A nil value removes the member.
 func (o object) with(changes object) object {
 	o = maps.Clone(o)
 	for k, v := range changes {
@@ -121,35 +122,35 @@ func (o object) segment(t testing.TB) string {
 	return b64.EncodeToString(b)
 }
 
-func ourHeader() object { return object{"alg": "EdDSA", "typ": "at+jwt", "kid": kid(key(1))} }
+func validHeader() object { return object{"alg": "EdDSA", "typ": "at+jwt", "kid": kid(key(1))} }
 
-func ourClaims() object {
+func validClaims() object {
 	return object{
 		"iss": "ticketing", "aud": "shop", "sub": "65f1c0ffee", "sid": "5e5510f10", "jti": "t-1", "client_id": "web",
-		"iat": noon.Unix(), "exp": noon.Add(life).Unix(), "email": "ann@example.com",
+		"iat": noon.Unix(), "exp": noon.Add(ttl).Unix(), "email": "ann@example.com",
 	}
 }
 
-// sign signs two segments with Ed25519, whatever they say.
+// sign signs any two segments with Ed25519.
 func sign(k ed25519.PrivateKey, head, body string) string {
 	in := head + "." + body
 	return in + "." + b64.EncodeToString(ed25519.Sign(k, []byte(in)))
 }
 
-func TestATokenSaysWhatItWasIssuedWith(t *testing.T) {
+func TestVerify_ReturnsIssuedClaims(t *testing.T) {
 	raw := issue(t, issuer(t, key(1)), ann)
 	got, err := verifier(t, noon, key(1)).Verify(raw)
 	if err != nil || got != ann {
-		t.Errorf("got %+v, %v", got, err)
+		t.Errorf("got %+v, %v; want %+v", got, err, ann)
 	}
 }
 
-func TestATokenIsWhatTheContractSays(t *testing.T) {
+func TestIssue_HeaderAndClaims(t *testing.T) {
 	parts := strings.Split(issue(t, issuer(t, key(1)), ann), ".")
 	if len(parts) != 3 {
-		t.Fatalf("%d parts", len(parts))
+		t.Fatalf("got %d parts, want 3", len(parts))
 	}
-	for i, want := range []object{ourHeader(), ourClaims()} {
+	for i, want := range []object{validHeader(), validClaims()} {
 		got, err := b64.DecodeString(parts[i])
 		if err != nil {
 			t.Fatal(err)
@@ -159,63 +160,63 @@ func TestATokenIsWhatTheContractSays(t *testing.T) {
 			t.Fatal(err)
 		}
 		if o.segment(t) != want.segment(t) {
-			t.Errorf("part %d is %s", i, got)
+			t.Errorf("part %d: got %s, want %v", i, got, want)
 		}
 	}
 	signature, err := b64.DecodeString(parts[2])
 	if err != nil || !ed25519.Verify(key(1).Public().(ed25519.PublicKey), []byte(parts[0]+"."+parts[1]), signature) {
-		t.Errorf("the signature is not Ed25519 over the first two parts: %v", err)
+		t.Errorf("the signature %x (error %v): want one with Ed25519 over the first two parts", signature, err)
 	}
 }
 
-func TestTheSameClaimsGiveTheSameToken(t *testing.T) {
+func TestIssue_Deterministic(t *testing.T) {
 	i := issuer(t, key(1))
-	odd := ann
-	odd.Email = "ann&<lee>@example.com"
-	odd.IssuedAt = noon.Add(999 * time.Millisecond)
-	first := issue(t, i, odd)
-	if second := issue(t, issuer(t, key(1)), odd); first != second {
-		t.Errorf("%s\n%s", first, second)
+	claims := ann
+	claims.Email = "ann&<lee>@example.com"
+	claims.IssuedAt = noon.Add(999 * time.Millisecond)
+	first := issue(t, i, claims)
+	if second := issue(t, issuer(t, key(1)), claims); first != second {
+		t.Errorf("got %s, want the same token again, %s", second, first)
 	}
 	got, err := verifier(t, noon, key(1)).Verify(first)
-	if err != nil || got.Email != odd.Email || !got.IssuedAt.Equal(noon) {
-		t.Errorf("got %+v, %v", got, err)
+	if err != nil || got.Email != claims.Email || !got.IssuedAt.Equal(noon) {
+		t.Errorf("got %+v, %v; want the email %q and the time %v", got, err, claims.Email, noon)
 	}
 }
 
-func TestClaimsThatNoVerifierWouldAcceptAreNotIssued(t *testing.T) {
+func TestIssue_InvalidClaims(t *testing.T) {
 	for name, change := range map[string]func(*token.Claims){
-		"no subject":         func(c *token.Claims) { c.Subject = "" },
-		"no session":         func(c *token.Claims) { c.Session = "" },
-		"no id":              func(c *token.Claims) { c.ID = "" },
-		"no email":           func(c *token.Claims) { c.Email = "" },
-		"no time":            func(c *token.Claims) { c.IssuedAt = time.Time{} },
-		"a time beyond 9999": func(c *token.Claims) { c.IssuedAt = time.Unix(1<<40, 0) },
-		"invalid UTF-8":      func(c *token.Claims) { c.Subject = "a\xff" },
-		"a subject of 8 KiB": func(c *token.Claims) { c.Subject = strings.Repeat("a", token.MaxLength) },
+		"no subject":                 func(c *token.Claims) { c.Subject = "" },
+		"no session":                 func(c *token.Claims) { c.Session = "" },
+		"no id":                      func(c *token.Claims) { c.ID = "" },
+		"no email":                   func(c *token.Claims) { c.Email = "" },
+		"no time":                    func(c *token.Claims) { c.IssuedAt = time.Time{} },
+		"a time after the year 9999": func(c *token.Claims) { c.IssuedAt = time.Unix(1<<40, 0) },
+		"invalid UTF-8":              func(c *token.Claims) { c.Subject = "a\xff" },
+		"a subject of 8 KiB":         func(c *token.Claims) { c.Subject = strings.Repeat("a", token.MaxLength) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := ann
 			change(&c)
 			if raw, err := issuer(t, key(1)).Issue(c); err == nil {
-				t.Errorf("issued %s", raw)
+				t.Errorf("got the token %s, want an error", raw)
 			}
 		})
 	}
 }
 
-func TestATokenLivesFromItsIssueToItsExpiry(t *testing.T) {
+func TestVerify_IssueTimeAndExpiry(t *testing.T) {
 	raw := issue(t, issuer(t, key(1)), ann)
 	for _, c := range []struct {
 		name string
 		now  time.Time
 		ok   bool
 	}{
-		{"31 seconds before its issue it is from the future", noon.Add(-31 * time.Second), false},
-		{"30 seconds before its issue the clocks may differ", noon.Add(-30 * time.Second), true},
-		{"at once", noon, true},
-		{"a millisecond before its expiry", noon.Add(life - time.Millisecond), true},
-		{"at its expiry", noon.Add(life), false},
+		{"31 seconds before its issue", noon.Add(-31 * time.Second), false},
+		{"30 seconds before its issue, within the leeway", noon.Add(-30 * time.Second), true},
+		{"at its issue", noon, true},
+		{"a millisecond before its expiry", noon.Add(ttl - time.Millisecond), true},
+		{"at its expiry", noon.Add(ttl), false},
 		{"a year later", noon.AddDate(1, 0, 0), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -223,37 +224,37 @@ func TestATokenLivesFromItsIssueToItsExpiry(t *testing.T) {
 			if !c.ok {
 				refuse(t, v, raw)
 			} else if _, err := v.Verify(raw); err != nil {
-				t.Error(err)
+				t.Errorf("got error %v, want none", err)
 			}
 		})
 	}
 }
 
-func TestOnlyTheKeysOfThePublicSetVerify(t *testing.T) {
-	old, new := issue(t, issuer(t, key(1), key(2)), ann), issue(t, issuer(t, key(2)), ann)
+func TestVerify_KeyRotation(t *testing.T) {
+	oldToken, newToken := issue(t, issuer(t, key(1), key(2)), ann), issue(t, issuer(t, key(2)), ann)
 	for _, c := range []struct {
-		name    string
-		set     []ed25519.PrivateKey
-		old, ok bool
+		name               string
+		set                []ed25519.PrivateKey
+		oldValid, newValid bool
 	}{
 		{"before the new key is published", []ed25519.PrivateKey{key(1)}, true, false},
 		{"while both are published", []ed25519.PrivateKey{key(1), key(2)}, true, true},
 		{"in the other order", []ed25519.PrivateKey{key(2), key(1)}, true, true},
-		{"after the old key is withdrawn", []ed25519.PrivateKey{key(2)}, false, true},
+		{"after the old key is removed", []ed25519.PrivateKey{key(2)}, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := verifier(t, noon, c.set...)
-			if _, err := v.Verify(old); (err == nil) != c.old {
-				t.Errorf("the old key's token: %v", err)
+			if _, err := v.Verify(oldToken); (err == nil) != c.oldValid {
+				t.Errorf("the token of the old key: got error %v, want valid %t", err, c.oldValid)
 			}
-			if _, err := v.Verify(new); (err == nil) != c.ok {
-				t.Errorf("the new key's token: %v", err)
+			if _, err := v.Verify(newToken); (err == nil) != c.newValid {
+				t.Errorf("the token of the new key: got error %v, want valid %t", err, c.newValid)
 			}
 		})
 	}
 }
 
-func TestATokenForAnotherIssuerOrAudienceIsRefused(t *testing.T) {
+func TestVerify_WrongIssuerOrAudience(t *testing.T) {
 	raw := issue(t, issuer(t, key(1)), ann)
 	keys, err := token.ParsePublic(document(t, false, key(1)))
 	if err != nil {
@@ -266,7 +267,7 @@ func TestATokenForAnotherIssuerOrAudienceIsRefused(t *testing.T) {
 	refuse(t, token.NewVerifier(keys, "ticketing", "", now), raw)
 }
 
-// A mutation of a token is accepted only if it is no mutation.
+// Verify accepts only tokens that were issued, byte for byte.
 func FuzzVerify(f *testing.F) {
 	i, v := issuer(f, key(1)), verifier(f, noon, key(1), key(2))
 	raw := issue(f, i, ann)
@@ -275,22 +276,22 @@ func FuzzVerify(f *testing.F) {
 	f.Add(raw + "=")
 	f.Add(raw + "\n")
 	f.Add(raw[:len(raw)-1] + "A")
-	f.Add(sign(key(3), ourHeader().segment(f), ourClaims().segment(f)))
-	f.Add(sign(key(1), ourHeader().with(object{"alg": "none"}).segment(f), ourClaims().segment(f)))
-	f.Add(sign(key(1), ourHeader().with(object{"crit": []string{"exp"}}).segment(f), ourClaims().segment(f)))
-	f.Add(sign(key(1), ourHeader().segment(f), ourClaims().with(object{"exp": "x"}).segment(f)))
+	f.Add(sign(key(3), validHeader().segment(f), validClaims().segment(f)))
+	f.Add(sign(key(1), validHeader().with(object{"alg": "none"}).segment(f), validClaims().segment(f)))
+	f.Add(sign(key(1), validHeader().with(object{"crit": []string{"exp"}}).segment(f), validClaims().segment(f)))
+	f.Add(sign(key(1), validHeader().segment(f), validClaims().with(object{"exp": "x"}).segment(f)))
 	f.Add("..")
 	f.Add(strings.Repeat(".", 9000))
 	f.Fuzz(func(t *testing.T, s string) {
 		c, err := v.Verify(s)
 		if err != nil {
 			if !errors.Is(err, token.ErrInvalid) || c != (token.Claims{}) {
-				t.Errorf("refused with %+v, %v", c, err)
+				t.Errorf("got %+v, %v; want no claims and ErrInvalid", c, err)
 			}
 			return
 		}
 		if s != issue(t, i, c) {
-			t.Errorf("accepted a token that was never issued: %q", s)
+			t.Errorf("Verify accepted %q, want only issued tokens", s)
 		}
 	})
 }

@@ -6,13 +6,14 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// FromConfig returns the store of the environment: SESSION_LIMIT, and what mongodb.FromConfig
-// asks for. Sink is who is told of changes; nil for a function that makes none.
+// FromConfig returns the store that the environment configures. It reads SESSION_LIMIT and the
+// settings of mongodb.FromConfig. The sink receives the events of changes. It is nil for a
+// function that makes no changes.
 func FromConfig(cfg *config.Config, sink event.Sink) *Store {
 	store := config.Part(cfg, "user store", func() *Store {
 		return New(Config{Sessions: cfg.Number("SESSION_LIMIT", 20, 1, 1000), Database: mongodb.FromConfig(cfg), Now: cfg.Now(), Log: cfg.Log()})
 	})
-	if sink != nil { // where functions share a process, they share the store
+	if sink != nil { // functions in one process share the store
 		store.outbox.sink = sink
 	}
 	return store

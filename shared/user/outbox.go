@@ -17,20 +17,20 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// outboxLimit bounds the events of a user that wait for the sink. A sign-in that leaves more
-// drops the oldest events and logs them: users must be able to sign in while a sink is down
-// for a week. The events of other changes stay until the next sign-in. They end sessions,
-// whose number is bounded.
+// outboxLimit bounds the pending events of a user. A sign-in over the limit drops the oldest events
+// and logs them. Users must be able to sign in even if a sink is down for a week.
+//
+// Other changes drop no events: theirs remain until the next sign-in. Such changes only end
+// sessions, and the number of sessions is bounded.
 const outboxLimit = 50
 
-// sendTimeout bounds the delivery of one event. No client waits for the relay. A request has
-// a shorter limit of its own: see window.
+// sendTimeout bounds the delivery of one event. No client waits for the relay. A request has a
+// shorter limit: see window.
 const sendTimeout = 5 * time.Second
 
-// An outbox writes events into documents, sends them, and forgets those that were
-// taken.
+// An outbox writes events into documents, sends them, and removes the delivered ones.
 type outbox struct {
-	sink event.Sink // nil: nothing is written
+	sink event.Sink // if nil, the outbox writes no events
 	now  func() time.Time
 	log  *slog.Logger
 }
@@ -46,38 +46,39 @@ func newOutbox(c Config) *outbox {
 	return o
 }
 
-// events are those of one change: what is written with it, and sent after it.
+// events are the events of one change. The write of the change stores them. They are sent after
+// the write.
 type events struct {
-	of   string // the user's id
-	at   time.Time
-	all  []event.Event
-	mute bool // there is no sink
+	userID   string
+	at       time.Time
+	all      []event.Event
+	disabled bool // the outbox has no sink
 }
 
-// events begins the events of a change of a user.
-func (o *outbox) events(ctx context.Context, id, kind string, told ...event.Data) *events {
-	e := &events{of: id, at: o.now(), mute: o.sink == nil}
-	e.add(ctx, kind, told...)
+// events returns the events of a change of a user.
+func (o *outbox) events(ctx context.Context, id, kind string, all ...event.Data) *events {
+	e := &events{userID: id, at: o.now(), disabled: o.sink == nil}
+	e.add(ctx, kind, all...)
 	return e
 }
 
-func (e *events) add(ctx context.Context, kind string, told ...event.Data) {
-	if e.mute {
+func (e *events) add(ctx context.Context, kind string, all ...event.Data) {
+	if e.disabled {
 		return
 	}
 	var trace string
 	if t := telemetry.From(ctx); t.ID != "" {
 		trace = t.Traceparent()
 	}
-	for _, data := range told {
+	for _, data := range all {
 		e.all = append(e.all, event.New(kind, e.at, trace, data))
 	}
-	// MongoDB adds the members of an update in the order of their names; in
-	// this order forget recognises them
+	// MongoDB adds the members of an update in the order of their names. The filter of
+	// deliver compares the stored events in this order.
 	slices.SortFunc(e.all, func(x, y event.Event) int { return cmp.Compare(x.ID, y.ID) })
 }
 
-// fields are the members that an update sets.
+// fields returns the members that an update sets.
 func (e *events) fields() (set bson.D) {
 	for _, v := range e.all {
 		set = append(set, bson.E{Key: "events." + v.ID, Value: v})
@@ -85,7 +86,7 @@ func (e *events) fields() (set bson.D) {
 	return set
 }
 
-// since is the part of an update that keeps undelivered at the oldest.
+// since returns the part of an update that sets undelivered, unless it is already earlier.
 func (e *events) since() bson.D {
 	if len(e.all) == 0 {
 		return nil
@@ -93,7 +94,7 @@ func (e *events) since() bson.D {
 	return bson.D{{Key: "$min", Value: bson.D{{Key: "undelivered", Value: e.at}}}}
 }
 
-// members are what a new document has of them.
+// members returns the members of a new document with these events.
 func (e *events) members() bson.D {
 	if len(e.all) == 0 {
 		return nil
@@ -109,12 +110,12 @@ func (e *events) document() bson.D {
 	return d
 }
 
-// A window is the time in which a request may wait for the sink: once, however many
-// events it has, from when the first is sent.
+// A window is the time in which a request may wait for the sink. It starts when the first event
+// is sent and covers all events of the request.
 type window struct {
 	ctx     context.Context
 	timeout time.Duration
-	sending context.Context // nil before the first
+	sending context.Context // nil before the first event
 	cancel  context.CancelFunc
 }
 
@@ -139,38 +140,38 @@ func (w *window) close() {
 	}
 }
 
-// deliver sends the events of a change before the response, in the window of its request,
-// and returns those that were taken. It returns no error: the relay delivers the others.
-func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection, e *events) (taken []event.Event) {
+// deliver sends the events of a change before the response, in the window of its request. It
+// returns the delivered ones. It returns no error, because the relay delivers the others.
+func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection, e *events) (delivered []event.Event) {
 	if len(e.all) == 0 || w.begin().Err() != nil {
 		return nil
 	}
-	if taken = o.send(w.begin(), e.all).taken; len(taken) == 0 {
+	if delivered = o.send(w.begin(), e.all).delivered; len(delivered) == 0 {
 		return nil
 	}
-	if len(taken) == len(e.all) {
-		// nearly always these were the only ones: then all traces of them go at once
+	if len(delivered) == len(e.all) {
+		// Usually the document has no other events. Then one write removes both members.
 		result, err := users.UpdateOne(ctx,
-			bson.D{{Key: "_id", Value: e.of}, {Key: "events", Value: e.document()}},
+			bson.D{{Key: "_id", Value: e.userID}, {Key: "events", Value: e.document()}},
 			bson.D{{Key: "$unset", Value: bson.D{{Key: "events", Value: ""}, {Key: "undelivered", Value: ""}}}})
 		if err != nil || result.MatchedCount == 1 {
-			o.noteLost(ctx, err)
-			return taken
+			o.logNotRemoved(ctx, err)
+			return delivered
 		}
 	}
-	o.noteLost(ctx, forget(ctx, users, e.of, taken))
-	return taken
+	o.logNotRemoved(ctx, removeEvents(ctx, users, e.userID, delivered))
+	return delivered
 }
 
-// An outcome is the result of sending events in a row.
+// An outcome is the result of sending several events.
 type outcome struct {
-	taken   []event.Event
-	refused []event.Event
-	failed  *event.Event // not taken for another reason, such as a sink that is down; sending stopped here
+	delivered []event.Event
+	refused   []event.Event
+	failed    *event.Event // failed for another reason, such as a sink that is down; sending stopped here
 }
 
-// send sends events, the oldest first. It goes on after an event that the sink refuses and
-// stops at the first that fails for another reason, which keeps the order.
+// send sends events, the oldest first. It continues after an event that the sink refuses. It stops
+// at the first event that fails for another reason, which preserves the order.
 func (o *outbox) send(ctx context.Context, all []event.Event) (result outcome) {
 	inTime := slices.SortedFunc(slices.Values(all), func(x, y event.Event) int {
 		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(rank(x.Type), rank(y.Type)), cmp.Compare(x.ID, y.ID))
@@ -180,7 +181,7 @@ func (o *outbox) send(ctx context.Context, all []event.Event) (result outcome) {
 		err := o.sink.Send(one, e)
 		cancel()
 		if err == nil {
-			result.taken = append(result.taken, e)
+			result.delivered = append(result.delivered, e)
 			continue
 		}
 		o.log.WarnContext(ctx, "event not delivered", "event", e.ID, "type", e.Type, "error", err)
@@ -193,42 +194,41 @@ func (o *outbox) send(ctx context.Context, all []event.Event) (result outcome) {
 	return result
 }
 
-// rank orders events of one moment: a session ends before another begins.
+// rank orders events with the same time: the end of a session comes before the start of another.
 func rank(kind string) int {
 	return slices.Index([]string{event.SignedUp, event.SignedOut, event.SignedIn}, kind)
 }
 
-// forget removes events that were taken.
-func forget(ctx context.Context, users *mongo.Collection, id string, taken []event.Event) error {
+// removeEvents removes events from a document.
+func removeEvents(ctx context.Context, users *mongo.Collection, id string, all []event.Event) error {
 	var unset bson.D
-	for _, e := range taken {
+	for _, e := range all {
 		unset = append(unset, bson.E{Key: "events." + e.ID, Value: ""})
 	}
 	_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$unset", Value: unset}})
-	return mongodb.Translate("forget events", err)
+	return mongodb.Translate("remove events", err)
 }
 
-// noteLost logs that events which were taken are still written down: they will
-// be delivered a second time.
-func (o *outbox) noteLost(ctx context.Context, err error) {
+// logNotRemoved logs that delivered events are still stored. The relay delivers them again.
+func (o *outbox) logNotRemoved(ctx context.Context, err error) {
 	if err != nil {
-		o.log.WarnContext(ctx, "delivered events not forgotten", "error", err)
+		o.log.WarnContext(ctx, "delivered events were not removed", "error", err)
 	}
 }
 
-// trim drops the oldest events over the limit from an account as a sign-in left it, but
-// for those that were taken since.
-func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a opened, taken []event.Event) {
-	for _, e := range taken {
+// trim drops the oldest events over the limit from an account after a sign-in. It does not count the
+// events that were just delivered.
+func (o *outbox) trim(ctx context.Context, users *mongo.Collection, a opened, delivered []event.Event) {
+	for _, e := range delivered {
 		delete(a.Events, e.ID)
 	}
 	if o.sink == nil || len(a.Events) <= outboxLimit {
 		return
 	}
-	waiting := inOrder(a.Events)
-	dropped := waiting[:len(waiting)-outboxLimit]
-	if err := forget(ctx, users, a.ID, dropped); err != nil {
-		o.log.WarnContext(ctx, "too many events wait for the sink", "error", err)
+	pending := inOrder(a.Events)
+	dropped := pending[:len(pending)-outboxLimit]
+	if err := removeEvents(ctx, users, a.ID, dropped); err != nil {
+		o.log.WarnContext(ctx, "events over the limit were not removed", "error", err)
 		return
 	}
 	for _, e := range dropped {

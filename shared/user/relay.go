@@ -15,54 +15,53 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// The relay has two queues, each ordered by a member of the user's document and its id:
-// accounts with events that were not sent successfully yet, by the time of the oldest, and
-// accounts with events that the sink refused, by the time of the next attempt.
+// The relay has two queues of accounts. Each queue is ordered by a member of the user's document,
+// and then by the id.
 const (
-	fresh   = "undelivered"
-	retries = "retryAt"
+	undeliveredQueue = "undelivered" // accounts with undelivered events, by the time of the oldest
+	retryQueue       = "retryAt"     // accounts with refused events, by the time of the next retry
 )
 
 const (
-	// refusedLimit bounds the refused events of a user. The oldest beyond it are dropped and
-	// logged.
+	// refusedLimit bounds the refused events of a user. The oldest over the limit are dropped
+	// and logged.
 	refusedLimit = 50
-	// failureLimit is the number of failed deliveries by the relay after which an event
-	// counts as refused.
+	// failureLimit is the number of failed deliveries by the relay after which an event counts
+	// as refused.
 	failureLimit = 10
-	// countLimit bounds the work of Waiting.
+	// countLimit bounds the work of CountPending.
 	countLimit = 1000
 )
 
-// The pause before a refused event is sent again: 1, 2, 4 … minutes, at most a day.
-const firstPause, longestPause = time.Minute, 24 * time.Hour
+// The delay before the next retry of a refused event doubles: 1, 2, 4 … minutes, at most a day.
+const minRetryDelay, maxRetryDelay = time.Minute, 24 * time.Hour
 
-// Refused is an event that the sink refused.
+// Refused is an event that the sink has refused.
 type Refused struct {
 	event.Event `bson:",inline"`
 	RetryAt     time.Time `bson:"retryAt"`
 }
 
-// refuse returns a refused event after one more attempt.
+// refuse returns a refused event with the time of its next retry.
 func refuse(e event.Event, tries int, now time.Time) Refused {
 	e.Tries = tries
-	pause := min(firstPause<<min(tries-1, 30), longestPause)
-	return Refused{Event: e, RetryAt: now.Add(pause).UTC().Truncate(time.Millisecond)}
+	delay := min(minRetryDelay<<min(tries-1, 30), maxRetryDelay)
+	return Refused{Event: e, RetryAt: now.Add(delay).UTC().Truncate(time.Millisecond)}
 }
 
-// A Position is a place in a queue: after an account, on the way from the oldest to the
-// newest or back. The zero value is the oldest end. Time and id together are unique, so no
-// account is passed over and none is returned twice.
+// A Position is the position after an account in a queue, with the direction of iteration. The
+// zero value starts at the oldest account. Time and id together are unique, so iteration omits and
+// repeats no account.
 type Position struct {
 	at       time.Time
 	id       bson.RawValue
 	backward bool
 }
 
-// Newest returns the newest end of a queue.
+// Newest returns the position that starts at the newest account and iterates backward.
 func Newest() Position { return Position{backward: true} }
 
-// filter matches what comes after the position, up to a time if that is not zero.
+// filter matches the accounts after the position, up to a time unless that is zero.
 func (p Position) filter(queue string, until time.Time) bson.D {
 	times := bson.D{{Key: "$gt", Value: time.Time{}}}
 	if !until.IsZero() {
@@ -82,26 +81,26 @@ func (p Position) filter(queue string, until time.Time) bson.D {
 	}}}
 }
 
-// order is the sort order of the way.
+// order returns the sort order of the direction.
 func (p Position) order(queue string) bson.D {
-	way := 1
+	direction := 1
 	if p.backward {
-		way = -1
+		direction = -1
 	}
-	return bson.D{{Key: queue, Value: way}, {Key: "_id", Value: way}}
+	return bson.D{{Key: queue, Value: direction}, {Key: "_id", Value: direction}}
 }
 
-// Undelivered returns up to limit accounts with events that wait for the sink, in the order
-// of the position, and the position after them; more is false at the end of the queue. A
-// document that cannot be read is logged and passed over.
+// Undelivered returns up to limit accounts with undelivered events, in the direction of the
+// position, and the position after them. At the end of the queue, more is false. It logs and skips
+// an unreadable document.
 func (s *Store) Undelivered(ctx context.Context, after Position, limit int) (accounts []Account, next Position, more bool, err error) {
-	return s.queue(ctx, fresh, after, time.Time{}, limit)
+	return s.queue(ctx, undeliveredQueue, after, time.Time{}, limit)
 }
 
-// DueForRetry returns accounts as Undelivered does: those with refused events whose pause
-// is over.
+// DueForRetry returns accounts with refused events that are due for a retry. Its results are those
+// of Undelivered.
 func (s *Store) DueForRetry(ctx context.Context, after Position, now time.Time, limit int) (accounts []Account, next Position, more bool, err error) {
-	return s.queue(ctx, retries, after, now, limit)
+	return s.queue(ctx, retryQueue, after, now, limit)
 }
 
 func (s *Store) queue(ctx context.Context, queue string, after Position, until time.Time, limit int) (accounts []Account, next Position, more bool, err error) {
@@ -118,7 +117,7 @@ func (s *Store) queue(ctx context.Context, queue string, after Position, until t
 	defer cursor.Close(ctx)
 	read := 0
 	for next = after; cursor.Next(ctx); read++ {
-		next = next.past(cursor.Current, queue)
+		next = next.after(cursor.Current, queue)
 		var a Account
 		if err := cursor.Decode(&a); err != nil {
 			s.outbox.log.ErrorContext(ctx, "stored events cannot be read", "user", idText(cursor.Current), "error", err)
@@ -129,21 +128,21 @@ func (s *Store) queue(ctx context.Context, queue string, after Position, until t
 	return accounts, next, read == limit, mongodb.Translate("find undelivered events", cursor.Err())
 }
 
-// past returns the position after an account, on the same way.
-func (p Position) past(document bson.Raw, queue string) Position {
-	p.at, _ = document.Lookup(queue).TimeOK() // a filter by time matches nothing else
+// after returns the position after an account, in the same direction.
+func (p Position) after(document bson.Raw, queue string) Position {
+	p.at, _ = document.Lookup(queue).TimeOK() // the filter by time matches no other type
 	p.id = document.Lookup("_id")
-	p.id.Value = slices.Clone(p.id.Value) // the cursor uses its buffer again
+	p.id.Value = slices.Clone(p.id.Value) // the cursor reuses its buffer
 	return p
 }
 
-// Waiting returns how many accounts have events that wait for the sink, and how many have
-// refused events, each counted up to 1,000: the work is bounded however many wait.
-func (s *Store) Waiting(ctx context.Context) (undelivered, refused int, err error) {
-	if undelivered, err = s.count(ctx, fresh); err != nil {
+// CountPending returns the number of accounts with undelivered events and of those with refused
+// events. It counts each up to 1,000, so its work is bounded.
+func (s *Store) CountPending(ctx context.Context) (undelivered, refused int, err error) {
+	if undelivered, err = s.count(ctx, undeliveredQueue); err != nil {
 		return 0, 0, err
 	}
-	refused, err = s.count(ctx, retries)
+	refused, err = s.count(ctx, retryQueue)
 	return undelivered, refused, err
 }
 
@@ -156,38 +155,38 @@ func (s *Store) count(ctx context.Context, queue string) (int, error) {
 	return int(n), mongodb.Translate("count undelivered events", err)
 }
 
-// Deliver sends the events of an account that Undelivered returned, removes those that were
-// taken and sets aside those that were refused. It returns how many were taken, and whether
-// the sink is away: one that refuses an event is not.
+// Deliver sends the events of an account that Undelivered returned. It removes the delivered ones
+// and moves the refused ones to the retry queue. It returns the number of delivered events, and
+// whether the sink failed. A refused event is not a failure of the sink.
 //
-// Two relays may deliver the same account at the same time: both send, which at-least-once
-// delivery allows, and each of their writes may be repeated without harm.
-func (s *Store) Deliver(ctx context.Context, a Account) (sent int, away bool, err error) {
+// Two relays may deliver the same account at the same time. Then both send its events. At-least-once
+// delivery allows that, and repeating their writes is harmless.
+func (s *Store) Deliver(ctx context.Context, a Account) (sent int, failed bool, err error) {
 	users, err := s.users(ctx)
 	if err != nil {
 		return 0, false, err
 	}
-	waiting, now := inOrder(a.Events), s.outbox.now()
-	result := s.outbox.send(ctx, waiting)
+	pending, now := inOrder(a.Events), s.outbox.now()
+	result := s.outbox.send(ctx, pending)
 	if e := result.failed; e != nil && e.Tries+1 >= failureLimit {
 		result.refused = append(result.refused, *e)
 	} else if e != nil {
-		s.noteFailure(ctx, users, a.ID, *e)
+		s.countFailure(ctx, users, a.ID, *e)
 	}
-	gone := slices.Concat(result.taken, result.refused)
-	if len(gone) > 0 {
-		if err := s.setAside(ctx, users, a, gone, result.refused, now); err != nil {
-			return len(result.taken), result.failed != nil, err
+	removed := slices.Concat(result.delivered, result.refused)
+	if len(removed) > 0 {
+		if err := s.moveToRefused(ctx, users, a, removed, result.refused, now); err != nil {
+			return len(result.delivered), result.failed != nil, err
 		}
 	}
-	if len(gone) == len(waiting) {
-		err = clearQueue(ctx, users, a.ID, "events", fresh)
+	if len(removed) == len(pending) {
+		err = clearQueue(ctx, users, a.ID, "events", undeliveredQueue)
 	}
-	return len(result.taken), result.failed != nil, err
+	return len(result.delivered), result.failed != nil, err
 }
 
-// noteFailure counts a failed delivery of an event that is still there.
-func (s *Store) noteFailure(ctx context.Context, users *mongo.Collection, id string, e event.Event) {
+// countFailure counts a failed delivery of an event, unless the event was removed meanwhile.
+func (s *Store) countFailure(ctx context.Context, users *mongo.Collection, id string, e event.Event) {
 	_, err := users.UpdateOne(ctx,
 		bson.D{{Key: "_id", Value: id}, {Key: "events." + e.ID, Value: bson.D{{Key: "$exists", Value: true}}}},
 		bson.D{{Key: "$inc", Value: bson.D{{Key: "events." + e.ID + ".tries", Value: 1}}}})
@@ -196,11 +195,10 @@ func (s *Store) noteFailure(ctx context.Context, users *mongo.Collection, id str
 	}
 }
 
-// setAside removes events from the queue and stores those of them that were refused for
-// another attempt.
-func (s *Store) setAside(ctx context.Context, users *mongo.Collection, a Account, gone, refused []event.Event, now time.Time) error {
+// moveToRefused removes events from the queue and stores the refused ones of them for a retry.
+func (s *Store) moveToRefused(ctx context.Context, users *mongo.Collection, a Account, removed, refused []event.Event, now time.Time) error {
 	var unset, set bson.D
-	for _, e := range gone {
+	for _, e := range removed {
 		unset = append(unset, bson.E{Key: "events." + e.ID, Value: ""})
 	}
 	if a.Refused == nil {
@@ -218,10 +216,10 @@ func (s *Store) setAside(ctx context.Context, users *mongo.Collection, a Account
 	change := bson.D{{Key: "$unset", Value: unset}}
 	if len(set) > 0 {
 		change = append(change, bson.E{Key: "$set", Value: set},
-			bson.E{Key: "$min", Value: bson.D{{Key: retries, Value: refuse(event.Event{}, 1, now).RetryAt}}})
+			bson.E{Key: "$min", Value: bson.D{{Key: retryQueue, Value: refuse(event.Event{}, 1, now).RetryAt}}})
 	}
 	_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}}, change)
-	return mongodb.Translate("set refused events aside", err)
+	return mongodb.Translate("store refused events", err)
 }
 
 // overLimit returns the ids of the oldest refused events over the limit.
@@ -232,9 +230,9 @@ func overLimit(refused map[string]Refused) []string {
 	return byAge[:max(0, len(byAge)-refusedLimit)]
 }
 
-// Retry sends the refused events of an account that DueForRetry returned, those whose pause
-// is over. It returns as Deliver does.
-func (s *Store) Retry(ctx context.Context, a Account) (sent int, away bool, err error) {
+// Retry sends the due refused events of an account that DueForRetry returned. Its results are
+// those of Deliver.
+func (s *Store) Retry(ctx context.Context, a Account) (sent int, failed bool, err error) {
 	users, err := s.users(ctx)
 	if err != nil {
 		return 0, false, err
@@ -247,35 +245,35 @@ func (s *Store) Retry(ctx context.Context, a Account) (sent int, away bool, err 
 		}
 	}
 	result := s.outbox.send(ctx, inOrder(due))
-	notTaken := result.refused
+	undelivered := result.refused
 	if result.failed != nil {
-		notTaken = append(notTaken, *result.failed)
+		undelivered = append(undelivered, *result.failed)
 	}
 	var set, unset bson.D
-	for _, e := range result.taken {
+	for _, e := range result.delivered {
 		delete(a.Refused, e.ID)
 		unset = append(unset, bson.E{Key: "refused." + e.ID, Value: ""})
 	}
-	for _, e := range notTaken {
+	for _, e := range undelivered {
 		a.Refused[e.ID] = refuse(e, e.Tries+1, now)
 		set = append(set, bson.E{Key: "refused." + e.ID, Value: a.Refused[e.ID]})
 	}
 	if len(a.Refused) > 0 {
 		next := slices.MinFunc(slices.Collect(maps.Values(a.Refused)), func(x, y Refused) int { return x.RetryAt.Compare(y.RetryAt) })
-		set = append(set, bson.E{Key: retries, Value: next.RetryAt})
+		set = append(set, bson.E{Key: retryQueue, Value: next.RetryAt})
 	}
 	if change := update(set, unset, nil, &events{}); len(change) > 0 {
 		if _, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}}, change); err != nil {
-			return len(result.taken), result.failed != nil, mongodb.Translate("note another attempt", err)
+			return len(result.delivered), result.failed != nil, mongodb.Translate("store the next retry", err)
 		}
 	}
 	if len(a.Refused) == 0 {
-		err = clearQueue(ctx, users, a.ID, "refused", retries)
+		err = clearQueue(ctx, users, a.ID, "refused", retryQueue)
 	}
-	return len(result.taken), result.failed != nil, err
+	return len(result.delivered), result.failed != nil, err
 }
 
-// clearQueue removes an account from a queue, unless an event was added meanwhile.
+// clearQueue removes an account from a queue, unless it has events again.
 func clearQueue(ctx context.Context, users *mongo.Collection, id, events, queue string) error {
 	_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}, {Key: events, Value: bson.D{}}},
 		bson.D{{Key: "$unset", Value: bson.D{{Key: events, Value: ""}, {Key: queue, Value: ""}}}})

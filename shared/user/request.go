@@ -14,45 +14,45 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// handledLimit bounds how many requests of other services a user's document
-// remembers, the newest. A broker gives up on a delivery within minutes; nobody
-// signs a person out so often in that time.
+// handledLimit bounds the stored keys of requests of other services in a user's document. The
+// newest are stored. A broker stops retrying a delivery within minutes, and no service makes so
+// many requests for one user in that time.
 const handledLimit = 20
 
-// tries bounds how often it begins anew because the account changed meanwhile.
-const tries = 16
+// maxAttempts bounds the attempts of a compare-and-set while the account changes concurrently.
+const maxAttempts = 16
 
-// unopened matches an account to which no session was added since it was read. A
-// user that was brought along has no such member before the first sign-in.
-func unopened(a Account) bson.E {
+// openedUnchanged matches an account that has no new session since it was read. An imported user
+// has no member opened before the first sign-in.
+func openedUnchanged(a Account) bson.E {
 	if a.Opened == 0 {
 		return bson.E{Key: "opened", Value: bson.D{{Key: "$in", Value: bson.A{nil, 0}}}}
 	}
 	return bson.E{Key: "opened", Value: a.Opened}
 }
 
-// handled is what was done on a request that came as an event.
+// handled is the result of a request that was received as an event.
 type handled struct {
 	At    time.Time `bson:"at"`
 	Ended int       `bson:"ended"`
 }
 
-// EndOnRequest ends one session of a user, or all where sid is empty, because
-// another service asked for it by an event, and returns how many it ended. The
-// same key again returns the same number and changes nothing: a person who has
-// signed in since stays signed in.
+// EndOnRequest ends one session of a user, or all sessions if sid is empty. Another service has
+// requested this by an event. EndOnRequest returns the number of sessions that it ended.
 //
-// What was done is remembered in the user's own document, by the write that does
-// it, so there is no moment in which one is true without the other. A user that
-// does not exist has nothing to end and nothing to remember.
+// A repeated key returns the same number and changes nothing. So a redelivered event does not end
+// the sessions of later sign-ins.
+//
+// One write ends the sessions and stores the result in the user's document, so both happen or
+// neither does. For a user that does not exist, EndOnRequest stores nothing and returns 0.
 func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.Time) (ended int, err error) {
 	users, err := s.users(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for range tries {
+	for range maxAttempts {
 		a, err := s.AccountByID(ctx, id)
-		if errors.Is(err, ErrUnknown) {
+		if errors.Is(err, ErrNotFound) {
 			return 0, nil
 		}
 		if err != nil {
@@ -61,11 +61,11 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 		if before, done := a.Handled[key]; done {
 			return before.Ended, nil
 		}
-		sids := a.live(sid, now)
+		sids := a.validSessions(sid, now)
 		update, events := s.ending(ctx, a, sids, key, now)
-		// the filter holds all that the update was made from: the sessions are
-		// still there, no other was opened, and nobody handled the request
-		filter := bson.D{{Key: "_id", Value: id}, unopened(a), {Key: "handled." + key, Value: bson.D{{Key: "$exists", Value: false}}}}
+		// The filter holds all preconditions of the update: the sessions still exist, no
+		// other session was opened, and the request is not handled yet.
+		filter := bson.D{{Key: "_id", Value: id}, openedUnchanged(a), {Key: "handled." + key, Value: bson.D{{Key: "$exists", Value: false}}}}
 		for _, sid := range sids {
 			filter = append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}})
 		}
@@ -80,12 +80,12 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 			return len(sids), nil
 		}
 	}
-	return 0, apierror.Busy(time.Second, errors.New("end sessions on request: the account keeps changing"))
+	return 0, apierror.Busy(time.Second, errors.New("end sessions on request: each attempt met a concurrent change of the account"))
 }
 
-// live returns the named session if it lives, or all that live where none is
-// named.
-func (a Account) live(sid string, now time.Time) (sids []string) {
+// validSessions returns the id sid if that session is valid, or the ids of all valid sessions if
+// sid is empty.
+func (a Account) validSessions(sid string, now time.Time) (sids []string) {
 	for id, s := range a.Sessions {
 		if s.ExpiresAt.After(now) && (sid == "" || sid == id) {
 			sids = append(sids, id)
@@ -95,29 +95,30 @@ func (a Account) live(sid string, now time.Time) (sids []string) {
 	return sids
 }
 
+// ending returns the update that ends sessions, and its events. It also removes expired sessions
+// and the oldest handled requests.
 func (s *Store) ending(ctx context.Context, a Account, sids []string, key string, now time.Time) (bson.D, *events) {
 	var unset bson.D
-	var told []event.Data
+	var ended []event.Data
 	for _, sid := range sids {
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
-		told = append(told, event.Data{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
+		ended = append(ended, event.Data{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
 	}
 	for sid, open := range a.Sessions {
 		if !open.ExpiresAt.After(now) {
 			unset = append(unset, bson.E{Key: session(sid), Value: ""})
 		}
 	}
-	for _, old := range a.forgettable() {
+	for _, old := range a.oldestHandled() {
 		unset = append(unset, bson.E{Key: "handled." + old, Value: ""})
 	}
-	events := s.outbox.events(ctx, a.ID, event.SignedOut, told...)
+	events := s.outbox.events(ctx, a.ID, event.SignedOut, ended...)
 	set := bson.D{{Key: "handled." + key, Value: handled{At: now, Ended: len(sids)}}}
 	return update(set, unset, nil, events), events
 }
 
-// forgettable names the oldest requests that must be forgotten so that one more
-// fits.
-func (a Account) forgettable() []string {
+// oldestHandled returns the keys of the oldest requests to remove before one more is stored.
+func (a Account) oldestHandled() []string {
 	keys := make([]string, 0, len(a.Handled))
 	for key := range a.Handled {
 		keys = append(keys, key)

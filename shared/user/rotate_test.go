@@ -12,12 +12,12 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// A family is the model of one session: every refresh token that was ever issued for it, and
-// when each was exchanged.
+// A family is a model of one session: every refresh token issued for it, and the time of each
+// exchange.
 type family struct {
 	store     *user.Store
 	tokens    []session.Refresh
-	exchanged []time.Time // of each token but the newest
+	exchanged []time.Time // of each token except the newest
 	ended     bool
 }
 
@@ -30,32 +30,32 @@ func newFamily(t *testing.T, s *user.Store, id string) *family {
 	return &family{store: s, tokens: []session.Refresh{refresh}}
 }
 
-// present exchanges the nth token at a time and returns the token that came back.
+// present exchanges the nth token at a time and returns the new token.
 func (f *family) present(t *testing.T, n int, at time.Time) (session.Refresh, error) {
 	_, s, err := f.store.Rotate(t.Context(), f.tokens[n].Rotation(at, 24*time.Hour, 0), at)
 	return f.tokens[n].Next(s.Salt), err
 }
 
-// expect returns the outcome that the contract demands of presenting the nth token.
+// expect returns the error that the contract specifies for presenting the nth token.
 func (f *family) expect(n int, at time.Time) error {
 	newest := len(f.tokens) - 1
 	switch {
 	case f.ended:
-		return user.ErrEnded
+		return user.ErrSessionEnded
 	case n == newest:
 		return nil
 	case newest-n > 64:
-		return user.ErrReused
+		return user.ErrTokenReused
 	case at.Sub(f.exchanged[n]) <= user.ReplayWindow:
 		return nil
 	case n == newest-1 && at.Sub(f.exchanged[n]) <= user.LostAnswerWindow:
 		return nil
 	}
-	return user.ErrReused
+	return user.ErrTokenReused
 }
 
-// Clients lose answers and repeat themselves, several at a time, and thieves present tokens
-// of any age. Whatever the history, each answer is the one of the contract.
+// Clients lose responses and repeat requests, also concurrently. Attackers present tokens of any
+// age. For each random history, every result must be that of the contract.
 func TestRotate_RandomHistories(t *testing.T) {
 	s := open(t, 5)
 	for history := range 60 {
@@ -68,7 +68,7 @@ func TestRotate_RandomHistories(t *testing.T) {
 				steps := []time.Duration{0, time.Millisecond, 4 * time.Second, 9 * time.Second, 11 * time.Second, time.Minute, 121 * time.Second}
 				now = now.Add(steps[random.IntN(len(steps))])
 				newest := len(f.tokens) - 1
-				n := max(0, newest-random.IntN(3)*random.IntN(3)) // mostly the newest or the one before
+				n := max(0, newest-random.IntN(3)*random.IntN(3)) // usually the newest token or the one before
 				if random.IntN(40) == 0 {
 					n = random.IntN(newest + 1)
 				}
@@ -84,7 +84,7 @@ func TestRotate_RandomHistories(t *testing.T) {
 				case n == newest:
 					f.tokens, f.exchanged = append(f.tokens, got), append(f.exchanged, now)
 				case got.String() != f.tokens[n+1].String():
-					t.Fatalf("another token than the first time%s", log)
+					t.Fatalf("got another token than at the first exchange, want the same%s", log)
 				}
 				checkUsed(t, s, fmt.Sprintf("u%d", history), now)
 			}
@@ -92,8 +92,7 @@ func TestRotate_RandomHistories(t *testing.T) {
 	}
 }
 
-// checkUsed fails the test if used tokens are stored that the last exchange should have
-// removed.
+// checkUsed fails the test if the last exchange has not removed all outdated used tokens.
 func checkUsed(t *testing.T, s *user.Store, id string, now time.Time) {
 	t.Helper()
 	a, err := s.AccountByID(t.Context(), id)
@@ -102,19 +101,19 @@ func checkUsed(t *testing.T, s *user.Store, id string, now time.Time) {
 	}
 	for _, open := range a.Sessions {
 		if len(open.Used) > 64 {
-			t.Errorf("%d used tokens are stored, want at most 64", len(open.Used))
+			t.Errorf("got %d stored used tokens, want at most 64", len(open.Used))
 		}
 		for _, used := range open.Used {
 			if open.RotatedAt.Sub(used.At) > user.ReplayWindow {
-				t.Errorf("a used token is stored %v after its exchange", open.RotatedAt.Sub(used.At))
+				t.Errorf("a used token is stored %v after its exchange, want at most %v", open.RotatedAt.Sub(used.At), user.ReplayWindow)
 			}
 		}
 	}
 }
 
-// The owner and a thief refresh at the same moment. Whichever write comes first, the session
-// ends and no token of it is valid afterwards.
-func TestRotate_TheftBesideRefreshEndsSession(t *testing.T) {
+// The owner and an attacker with a stolen token refresh concurrently. In either order of the
+// writes, the session ends and none of its tokens remains valid.
+func TestRotate_TheftConcurrentWithRefresh(t *testing.T) {
 	s := open(t, 5)
 	for i := range 20 {
 		f := newFamily(t, s, fmt.Sprint("u", i))
@@ -125,15 +124,15 @@ func TestRotate_TheftBesideRefreshEndsSession(t *testing.T) {
 		f.tokens = append(f.tokens, next)
 		now := noon.Add(user.LostAnswerWindow + time.Millisecond)
 		var group sync.WaitGroup
-		var owner, thief error
+		var owner, attacker error
 		group.Go(func() { next, owner = f.present(t, 1, now) })
-		group.Go(func() { _, thief = f.present(t, 0, now) })
+		group.Go(func() { _, attacker = f.present(t, 0, now) })
 		group.Wait()
-		if !errors.Is(thief, user.ErrReused) || owner != nil && !errors.Is(owner, user.ErrEnded) {
-			t.Errorf("the thief got %v, the owner %v", thief, owner)
+		if !errors.Is(attacker, user.ErrTokenReused) || owner != nil && !errors.Is(owner, user.ErrSessionEnded) {
+			t.Errorf("the attacker got %v, want ErrTokenReused; the owner got %v, want nil or ErrSessionEnded", attacker, owner)
 		}
-		if _, err := s.Session(t.Context(), fmt.Sprint("u", i), f.tokens[0].Session, now); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("the session: got %v, want ErrEnded", err)
+		if _, err := s.Session(t.Context(), fmt.Sprint("u", i), f.tokens[0].Session, now); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("the session: got %v, want ErrSessionEnded", err)
 		}
 	}
 }
@@ -143,36 +142,36 @@ func TestAccount_ReadsNoSessions(t *testing.T) {
 	create(t, s, "ann")
 	a, err := s.Account(t.Context(), "ann@example.com")
 	if err != nil || a.ID != "ann" || a.Password != "hash" || a.CreatedAt.IsZero() || a.Sessions != nil || a.Events != nil {
-		t.Errorf("got %+v, %v", a, err)
+		t.Errorf("got %+v, %v; want the credentials without sessions and events", a, err)
 	}
 }
 
-func TestSession_IDThatIsNoKey(t *testing.T) {
+func TestStore_InvalidIDs(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
 	for _, sid := range []string{"", ".", "ann0.expiresAt", "$where", "ann0\x00", "ann0 ", "é"} {
-		if _, err := s.Session(t.Context(), "ann", sid, noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("Session(%q): got %v, want ErrEnded", sid, err)
+		if _, err := s.Session(t.Context(), "ann", sid, noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("Session(%q): got %v, want ErrSessionEnded", sid, err)
 		}
 		if err := s.End(t.Context(), "ann", sid); err != nil {
 			t.Errorf("End(%q): got %v, want nil", sid, err)
 		}
-		if _, _, err := s.Rotate(t.Context(), rotation("ann", sid, "1", "2"), noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("Rotate(%q): got %v, want ErrEnded", sid, err)
+		if _, _, err := s.Rotate(t.Context(), rotation("ann", sid, "1", "2"), noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("Rotate(%q): got %v, want ErrSessionEnded", sid, err)
 		}
 	}
 	for _, id := range []string{"\x00", "a\x00b", "$ne", ".", "\u2028"} {
-		if _, err := s.Session(t.Context(), id, "ann0", noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("Session of user %q: got %v, want ErrEnded", id, err)
+		if _, err := s.Session(t.Context(), id, "ann0", noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("Session of user %q: got %v, want ErrSessionEnded", id, err)
 		}
-		if _, _, err := s.Rotate(t.Context(), rotation(id, "ann0", "1", "2"), noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("Rotate of user %q: got %v, want ErrEnded", id, err)
+		if _, _, err := s.Rotate(t.Context(), rotation(id, "ann0", "1", "2"), noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("Rotate of user %q: got %v, want ErrSessionEnded", id, err)
 		}
 		if err := s.End(t.Context(), id, "ann0"); err != nil {
 			t.Errorf("End of user %q: got %v, want nil", id, err)
 		}
 	}
 	if _, err := s.Session(t.Context(), "ann", "ann0", noon); err != nil {
-		t.Errorf("the session: %v", err)
+		t.Errorf("the session: got error %v, want none", err)
 	}
 }

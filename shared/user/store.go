@@ -23,43 +23,42 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// A used refresh token gets the answer of its exchange again for ReplayWindow, and for
-// LostAnswerWindow while its successor was never presented: then the client never received
-// the answer. Later it counts as stolen (RFC 9700 section 4.14.2).
+// For ReplayWindow, a used refresh token receives the result of its exchange again. If no client
+// has presented its successor, the response was probably lost, and LostAnswerWindow applies.
+// After that the token counts as stolen (RFC 9700 section 4.14.2).
 const (
 	ReplayWindow     = 10 * time.Second
 	LostAnswerWindow = 2 * time.Minute
 )
 
-// A Config says where users are kept and who is told of them.
+// A Config is the configuration of a Store.
 type Config struct {
 	Database *mongodb.Connection
-	Sessions int        // the most that are kept of a user
-	Sink     event.Sink // nil: nobody is told, and no events are written
+	Sessions int        // maximum number of sessions of a user
+	Sink     event.Sink // receives the events; if nil, the store writes none
 	Now      func() time.Time
 	Log      *slog.Logger
 }
 
-// A Store keeps users. It is safe for concurrent use.
+// A Store stores users. It is safe for concurrent use.
 type Store struct {
 	database *mongodb.Connection
 	sessions int
 	outbox   *outbox
 }
 
-// New returns a store.
+// New returns a store with the configuration. It does not connect to the database.
 func New(c Config) *Store {
 	return &Store{database: c.Database, sessions: c.Sessions, outbox: newOutbox(c)}
 }
 
-// users returns the collection.
 func (s *Store) users(ctx context.Context) (*mongo.Collection, error) {
 	return s.database.Collection(ctx, "users")
 }
 
-// Prepare creates the indexes and drops the one that earlier versions created. It may be
-// repeated, and run by several at once: creating an index that exists is no change. It is not on the path of a cold
-// start; a command runs it once for each deployment.
+// Prepare creates the indexes and drops the one that earlier versions created. It is idempotent,
+// and several processes may run it at the same time. A command runs it once for each deployment,
+// so it does not slow down a cold start.
 func (s *Store) Prepare(ctx context.Context) error {
 	users, err := s.users(ctx)
 	if err != nil {
@@ -72,10 +71,10 @@ func (s *Store) Prepare(ctx context.Context) error {
 	if err != nil {
 		return mongodb.Translate("create an index", err)
 	}
-	for _, queue := range []string{fresh, retries} {
+	for _, queue := range []string{undeliveredQueue, retryQueue} {
 		_, err := users.Indexes().CreateOne(ctx, queueIndex(queue))
 		if server, is := errors.AsType[mongo.ServerError](err); is && server.HasErrorCode(notImplemented) {
-			continue // the embedded server has no partial index; it reads every document anyway
+			continue // the embedded server has no partial indexes and reads every document
 		}
 		if err != nil {
 			return mongodb.Translate("create an index", err)
@@ -83,23 +82,24 @@ func (s *Store) Prepare(ctx context.Context) error {
 	}
 	err = users.Indexes().DropOne(ctx, formerIndex)
 	if server, is := errors.AsType[mongo.ServerError](err); err != nil && !(is && server.HasErrorCode(indexNotFound)) {
-		// the database user of an earlier version may not drop it, and nothing depends on that
-		s.outbox.log.WarnContext(ctx, "an index of earlier versions is not dropped", "index", formerIndex, "error", err)
+		// The database user of an earlier version lacks the right to drop it. No query
+		// depends on that.
+		s.outbox.log.WarnContext(ctx, "an index of an earlier version was not dropped", "index", formerIndex, "error", err)
 	}
 	return nil
 }
 
-// formerIndex is an index of every user that earlier versions created for the relay.
+// formerIndex is the index that earlier versions created for the relay. It covered every user.
 const formerIndex = "undelivered_1"
 
-// indexNotFound is the error code of MongoDB for an index to drop that does not exist.
+// indexNotFound is MongoDB's error code of dropping an index that does not exist.
 const indexNotFound = 27
 
-// notImplemented is the error code of the embedded server for a kind of index that it lacks.
+// notImplemented is the embedded server's error code of an unsupported kind of index.
 const notImplemented = 238
 
-// queueIndex returns the index of one of the relay's queues. It is partial: only accounts
-// with events that wait have an entry.
+// queueIndex returns the index of one of the relay's queues. It is partial: only accounts with
+// pending events have an entry.
 func queueIndex(member string) mongo.IndexModel {
 	return mongo.IndexModel{
 		Keys:    bson.D{{Key: member, Value: 1}, {Key: "_id", Value: 1}},
@@ -107,11 +107,11 @@ func queueIndex(member string) mongo.IndexModel {
 	}
 }
 
-// Create adds a user, with its first session unless that is nil. It returns
-// ErrUsed where there is one with this email or this id.
+// Create adds a user, and its first session unless that is nil. It returns ErrDuplicate if a user
+// has this email or this id.
 //
-// One insert: of any number of sign-ups with one email, at one time, the unique
-// index lets one through. A process that dies leaves a whole user or none.
+// Create is one insert. Of any number of concurrent sign-ups with one email, the unique index
+// accepts one. If the process is killed, the database has a complete user or none.
 func (s *Store) Create(ctx context.Context, u User, password string, first *Session) error {
 	users, err := s.users(ctx)
 	if err != nil {
@@ -124,18 +124,18 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 		{Key: "password", Value: password},
 		{Key: "createdAt", Value: now},
 	}
-	told := event.Data{UserID: u.ID, Email: u.Email}
+	data := event.Data{UserID: u.ID, Email: u.Email}
 	if first != nil {
 		document = append(document, bson.E{Key: "opened", Value: 1}, bson.E{Key: "sessions", Value: bson.D{{Key: first.ID, Value: *first}}})
 		if first.Device != "" {
 			document = append(document, bson.E{Key: "devices", Value: bson.D{{Key: first.Device, Value: first.CreatedAt}}})
 		}
-		told.SessionID = first.ID
+		data.SessionID = first.ID
 	}
-	events := s.outbox.events(ctx, u.ID, event.SignedUp, told)
+	events := s.outbox.events(ctx, u.ID, event.SignedUp, data)
 	_, err = users.InsertOne(ctx, append(document, events.members()...))
 	if mongo.IsDuplicateKeyError(err) {
-		return ErrUsed // without the driver's text: it quotes the email
+		return ErrDuplicate // without the driver's text: it quotes the email
 	}
 	if err != nil {
 		return mongodb.Translate("create a user", err)
@@ -146,9 +146,9 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	return nil
 }
 
-// Account returns the credentials of an account by its email: no sessions and no events, so
-// that the time of a sign-in does not depend on them. It returns ErrUnknown, or
-// ErrUnreadable for a document with an unexpected type or an id that no refresh token holds.
+// Account returns the credentials of an account by its email. It reads no sessions and no events,
+// so the time of a sign-in does not depend on their number. It returns ErrNotFound, or
+// ErrUnreadable for a document with an unexpected type or with an id over MaxID.
 func (s *Store) Account(ctx context.Context, email string) (Account, error) {
 	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(bson.D{
 		{Key: "email", Value: 1}, {Key: "password", Value: 1}, {Key: "disabledAt", Value: 1},
@@ -161,7 +161,8 @@ func (s *Store) Account(ctx context.Context, email string) (Account, error) {
 	return a, err
 }
 
-// AccountByID returns the whole account of a user id, ErrUnknown or ErrUnreadable.
+// AccountByID returns the whole account of a user id. It returns ErrNotFound or ErrUnreadable as
+// Account does.
 func (s *Store) AccountByID(ctx context.Context, id string) (Account, error) {
 	return s.account(ctx, bson.D{{Key: "_id", Value: id}}, options.FindOne())
 }
@@ -175,7 +176,7 @@ func (s *Store) account(ctx context.Context, filter bson.D, projection *options.
 	var a Account
 	err = mongodb.Read(found, &a)
 	if errors.Is(err, mongo.ErrNoDocuments) {
-		return a, ErrUnknown
+		return a, ErrNotFound
 	}
 	if errors.Is(err, mongodb.ErrUnreadable) {
 		raw, _ := found.Raw()
@@ -185,7 +186,7 @@ func (s *Store) account(ctx context.Context, filter bson.D, projection *options.
 	return a, mongodb.Translate("find an account", err)
 }
 
-// idText returns the id of a document for the log, whatever its type.
+// idText returns the id of a document for the log. The id may have any type.
 func idText(document bson.Raw) string {
 	id := document.Lookup("_id")
 	if s, ok := id.StringValueOK(); ok {
@@ -194,15 +195,14 @@ func idText(document bson.Raw) string {
 	return id.String()
 }
 
-// Open adds a session to an account whose password was found right, and replaces
-// its hash by another where one is given. It returns ErrChanged where the
-// password or the account is not the one that was checked: the filter holds both.
+// Open adds a session to an account after its password was verified. If rehash is not empty, it
+// replaces the hash of the password. Open returns ErrChanged if the password or the account has
+// changed since the check: the filter holds both.
 //
-// If there are then more sessions than the limit, Open ends those longest without a
-// refresh. The write returns the document as it left it, so of any number of concurrent
-// sign-ins the last to write sees the sessions of all and leaves no more than the limit. One
-// write ends each surplus session, so each has one event. Expired sessions are removed
-// without an event.
+// Over the limit of sessions, Open then ends those with the oldest refresh. The write returns the
+// new document. So the last of any concurrent sign-ins sees all their sessions and enforces the
+// limit. Each surplus session ends by one write, so each has one event. Expired sessions are
+// removed without an event.
 func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string) error {
 	users, err := s.users(ctx)
 	if err != nil {
@@ -215,7 +215,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	var unset bson.D
 	if open.Device != "" {
 		set = append(set, bson.E{Key: "devices." + open.Device, Value: open.CreatedAt})
-		for _, device := range a.forgotten(open.Device, open.CreatedAt) {
+		for _, device := range a.staleDevices(open.Device, open.CreatedAt) {
 			unset = append(unset, bson.E{Key: "devices." + device, Value: ""})
 		}
 	}
@@ -223,33 +223,32 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 	document, err := users.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
 		update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}, events),
-		options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw() // whole: the embedded server cannot project here
+		options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw() // no projection: the embedded server does not support it here
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return ErrChanged
 	}
 	if server, is := errors.AsType[mongo.ServerError](err); is && (server.HasErrorCode(pathNotViable) || server.HasErrorCode(typeMismatch)) {
 		// without the driver's text: it quotes the document
-		s.outbox.log.ErrorContext(ctx, "a stored account cannot be read", "user", a.ID, "error", "a member has a type that an update does not fit")
+		s.outbox.log.ErrorContext(ctx, "a stored account cannot be read", "user", a.ID, "error", "the update does not fit the type of a member")
 		return ErrUnreadable
 	}
 	if err != nil {
 		return mongodb.Translate("open a session", err)
 	}
-	after := openedOf(a.ID, document)
+	after := parseOpened(a.ID, document)
 	w := s.outbox.window(ctx)
 	defer w.close()
-	taken := s.outbox.deliver(ctx, w, users, events)
-	s.outbox.trim(ctx, users, after, taken)
+	delivered := s.outbox.deliver(ctx, w, users, events)
+	s.outbox.trim(ctx, users, after, delivered)
 	s.limitSessions(ctx, w, users, after, open)
 	return nil
 }
 
-// The error codes of an update that does not fit the types in a document.
+// The error codes of an update that does not fit the types in the document.
 const pathNotViable, typeMismatch = 28, 14
 
-// limitSessions removes the expired sessions of an account and ends those over the limit.
-// A failure is logged: the session that was opened is valid, and the next sign-in tries
-// again.
+// limitSessions removes the expired sessions of an account and ends those over the limit. It only
+// logs a failure: the new session is valid, and the next sign-in retries.
 func (s *Store) limitSessions(ctx context.Context, w *window, users *mongo.Collection, after opened, open Session) {
 	var expired bson.D
 	for _, sid := range after.expired(open.CreatedAt) {
@@ -259,18 +258,17 @@ func (s *Store) limitSessions(ctx context.Context, w *window, users *mongo.Colle
 	if expired != nil {
 		_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: after.ID}}, bson.D{{Key: "$unset", Value: expired}})
 		if err != nil {
-			s.outbox.log.WarnContext(ctx, "expired sessions not removed", "error", err)
+			s.outbox.log.WarnContext(ctx, "expired sessions were not removed", "error", err)
 		}
 	}
 	for _, sid := range after.surplus(s.sessions, open.ID) {
 		if err := s.end(ctx, w, bson.D{{Key: "_id", Value: after.ID}}, after.ID, sid, event.Displaced); err != nil {
-			s.outbox.log.WarnContext(ctx, "session over the limit not ended", "error", err)
+			s.outbox.log.WarnContext(ctx, "a session over the limit was not ended", "error", err)
 		}
 	}
 }
 
-// update puts the parts of an update together, without those that are empty,
-// which MongoDB would refuse.
+// update combines the parts of an update. It omits empty parts, because MongoDB rejects them.
 func update(set, unset, more bson.D, events *events) bson.D {
 	u := more
 	if set = append(set, events.fields()...); set != nil {
@@ -282,24 +280,25 @@ func update(set, unset, more bson.D, events *events) bson.D {
 	return append(u, events.since()...)
 }
 
-// Session returns the user of a live session, or ErrEnded.
+// Session returns the user of a valid session, or ErrSessionEnded.
 //
-// It reads from the primary with read concern majority: every read sees a sign-out that was
-// acknowledged before it. The exception is a primary that was just replaced and has not
-// noticed, for some seconds; a linearizable read would cost all others a write's time.
+// It reads from the primary with read concern majority, so it sees every sign-out that was
+// acknowledged before. The exception is a replaced primary that has not detected its replacement
+// yet, for some seconds. A linearizable read would avoid that, but every read would cost as much
+// as a write.
 func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (User, error) {
-	u, _, err := s.live(ctx, id, sid, bson.D{{Key: session(sid) + ".expiresAt", Value: 1}}, now)
+	u, _, err := s.valid(ctx, id, sid, bson.D{{Key: session(sid) + ".expiresAt", Value: 1}}, now)
 	return u, err
 }
 
-// live returns a user and one of its sessions with the members of a projection, or ErrEnded
-// where the session is not there or expired, or the user is disabled.
+// valid returns a user and one of its sessions with the members of a projection. It returns
+// ErrSessionEnded if the session does not exist or has expired, or if the user is disabled.
 //
-// The filter is the id alone and the rest is checked here: it is one indexed read on
-// MongoDB, and the embedded server has an index for this filter and no other.
-func (s *Store) live(ctx context.Context, id, sid string, projection bson.D, now time.Time) (User, Session, error) {
+// The filter holds the id only, and valid checks the rest. So it is one indexed read on MongoDB,
+// and the embedded server has an index for this filter only.
+func (s *Store) valid(ctx context.Context, id, sid string, projection bson.D, now time.Time) (User, Session, error) {
 	if !isSessionID(sid) {
-		return User{}, Session{}, ErrEnded
+		return User{}, Session{}, ErrSessionEnded
 	}
 	users, err := s.users(ctx)
 	if err != nil {
@@ -311,14 +310,14 @@ func (s *Store) live(ctx context.Context, id, sid string, projection bson.D, now
 	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
 		return User{}, Session{}, mongodb.Translate("find a session", err)
 	}
-	found, there := a.Sessions[sid]
-	if !there || a.DisabledAt != nil || !found.ExpiresAt.After(now) {
-		return User{}, Session{}, ErrEnded
+	found, exists := a.Sessions[sid]
+	if !exists || a.DisabledAt != nil || !found.ExpiresAt.After(now) {
+		return User{}, Session{}, ErrSessionEnded
 	}
 	return a.User, found, nil
 }
 
-// End ends a session. It returns nil where the session has ended before.
+// End ends a session. It returns nil if the session does not exist or has already ended.
 func (s *Store) End(ctx context.Context, id, sid string) error {
 	if !isSessionID(sid) {
 		return nil
@@ -328,8 +327,8 @@ func (s *Store) End(ctx context.Context, id, sid string) error {
 	return s.end(ctx, w, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
 }
 
-// end ends a session of the user that the filter matches, if it is there: only
-// then is there something to tell.
+// end ends a session of the user that the filter matches, and delivers the event. If the session
+// does not exist, it writes no event.
 func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reason string) error {
 	users, err := s.users(ctx)
 	if err != nil {
@@ -348,19 +347,19 @@ func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reas
 	return nil
 }
 
-// Rotate exchanges a refresh token and returns the session as the exchange left it. A token
-// that was exchanged before returns the result of that exchange, within ReplayWindow or
-// LostAnswerWindow, whatever came after it. Later it ends the session: ErrReused. All else
-// is ErrEnded.
+// Rotate exchanges a refresh token and returns the session after the exchange. Within ReplayWindow
+// or LostAnswerWindow, a used token returns the result of its earlier exchange, even if later
+// exchanges followed. After that it ends the session, and Rotate returns ErrTokenReused. For an
+// expired, revoked or forged token, Rotate returns ErrSessionEnded.
 //
-// It reads the session and decides; the write is a compare-and-set on the newest secret. Of
-// any number of exchanges of one token one write matches. The others read again, find the
-// token used a moment ago and return the same result.
+// Rotate reads the session and then writes with a compare-and-set on the newest secret. Of any
+// number of concurrent exchanges of one token, one write matches. The others read again, find a
+// recently used token and return the same result.
 //
-// A token without the session's family secret was never issued. It changes nothing;
-// otherwise anyone who has seen a session's id could end the session.
+// A token without the session's family secret was never issued, so it changes nothing. Otherwise
+// an attacker with the id of a session could end the session.
 func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
-	for range tries {
+	for range maxAttempts {
 		u, found, err := s.issued(ctx, r, now)
 		if err != nil {
 			return User{}, Session{}, err
@@ -372,43 +371,43 @@ func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Se
 		if !found.newest(r) {
 			return User{}, Session{}, s.endStolen(ctx, r)
 		}
-		rotated, won, err := s.exchange(ctx, r, found, now)
-		if won || err != nil {
+		rotated, matched, err := s.exchange(ctx, r, found, now)
+		if matched || err != nil {
 			return u, rotated, err
 		}
 	}
-	return User{}, Session{}, apierror.Busy(time.Second, errors.New("rotate a refresh token: the session keeps changing"))
+	return User{}, Session{}, apierror.Busy(time.Second, errors.New("rotate a refresh token: each attempt met a concurrent change of the session"))
 }
 
-// Issued returns nil for a refresh token that was issued for a live session, the newest or
-// not, and ErrEnded otherwise. It changes nothing.
+// Issued returns nil for a refresh token that was issued for a valid session, even if it is not
+// the newest one, and ErrSessionEnded otherwise. It changes nothing.
 func (s *Store) Issued(ctx context.Context, r Rotation, now time.Time) error {
 	_, _, err := s.issued(ctx, r, now)
 	return err
 }
 
-// issued returns the live session for which a refresh token was issued, or ErrEnded.
+// issued returns the valid session for which a refresh token was issued, or ErrSessionEnded.
 func (s *Store) issued(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
-	u, found, err := s.live(ctx, r.User, r.Session, bson.D{{Key: session(r.Session), Value: 1}}, now)
+	u, found, err := s.valid(ctx, r.User, r.Session, bson.D{{Key: session(r.Session), Value: 1}}, now)
 	if err == nil && !bytes.Equal(found.Family, r.Family) {
-		err = ErrEnded
+		err = ErrSessionEnded
 	}
 	return u, found, err
 }
 
-// exchange replaces the newest refresh token of a session and removes the used ones that
-// can no longer be replayed. It reports false where another write came between.
+// exchange replaces the newest refresh token of a session. It also removes the used ones that can
+// no longer be replayed. It returns false if a concurrent write has changed the session.
 func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now time.Time) (Session, bool, error) {
 	users, err := s.users(ctx)
 	if err != nil {
 		return Session{}, false, err
 	}
 	expires := r.ExpiresAt
-	if end := found.CreatedAt.Add(r.MaxLife); r.MaxLife > 0 && end.Before(expires) {
+	if end := found.CreatedAt.Add(r.MaxTTL); r.MaxTTL > 0 && end.Before(expires) {
 		expires = end
 	}
 	if !expires.After(now) {
-		return Session{}, false, ErrEnded
+		return Session{}, false, ErrSessionEnded
 	}
 	at := session(r.Session)
 	used := Used{Token: r.Used, Salt: r.Salt, Generation: r.Generation, At: now}
@@ -438,7 +437,7 @@ func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now tim
 	return found.exchanged(r.Session, used), result.MatchedCount == 1, nil
 }
 
-// endStolen ends the session of a refresh token that was used before. It returns ErrReused.
+// endStolen ends the session of a refresh token that was used before. It returns ErrTokenReused.
 func (s *Store) endStolen(ctx context.Context, r Rotation) error {
 	w := s.outbox.window(ctx)
 	defer w.close()
@@ -446,7 +445,7 @@ func (s *Store) endStolen(ctx context.Context, r Rotation) error {
 	if err := s.end(ctx, w, family, r.User, r.Session, event.Theft); err != nil {
 		return err
 	}
-	return ErrReused
+	return ErrTokenReused
 }
 
 // newest reports whether a refresh token is the newest of the session.
@@ -454,13 +453,13 @@ func (s Session) newest(r Rotation) bool {
 	return s.Generation == r.Generation && bytes.Equal(s.Token, r.Used)
 }
 
-// replay returns the exchange of a used refresh token and whether its result is returned
+// replay returns the exchange of a used refresh token, and whether Rotate returns its result
 // again.
 func (s Session) replay(r Rotation, now time.Time) (Used, bool) {
 	for _, used := range s.Used {
 		if used.Generation == r.Generation && bytes.Equal(used.Token, r.Used) {
 			window := ReplayWindow
-			if used.Generation+1 == s.Generation { // its successor is the newest: never presented
+			if used.Generation+1 == s.Generation { // no client has presented its successor
 				window = LostAnswerWindow
 			}
 			return used, now.Sub(used.At) <= window
@@ -469,8 +468,8 @@ func (s Session) replay(r Rotation, now time.Time) (Used, bool) {
 	return Used{}, false
 }
 
-// outdated returns the keys of the used refresh tokens that one more exchange makes
-// useless: those past ReplayWindow, and the oldest over the limit.
+// outdated returns the keys of the used refresh tokens to remove at the next exchange: those older
+// than ReplayWindow, and the oldest over the limit.
 func (s Session) outdated(now time.Time) (keys []string) {
 	byAge := slices.SortedFunc(maps.Keys(s.Used), func(x, y string) int {
 		return cmp.Or(s.Used[y].Generation-s.Used[x].Generation, cmp.Compare(x, y))
@@ -483,25 +482,24 @@ func (s Session) outdated(now time.Time) (keys []string) {
 	return keys
 }
 
-// usedLimit bounds the used refresh tokens of a session that are stored, about 110 bytes
-// each. One client makes fewer exchanges in a row within ReplayWindow.
+// usedLimit bounds the stored used refresh tokens of a session, about 110 bytes each. A client
+// makes fewer exchanges within ReplayWindow.
 const usedLimit = 64
 
-// exchanged returns the session as an exchange left it.
+// exchanged returns the session after an exchange.
 func (s Session) exchanged(sid string, used Used) Session {
 	s.ID, s.Salt, s.Generation, s.RotatedAt = sid, used.Salt, used.Generation+1, used.At
 	return s
 }
 
-// enabled matches users that are not disabled: null is how MongoDB matches what is
-// null or missing.
+// enabled matches users that are not disabled: in MongoDB, null matches a null or missing member.
 var enabled = bson.E{Key: "disabledAt", Value: nil}
 
-// session returns the path of a session in the document. isSessionID holds for its id.
+// session returns the path of a session in the document. isSessionID must hold for the id.
 func session(sid string) string { return "sessions." + sid }
 
-// isSessionID reports whether a string can be the key of a session: no dot and no dollar,
-// which have a meaning in a path.
+// isSessionID reports whether a string can be the key of a session. Dots and dollar signs have a
+// meaning in a path, so only letters and digits are allowed.
 func isSessionID(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
 		return (c < '0' || '9' < c) && (c < 'A' || 'Z' < c) && (c < 'a' || 'z' < c)

@@ -23,8 +23,8 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// open returns a prepared store on a database of its own. On a busy machine fifty writes at
-// the same time take long; the tests ask what they do.
+// open returns a prepared store with its own database. The timeouts are long, because fifty
+// concurrent writes take long on a busy machine.
 func open(t *testing.T, sessions int) *user.Store {
 	t.Helper()
 	uri, err := url.Parse(mongotest.URI(t))
@@ -74,33 +74,33 @@ func create(t *testing.T, s *user.Store, id string) user.Account {
 	return a
 }
 
-// together calls f n times at once and counts how often it returned nil; all
-// other errors must be the expected one.
-func together(t *testing.T, n int, expected error, f func(i int) error) int {
+// inParallel calls f n times concurrently and returns the number of calls that succeeded. The
+// others must return the expected error.
+func inParallel(t *testing.T, n int, expected error, f func(i int) error) int {
 	t.Helper()
-	var won atomic.Int64
+	var succeeded atomic.Int64
 	var group sync.WaitGroup
 	for i := range n {
 		group.Go(func() {
 			if err := f(i); err == nil {
-				won.Add(1)
+				succeeded.Add(1)
 			} else if !errors.Is(err, expected) {
-				t.Error(err)
+				t.Errorf("got error %v, want nil or %v", err, expected)
 			}
 		})
 	}
 	group.Wait()
-	return int(won.Load())
+	return int(succeeded.Load())
 }
 
-func TestPrepareMayBeRepeatedAndRacedAndKeepsWhatIsThere(t *testing.T) {
+func TestPrepare_ConcurrentAndRepeated(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
-	together(t, 5, nil, func(int) error { return s.Prepare(t.Context()) })
+	inParallel(t, 5, nil, func(int) error { return s.Prepare(t.Context()) })
 	create(t, s, "bob")
 }
 
-func TestPrepare_DropsTheIndexOfEarlierVersions(t *testing.T) {
+func TestPrepare_DropsFormerIndex(t *testing.T) {
 	uri := mongotest.URI(t)
 	db, err := mongodb.New(uri)
 	if err != nil {
@@ -129,73 +129,73 @@ func TestPrepare_DropsTheIndexOfEarlierVersions(t *testing.T) {
 			names = append(names, index.Name)
 		}
 		if slices.Contains(names, "undelivered_1") || !slices.Contains(names, "email_1") {
-			t.Errorf("the indexes are %v", names)
+			t.Errorf("got indexes %v, want email_1 and not undelivered_1", names)
 		}
 	}
 }
 
-func TestOfManyUsersWithOneEmailOneIsCreated(t *testing.T) {
+func TestCreate_ConcurrentDuplicateEmail(t *testing.T) {
 	s := open(t, 5)
-	won := together(t, 100, user.ErrUsed, func(i int) error {
+	created := inParallel(t, 100, user.ErrDuplicate, func(i int) error {
 		return s.Create(t.Context(), user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, "hash", first("a"))
 	})
-	if won != 1 {
-		t.Errorf("%d were created", won)
+	if created != 1 {
+		t.Errorf("got %d users, want 1", created)
 	}
 }
 
-func TestAnUnknownEmailHasNoAccount(t *testing.T) {
+func TestAccount_UnknownEmail(t *testing.T) {
 	s := open(t, 5)
-	for _, email := range []string{"", "nobody@example.com", `{"$gt":""}`, "$where"} {
-		if _, err := s.Account(t.Context(), email); !errors.Is(err, user.ErrUnknown) {
-			t.Errorf("%q: %v", email, err)
+	for _, email := range []string{"", "unknown@example.com", `{"$gt":""}`, "$where"} {
+		if _, err := s.Account(t.Context(), email); !errors.Is(err, user.ErrNotFound) {
+			t.Errorf("%q: got %v, want ErrNotFound", email, err)
 		}
 	}
 }
 
-func TestASessionLivesUntilItExpires(t *testing.T) {
+func TestSession_Expiry(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
-	for after, want := range map[time.Duration]error{0: nil, time.Hour - time.Millisecond: nil, time.Hour: user.ErrEnded} {
+	for after, want := range map[time.Duration]error{0: nil, time.Hour - time.Millisecond: nil, time.Hour: user.ErrSessionEnded} {
 		if _, err := s.Session(t.Context(), "ann", "ann0", noon.Add(after)); !errors.Is(err, want) {
-			t.Errorf("after %v: %v", after, err)
+			t.Errorf("after %v: got %v, want %v", after, err, want)
 		}
 	}
 	for _, other := range [][2]string{{"ann", "bob0"}, {"bob", "ann0"}, {"", ""}} {
-		if _, err := s.Session(t.Context(), other[0], other[1], noon); !errors.Is(err, user.ErrEnded) {
-			t.Errorf("%v: %v", other, err)
+		if _, err := s.Session(t.Context(), other[0], other[1], noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Errorf("user and session %q: got %v, want ErrSessionEnded", other, err)
 		}
 	}
 }
 
-func TestASessionOpensOnlyOnThePasswordThatWasChecked(t *testing.T) {
+func TestOpen_PasswordChanged(t *testing.T) {
 	s := open(t, 5)
 	a := create(t, s, "ann")
 	if err := s.Open(t.Context(), a, record("b", noon), "another hash"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Open(t.Context(), a, record("c", noon), ""); !errors.Is(err, user.ErrChanged) {
-		t.Errorf("with the old hash: %v", err)
+		t.Errorf("with the old hash: got %v, want ErrChanged", err)
 	}
 	a, _ = s.AccountByID(t.Context(), a.ID)
 	if len(a.Sessions) != 2 || a.Password != "another hash" {
-		t.Errorf("account %+v", a)
+		t.Errorf("got %d sessions and the hash %q, want 2 and the new hash", len(a.Sessions), a.Password)
 	}
 }
 
-func TestTheBoundOfSessionsIsExactWhenRaced(t *testing.T) {
+func TestOpen_ConcurrentSignInsAtSessionLimit(t *testing.T) {
 	s := open(t, 4)
 	a := create(t, s, "ann")
-	if won := together(t, 60, nil, func(i int) error { return s.Open(t.Context(), a, record(fmt.Sprint("s", i), noon), "") }); won != 60 {
-		t.Errorf("%d were opened", won)
+	if opened := inParallel(t, 60, nil, func(i int) error { return s.Open(t.Context(), a, record(fmt.Sprint("s", i), noon), "") }); opened != 60 {
+		t.Errorf("got %d opened sessions, want 60", opened)
 	}
 	a, err := s.AccountByID(t.Context(), a.ID)
 	if err != nil || len(a.Sessions) != 4 || a.Opened != 61 {
-		t.Errorf("%d sessions of %d, %v", len(a.Sessions), a.Opened, err)
+		t.Errorf("got %d sessions, %d ever opened (error %v), want 4 and 61", len(a.Sessions), a.Opened, err)
 	}
 }
 
-func TestTheSessionLongestWithoutARefreshGivesWay(t *testing.T) {
+func TestOpen_EndsSessionWithOldestRefreshAtLimit(t *testing.T) {
 	s := open(t, 3)
 	a := create(t, s, "ann")
 	for i, id := range []string{"b", "c"} {
@@ -211,8 +211,8 @@ func TestTheSessionLongestWithoutARefreshGivesWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, _ = s.AccountByID(t.Context(), a.ID)
-	if _, there := a.Sessions["b"]; there || len(a.Sessions) != 3 {
-		t.Errorf("sessions %v", a.Sessions)
+	if _, exists := a.Sessions["b"]; exists || len(a.Sessions) != 3 {
+		t.Errorf("got sessions %v, want 3 without b", a.Sessions)
 	}
 }
 
@@ -221,7 +221,7 @@ func rotation(id, sid, used, next string) user.Rotation {
 		Salt: []byte(rand.Text()), ExpiresAt: noon.Add(2 * time.Hour)}
 }
 
-func TestWhatWasIssuedForASessionThatLives(t *testing.T) {
+func TestIssued(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
 	newest := rotation("ann", "ann0", "1", "2")
@@ -236,25 +236,25 @@ func TestWhatWasIssuedForASessionThatLives(t *testing.T) {
 		after time.Duration
 		want  error
 	}{
-		{"the newest", rotation("ann", "ann0", "2", "3"), 0, nil},
-		{"one that was used", newest, time.Minute, nil},
-		{"just before the end", newest, 2*time.Hour - time.Millisecond, nil},
-		{"at the end", newest, 2 * time.Hour, user.ErrEnded},
-		{"one that does not know the family", forged, 0, user.ErrEnded},
-		{"one of another session", rotation("ann", "ann1", "1", "2"), 0, user.ErrEnded},
-		{"one of another user", rotation("bob", "ann0", "1", "2"), 0, user.ErrEnded},
+		{"the newest token", rotation("ann", "ann0", "2", "3"), 0, nil},
+		{"a used token", newest, time.Minute, nil},
+		{"before the expiry of the session", newest, 2*time.Hour - time.Millisecond, nil},
+		{"at the expiry of the session", newest, 2 * time.Hour, user.ErrSessionEnded},
+		{"a token without the family secret", forged, 0, user.ErrSessionEnded},
+		{"a token of another session", rotation("ann", "ann1", "1", "2"), 0, user.ErrSessionEnded},
+		{"a token of another user", rotation("bob", "ann0", "1", "2"), 0, user.ErrSessionEnded},
 	} {
 		if err := s.Issued(t.Context(), c.r, noon.Add(c.after)); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v, not %v", c.name, err, c.want)
+			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 	}
 }
 
-func TestOfManyRotationsOneWinsAndTheOthersLearnItsSalt(t *testing.T) {
+func TestRotate_ConcurrentExchangesReturnOneResult(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
 	var salts sync.Map
-	won := together(t, 50, nil, func(int) error {
+	succeeded := inParallel(t, 50, nil, func(int) error {
 		r := rotation("ann", "ann0", "1", "2")
 		_, got, err := s.Rotate(t.Context(), r, noon.Add(time.Minute))
 		salts.Store(string(got.Salt), got.Generation)
@@ -262,12 +262,12 @@ func TestOfManyRotationsOneWinsAndTheOthersLearnItsSalt(t *testing.T) {
 	})
 	n := 0
 	salts.Range(func(_, generation any) bool { n++; return generation == 1 })
-	if won != 50 || n != 1 {
-		t.Errorf("%d of 50 were answered, with %d different salts", won, n)
+	if succeeded != 50 || n != 1 {
+		t.Errorf("%d of 50 exchanges succeeded with %d different salts, want 50 with 1", succeeded, n)
 	}
 }
 
-func TestAnEndBesideARotationIsFinal(t *testing.T) {
+func TestEnd_ConcurrentWithRotate(t *testing.T) {
 	s := open(t, 5)
 	for i := range 20 {
 		id := fmt.Sprint("u", i)
@@ -276,26 +276,26 @@ func TestAnEndBesideARotationIsFinal(t *testing.T) {
 		group.Go(func() { s.Rotate(t.Context(), rotation(id, id+"0", "1", "2"), noon) })
 		group.Go(func() { s.End(t.Context(), id, id+"0") })
 		group.Wait()
-		if _, err := s.Session(t.Context(), id, id+"0", noon); !errors.Is(err, user.ErrEnded) {
-			t.Fatalf("session of %s: %v", id, err)
+		if _, err := s.Session(t.Context(), id, id+"0", noon); !errors.Is(err, user.ErrSessionEnded) {
+			t.Fatalf("session of %s: got %v, want ErrSessionEnded", id, err)
 		}
 	}
 }
 
-func TestARotationWithoutTheFamilyChangesNothing(t *testing.T) {
+func TestRotate_WrongFamilyChangesNothing(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
 	r := rotation("ann", "ann0", "0", "2")
 	r.Family = []byte("another")
-	if _, _, err := s.Rotate(t.Context(), r, noon); !errors.Is(err, user.ErrEnded) {
-		t.Error(err)
+	if _, _, err := s.Rotate(t.Context(), r, noon); !errors.Is(err, user.ErrSessionEnded) {
+		t.Errorf("Rotate: got %v, want ErrSessionEnded", err)
 	}
 	if _, err := s.Session(t.Context(), "ann", "ann0", noon); err != nil {
-		t.Error(err)
+		t.Errorf("the session: got error %v, want none", err)
 	}
 }
 
-func TestADatabaseThatIsAwayIsUnavailableAndComesBack(t *testing.T) {
+func TestStore_DatabaseUnavailable(t *testing.T) {
 	server := mongotest.Server(t)
 	s := connect(t, server.URI()+"?serverSelectionTimeoutMS=1500", 5)
 	if err := s.Prepare(t.Context()); err != nil {
@@ -303,7 +303,7 @@ func TestADatabaseThatIsAwayIsUnavailableAndComesBack(t *testing.T) {
 	}
 	create(t, s, "ann")
 	server.Kill()
-	var away sync.WaitGroup
+	var calls sync.WaitGroup
 	for name, call := range map[string]func() error{
 		"create":  func() error { return s.Create(t.Context(), user.User{ID: "b", Email: "b"}, "hash", first("b")) },
 		"account": func() error { _, err := s.Account(t.Context(), "ann@example.com"); return err },
@@ -317,15 +317,15 @@ func TestADatabaseThatIsAwayIsUnavailableAndComesBack(t *testing.T) {
 			return err
 		},
 	} {
-		away.Go(func() {
+		calls.Go(func() {
 			if err := call(); apierror.From(err).Kind() != apierror.Unavailable {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("%s: got %v, want one of kind Unavailable", name, err)
 			}
 		})
 	}
-	away.Wait()
+	calls.Wait()
 	server.Start()
 	if _, err := s.Session(t.Context(), "ann", "ann0", noon); err != nil {
-		t.Errorf("what was acknowledged before the database was killed: %v", err)
+		t.Errorf("a session acknowledged before the kill of the database: got error %v, want none", err)
 	}
 }

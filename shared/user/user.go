@@ -6,34 +6,36 @@
 //	         events:   { <id>:  { type, time, trace?, data, tries? } }, undelivered?,
 //	         refused?: { <id>:  { type, time, trace?, data, tries, retryAt } }, retryAt?,
 //	         handled:  { <key>: { at, ended } },
-//	         devices?: { <digest of a device token>: when it was last signed in with } }
+//	         devices?: { <digest of a device token>: time of its last sign-in } }
 //
-// A user and all its sessions are ONE document, so every change of state is ONE
-// atomic write with no transaction, on any MongoDB: "a write operation is atomic
-// on the level of a single document" (MongoDB manual, Atomicity and
-// Transactions). Whatever must hold at the moment of a write stands in that
-// write's filter; nothing is looked up first and written later on trust. Of two
-// writers whose filters exclude each other one matches and the other does not,
-// and the loser is told so by the matched count.
+// A user and all its sessions are ONE document. So every change of state is ONE atomic write
+// without a transaction, on any MongoDB. "A write operation is atomic on the level of a single
+// document" (MongoDB manual, Atomicity and Transactions).
+//
+// The filter of a write holds all its preconditions, even if an earlier read has already checked
+// them. If the filters of two concurrent writes exclude each other, only one write matches. The
+// matched count reports the failure of the other.
 //
 // Every read checks expiry. A sign-in removes expired sessions, and a refresh removes used
-// refresh tokens; both only free space.
+// refresh tokens. Both only free space.
 //
-// Where there is a sink, each change writes the event that tells of it into the
-// same document by the same write (the outbox pattern): events are what was not
-// delivered yet, undelivered is when the oldest of them was written, or before. Events that
-// the sink refuses move to refused; retryAt is when the earliest of them is tried again.
-// handled remembers which events of others were acted on.
+// With a sink, each change also writes its event into the same document, by the same write (the
+// outbox pattern). The members are:
 //
-// A user who is brought along is { _id, email, password }, all of them strings, the
-// email in the form that package email gives it; the rest comes with the first
-// sign-in.
+//   - events holds the events that were not delivered yet.
+//   - undelivered is the time of the oldest of them, or earlier.
+//   - refused holds the events that the sink has refused.
+//   - retryAt is the time of the next retry of a refused event.
+//   - handled holds the keys of received events that the store has processed.
 //
-// The store uses only operations that MongoDB and the embedded server answer
-// alike. It translates the driver's errors: what callers see is one of the
-// errors below, or a fault.Away where the database does not answer.
+// An imported user is { _id, email, password }. All three are strings. The email has the form
+// that package email returns. The first sign-in adds the other members.
 //
-// It hashes no password, makes no token and has no clock.
+// The store uses only operations for which MongoDB and the embedded server return the same
+// results. It translates the driver's errors. Callers see one of the errors below, or an
+// apierror.Away if the database does not reply.
+//
+// The store hashes no password, creates no token and has no clock.
 package user
 
 import (
@@ -49,30 +51,31 @@ import (
 	"ticketing.com/auth/shared/reference"
 )
 
-// MaxID is the length of the longest user id, in bytes. Each token of the user holds the id.
+// MaxID is the maximum length of a user id, in bytes. Each token of the user contains the id.
 const MaxID = 128
 
 var (
-	// ErrUsed: another user has this email, or this id. Not every server says
-	// which.
-	ErrUsed = errors.New("the email is in use")
-	// ErrUnknown: there is no such user.
-	ErrUnknown = errors.New("no such user")
-	// ErrUnreadable: the stored account has a member of an unexpected type, or an id over
-	// MaxID. The log names the user.
+	// ErrDuplicate reports that another user has this email or this id. Not every server
+	// distinguishes the two.
+	ErrDuplicate = errors.New("the email is in use")
+	// ErrNotFound reports that the user does not exist.
+	ErrNotFound = errors.New("no such user")
+	// ErrUnreadable reports that the stored account has a member of an unexpected type, or
+	// an id over MaxID. The log names the user.
 	ErrUnreadable = errors.New("the stored account cannot be read")
-	// ErrChanged: the password or the state of the account is no longer the one
-	// that was checked.
+	// ErrChanged reports that the password or the state of the account has changed since it
+	// was checked.
 	ErrChanged = errors.New("the account has changed since it was read")
-	// ErrEnded: the session is over: signed out, expired, given way to a newer
-	// one, or its user is gone or disabled.
-	ErrEnded = errors.New("the session has ended")
-	// ErrReused: a refresh token came a second time, too late to be a lost
-	// answer. It is taken for stolen and the session has ended (RFC 9700 §4.14.2).
-	ErrReused = errors.New("the refresh token was used before: session ended")
+	// ErrSessionEnded reports that the session has expired or was revoked: by a sign-out, by
+	// the session limit, or because its user was deleted or disabled.
+	ErrSessionEnded = errors.New("the session has expired or was revoked")
+	// ErrTokenReused reports that a client has presented a used refresh token, too late to be
+	// the retry after a lost response. The store treats the token as stolen and revokes the
+	// session (RFC 9700 section 4.14.2).
+	ErrTokenReused = errors.New("the refresh token was already used: the session is revoked")
 )
 
-// A User is what the world may know of a user.
+// A User is the public part of an account.
 type User struct {
 	ID    string `json:"id"    bson:"_id"` // opaque
 	Email string `json:"email" bson:"email"`
@@ -86,39 +89,39 @@ func (User) Members() []reference.Member {
 	}
 }
 
-// A Session is the record of one sign-in. It holds hashes only: whoever reads
-// the database cannot refresh with what is found there.
+// A Session is the record of one sign-in. It holds digests only, so an attacker with read access
+// to the database cannot refresh a session.
 type Session struct {
 	ID string `bson:"-"` // the key in the document's map
 
 	Family     []byte          `bson:"family"`     // SHA-256 of the secret that all refresh tokens of the session share
 	Token      []byte          `bson:"token"`      // SHA-256 of the secret of the newest refresh token
-	Generation int             `bson:"generation"` // how often the session was refreshed
+	Generation int             `bson:"generation"` // number of refreshes of the session
 	Used       map[string]Used `bson:"used,omitempty"`
 	CreatedAt  time.Time       `bson:"createdAt"`
-	RotatedAt  time.Time       `bson:"rotatedAt"` // when the newest refresh token was made
+	RotatedAt  time.Time       `bson:"rotatedAt"` // time of the newest refresh token
 	ExpiresAt  time.Time       `bson:"expiresAt"`
 
-	Salt   []byte `bson:"-"` // of the exchange that Rotate returns
-	Device string `bson:"-"` // digest of the device token given with it; stored with the account
+	Salt   []byte `bson:"-"` // of the exchange; set by Rotate only
+	Device string `bson:"-"` // digest of the device token of the sign-in; stored with the account
 }
 
-// Used is a refresh token that was exchanged lately.
+// Used is a refresh token that was exchanged recently.
 type Used struct {
 	Token      []byte    `bson:"token"` // SHA-256 of its secret
-	Salt       []byte    `bson:"salt"`  // made the next secret of it
+	Salt       []byte    `bson:"salt"`  // the next secret derives from it
 	Generation int       `bson:"generation"`
 	At         time.Time `bson:"at"`
 }
 
-// An Account is a user as a sign-in must see it.
+// An Account is the stored document of a user.
 type Account struct {
 	User     `bson:",inline"`
 	Password string `bson:"password"` // the hash, never the password
 
 	DisabledAt *time.Time         `bson:"disabledAt,omitempty"`
 	Sessions   map[string]Session `bson:"sessions"`
-	Opened     int                `bson:"opened"` // sessions ever opened: the compare-and-set of EndOnRequest
+	Opened     int                `bson:"opened"` // number of sessions ever opened, for the compare-and-set of EndOnRequest
 	CreatedAt  time.Time          `bson:"createdAt"`
 
 	Events      map[string]event.Event `bson:"events"`
@@ -130,33 +133,34 @@ type Account struct {
 	Devices map[string]time.Time `bson:"devices"`
 }
 
-// Knows reports whether a digest is that of a device token given with a sign-in to the
-// account within DeviceTTL. A device token outlives its session. Earlier versions have stored
-// digests of addresses in the same map; those are shorter, and no token has one.
-func (a Account) Knows(device string, now time.Time) bool {
-	at, known := a.Devices[device]
-	return known && now.Sub(at) < DeviceTTL
+// HasDevice reports whether a device token with this digest was used for a sign-in to the account
+// within DeviceTTL. A device token outlives its session. Earlier versions stored digests of
+// addresses in the same map. Those are shorter, so no token matches them.
+func (a Account) HasDevice(device string, now time.Time) bool {
+	at, found := a.Devices[device]
+	return found && now.Sub(at) < DeviceTTL
 }
 
-// DeviceTTL is how long a device token is valid after a sign-in with it.
+// DeviceTTL is the lifetime of a device token after the last sign-in with it.
 const DeviceTTL = 90 * 24 * time.Hour
 
-const deviceLimit = 20 // of an account; the device longest without a sign-in is removed
+const deviceLimit = 20 // of an account; over it, the device with the oldest sign-in is removed
 
-// forgotten returns the devices to remove when one more is stored: expired ones and the
-// oldest over the limit.
-func (a Account) forgotten(device string, now time.Time) (devices []string) {
+// staleDevices returns the devices to remove when one more is stored: the expired ones and the
+// oldest ones over the limit.
+func (a Account) staleDevices(device string, now time.Time) (devices []string) {
 	others := slices.DeleteFunc(slices.Collect(maps.Keys(a.Devices)), func(d string) bool { return d == device })
 	slices.SortFunc(others, func(x, y string) int { return cmp.Or(a.Devices[y].Compare(a.Devices[x]), cmp.Compare(x, y)) })
 	for i, d := range others {
-		if i >= deviceLimit-1 || !a.Knows(d, now) {
+		if i >= deviceLimit-1 || !a.HasDevice(d, now) {
 			devices = append(devices, d)
 		}
 	}
 	return devices
 }
 
-// opened is an account as a sign-in left it: the members that bound its sessions and events.
+// opened is the state of an account after a sign-in. It has only the members that the limits of
+// sessions and events need.
 type opened struct {
 	ID       string
 	Sessions map[string]sessionTimes
@@ -168,10 +172,9 @@ type sessionTimes struct {
 	ExpiresAt time.Time `bson:"expiresAt"`
 }
 
-// openedOf reads a document. A session that cannot be read has no times, so it counts as
-// expired; an event that cannot be read is left to the relay, which logs it. Neither keeps
-// the owner from signing in.
-func openedOf(id string, document bson.Raw) opened {
+// parseOpened parses a document. An unreadable session has no times, so it counts as expired. The
+// relay logs an unreadable event. Neither prevents a sign-in of the owner.
+func parseOpened(id string, document bson.Raw) opened {
 	o := opened{ID: id, Sessions: map[string]sessionTimes{}, Events: map[string]event.Event{}}
 	for _, e := range elements(document, "sessions") {
 		var times sessionTimes
@@ -203,8 +206,8 @@ func (o opened) expired(now time.Time) (sids []string) {
 	return sids
 }
 
-// surplus returns the ids of the sessions over the limit, those longest without a refresh,
-// but never the one that was just opened.
+// surplus returns the ids of the sessions over the limit. It selects those with the oldest
+// refresh, but never the session that was just opened.
 func (o opened) surplus(limit int, open string) []string {
 	sids := slices.SortedFunc(maps.Keys(o.Sessions), func(x, y string) int {
 		return cmp.Or(o.Sessions[x].RotatedAt.Compare(o.Sessions[y].RotatedAt), cmp.Compare(x, y))
@@ -213,14 +216,14 @@ func (o opened) surplus(limit int, open string) []string {
 	return sids[:max(0, len(sids)-limit+1)]
 }
 
-// A Rotation asks to exchange the newest refresh token of a session for another.
+// A Rotation is a request to exchange the newest refresh token of a session for another one.
 type Rotation struct {
 	User, Session string
 	Generation    int    // of the token presented
 	Family        []byte // SHA-256, as in Session
 	Used          []byte // SHA-256 of the secret presented
-	Token         []byte // SHA-256 of the secret that is to replace it
-	Salt          []byte // made the one of the other
+	Token         []byte // SHA-256 of the secret that replaces it
+	Salt          []byte // the new secret derives from it
 	ExpiresAt     time.Time
-	MaxLife       time.Duration // of the session, from its sign-in; 0: no limit
+	MaxTTL        time.Duration // of the session, from its sign-in; 0 means no limit
 }

@@ -71,7 +71,7 @@ func start(b *testing.B, more ...string) system {
 	if err := user.FromConfig(cfg, nil).Prepare(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	s := system{url: url, settings: settings, tokens: token.WireVerifier(cfg), wiring: cfg}
+	s := system{url: url, settings: settings, tokens: token.VerifierFromConfig(cfg), wiring: cfg}
 	if err := json.Unmarshal(post(b, url+"/api/users/signup"), &s.grant); err != nil {
 		b.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func (s system) populate(b *testing.B, n int) (grants []session.Grant) {
 	store, granter := user.FromConfig(s.wiring, nil), session.FromConfig(s.wiring)
 	for i := range n {
 		u := user.User{ID: session.NewID(), Email: fmt.Sprintf("u%d@example.com", i)}
-		first, refresh := session.Open(u.ID, time.Now(), granter.Life())
+		first, refresh := session.Open(u.ID, time.Now(), granter.TTL())
 		if err := store.Create(b.Context(), u, hash, &first); err != nil {
 			b.Fatal(err)
 		}

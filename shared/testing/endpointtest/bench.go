@@ -145,7 +145,7 @@ func (b *Bench) Given(t testing.TB, email, plain string) session.Grant {
 func (b *Bench) GivenHash(t testing.TB, email, hash string) session.Grant {
 	t.Helper()
 	u := user.User{ID: session.NewID(), Email: email}
-	first, refresh := session.Open(u.ID, b.Clock.Now(), session.FromConfig(b.wiring).Life())
+	first, refresh := session.Open(u.ID, b.Clock.Now(), session.FromConfig(b.wiring).TTL())
 	if err := b.Users.Create(t.Context(), u, hash, &first); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func (b *Bench) Collection(t testing.TB) *mongo.Collection {
 // count.
 func (b *Bench) Claims(t testing.TB, access string) token.Claims {
 	t.Helper()
-	claims, err := token.WireVerifier(b.wiring).Verify(access)
+	claims, err := token.VerifierFromConfig(b.wiring).Verify(access)
 	if err != nil {
 		t.Fatalf("the access token does not verify: %v", err)
 	}
