@@ -57,8 +57,8 @@ var (
 	// hashing is CPU-bound. A pod with one core computes one hash of 25 ms at a time. More
 	// requests would queue in this pod, and no other pod could take them.
 	//
-	// Its memory suffices for the largest hash that can be imported, of 128 MiB, and for
-	// connections, which use up to a third (see package password).
+	// Its memory suffices for the largest hash that can be imported, of 128 MiB. Connections
+	// use up to a third of it (see package password).
 	hashing = workload{Concurrency: 8, Target: 4, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "256Mi", GoMemory: "230MiB", Timeout: 15}
 	// reading waits for the database only.
 	reading = workload{Concurrency: 100, Target: 70, MaxScale: 20, CPU: "100m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 15}

@@ -63,18 +63,18 @@ func define[In, Out any](spec endpoint.Spec) endpoint.Endpoint {
 }
 
 func spec(method, path string) endpoint.Spec {
-	return endpoint.Spec{Name: "ask", Method: method, Path: path, Success: http.StatusOK, Summary: "Ask."}
+	return endpoint.Spec{Name: "search", Method: method, Path: path, Success: http.StatusOK, Summary: "Search."}
 }
 
 func TestDocument_FunctionWithoutExamples(t *testing.T) {
-	s := spec("POST", "/ask")
+	s := spec("POST", "/search")
 	s.Refuses = []apierror.Kind{apierror.Forbidden}
 	got, err := Document([]endpoint.Endpoint{define[question, reply](s)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"  /ask:\n    post:\n      operationId: ask\n      tags: [auth]\n      summary: Ask.\n      security: []\n      requestBody:\n",
+		"  /search:\n    post:\n      operationId: search\n      tags: [auth]\n      summary: Search.\n      security: []\n      requestBody:\n",
 		"    question:\n      type: object\n      required: [text]\n      properties:\n" +
 			"        text:\n          type: string\n          description: The text of the question.\n          maxLength: 7\n        page:\n          type: integer\n",
 		"    reply:\n      type: object\n      required: [texts, next, done]\n      properties:\n" +
@@ -93,17 +93,17 @@ func TestDocument_FunctionWithoutExamples(t *testing.T) {
 }
 
 func TestDocument_StatusesFollowFromInput(t *testing.T) {
-	anonymous := spec("GET", "/ask")
+	anonymous := spec("GET", "/search")
 	anonymous.Anonymous = true
 	for name, c := range map[string]struct {
 		endpoint endpoint.Endpoint
 		statuses string
 		security string
 	}{
-		"no input":                      {define[endpoint.None, hint](spec("GET", "/ask")), "200 405 500", "security: []\n"},
-		"a token":                       {define[endpoint.Bearer, hint](spec("POST", "/ask")), "200 401 405 415 500", "security: [{bearer: []}]\n"},
+		"no input":                      {define[endpoint.None, hint](spec("GET", "/search")), "200 405 500", "security: []\n"},
+		"a token":                       {define[endpoint.Bearer, hint](spec("POST", "/search")), "200 401 405 415 500", "security: [{bearer: []}]\n"},
 		"an optional token":             {define[endpoint.Bearer, hint](anonymous), "200 401 405 500", "security: [{}, {bearer: []}]\n"},
-		"a body and an Idempotency-Key": {define[struct{ endpoint.Keyed }, hint](spec("POST", "/ask")), "200 400 405 413 415 422 500", "security: []\n"},
+		"a body and an Idempotency-Key": {define[struct{ endpoint.Keyed }, hint](spec("POST", "/search")), "200 400 405 413 415 422 500", "security: []\n"},
 	} {
 		got, err := Document([]endpoint.Endpoint{c.endpoint})
 		if err != nil {
@@ -122,7 +122,7 @@ func TestDocument_StatusesFollowFromInput(t *testing.T) {
 
 func TestDocument_RateLimitedFunction(t *testing.T) {
 	limited := func(name string) endpoint.Endpoint {
-		s := spec("POST", "/ask")
+		s := spec("POST", "/search")
 		s.Name = name
 		return endpoint.Define(s, func(cfg *config.Config) endpoint.Handler[question, hint] {
 			ratelimit.FromConfig(cfg)
@@ -142,7 +142,7 @@ func TestDocument_RateLimitedFunction(t *testing.T) {
 			t.Errorf("the document does not contain\n%s", want)
 		}
 	}
-	if _, err := Document([]endpoint.Endpoint{limited("ask")}); err == nil || err.Error() != "ask: the function reads RATE_LIMIT, but package ratelimit has no limit with its name" {
+	if _, err := Document([]endpoint.Endpoint{limited("search")}); err == nil || err.Error() != "search: the function reads RATE_LIMIT, but package ratelimit has no limit with its name" {
 		t.Errorf("a function without a limit with its name: got the error %v", err)
 	}
 }
@@ -168,20 +168,20 @@ func TestDocument_ErrorNamesFunctionAndType(t *testing.T) {
 	type odd struct {
 		Size float64 `json:"size"`
 	}
-	twice := []endpoint.Endpoint{define[endpoint.None, hint](spec("GET", "/ask")), define[endpoint.None, hint](spec("POST", "/ask"))}
+	twice := []endpoint.Endpoint{define[endpoint.None, hint](spec("GET", "/search")), define[endpoint.None, hint](spec("POST", "/search"))}
 	type hint struct { // the name of another type
 		Text string `json:"text"`
 	}
 	for want, functions := range map[string][]endpoint.Endpoint{
-		"another function has the path /ask":               twice,
-		"describes the member txt, but has no such member": {define[endpoint.None, wrong](spec("GET", "/ask"))},
-		"has no JSON name for its field Text":              {define[endpoint.None, unnamed](spec("GET", "/ask"))},
-		"size of openapi.odd: a member of type float64":    {define[endpoint.None, odd](spec("GET", "/ask"))},
+		"another function has the path /search":            twice,
+		"describes the member txt, but has no such member": {define[endpoint.None, wrong](spec("GET", "/search"))},
+		"has no JSON name for its field Text":              {define[endpoint.None, unnamed](spec("GET", "/search"))},
+		"size of openapi.odd: a member of type float64":    {define[endpoint.None, odd](spec("GET", "/search"))},
 		"have the same name in the reference: hint":        {twice[0], define[endpoint.None, hint](spec("GET", "/hint"))},
 	} {
 		_, err := Document(functions)
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "ask: ") {
-			t.Errorf("got the error %v, want one about ask with %q", err, want)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "search: ") {
+			t.Errorf("got the error %v, want one about search with %q", err, want)
 		}
 	}
 }
