@@ -50,7 +50,7 @@ func TestHandler_OtherPathsAndMethods(t *testing.T) {
 	}
 }
 
-// A TCP reset must not destroy the response to a request whose body is not read.
+// A TCP reset must not destroy the response to a request with an unread body.
 func TestDocs_LargeBodyIsAnswered(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
