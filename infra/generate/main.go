@@ -47,7 +47,7 @@ func outputs() []output {
 		{"infra/lambda/template.yaml", "", lambda.Template},
 		{"infra/openapi/openapi.yaml", "", openapi.Document},
 		{"infra/knative/base/functions.yaml", "", knative.Services},
-		{"infra/knative/eventing/functions.yaml", "", knative.Takers},
+		{"infra/knative/eventing/functions.yaml", "", knative.EventServices},
 		{"infra/knative/eventing/triggers.yaml", "", knative.Triggers},
 		{"infra/knative/ingress/kourier/routes.yaml", "", knative.Kourier},
 		{"infra/knative/ingress/traefik/routes.yaml", "", knative.Traefik},

@@ -41,24 +41,24 @@ func documents(manifests, kind string) map[string]string {
 	return found
 }
 
-func TestEveryFunctionIsAServiceWithAnAccountOfItsOwn(t *testing.T) {
-	all := rendered(t, knative.Services) + "\n---\n" + rendered(t, knative.Takers)
+func TestServices_OwnServiceAccount(t *testing.T) {
+	all := rendered(t, knative.Services) + "\n---\n" + rendered(t, knative.EventServices)
 	services, accounts := documents(all, "Service"), documents(all, "ServiceAccount")
 	for _, e := range catalog.Functions() {
 		service := services[e.Name]
 		if accounts[e.Name] == "" || !strings.Contains(service, "serviceAccountName: "+e.Name+"\n") {
-			t.Errorf("%s has no account of its own", e.Name)
+			t.Errorf("%s has no service account of its own", e.Name)
 		}
 		const none = "automountServiceAccountToken: false"
 		if !strings.Contains(accounts[e.Name], none) || !strings.Contains(service, none) {
-			t.Errorf("%s has a token for the API server", e.Name)
+			t.Errorf("%s mounts a token for the API server", e.Name)
 		}
 		if !strings.Contains(service, "networking.knative.dev/visibility: cluster-local\n") {
-			t.Errorf("%s can be reached from outside", e.Name)
+			t.Errorf("%s is not cluster-local", e.Name)
 		}
 	}
 	if len(services) != len(catalog.Functions()) {
-		t.Errorf("%d services for %d functions", len(services), len(catalog.Functions()))
+		t.Errorf("got %d services, want %d", len(services), len(catalog.Functions()))
 	}
 }
 
@@ -66,16 +66,16 @@ func TestEveryFunctionIsAServiceWithAnAccountOfItsOwn(t *testing.T) {
 // and as many again for probes and idle connections.
 func TestServices_ConnectionsForQueueProxy(t *testing.T) {
 	set := regexp.MustCompile(`(?s)containerConcurrency: (\d+)\n.*name: GOMEMLIMIT, value: (\d+)MiB`)
-	for name, service := range documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.Takers), "Service") {
+	for name, service := range documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.EventServices), "Service") {
 		m := set.FindStringSubmatch(service)
 		if m == nil {
-			t.Errorf("%s has no limits", name)
+			t.Errorf("%s has no containerConcurrency or no GOMEMLIMIT", name)
 			continue
 		}
-		atOnce, _ := strconv.Atoi(m[1])
+		concurrency, _ := strconv.Atoi(m[1])
 		limit, _ := strconv.Atoi(m[2])
-		if most := httpserver.MaxConnections(int64(limit) << 20); most < 2*atOnce {
-			t.Errorf("%s accepts %d connections, want %d", name, most, 2*atOnce)
+		if connections := httpserver.MaxConnections(int64(limit) << 20); connections < 2*concurrency {
+			t.Errorf("%s accepts %d connections, want %d", name, connections, 2*concurrency)
 		}
 	}
 }
@@ -87,15 +87,15 @@ func TestServices_MemoryForImportedHashes(t *testing.T) {
 	services := documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.Small), "Service")
 	for _, name := range []string{"signup", "signin", knative.AllInOne} {
 		if m := limit.FindStringSubmatch(services[name]); m == nil || m[1] != "230" {
-			t.Errorf("%s: GOMEMLIMIT %v, want 230", name, m)
+			t.Errorf("%s: got GOMEMLIMIT %v, want 230", name, m)
 		}
 	}
 }
 
-// What is written here is the intention; the manifests are made from what the
-// functions ask for.
-func TestAFunctionHoldsTheSecretsOfItsRoleAndNoOther(t *testing.T) {
-	services := documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.Takers), "Service")
+// The table is the intended state. The manifests follow from the settings that the functions
+// read.
+func TestServices_SecretsOfEachFunction(t *testing.T) {
+	services := documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.EventServices), "Service")
 	secret := regexp.MustCompile(`secretKeyRef: \{name: (\S+), key`)
 	for name, want := range map[string][]string{
 		"signup":      {"mongodb-signup", "signing-keys"},
@@ -111,12 +111,12 @@ func TestAFunctionHoldsTheSecretsOfItsRoleAndNoOther(t *testing.T) {
 			got = append(got, m[1])
 		}
 		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("%s holds %v, want %v", name, got, want)
+			t.Errorf("%s has the Secrets %v, want %v", name, got, want)
 		}
 	}
 }
 
-func TestAFunctionThatNeedsASecretNobodyHasIsNamed(t *testing.T) {
+func TestManifests_UnknownSecret(t *testing.T) {
 	spec := endpoint.Spec{Name: "hello", Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}
 	hello := endpoint.Define(spec, func(cfg *config.Config) endpoint.Handler[endpoint.None, string] {
 		cfg.Required("SMTP_URL")
@@ -125,20 +125,20 @@ func TestAFunctionThatNeedsASecretNobodyHasIsNamed(t *testing.T) {
 	for name, render := range map[string]func([]endpoint.Endpoint) ([]byte, error){
 		"services": knative.Services, "all in one": knative.Small, "kn": knative.Kn, "skaffold": knative.Skaffold,
 	} {
-		if _, err := render([]endpoint.Endpoint{hello}); err == nil || !strings.Contains(err.Error(), "hello needs SMTP_URL, and nothing says where a deployment has that") {
-			t.Errorf("%s: %v", name, err)
+		if _, err := render([]endpoint.Endpoint{hello}); err == nil || !strings.Contains(err.Error(), "hello needs SMTP_URL") {
+			t.Errorf("%s: got the error %v, want one with %q", name, err, "hello needs SMTP_URL")
 		}
 	}
 }
 
-func TestEveryFormOfTheIngressLeadsEveryRouteToItsFunction(t *testing.T) {
+func TestIngress_RoutesToFunctions(t *testing.T) {
 	var want []string
 	for _, e := range catalog.Functions() {
 		if e.Path != "" {
 			want = append(want, fmt.Sprintf("%s %s", e.Path, e.Name))
 		}
 	}
-	for name, form := range map[string]struct {
+	for name, ingress := range map[string]struct {
 		render func([]endpoint.Endpoint) ([]byte, error)
 		route  string
 	}{
@@ -147,78 +147,79 @@ func TestEveryFormOfTheIngressLeadsEveryRouteToItsFunction(t *testing.T) {
 		"gateway": {knative.Gateway, `type: Exact, value: (\S+?)\}\}\]\n.*hostname: (\S+?)\.ticketing\.svc\.cluster\.local\}`},
 	} {
 		var got []string
-		for _, m := range regexp.MustCompile(form.route).FindAllStringSubmatch(rendered(t, form.render), -1) {
+		for _, m := range regexp.MustCompile(ingress.route).FindAllStringSubmatch(rendered(t, ingress.render), -1) {
 			got = append(got, m[1]+" "+m[2])
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("%s: %v\nwant %v", name, got, want)
+			t.Errorf("%s: got  %v\nwant %v", name, got, want)
 		}
 	}
 }
 
-// Every Secret that a manifest names is made by infra/keys, and with that key.
-func TestEverySecretThatIsNamedIsMade(t *testing.T) {
-	made := documents(secrets(t, ""), "Secret")
+// infra/keys creates every Secret that a manifest refers to, with the key.
+func TestManifests_SecretReferencesExist(t *testing.T) {
+	created := documents(secrets(t, ""), "Secret")
 	reference := regexp.MustCompile(`secretKeyRef: \{name: (\S+), key: ([^}]+)\}|secretName: (\w+), items: \[\{key: (\w+)`)
-	named := 0
+	references := 0
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".yaml") {
 			return err
 		}
 		manifest, err := os.ReadFile(path)
 		for _, m := range reference.FindAllStringSubmatch(string(manifest), -1) {
-			named++
-			if name, key := m[1]+m[3], m[2]+m[4]; !strings.Contains(made[name], "\n  "+key+": ") {
-				t.Errorf("%s names %s of the Secret %s, which is not made", path, key, name)
+			references++
+			if name, key := m[1]+m[3], m[2]+m[4]; !strings.Contains(created[name], "\n  "+key+": ") {
+				t.Errorf("%s refers to the key %s of the Secret %s, which infra/keys does not create", path, key, name)
 			}
 		}
 		return err
 	})
-	if err != nil || named < 15 {
-		t.Errorf("%d names: %v", named, err)
+	if err != nil || references < 15 {
+		t.Errorf("got %d references and the error %v, want at least 15", references, err)
 	}
 }
 
-// Who counts is given the right to, and nobody else.
-func TestOnlyWhoCountsMayWriteThere(t *testing.T) {
+// Only functions with rate limits have write access to the collection ratelimits, and only
+// they have the activator in every request path.
+func TestDatabaseUsers_RateLimitAccess(t *testing.T) {
 	script, err := os.ReadFile("mongodb/users.js")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range catalog.Functions() {
-		asked, err := settings.Of(e)
+		read, err := settings.Of(e)
 		if err != nil {
 			t.Fatal(err)
 		}
-		counts := slices.Contains(asked.Optional, "RATE_LIMIT")
-		may := regexp.MustCompile(`(?m)^  ` + e.Name + `: .*ratelimits: count`).Match(script)
-		always := strings.Contains(documents(rendered(t, knative.Services), "Service")[e.Name], `target-burst-capacity: "-1"`)
-		if may != counts || always != counts {
-			t.Errorf("%s counts: %v; it may: %v; it has the activator before it: %v", e.Name, counts, may, always)
+		limited := slices.Contains(read.Optional, "RATE_LIMIT")
+		granted := regexp.MustCompile(`(?m)^  ` + e.Name + `: .*ratelimits: write`).Match(script)
+		activator := strings.Contains(documents(rendered(t, knative.Services), "Service")[e.Name], `target-burst-capacity: "-1"`)
+		if granted != limited || activator != limited {
+			t.Errorf("%s: rate limited: %v; has write access: %v; behind the activator: %v; want three equal values", e.Name, limited, granted, activator)
 		}
 	}
 }
 
-// What the README's table calls read only is.
-func TestWhoOnlyReadsMayOnlyRead(t *testing.T) {
+// The rights agree with "read only" in the table of functions.
+func TestDatabaseUsers_ReadOnly(t *testing.T) {
 	script, err := os.ReadFile("mongodb/users.js")
 	if err != nil {
 		t.Fatal(err)
 	}
 	readers := regexp.MustCompile(`\[(\w+)\].* database \(read only\)`).FindAllStringSubmatch(rendered(t, knative.Table), -1)
 	if len(readers) == 0 {
-		t.Error("nobody only reads")
+		t.Error("the table has no read-only function, want at least one")
 	}
 	for _, m := range readers {
 		if !strings.Contains(string(script), "\n  "+m[1]+": { users: [\"find\"] },\n") {
-			t.Errorf("%s may more than find", m[1])
+			t.Errorf("users.js grants %s more than find", m[1])
 		}
 	}
 }
 
-// Whatever of the manifests is written by hand has a name that no function may take.
-func TestNoFunctionTakesTheNameOfSomethingElse(t *testing.T) {
-	taken := map[string]string{knative.AllInOne: "all functions in one"}
+// No function can have the name of a resource in the handwritten manifests.
+func TestCatalog_RejectsNamesOfManifests(t *testing.T) {
+	taken := map[string]string{knative.AllInOne: "the service of all routes"}
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".yaml") || strings.HasSuffix(path, "functions.yaml") || path == "accounts.yaml" {
 			return err
@@ -232,63 +233,63 @@ func TestNoFunctionTakesTheNameOfSomethingElse(t *testing.T) {
 		return err
 	})
 	if err != nil || len(taken) < 5 {
-		t.Errorf("%d names: %v", len(taken), err)
+		t.Errorf("got %d names and the error %v, want at least 5", len(taken), err)
 	}
 	_, err = knative.Secrets(catalog.Functions(), knative.Material{Password: func(user string) string {
 		if !slices.ContainsFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Name == user }) {
-			taken[user] = "a password"
+			taken[user] = "a database user"
 		}
 		return "secret"
 	}})
 	if err != nil || taken["root"] == "" {
-		t.Errorf("root has no password: %v", err)
+		t.Errorf("got the error %v, want a password of root", err)
 	}
 	for name, of := range taken {
 		e := endpoint.Endpoint{Spec: endpoint.Spec{Name: name, Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}}
 		if err := catalog.Check([]endpoint.Endpoint{e}); err == nil {
-			t.Errorf("a function may be called %s, as %s is", name, of)
+			t.Errorf("a function can have the name %s of %s", name, of)
 		}
 	}
 }
 
-// The script that makes the database's users knows the ones who have a password.
-func TestEveryDatabaseUserIsGivenRights(t *testing.T) {
+// users.js grants rights to exactly the users that have a password.
+func TestDatabaseUsers_MatchSecrets(t *testing.T) {
 	script, err := os.ReadFile("mongodb/users.js")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var given, want []string
+	var granted, want []string
 	for _, m := range regexp.MustCompile(`(?m)^  (\w+): \{ users: `).FindAllStringSubmatch(string(script), -1) {
-		given = append(given, m[1])
+		granted = append(granted, m[1])
 	}
 	for name := range documents(secrets(t, ""), "Secret") {
 		if user, is := strings.CutPrefix(name, "mongodb-"); is {
 			want = append(want, user)
 		}
 	}
-	slices.Sort(given)
-	if slices.Sort(want); len(want) < 2 || !slices.Equal(given, want) {
-		t.Errorf("users.js gives rights to %v, Secrets have %v", given, want)
+	slices.Sort(granted)
+	if slices.Sort(want); len(want) < 2 || !slices.Equal(granted, want) {
+		t.Errorf("users.js gives rights to %v, Secrets are for %v", granted, want)
 	}
 }
 
-func TestADatabaseOfOnesOwnIsNamedWithoutAUser(t *testing.T) {
-	for uri, says := range map[string]string{
-		"mongodb://u:p@db.example/users": "must name no user",
+func TestSecrets_ExternalDatabase(t *testing.T) {
+	for uri, want := range map[string]string{
+		"mongodb://u:p@db.example/users": "must not contain a user",
 		"db.example":                     "must begin with mongodb://",
 		"http://db.example":              "must begin with mongodb://",
-		"mongodb+srv://db.example":       "must name the database",
-		"mongodb://db.example/tickets":   "must name the database",
-		"mongodb://db.example/?w=1":      "must name the database",
+		"mongodb+srv://db.example":       "must end with the database name users",
+		"mongodb://db.example/tickets":   "must end with the database name users",
+		"mongodb://db.example/?w=1":      "must end with the database name users",
 	} {
 		_, err := knative.Secrets(catalog.Functions(), knative.Material{Password: strings.ToUpper, MongoDB: uri})
-		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), uri) {
-			t.Errorf("%s: %v", uri, err)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), uri) {
+			t.Errorf("%s: got the error %v, want one with %q and without the URI", uri, err, want)
 		}
 	}
-	if made := secrets(t, "mongodb+srv://db.example/users?authSource=admin"); strings.Contains(made, "root") ||
-		!strings.Contains(made, `uri: "mongodb+srv://signin:SIGNIN@db.example/users?authSource=admin"`) {
-		t.Error(made)
+	if got := secrets(t, "mongodb+srv://db.example/users?authSource=admin"); strings.Contains(got, "root") ||
+		!strings.Contains(got, `uri: "mongodb+srv://signin:SIGNIN@db.example/users?authSource=admin"`) {
+		t.Errorf("got %s, want the URI of each user and no root", got)
 	}
 }
 

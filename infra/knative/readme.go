@@ -7,7 +7,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// Table renders the README's table of functions.
+// Table returns the table of functions for the README.
 func Table(functions []endpoint.Endpoint) ([]byte, error) {
 	var out strings.Builder
 	out.WriteString("| function | route | needs |\n|---|---|---|\n")
@@ -25,7 +25,7 @@ func Table(functions []endpoint.Endpoint) ([]byte, error) {
 	return []byte(out.String()), nil
 }
 
-// needs says in words what a function is given.
+// needs returns the keys, database rights and sink of a function, for the table.
 func (s service) needs() string {
 	var all []string
 	for _, secret := range s.Secrets {

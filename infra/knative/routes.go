@@ -7,26 +7,25 @@ import (
 )
 
 const (
-	// Host is where the routes are reached. Overlays put their own in its place.
+	// Host is the host of the routes. Overlays replace it.
 	Host = "api.ticketing.example"
-	// Namespace is where everything of the system is.
+	// Namespace is the namespace of all resources.
 	Namespace = "ticketing"
 )
 
-var kourier, traefik, gateway = page("kourier.yaml.tmpl"), page("traefik.yaml.tmpl"), page("gateway.yaml.tmpl")
+var kourier, traefik, gateway = parse("kourier.yaml.tmpl"), parse("traefik.yaml.tmpl"), parse("gateway.yaml.tmpl")
 
-// Kourier renders the routes as a Knative Ingress, the form that Knative writes
-// itself for its own Routes: Kourier and Istio take it.
+// Kourier returns the routes as a Knative Ingress, for Kourier and Istio. Knative creates
+// such an Ingress for its own Routes.
 func Kourier(functions []endpoint.Endpoint) ([]byte, error) { return routes(kourier, functions) }
 
-// Traefik renders them as a Knative Ingress that Traefik understands.
+// Traefik returns the routes as a Knative Ingress that Traefik supports.
 func Traefik(functions []endpoint.Endpoint) ([]byte, error) { return routes(traefik, functions) }
 
-// Gateway renders the routes for the Gateway API, the form that every newer ingress
-// takes.
+// Gateway returns the routes for the Gateway API, which newer ingresses support.
 func Gateway(functions []endpoint.Endpoint) ([]byte, error) { return routes(gateway, functions) }
 
-func routes(page *template.Template, functions []endpoint.Endpoint) ([]byte, error) {
+func routes(t *template.Template, functions []endpoint.Endpoint) ([]byte, error) {
 	data := struct {
 		Host      string
 		Functions []endpoint.Endpoint
@@ -36,5 +35,5 @@ func routes(page *template.Template, functions []endpoint.Endpoint) ([]byte, err
 			data.Functions = append(data.Functions, e)
 		}
 	}
-	return fill(page, data)
+	return execute(t, data)
 }

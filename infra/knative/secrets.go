@@ -10,17 +10,17 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// Material is what the Secrets are made of.
+// Material holds the input of the Secrets.
 type Material struct {
 	Signing, Verifying []byte                   // JWK Sets
 	Password           func(user string) string // of a database user; letters and digits
-	// MongoDB is the URI of a database of one's own, without user and password. Where
-	// it is empty, the database is that of infra/knative/mongodb.
+	// MongoDB is the URI of an external database, without user and password. If it is
+	// empty, the Secrets are for the database of infra/knative/mongodb.
 	MongoDB string
 }
 
-// inside is the one member of the replica set in infra/knative/mongodb.
-const inside = "mongodb-0.mongodb." + Namespace + ".svc.cluster.local:27017"
+// replicaSetMember is the only member of the replica set in infra/knative/mongodb.
+const replicaSetMember = "mongodb-0.mongodb." + Namespace + ".svc.cluster.local:27017"
 
 // A credential is a Secret with its values.
 type credential struct {
@@ -28,10 +28,10 @@ type credential struct {
 	Data map[string]string
 }
 
-var secrets = page("secrets.yaml.tmpl")
+var secrets = parse("secrets.yaml.tmpl")
 
-// Secrets renders the Secrets that the manifests name: the two key sets, the address
-// of the database for each of its users, and what makes these users.
+// Secrets returns the Secrets that the manifests refer to: the two key sets, the database
+// URI of each database user, and the passwords for the job that creates these users.
 func Secrets(functions []endpoint.Endpoint, m Material) ([]byte, error) {
 	address, err := m.address()
 	if err != nil {
@@ -58,16 +58,16 @@ func Secrets(functions []endpoint.Endpoint, m Material) ([]byte, error) {
 	if m.MongoDB == "" {
 		server["root"] = m.Password("root")
 		server["keyfile"] = m.Password("keyfile")
-		server["uri"] = "mongodb://root:" + m.Password("root") + "@" + inside + "/admin?directConnection=true"
+		server["uri"] = "mongodb://root:" + m.Password("root") + "@" + replicaSetMember + "/admin?directConnection=true"
 	}
 	all = append(all, credential{"mongodb", server})
 
-	return fill(secrets, all)
+	return execute(secrets, all)
 }
 
-// databaseUsers are the services that need a database, and migrate.
+// databaseUsers returns the names of the services that use the database, and migrate.
 func databaseUsers(functions []endpoint.Endpoint) (users []string, err error) {
-	all, err := everyService(functions)
+	all, err := allServices(functions)
 	for _, s := range all {
 		for _, secret := range s.Secrets {
 			if secret.Setting == "MONGODB_URI" {
@@ -78,24 +78,24 @@ func databaseUsers(functions []endpoint.Endpoint) (users []string, err error) {
 	return append(users, "migrate"), err
 }
 
-// address returns how a user's URI is made. Users are kept in the database that they
-// use, the one that the URI names.
-func (m Material) address() (of func(user string) string, err error) {
+// address returns a function that returns the URI of a user. MongoDB stores each user in the
+// database that the URI names.
+func (m Material) address() (uri func(user string) string, err error) {
 	if m.MongoDB == "" {
 		return func(user string) string {
-			return "mongodb://" + user + ":" + m.Password(user) + "@" + inside + "/users?replicaSet=rs0"
+			return "mongodb://" + user + ":" + m.Password(user) + "@" + replicaSetMember + "/users?replicaSet=rs0"
 		}, nil
 	}
 	scheme, rest, ok := strings.Cut(m.MongoDB, "://")
 	if !ok || scheme != "mongodb" && scheme != "mongodb+srv" || rest == "" {
-		return nil, errors.New("the database's URI must begin with mongodb:// or mongodb+srv:// and a host")
+		return nil, errors.New("the database URI must begin with mongodb:// or mongodb+srv://, followed by a host")
 	}
 	hosts, path, _ := strings.Cut(rest, "/")
 	if strings.Contains(hosts, "@") {
-		return nil, errors.New("the database's URI must name no user: each function gets its own")
+		return nil, errors.New("the database URI must not contain a user: each function gets its own user")
 	}
-	if name, _, _ := strings.Cut(path, "?"); name != "users" { // where users.js makes them
-		return nil, errors.New("the database's URI must name the database users: …/users")
+	if name, _, _ := strings.Cut(path, "?"); name != "users" { // users.js creates the users there
+		return nil, errors.New("the database URI must end with the database name users: …/users")
 	}
 	return func(user string) string {
 		return scheme + "://" + url.UserPassword(user, m.Password(user)).String() + "@" + rest

@@ -8,66 +8,66 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// What the tools that deploy are told: the same as the manifests say, as far as
-// each has words for it.
+// The files and commands for kn, func and skaffold agree with the manifests, as far as
+// each tool supports their fields.
 
 var (
-	accounts = page("accounts.yaml.tmpl")
-	allinone = page("allinone.yaml.tmpl")
-	function = page("func.yaml.tmpl")
-	skaffold = page("skaffold.yaml.tmpl")
+	accounts = parse("accounts.yaml.tmpl")
+	allinone = parse("allinone.yaml.tmpl")
+	function = parse("func.yaml.tmpl")
+	skaffold = parse("skaffold.yaml.tmpl")
 )
 
-// Accounts renders the service accounts alone.
+// Accounts returns the manifests of the service accounts only.
 func Accounts(functions []endpoint.Endpoint) ([]byte, error) {
-	all, err := everyService(functions)
+	all, err := allServices(functions)
 	if err != nil {
 		return nil, err
 	}
-	return fill(accounts, all)
+	return execute(accounts, all)
 }
 
-// Small renders the Service that serves every route.
+// Small returns the manifest of the Service that serves all routes.
 func Small(functions []endpoint.Endpoint) ([]byte, error) {
 	s, err := allInOne(functions)
 	if err != nil {
 		return nil, err
 	}
-	return fill(allinone, s)
+	return execute(allinone, s)
 }
 
-// A deployment is a service as func is told of it.
+// A deployment is a service with the fields of its func.yaml.
 type deployment struct {
 	service
 	Path   string // of its folder, from the root
-	Events bool   // it has no other use
+	Events bool   // the function receives events only
 }
 
-// Func renders the func.yaml of a function.
+// Func returns the func.yaml of a function.
 func Func(e endpoint.Endpoint) ([]byte, error) {
 	s, err := serviceOf(e)
 	if err != nil {
 		return nil, err
 	}
-	return fill(function, deployment{s, "functions/" + e.Name, e.Path == ""})
+	return execute(function, deployment{s, "functions/" + e.Name, e.Path == ""})
 }
 
-// FuncAllInOne renders the func.yaml at the root.
+// FuncAllInOne returns the func.yaml at the root.
 func FuncAllInOne(functions []endpoint.Endpoint) ([]byte, error) {
 	s, err := allInOne(functions)
 	if err != nil {
 		return nil, err
 	}
-	return fill(function, deployment{s, ".", false})
+	return execute(function, deployment{s, ".", false})
 }
 
 // An artifact is an image that skaffold builds.
 type artifact struct {
 	Main    string
-	Sources []string // patterns of what it is made of, beside what all share
+	Sources []string // patterns of its source files, in addition to the shared ones
 }
 
-// Skaffold renders skaffold.yaml: the images of the overlays, and how they get there.
+// Skaffold returns skaffold.yaml. It builds and deploys the images of the overlays.
 func Skaffold(functions []endpoint.Endpoint) ([]byte, error) {
 	var all []artifact
 	for _, e := range functions {
@@ -79,27 +79,27 @@ func Skaffold(functions []endpoint.Endpoint) ([]byte, error) {
 		all = append(all, artifact{s.Main, []string{folder + "/**"}})
 	}
 	all = append(all, artifact{"infra/migrate", []string{"infra/migrate/**", "infra/go.mod"}})
-	return fill(skaffold, all)
+	return execute(skaffold, all)
 }
 
-// Update is the command that sets what func cannot set.
+// Update returns the command that sets the fields that func cannot set.
 func (s service) Update() string {
 	command := fmt.Sprintf("kn service update %s --namespace %s --timeout %d %s", s.Name, Namespace, s.Timeout, retention)
-	if s.Counts {
+	if s.RateLimited {
 		command += " " + activator
 	}
 	return command
 }
 
-// Flags of kn that func has no words for.
+// func has no equivalent of these flags of kn.
 const (
 	retention = "--annotation-revision autoscaling.knative.dev/scale-to-zero-pod-retention-period=1m"
 	activator = "--annotation-revision autoscaling.knative.dev/target-burst-capacity=-1"
 )
 
-// Kn renders the commands that make each service with kn, and the one of them all.
+// Kn returns the commands that create each service, and the one for all routes, with kn.
 func Kn(functions []endpoint.Endpoint) ([]byte, error) {
-	all, err := everyService(functions)
+	all, err := allServices(functions)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +107,11 @@ func Kn(functions []endpoint.Endpoint) ([]byte, error) {
 	out.WriteString("```bash\n")
 	for _, s := range all {
 		fmt.Fprintf(&out, "kn service apply %s", s.Name)
-		for i, words := range s.kn() {
+		for i, flags := range s.kn() {
 			if i > 0 {
 				out.WriteString(" \\\n   ")
 			}
-			fmt.Fprintf(&out, " %s", words)
+			fmt.Fprintf(&out, " %s", flags)
 		}
 		out.WriteString("\n")
 	}
@@ -119,9 +119,9 @@ func Kn(functions []endpoint.Endpoint) ([]byte, error) {
 	return []byte(out.String()), nil
 }
 
-// kn are the flags of a service, a line each. kn has none for the root file system and
-// service links, and the ConfigMap's name is kustomize's; its values are the defaults
-// but for RATE_LIMIT.
+// kn returns the flags of a service, in lines. kn has no flags for the root file system and
+// for service links. It cannot use the ConfigMap, because kustomize generates its name. The
+// values of the ConfigMap are the defaults, except RATE_LIMIT.
 func (s service) kn() []string {
 	lines := []string{
 		fmt.Sprintf(`--namespace %s --image "$(ko build ./%s)" --service-account %s --security-context strict`, Namespace, s.Main, s.Name),
@@ -130,18 +130,18 @@ func (s service) kn() []string {
 		retention + " --port 8080 --pull-policy IfNotPresent",
 		fmt.Sprintf("--request cpu=%s,memory=%s --limit cpu=%s,memory=%s --env GOMEMLIMIT=%s", s.CPU, s.Memory, s.CPULimit, s.Memory, s.GoMemory),
 	}
-	if s.Counts {
+	if s.RateLimited {
 		lines[3] += " " + activator
 		lines[4] += " --env RATE_LIMIT=accounts"
 	}
 	if !s.Public {
 		lines[0] += " --cluster-local"
 	}
-	if s.Tells {
-		lines[1] += " --label-service ticketing.com/tells-events=true"
+	if s.Publishes {
+		lines[1] += " --label-service ticketing.com/publishes-events=true"
 	}
-	if s.Takes {
-		lines[1] += " --label-service ticketing.com/takes-events=true"
+	if s.Receives {
+		lines[1] += " --label-service ticketing.com/receives-events=true"
 	}
 	if s.Path == "" && !s.Public {
 		lines[4] += " --env EVENTS=on"

@@ -6,27 +6,27 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// ping is what a PingSource sends; it cannot choose another type.
+// ping is the event type of a PingSource. It is fixed.
 const ping = "dev.knative.sources.ping"
 
-var triggers = page("triggers.yaml.tmpl")
+var triggers = parse("triggers.yaml.tmpl")
 
-// Triggers renders a Trigger for each event that a function takes, and a PingSource
-// for each function that a clock wakes.
+// Triggers returns a Trigger for each event type that a function receives, and a PingSource
+// for each function that runs on a schedule.
 func Triggers(functions []endpoint.Endpoint) ([]byte, error) {
 	type trigger struct{ Name, Type, Function string }
 	var data struct {
-		Triggers []trigger
-		Clocks   []string
+		Triggers  []trigger
+		Scheduled []string
 	}
 	for _, e := range functions {
 		for i, kind := range e.Trigger.Types {
 			if kind == ping {
-				data.Clocks = append(data.Clocks, e.Name)
+				data.Scheduled = append(data.Scheduled, e.Name)
 			} else {
 				data.Triggers = append(data.Triggers, trigger{fmt.Sprintf("%s-%d", e.Name, i+1), kind, e.Name})
 			}
 		}
 	}
-	return fill(triggers, data)
+	return execute(triggers, data)
 }

@@ -1,9 +1,9 @@
-// Package lambda renders the AWS SAM template that deploys the functions on AWS
-// Lambda, behind an HTTP API of API Gateway. The generate command writes it.
+// Package lambda generates the AWS SAM template that deploys the functions on AWS Lambda,
+// behind an HTTP API of API Gateway. The generate command writes it.
 //
-// The template is made from the catalog and from what each function asks of its
-// environment. It leaves out what has no public route, and events: their door is an
-// address of Knative's, and Lambda has none.
+// The template follows from the catalog and from the settings that each function reads. It
+// omits functions without a public route, and events: the event receiver is a private address
+// on Knative, and Lambda has no such address.
 package lambda
 
 import (
@@ -24,23 +24,21 @@ var source string
 var page = template.Must(template.New("").Parse(source))
 
 const (
-	// wholeCore is the memory, in MB, at which Lambda grants one virtual CPU. A
-	// hash is nothing but CPU time: with less of it the answer takes longer and
-	// costs the same.
+	// oneCPUMemory is the memory, in MB, at which Lambda grants one virtual CPU. A hash
+	// is CPU-bound: with less CPU, the response takes longer and costs the same.
 	// https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
-	wholeCore = 1769
-	// small is the memory, in MB, of a function that waits more than it works. A
-	// process takes a tenth of it; what the rest buys is CPU time for TLS and
-	// signatures.
-	small = 256
+	oneCPUMemory = 1769
+	// waitingMemory is the memory, in MB, of a function that mostly waits for the database.
+	// A process uses a tenth of it. The rest buys CPU time for TLS and signatures.
+	waitingMemory = 256
 )
 
 type document struct {
 	Functions []function
-	Absent    []endpoint.Endpoint // have no route
+	Omitted   []endpoint.Endpoint // functions without a route
 	Secrets   []setting           // in Secrets Manager
-	Public    []setting           // in the Parameter Store
-	Options   []setting           // which have a default
+	Public    []setting           // in Parameter Store
+	Options   []setting           // with a default
 }
 
 type function struct {
@@ -53,31 +51,31 @@ type function struct {
 	Hashes   bool
 }
 
-// NothingToLose tells whether it holds no secret.
-func (f function) NothingToLose() bool { return len(f.Secrets) == 0 }
+// HasNoSecrets reports whether the function has no secrets.
+func (f function) HasNoSecrets() bool { return len(f.Secrets) == 0 }
 
-// GoMemoryMiB is how much memory the Go runtime may use: what it may not, is for
-// what it does not count.
+// GoMemoryMiB returns the memory limit of the Go runtime. The rest is for memory that the
+// runtime does not count.
 func (f function) GoMemoryMiB() int { return f.MemoryMB * 9 / 10 }
 
-// A setting is a name of the environment.
+// A setting is the name of an environment variable.
 type setting string
 
-// ID returns the name of the template's parameter.
+// ID returns the name of the template parameter.
 func (s setting) ID() string {
 	var id strings.Builder
 	for word := range strings.SplitSeq(string(s), "_") {
-		id.WriteString(capital(strings.ToLower(word)))
+		id.WriteString(capitalize(strings.ToLower(word)))
 	}
 	return id.String()
 }
 
-// Template renders the template.
+// Template returns the template for the functions that have a route.
 func Template(endpoints []endpoint.Endpoint) ([]byte, error) {
 	var d document
 	for _, e := range endpoints {
 		if e.Path == "" {
-			d.Absent = append(d.Absent, e)
+			d.Omitted = append(d.Omitted, e)
 			continue
 		}
 		f, err := describe(e)
@@ -105,9 +103,9 @@ func describe(e endpoint.Endpoint) (function, error) {
 	if err != nil {
 		return function{}, err
 	}
-	f := function{Endpoint: e, ID: capital(e.Name), MemoryMB: small}
+	f := function{Endpoint: e, ID: capitalize(e.Name), MemoryMB: waitingMemory}
 	for _, name := range s.Required {
-		if name == "VERIFYING_KEYS" { // the one that is no secret
+		if name == "VERIFYING_KEYS" { // the only required setting that is not secret
 			f.Public = append(f.Public, setting(name))
 		} else {
 			f.Secrets = append(f.Secrets, setting(name))
@@ -116,23 +114,23 @@ func describe(e endpoint.Endpoint) (function, error) {
 	for _, name := range s.Optional {
 		switch {
 		case name == "HASH_CONCURRENCY":
-			f.Hashes, f.MemoryMB = true, wholeCore
-		case name == "HASH_TESTING": // a deployment does not weaken its hashes
+			f.Hashes, f.MemoryMB = true, oneCPUMemory
+		case name == "HASH_TESTING": // a deployment must not weaken its hashes
 		case name == "TRUSTED_PROXIES", name == "PROXY_NETWORKS": // the gateway reports the client address itself
-		case !ofEvents(name):
+		case !isEventSetting(name):
 			f.Options = append(f.Options, setting(name))
 		}
 	}
 	return f, nil
 }
 
-// ofEvents tells the settings of events, in and out. Out they need the relay: where
-// nothing delivers them later, the undelivered ones would pile up.
-func ofEvents(name string) bool {
+// isEventSetting reports whether a setting is for received or published events. Published
+// events need the relay: without later deliveries, undelivered events would accumulate.
+func isEventSetting(name string) bool {
 	return strings.HasPrefix(name, "K_") || strings.HasPrefix(name, "EVENT")
 }
 
-func capital(word string) string {
+func capitalize(word string) string {
 	if word == "" {
 		return ""
 	}

@@ -15,13 +15,13 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// routed are the functions that the template is about.
+// routed returns the functions that the template contains.
 func routed() []endpoint.Endpoint {
 	return slices.DeleteFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" })
 }
 
-func TestEveryRouteLeadsToItsFunctionAndNoOtherIsOpen(t *testing.T) {
-	want := []string{"any other path build/jwks"} // in the contract's words, from a function without a secret
+func TestTemplate_Routes(t *testing.T) {
+	want := []string{"any other path build/jwks"} // a function without secrets responds with 404
 	for _, e := range routed() {
 		want = append(want, "ANY "+e.Path+" build/"+e.Name)
 	}
@@ -36,7 +36,7 @@ func TestEveryRouteLeadsToItsFunctionAndNoOtherIsOpen(t *testing.T) {
 			}
 			route := regexp.MustCompile(`^\{ApiId: !Ref Api, Method: (\S+), Path: (\S+), PayloadFormatVersion: "2.0"\}$`).FindStringSubmatch(value)
 			if route == nil {
-				t.Fatalf("%s: %s", path, value)
+				t.Fatalf("%s: got %s, want a route of the API", path, value)
 			}
 			got = append(got, route[1]+" "+route[2]+to)
 		}
@@ -46,14 +46,14 @@ func TestEveryRouteLeadsToItsFunctionAndNoOtherIsOpen(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
-	if tree["Resources.Api.Properties.StageName"] != "$default" { // another would stand before every path
-		t.Error("the API has another stage")
+	if stage := tree["Resources.Api.Properties.StageName"]; stage != "$default" { // a named stage prefixes every path
+		t.Errorf("got the stage %q, want $default", stage)
 	}
 }
 
-// What is written here is the intention; the template is made from what the
-// functions ask for.
-func TestAFunctionHoldsTheSecretsOfItsRoleAndNoOther(t *testing.T) {
+// The table is the intended state. The template follows from the settings that the functions
+// read.
+func TestTemplate_SecretsOfEachFunction(t *testing.T) {
 	holders := map[string][]string{}
 	for path, value := range template(t) {
 		resource, setting := owner(path, ".Properties.Environment.Variables.")
@@ -76,7 +76,7 @@ func TestAFunctionHoldsTheSecretsOfItsRoleAndNoOther(t *testing.T) {
 	}
 }
 
-func TestAFunctionMayWriteItsOwnLogAndNothingElse(t *testing.T) {
+func TestTemplate_LeastPrivilege(t *testing.T) {
 	tree := template(t)
 	want := map[string]string{
 		"Resources.Traces.Properties.PolicyDocument.Statement": `{Effect: Allow, Action: [xray:PutTraceSegments, xray:PutTelemetryRecords], Resource: "*"}`,
@@ -89,7 +89,7 @@ func TestAFunctionMayWriteItsOwnLogAndNothingElse(t *testing.T) {
 		for path, want := range map[string]string{
 			id + ".Type":                              "AWS::Serverless::Function",
 			id + ".Properties.Role":                   "!GetAtt " + id + "Role.Arn",
-			id + ".Properties.Policies":               "", // SAM would add them to a role of its own
+			id + ".Properties.Policies":               "", // SAM would add these to a role that it creates
 			id + "Role.Properties.ManagedPolicyArns":  "!If [Traced, [!Ref Traces], !Ref AWS::NoValue]",
 			id + "Logs.Properties.RetentionInDays":    "!Ref LogRetentionDays",
 			id + ".Properties.LoggingConfig.LogGroup": "!Ref " + id + "Logs",
@@ -102,89 +102,90 @@ func TestAFunctionMayWriteItsOwnLogAndNothingElse(t *testing.T) {
 	got := maps.Clone(tree)
 	maps.DeleteFunc(got, func(_, value string) bool { return !strings.Contains(value, "Effect:") })
 	if !maps.Equal(got, want) {
-		t.Errorf("granted is %v\nwant %v", got, want)
+		t.Errorf("got the grants %v\nwant %v", got, want)
 	}
 }
 
-func TestAFunctionThatHashesHasAWholeCore(t *testing.T) {
+func TestTemplate_MemoryOfHashingFunctions(t *testing.T) {
 	tree := template(t)
 	for name := range tree {
 		if strings.HasSuffix(name, ".HASH_TESTING") {
-			t.Errorf("%s is set", name)
+			t.Errorf("%s is set, want it omitted", name)
 		}
 	}
 	for _, id := range []string{"Signup", "Signin", "Signout", "Currentuser", "Refresh", "Jwks"} {
-		memory, limit, atOnce := "256", "230MiB", ""
+		memory, limit, concurrency := "256", "230MiB", ""
 		if id == "Signup" || id == "Signin" {
-			memory, limit, atOnce = "1769", "1592MiB", `"1"`
+			memory, limit, concurrency = "1769", "1592MiB", `"1"`
 		}
 		properties := "Resources." + id + ".Properties."
 		variables := properties + "Environment.Variables."
-		if tree[properties+"MemorySize"] != memory || tree[variables+"GOMEMLIMIT"] != limit || tree[variables+"HASH_CONCURRENCY"] != atOnce {
-			t.Errorf("%s: %s MB, %s, %s at once", id, tree[properties+"MemorySize"], tree[variables+"GOMEMLIMIT"], tree[variables+"HASH_CONCURRENCY"])
+		if tree[properties+"MemorySize"] != memory || tree[variables+"GOMEMLIMIT"] != limit || tree[variables+"HASH_CONCURRENCY"] != concurrency {
+			t.Errorf("%s: got %s MB, GOMEMLIMIT %s, HASH_CONCURRENCY %s, want %s, %s, %s", id,
+				tree[properties+"MemorySize"], tree[variables+"GOMEMLIMIT"], tree[variables+"HASH_CONCURRENCY"], memory, limit, concurrency)
 		}
 	}
 }
 
-// Else Lambda would cut off what the function would have answered.
-func TestNoFunctionTakesLongerThanItsTimeout(t *testing.T) {
+// The function must respond before Lambda stops it.
+func TestTemplate_TimeoutExceedsBudget(t *testing.T) {
 	timeout, err := time.ParseDuration(template(t)["Globals.Function.Timeout"] + "s")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range routed() {
 		if 2*max(e.Budget, 4500*time.Millisecond) > timeout {
-			t.Errorf("%s has %s for a request, and Lambda grants %s", e.Name, e.Budget, timeout)
+			t.Errorf("%s has a request budget of %s, want at most half of the timeout of %s", e.Name, e.Budget, timeout)
 		}
 	}
 }
 
-// The gateway says who called it; what a header adds to that is not looked at.
-func TestNoProxyIsTrusted(t *testing.T) {
+// The gateway reports the client address. Functions must not read it from a header.
+func TestTemplate_NoTrustedProxies(t *testing.T) {
 	for path := range template(t) {
 		if strings.Contains(path, "TRUSTED_PROXIES") || strings.Contains(path, "TrustedProxies") {
-			t.Error(path)
+			t.Errorf("the template contains %s, want no setting for proxies", path)
 		}
 	}
 }
 
-func TestNothingOfEventsIsSet(t *testing.T) {
+func TestTemplate_NoEvents(t *testing.T) {
 	for path := range template(t) {
 		if strings.Contains(strings.ToLower(path), "relay") {
-			t.Error(path)
+			t.Errorf("the template contains %s, want nothing of the relay", path)
 		}
 		if _, setting := owner(path, ".Variables."); strings.HasPrefix(setting, "K_") || strings.HasPrefix(setting, "EVENT") {
-			t.Error(path)
+			t.Errorf("the template contains %s, want no setting for events", path)
 		}
 	}
 }
 
-func TestWhatTheTemplateRefersToIsThere(t *testing.T) {
+func TestTemplate_References(t *testing.T) {
 	tree := template(t)
 	text := strings.Join(slices.Collect(maps.Values(tree)), "\n")
 	for _, m := range regexp.MustCompile(`!(?:Ref|GetAtt) ([A-Za-z]+)|\$\{([A-Za-z]+)\}|!If \[([A-Za-z]+)`).FindAllStringSubmatch(text, -1) {
 		name := m[1] + m[2] + m[3]
 		_, condition := tree["Conditions."+name]
 		if name != "AWS" && !condition && tree["Parameters."+name+".Type"] == "" && tree["Resources."+name+".Type"] == "" {
-			t.Errorf("%s refers to nothing", m[0])
+			t.Errorf("%s refers to no parameter, resource or condition", m[0])
 		}
 	}
-	for path := range tree { // what nothing refers to is there for no reason
+	for path := range tree { // an unused parameter is an error
 		name, found := strings.CutPrefix(path, "Parameters.")
 		if name, _, _ = strings.Cut(name, "."); found && !regexp.MustCompile(`(!Ref |\$\{)`+name+`\b`).MatchString(text) {
-			t.Errorf("nothing refers to the parameter %s", name)
+			t.Errorf("the parameter %s is not used", name)
 		}
 	}
-	for _, e := range routed() { // what the command in the template builds
+	for _, e := range routed() { // the command in the template builds these
 		if _, err := os.Stat(filepath.Join("..", "..", "functions", e.Name, "cmd", e.Name, "main.go")); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// CloudFormation knows parameters and resources by one name each, and a function's
-// begins with its own.
-func TestNoFunctionTakesTheNameOfSomethingElse(t *testing.T) {
+// Parameters and resources share one namespace in CloudFormation, and the names of a function's
+// resources begin with the function's name.
+func TestCatalog_RejectsNamesOfTemplate(t *testing.T) {
 	others := 0
 	for path := range template(t) {
 		kind, name, _ := strings.Cut(path, ".")
@@ -193,24 +194,24 @@ func TestNoFunctionTakesTheNameOfSomethingElse(t *testing.T) {
 			continue
 		}
 		word := strings.ToLower(name[:1]) + name[1:]
-		ofAFunction := slices.ContainsFunc(routed(), func(e endpoint.Endpoint) bool { return e.Name == word })
-		if ofAFunction || word != strings.ToLower(word) { // of two words, which a function's is not
+		isFunction := slices.ContainsFunc(routed(), func(e endpoint.Endpoint) bool { return e.Name == word })
+		if isFunction || word != strings.ToLower(word) { // a function name is one word
 			continue
 		}
 		others++
 		e := endpoint.Endpoint{Spec: endpoint.Spec{Name: word, Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}}
 		if err := catalog.Check([]endpoint.Endpoint{e}); err == nil {
-			t.Errorf("a function may be called %s, and %s are: %s", word, kind, name)
+			t.Errorf("a function can have the name %s of %s in %s", word, name, kind)
 		}
 	}
 	if others == 0 {
-		t.Error("nothing has a name that a function could have")
+		t.Error("the template has no name that a function could have, want at least one")
 	}
 }
 
-// template renders the template and reads it: values by path. It reads no YAML but
-// what is in the template: mappings in blocks, their keys indented by two spaces
-// each, and lists of one mapping, in which the first key stands above the others.
+// template generates the template and returns its values by path. It parses only the subset of
+// YAML in the template: block mappings with an indentation of two spaces, and lists of one
+// mapping.
 func template(t *testing.T) map[string]string {
 	t.Helper()
 	text, err := lambda.Template(catalog.Functions())
@@ -227,31 +228,31 @@ func template(t *testing.T) map[string]string {
 		depth := (len(line) - 1 - len(content)) / 2
 		item, isItem := strings.CutPrefix(content, "- ")
 		if depth > len(path) || strings.Contains(line, "\t") {
-			t.Fatalf("a line is indented in a way of its own: %s", line)
+			t.Fatalf("the indentation of this line is not supported: %s", line)
 		}
 		path = path[:depth]
 		if isItem && item[0] == '{' {
 			if tree[strings.Join(path, ".")] != "" {
-				t.Errorf("a list of more than one: %s", line)
+				t.Errorf("a list with more than one item is not supported: %s", line)
 			}
 			tree[strings.Join(path, ".")] = item
 			continue
 		}
 		key, value, found := strings.Cut(item, ":")
 		if !found || value != "" && value[0] != ' ' {
-			t.Fatalf("not a key and a value: %s", line)
+			t.Fatalf("got the line %s, want a key and a value", line)
 		}
 		value, _, _ = strings.Cut(strings.TrimSpace(value), " #")
 		path = append(path, key)
-		if _, twice := tree[strings.Join(path, ".")]; twice {
-			t.Errorf("twice: %s", strings.Join(path, "."))
+		if _, duplicate := tree[strings.Join(path, ".")]; duplicate {
+			t.Errorf("duplicate key: %s", strings.Join(path, "."))
 		}
 		tree[strings.Join(path, ".")] = value
 	}
 	return tree
 }
 
-// owner splits a path that leads into a part of a resource.
+// owner splits a path inside a part of a resource into the resource and the rest.
 func owner(path, part string) (resource, rest string) {
 	resource, rest, found := strings.Cut(strings.TrimPrefix(path, "Resources."), part)
 	if !found {

@@ -6,76 +6,76 @@ import (
 	"ticketing.com/auth/shared/password/policy"
 )
 
-// A scene is a request and its answer.
-type scene struct {
-	name, summary string // the name is the function's own
+// A sample is a request and its response. The document shows it as an example.
+type sample struct {
+	name, summary string // the name is unique in the function
 	body          string // JSON that the schema allows
-	request       *exchange
+	request       *request
 	status        int
-	headers       map[string]string // of the answer, beside those it always has
-	answer        string            // JSON
+	headers       map[string]string // response headers that not every response has
+	response      string            // JSON
 }
 
-func (x scene) documented() example {
-	return example{Summary: x.summary, Request: x.request, Headers: x.headers, Value: raw(x.answer)}
+func (x sample) documented() example {
+	return example{Summary: x.summary, Request: x.request, Headers: x.headers, Value: raw(x.response)}
 }
 
-// What the system makes is written here as something else, of which it only matters
-// where it comes again. The tokens say who they are to whoever decodes them.
+// These values stand for values that the system generates. A replay only checks that equal
+// values stay equal. The tokens can be decoded.
 const (
-	ann  = "7d5c0a2c49f14f0b8b5f3f6d0c9be6a1"
-	head = "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9."
+	userID    = "7d5c0a2c49f14f0b8b5f3f6d0c9be6a1"
+	jwtHeader = "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9."
 
-	first  = head + "eyJzdWIiOiJhbm4iLCJuIjoxfQ.c2lnbmF0dXJl" // {"sub":"ann","n":1}
-	second = head + "eyJzdWIiOiJhbm4iLCJuIjoyfQ.c2lnbmF0dXJl"
-	third  = head + "eyJzdWIiOiJhbm4iLCJuIjozfQ.c2lnbmF0dXJl"
-	fourth = head + "eyJzdWIiOiJhbm4iLCJuIjo0fQ.c2lnbmF0dXJl"
+	first  = jwtHeader + "eyJzdWIiOiJhbm4iLCJuIjoxfQ.c2lnbmF0dXJl" // {"sub":"ann","n":1}
+	second = jwtHeader + "eyJzdWIiOiJhbm4iLCJuIjoyfQ.c2lnbmF0dXJl"
+	third  = jwtHeader + "eyJzdWIiOiJhbm4iLCJuIjozfQ.c2lnbmF0dXJl"
+	fourth = jwtHeader + "eyJzdWIiOiJhbm4iLCJuIjo0fQ.c2lnbmF0dXJl"
 
 	secret = "correct horse battery staple"
 )
 
-// examples returns the story of Ann, by function. They are replayed as the document has
-// them: function by function, status by status, and each status's from its first to its
-// last. What one makes the next ones use.
-func examples() map[string][]scene {
-	key := &exchange{Headers: map[string]string{"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}}
+// examples returns the samples of each function. They form one conversation of the user
+// ann@example.com. A replay sends them in the order of the document: by function, by status
+// and then by position. Later samples use values from the responses to earlier ones.
+func examples() map[string][]sample {
+	key := &request{Headers: map[string]string{"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}}
 	var wrong apierror.Fields
 	wrong.Add("email", string(email.ErrMalformed))
 	wrong.Add("password", string(policy.Guessable))
-	return map[string][]scene{
+	return map[string][]sample{
 		"signup": {
-			{name: "ann", summary: "A new account.", request: key, body: credentials("Ann@Example.com", secret),
-				status: 201, answer: granted(first, "refresh-token-1")},
-			{name: "again", summary: "The same again, since the answer was lost: the account is there, and gets another session.", request: key,
-				body: credentials("Ann@Example.com", secret), status: 201, answer: granted(second, "refresh-token-2")},
-			with(key, refused("another-body", "The key of another request.", credentials("bob@example.com", secret),
+			{name: "success", summary: "A new account.", request: key, body: credentials("Ann@Example.com", secret),
+				status: 201, response: grant(first, "refresh-token-1")},
+			{name: "retry", summary: "A retry with the same key. The account exists already and gets another session.", request: key,
+				body: credentials("Ann@Example.com", secret), status: 201, response: grant(second, "refresh-token-2")},
+			with(key, rejected("key-reused", "The key was used with a different request.", credentials("bob@example.com", secret),
 				apierror.New(apierror.Mismatch, "This Idempotency-Key, or this event, was used with another request."))),
-			refused("used-email", "Ann has an account.", credentials("ann@example.com", secret), apierror.Field("email", "This email is in use.")),
-			refused("all-wrong", "All faulty members are listed at once.", credentials("ann@example", "password1"), wrong.Err()),
+			rejected("email-in-use", "Another account has this email.", credentials("ann@example.com", secret), apierror.Field("email", "This email is in use.")),
+			rejected("invalid-members", "The response lists all invalid members.", credentials("ann@example", "password1"), wrong.Err()),
 		},
 		"signin": {
-			{name: "ann", summary: "Another session.", body: credentials("ann@example.com", secret), status: 200, answer: granted(third, "refresh-token-3")},
-			refused("wrong-password", "A wrong password.", credentials("ann@example.com", "wrong horse"), apierror.Credentials(nil)),
-			refused("unknown-email", "An email that nobody has is not to be told from a wrong password.", credentials("bob@example.com", secret), apierror.Credentials(nil)),
+			{name: "success", summary: "A new session.", body: credentials("ann@example.com", secret), status: 200, response: grant(third, "refresh-token-3")},
+			rejected("wrong-password", "The password is wrong.", credentials("ann@example.com", "wrong horse"), apierror.Credentials(nil)),
+			rejected("unknown-email", "The response to an unknown email is the same as to a wrong password.", credentials("bob@example.com", secret), apierror.Credentials(nil)),
 		},
 		"signout": {
-			{name: "ann", summary: "The session of the token ends.", request: bearer(third), status: 200, answer: `{"message":"Signed out."}`},
-			{name: "again", summary: "It has ended already.", request: bearer(third), status: 200, answer: `{"message":"Signed out."}`},
+			{name: "success", summary: "The session of the token ends.", request: bearer(third), status: 200, response: `{"message":"Signed out."}`},
+			{name: "retry", summary: "The session has already ended.", request: bearer(third), status: 200, response: `{"message":"Signed out."}`},
 		},
 		"currentuser": {
-			{name: "ann", summary: "Somebody.", request: bearer(first), status: 200, answer: `{"currentUser":{"id":"` + ann + `","email":"ann@example.com"}}`},
-			{name: "nobody", summary: "No token was sent.", status: 200, answer: `{"currentUser":null}`},
-			with(bearer(third), refused("ended", "The session was ended a moment ago.", "", apierror.InvalidToken(nil))),
+			{name: "success", summary: "The user of the token.", request: bearer(first), status: 200, response: `{"currentUser":{"id":"` + userID + `","email":"ann@example.com"}}`},
+			{name: "anonymous", summary: "The request has no token.", status: 200, response: `{"currentUser":null}`},
+			with(bearer(third), rejected("session-revoked", "The session of the token has ended.", "", apierror.InvalidToken(nil))),
 		},
 		"refresh": {
-			{name: "ann", summary: "New tokens for old.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
-			{name: "again", summary: "The same token again within 10 seconds: the same answer.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, answer: granted(fourth, "refresh-token-4")},
-			refused("ended", "The session has ended.", `{"refreshToken":"refresh-token-3"}`, apierror.InvalidToken(nil)),
-			refused("no-such-token", "The token was not made here.", `{"refreshToken":"nonsense"}`, apierror.InvalidToken(nil)),
+			{name: "success", summary: "A new access token and a new refresh token.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, response: grant(fourth, "refresh-token-4")},
+			{name: "retry", summary: "The same refresh token within 10 seconds gets the same response.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, response: grant(fourth, "refresh-token-4")},
+			rejected("session-revoked", "The session has ended.", `{"refreshToken":"refresh-token-3"}`, apierror.InvalidToken(nil)),
+			rejected("invalid-token", "The service did not issue this token.", `{"refreshToken":"nonsense"}`, apierror.InvalidToken(nil)),
 		},
 		"jwks": {
-			{name: "keys", summary: "One key, as long as none is about to replace it.", status: 200,
-				answer: `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k","alg":"EdDSA","use":"sig"}]}`}, // RFC 8037 appendix A
+			{name: "keys", summary: "One key. During a key rotation there are several.", status: 200,
+				response: `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k","alg":"EdDSA","use":"sig"}]}`}, // RFC 8037 appendix A
 		},
 	}
 }
@@ -84,21 +84,21 @@ func credentials(email, password string) string {
 	return `{"email":"` + email + `","password":"` + password + `"}`
 }
 
-func granted(token, refreshToken string) string {
-	return `{"user":{"id":"` + ann + `","email":"ann@example.com"},"token":"` + token + `","refreshToken":"` + refreshToken + `","expiresIn":900}`
+func grant(token, refreshToken string) string {
+	return `{"user":{"id":"` + userID + `","email":"ann@example.com"},"token":"` + token + `","refreshToken":"` + refreshToken + `","expiresIn":900}`
 }
 
-func bearer(token string) *exchange {
-	return &exchange{Headers: map[string]string{"Authorization": "Bearer " + token}}
+func bearer(token string) *request {
+	return &request{Headers: map[string]string{"Authorization": "Bearer " + token}}
 }
 
-func with(request *exchange, x scene) scene {
+func with(request *request, x sample) sample {
 	x.request = request
 	return x
 }
 
-func refused(name, summary, body string, err error) scene {
-	x := faulty(name, summary, err)
+func rejected(name, summary, body string, err error) sample {
+	x := errorSample(name, summary, err)
 	x.body = body
 	return x
 }

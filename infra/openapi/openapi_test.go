@@ -14,25 +14,24 @@ import (
 	"ticketing.com/auth/shared/reference"
 )
 
-// Whoever adds a function is told here to add its examples to examples.go.
-func TestEveryFunctionWithARouteHasAnExampleOfASuccess(t *testing.T) {
+func TestExamples_EveryRouteHasSuccess(t *testing.T) {
 	routes := map[string]bool{}
 	for _, e := range catalog.Functions() {
 		if e.Path == "" {
 			continue
 		}
 		routes[e.Name] = true
-		shown := false
+		found := false
 		for _, x := range examples()[e.Name] {
-			shown = shown || x.status == e.Success
+			found = found || x.status == e.Success
 		}
-		if !shown {
-			t.Errorf("examples.go has no success of %s", e.Name)
+		if !found {
+			t.Errorf("examples.go has no example of a success of %s: add one", e.Name)
 		}
 	}
 	for name := range examples() {
 		if !routes[name] {
-			t.Errorf("examples.go has %s, which is no function with a route", name)
+			t.Errorf("examples.go has examples of %s, but no function with a route has this name", name)
 		}
 	}
 }
@@ -43,7 +42,7 @@ type question struct {
 }
 
 func (question) Members() []reference.Member {
-	return []reference.Member{{Name: "text", MaxLength: 7, About: "What is asked."}}
+	return []reference.Member{{Name: "text", MaxLength: 7, About: "The text of the question."}}
 }
 
 type reply struct {
@@ -64,22 +63,20 @@ func define[In, Out any](spec endpoint.Spec) endpoint.Endpoint {
 }
 
 func spec(method, path string) endpoint.Spec {
-	return endpoint.Spec{Name: "ask", Method: method, Path: path, Success: http.StatusOK, Summary: "Ask."}
+	return endpoint.Spec{Name: "search", Method: method, Path: path, Success: http.StatusOK, Summary: "Search."}
 }
 
-// A function is described by what it says of itself, before anybody has written an
-// example.
-func TestANewFunctionIsDescribed(t *testing.T) {
-	asking := spec("POST", "/ask")
-	asking.Refuses = []apierror.Kind{apierror.Forbidden}
-	got, err := Document([]endpoint.Endpoint{define[question, reply](asking)})
+func TestDocument_FunctionWithoutExamples(t *testing.T) {
+	s := spec("POST", "/search")
+	s.Refuses = []apierror.Kind{apierror.Forbidden}
+	got, err := Document([]endpoint.Endpoint{define[question, reply](s)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"  /ask:\n    post:\n      operationId: ask\n      tags: [auth]\n      summary: Ask.\n      security: []\n      requestBody:\n",
+		"  /search:\n    post:\n      operationId: search\n      tags: [auth]\n      summary: Search.\n      security: []\n      requestBody:\n",
 		"    question:\n      type: object\n      required: [text]\n      properties:\n" +
-			"        text:\n          type: string\n          description: What is asked.\n          maxLength: 7\n        page:\n          type: integer\n",
+			"        text:\n          type: string\n          description: The text of the question.\n          maxLength: 7\n        page:\n          type: integer\n",
 		"    reply:\n      type: object\n      required: [texts, next, done]\n      properties:\n" +
 			"        texts:\n          type: array\n          items:\n            type: string\n" +
 			"        next:\n          anyOf:\n            - $ref: '#/components/schemas/hint'\n            - type: \"null\"\n" +
@@ -87,26 +84,26 @@ func TestANewFunctionIsDescribed(t *testing.T) {
 		"                      - message: text is missing.\n                        field: text\n",
 	} {
 		if !strings.Contains(string(got), want) {
-			t.Errorf("it has not\n%s", want)
+			t.Errorf("the document does not contain\n%s", want)
 		}
 	}
 	if have := statuses(string(got)); have != "200 400 403 405 413 415 500" {
-		t.Errorf("statuses: %s", have)
+		t.Errorf("got the statuses %s, want 200 400 403 405 413 415 500", have)
 	}
 }
 
-func TestWhatAFunctionTakesSaysWhatItRefuses(t *testing.T) {
-	anonymous := spec("GET", "/ask")
+func TestDocument_StatusesFollowFromInput(t *testing.T) {
+	anonymous := spec("GET", "/search")
 	anonymous.Anonymous = true
 	for name, c := range map[string]struct {
 		endpoint endpoint.Endpoint
 		statuses string
 		security string
 	}{
-		"nothing":                  {define[endpoint.None, hint](spec("GET", "/ask")), "200 405 500", "security: []\n"},
-		"a token":                  {define[endpoint.Bearer, hint](spec("POST", "/ask")), "200 401 405 415 500", "security: [{bearer: []}]\n"},
-		"a token that may be left": {define[endpoint.Bearer, hint](anonymous), "200 401 405 500", "security: [{}, {bearer: []}]\n"},
-		"a body and its retries":   {define[struct{ endpoint.Keyed }, hint](spec("POST", "/ask")), "200 400 405 413 415 422 500", "security: []\n"},
+		"no input":                      {define[endpoint.None, hint](spec("GET", "/search")), "200 405 500", "security: []\n"},
+		"a token":                       {define[endpoint.Bearer, hint](spec("POST", "/search")), "200 401 405 415 500", "security: [{bearer: []}]\n"},
+		"an optional token":             {define[endpoint.Bearer, hint](anonymous), "200 401 405 500", "security: [{}, {bearer: []}]\n"},
+		"a body and an Idempotency-Key": {define[struct{ endpoint.Keyed }, hint](spec("POST", "/search")), "200 400 405 413 415 422 500", "security: []\n"},
 	} {
 		got, err := Document([]endpoint.Endpoint{c.endpoint})
 		if err != nil {
@@ -115,25 +112,24 @@ func TestWhatAFunctionTakesSaysWhatItRefuses(t *testing.T) {
 		}
 		document, head, _ := strings.Cut(string(got), "    head:\n")
 		if have := statuses(document); have != c.statuses || !strings.Contains(document, c.security) {
-			t.Errorf("%s: %s", name, have)
+			t.Errorf("%s: got the statuses %s, want %s and %s", name, have, c.statuses, c.security)
 		}
 		if get := c.endpoint.Method == "GET"; get != (head != "") || get && statuses(head) != c.statuses || strings.Contains(head, "content:") {
-			t.Errorf("%s: HEAD: %s", name, head)
+			t.Errorf("%s: got the HEAD operation %q, want it for GET only, with the statuses %s and no content", name, head, c.statuses)
 		}
 	}
 }
 
-// Whether a function has a limit is not guessed from what else it does.
-func TestAFunctionThatCountsSaysWhatItRefuses(t *testing.T) {
-	counting := func(name string) endpoint.Endpoint {
-		counts := spec("POST", "/ask")
-		counts.Name = name
-		return endpoint.Define(counts, func(cfg *config.Config) endpoint.Handler[question, hint] {
+func TestDocument_RateLimitedFunction(t *testing.T) {
+	limited := func(name string) endpoint.Endpoint {
+		s := spec("POST", "/search")
+		s.Name = name
+		return endpoint.Define(s, func(cfg *config.Config) endpoint.Handler[question, hint] {
 			ratelimit.FromConfig(cfg)
 			return func(context.Context, question) (out hint, err error) { return out, nil }
 		})
 	}
-	got, err := Document([]endpoint.Endpoint{counting("signin")})
+	got, err := Document([]endpoint.Endpoint{limited("signin")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,11 +139,11 @@ func TestAFunctionThatCountsSaysWhatItRefuses(t *testing.T) {
 		"                      - message: Too many requests. Try again later.\n",
 	} {
 		if !strings.Contains(string(got), want) {
-			t.Errorf("it has not\n%s", want)
+			t.Errorf("the document does not contain\n%s", want)
 		}
 	}
-	if _, err := Document([]endpoint.Endpoint{counting("ask")}); err == nil || err.Error() != "ask: it reads RATE_LIMIT, and package ratelimit has no limit of its name" {
-		t.Errorf("without a limit of its name: %v", err)
+	if _, err := Document([]endpoint.Endpoint{limited("search")}); err == nil || err.Error() != "search: the function reads RATE_LIMIT, but package ratelimit has no limit with its name" {
+		t.Errorf("a function without a limit with its name: got the error %v", err)
 	}
 }
 
@@ -167,25 +163,25 @@ type wrong struct {
 
 func (wrong) Members() []reference.Member { return []reference.Member{{Name: "txt"}} }
 
-func TestWhatCannotBeDescribedIsRefusedByName(t *testing.T) {
+func TestDocument_ErrorNamesFunctionAndType(t *testing.T) {
 	type unnamed struct{ Text string }
 	type odd struct {
 		Size float64 `json:"size"`
 	}
-	twice := []endpoint.Endpoint{define[endpoint.None, hint](spec("GET", "/ask")), define[endpoint.None, hint](spec("POST", "/ask"))}
-	type hint struct { // of the same name as another
+	twice := []endpoint.Endpoint{define[endpoint.None, hint](spec("GET", "/search")), define[endpoint.None, hint](spec("POST", "/search"))}
+	type hint struct { // the name of another type
 		Text string `json:"text"`
 	}
 	for want, functions := range map[string][]endpoint.Endpoint{
-		"another function has the path /ask":            twice,
-		"describes its member txt, and has none":        {define[endpoint.None, wrong](spec("GET", "/ask"))},
-		"has no name in JSON for its Text":              {define[endpoint.None, unnamed](spec("GET", "/ask"))},
-		"size of openapi.odd: a member of type float64": {define[endpoint.None, odd](spec("GET", "/ask"))},
-		"would have one name in the reference: hint":    {twice[0], define[endpoint.None, hint](spec("GET", "/hint"))},
+		"another function has the path /search":            twice,
+		"describes the member txt, but has no such member": {define[endpoint.None, wrong](spec("GET", "/search"))},
+		"has no JSON name for its field Text":              {define[endpoint.None, unnamed](spec("GET", "/search"))},
+		"size of openapi.odd: a member of type float64":    {define[endpoint.None, odd](spec("GET", "/search"))},
+		"have the same name in the reference: hint":        {twice[0], define[endpoint.None, hint](spec("GET", "/hint"))},
 	} {
 		_, err := Document(functions)
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "ask: ") {
-			t.Errorf("%s: %v", want, err)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "search: ") {
+			t.Errorf("got the error %v, want one about search with %q", err, want)
 		}
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"ticketing.com/auth/shared/reference"
 )
 
-// schemas are the named ones of a document, in the order in which they are met.
+// schemas holds the named schemas of a document, in the order of their first use.
 type schemas struct {
 	all   list[*schema]
 	types map[string]reflect.Type // by the name
 }
 
-// of returns the schema of a type. A struct gets a name and is referred to. input says
-// that a pointer is a member that may be left out; in an answer it may be null.
+// of returns the schema of a type. For a struct it returns a reference to a named schema.
+// In an input, a pointer is an optional member. In an output, it is a nullable member.
 func (s *schemas) of(t reflect.Type, input bool) (*schema, error) {
 	switch t.Kind() {
 	case reflect.String:
@@ -37,29 +37,29 @@ func (s *schemas) of(t reflect.Type, input bool) (*schema, error) {
 	case reflect.Struct:
 		return s.named(t, input)
 	}
-	return nil, fmt.Errorf("a member of type %s: say in infra/openapi what it is in JSON", t)
+	return nil, fmt.Errorf("a member of type %s has no schema: add the type to infra/openapi/schema.go", t)
 }
 
-// named returns a reference to a struct, and describes it where it is new.
+// named returns a reference to the schema of a struct and adds the schema if it is new.
 func (s *schemas) named(t reflect.Type, input bool) (*schema, error) {
 	name := nameOf(t)
 	ref := &schema{Ref: "#/components/schemas/" + name}
 	if known, met := s.types[name]; met {
 		if known != t {
-			return nil, fmt.Errorf("%s and %s would have one name in the reference: %s", known, t, name)
+			return nil, fmt.Errorf("%s and %s have the same name in the reference: %s", known, t, name)
 		}
 		return ref, nil
 	}
 	s.types[name] = t
-	place := len(s.all)
-	s.all = append(s.all, entry[*schema]{name, nil}) // before those it is made of
+	index := len(s.all)
+	s.all = append(s.all, entry[*schema]{name, nil}) // before the schemas of its members
 	described, err := s.object(t, input)
-	s.all[place].value = described
+	s.all[index].value = described
 	return ref, err
 }
 
-// nameOf is the type's own name, with that of the function before it where it belongs
-// to one: every function has an Input.
+// nameOf returns the name of a schema. A type of a function gets the function's name as a
+// prefix, because every function has a type Input.
 func nameOf(t reflect.Type) string {
 	if dir, name := path.Split(t.PkgPath()); strings.HasSuffix(dir, "/functions/") {
 		return strings.ToUpper(name[:1]) + name[1:] + t.Name()
@@ -69,14 +69,14 @@ func nameOf(t reflect.Type) string {
 
 func (s *schemas) object(t reflect.Type, input bool) (*schema, error) {
 	o := &schema{Type: "object"}
-	more := membersOf(t)
+	described := membersOf(t)
 	for f := range t.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "" && f.IsExported() && !input { // an input without a name is not read
-			return nil, fmt.Errorf("%s has no name in JSON for its %s", t, f.Name)
+		if name == "" && f.IsExported() && !input { // an input ignores fields without a name
+			return nil, fmt.Errorf("%s has no JSON name for its field %s", t, f.Name)
 		}
-		m := more[name]
-		delete(more, name)
+		m := described[name]
+		delete(described, name)
 		if name == "" || name == "-" || m.Secret {
 			continue
 		}
@@ -85,17 +85,17 @@ func (s *schemas) object(t reflect.Type, input bool) (*schema, error) {
 			return nil, fmt.Errorf("%s of %s: %w", name, t, err)
 		}
 		o.Properties = append(o.Properties, entry[*schema]{name, of.with(m)})
-		if may := strings.Contains(options, "omit") || input && f.Type.Kind() == reflect.Pointer; !may {
+		if optional := strings.Contains(options, "omit") || input && f.Type.Kind() == reflect.Pointer; !optional {
 			o.Required = append(o.Required, name)
 		}
 	}
-	for name := range more {
-		return nil, fmt.Errorf("%s describes its member %s, and has none", t, name)
+	for name := range described {
+		return nil, fmt.Errorf("%s describes the member %s, but has no such member", t, name)
 	}
 	return o, nil
 }
 
-// membersOf returns what a type says of its members, by their names.
+// membersOf returns the descriptions that a type has of its members, by name.
 func membersOf(t reflect.Type) map[string]reference.Member {
 	all := map[string]reference.Member{}
 	if d, ok := reflect.New(t).Interface().(reference.Described); ok {

@@ -4,8 +4,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The parts of an OpenAPI 3.1 document that are used here, in the order in which they
-// are written. See https://spec.openapis.org/oas/v3.1.1.html.
+// These types are the parts of an OpenAPI 3.1 document that the reference uses. The order of
+// the fields is the order in the file. See https://spec.openapis.org/oas/v3.1.1.html.
 type (
 	document struct {
 		OpenAPI    string         `yaml:"openapi"`
@@ -71,17 +71,17 @@ type (
 	}
 	example struct {
 		Summary string            `yaml:"summary"`
-		Request *exchange         `yaml:"x-request,omitempty"`
+		Request *request          `yaml:"x-request,omitempty"`
 		Headers map[string]string `yaml:"x-headers,omitempty"`
 		Value   raw               `yaml:"value"`
 	}
-	// An exchange is what a replay must know of the request that gets an answer,
-	// beside the example of a body that has the same name.
-	exchange struct {
+	// A request holds the parts of a request that an example cannot express. The body is
+	// the request example with the same name, unless Body is set.
+	request struct {
 		Method  string            `yaml:"method,omitempty"`
 		Headers map[string]string `yaml:"headers,omitempty"`
 		Body    string            `yaml:"body,omitempty"`
-		Length  int               `yaml:"length,omitempty"` // to which white space fills up the body
+		Length  int               `yaml:"length,omitempty"` // white space pads the body to this number of bytes
 	}
 	components struct {
 		Schemas         list[*schema]        `yaml:"schemas"`
@@ -114,7 +114,7 @@ type (
 	}
 )
 
-// A list is a map that keeps its order.
+// A list is an ordered map.
 type list[T any] []entry[T]
 
 type entry[T any] struct {
@@ -145,10 +145,10 @@ func (l list[T]) MarshalYAML() (any, error) {
 	return mapping, nil
 }
 
-// raw is JSON, which is written as YAML.
+// raw is JSON that is encoded as YAML.
 type raw string
 
-// MarshalYAML implements yaml.Marshaler. JSON is YAML in another style (YAML 1.2 §1.3).
+// MarshalYAML implements yaml.Marshaler. JSON is a subset of YAML (YAML 1.2 section 1.3).
 func (r raw) MarshalYAML() (any, error) {
 	var n yaml.Node
 	if err := yaml.Unmarshal([]byte(r), &n); err != nil {

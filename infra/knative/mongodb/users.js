@@ -1,35 +1,35 @@
-// Makes the replica set, if there is none, and for each function a database user that
-// may do what the function does and nothing else. It may be run again: that gives
-// the users the passwords and rights that are written here and in PASSWORDS.
+// Creates the replica set, if there is none, and a database user for each function. Each user
+// has exactly the rights that its function needs. The script can run again: it then sets the
+// passwords from PASSWORDS and the rights below.
 //
-//   MONGODB_URI  as a user who may make users (of a managed database: its administrator)
-//   PASSWORDS    {"signup": "…", …}, as "go run ./infra/keys secrets" makes them
-//   ONLY         the names of the users to make now; all, if unset
+//   MONGODB_URI  with a user that can create users (for a managed database: its administrator)
+//   PASSWORDS    {"signup": "…", …}, from "go run ./infra/keys secrets"
+//   ONLY         the names of the users to create now; all, if unset
 //
 //   mongosh --nodb --file users.js
 
-// throttles is the collection of the version before, which runs beside this one during a
-// rolling deployment. Remove it in the version after this one.
-const count = ["find", "insert", "update"], index = ["createCollection", "createIndex", "dropIndex"];
-const may = {
-  signup: { users: ["find", "insert", "update"], ratelimits: count, throttles: count }, // finds what an Idempotency-Key has made
-  signin: { users: ["find", "update"], ratelimits: count, throttles: count },
+// throttles is a collection of the previous version, which runs during a rolling deployment.
+// Remove it in the next version.
+const write = ["find", "insert", "update"], index = ["createCollection", "createIndex", "dropIndex"];
+const rights = {
+  signup: { users: ["find", "insert", "update"], ratelimits: write, throttles: write }, // find reads the result of an earlier Idempotency-Key
+  signin: { users: ["find", "update"], ratelimits: write, throttles: write },
   signout: { users: ["find", "update"] },
   currentuser: { users: ["find"] },
-  refresh: { users: ["find", "update"], ratelimits: count, throttles: count },
+  refresh: { users: ["find", "update"], ratelimits: write, throttles: write },
   relay: { users: ["find", "update"] },
-  auth: { users: ["find", "insert", "update"], ratelimits: count, throttles: count }, // every route in one process
+  auth: { users: ["find", "insert", "update"], ratelimits: write, throttles: write }, // all routes in one process
   migrate: { users: index, ratelimits: index, throttles: index },
 };
 const database = "users";
 
 const uri = process.env.MONGODB_URI.trim(), passwords = JSON.parse(process.env.PASSWORDS);
-const only = process.env.ONLY?.trim() ? process.env.ONLY.trim().split(" ") : Object.keys(may);
+const only = process.env.ONLY?.trim() ? process.env.ONLY.trim().split(" ") : Object.keys(rights);
 
-const mongo = reached();
+const mongo = connected();
 if (!primary(mongo)) {
   try {
-    const host = uri.match(/@([^/?]+)/)[1]; // as the functions reach it, or they would be led elsewhere
+    const host = uri.match(/@([^/?]+)/)[1]; // the address that the functions use: drivers connect to the address in the configuration
     mongo.getDB("admin").runCommand({ replSetInitiate: { _id: "rs0", members: [{ _id: 0, host }] } });
   } catch (e) {
     if (e.codeName !== "AlreadyInitialized") throw e;
@@ -37,18 +37,18 @@ if (!primary(mongo)) {
   while (!primary(mongo)) sleep(500);
 }
 for (const name of only) {
-  if (!passwords[name]) throw new Error("PASSWORDS has none for " + name);
+  if (!passwords[name]) throw new Error("PASSWORDS has no password for " + name);
   const db = mongo.getDB(database);
-  const privileges = Object.entries(may[name]).map(([collection, actions]) => ({ resource: { db: database, collection }, actions }));
+  const privileges = Object.entries(rights[name]).map(([collection, actions]) => ({ resource: { db: database, collection }, actions }));
   const role = { privileges, roles: [] };
   const user = { pwd: passwords[name], roles: [{ role: name, db: database }] };
   db.getRole(name) ? db.updateRole(name, role) : db.createRole({ role: name, ...role });
   db.getUser(name) ? db.updateUser(name, user) : db.createUser({ user: name, ...user });
-  for (const [collection, actions] of Object.entries(may[name])) print(name + " may " + actions.join(", ") + " " + collection);
+  for (const [collection, actions] of Object.entries(rights[name])) print("granted " + name + ": " + actions.join(", ") + " on " + collection);
 }
 
-// reached waits for a server that is starting, for two minutes.
-function reached() {
+// connected returns a connection. It waits up to two minutes for a server that starts.
+function connected() {
   for (let left = 120; ; left--) {
     try {
       const mongo = new Mongo(uri);

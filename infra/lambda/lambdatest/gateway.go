@@ -13,29 +13,29 @@ import (
 	"unicode/utf8"
 )
 
-// A Gateway carries HTTP requests to the process behind a Runtime and its answers
-// back, as an http.RoundTripper. It has one route, for all there is.
+// A Gateway is an http.RoundTripper that sends requests to the process behind a Runtime and
+// returns its responses. One route matches all paths.
 type Gateway struct {
-	// Base64 has every body encoded, which a gateway may do with any.
+	// Base64 encodes every body. A gateway may do so with any body.
 	Base64 bool
 
-	// Stage is the named stage of an HTTP API, which is then the first segment of every
-	// path; $default where it is empty.
+	// Stage is the named stage of an HTTP API. It is the first segment of every path. If it
+	// is empty, the stage is $default.
 	Stage string
 
 	runtime       *Runtime
 	account, host string
 	sourceIP      string
-	decodes       bool // the path
+	decodesPath   bool
 }
 
-// HTTPAPI returns an HTTP API of API Gateway, called over IPv4. Of a path it passes on
-// what percent-decoding makes of it, up to a question mark.
+// HTTPAPI returns an HTTP API of API Gateway with a client on IPv4. It sends the
+// percent-decoded path, up to a question mark.
 func HTTPAPI(r *Runtime) Gateway {
-	return Gateway{runtime: r, decodes: true, account: "123456789012", host: "api-id.execute-api.eu-central-1.amazonaws.com", sourceIP: "203.0.113.9"}
+	return Gateway{runtime: r, decodesPath: true, account: "123456789012", host: "api-id.execute-api.eu-central-1.amazonaws.com", sourceIP: "203.0.113.9"}
 }
 
-// FunctionURL returns a Function URL, called over IPv6.
+// FunctionURL returns a Function URL with a client on IPv6.
 func FunctionURL(r *Runtime) Gateway {
 	return Gateway{runtime: r, account: "anonymous", host: "url-id.lambda-url.eu-central-1.on.aws", sourceIP: "2001:db8::9"}
 }
@@ -54,7 +54,7 @@ type event struct {
 	RequestContext  requestContext    `json:"requestContext"`
 	Body            *string           `json:"body,omitempty"`
 	IsBase64Encoded bool              `json:"isBase64Encoded"`
-	PathParameters  map[string]string `json:"pathParameters"` // null where there are none
+	PathParameters  map[string]string `json:"pathParameters"` // null if there are none
 	StageVariables  map[string]string `json:"stageVariables"`
 }
 
@@ -78,8 +78,8 @@ type requestContext struct {
 	TimeEpoch int64  `json:"timeEpoch"`
 }
 
-// RoundTrip implements http.RoundTripper. A function that fails is what the
-// gateways make of it: a 502 or 500 that says nothing, here an error.
+// RoundTrip implements http.RoundTripper. It returns an error if the function fails. The
+// gateways respond with 502 or 500 without a reason.
 func (g Gateway) RoundTrip(r *http.Request) (*http.Response, error) {
 	e, err := g.event(r)
 	if err != nil {
@@ -104,7 +104,7 @@ func (g Gateway) event(r *http.Request) ([]byte, error) {
 		Headers:        map[string]string{"host": g.host, "x-forwarded-for": g.sourceIP, "x-forwarded-port": "443", "x-forwarded-proto": "https"},
 		Query:          map[string]string{},
 	}
-	if g.decodes {
+	if g.decodesPath {
 		e.RawPath, _, _ = strings.Cut(r.URL.Path, "?")
 	}
 	stage := "$default"
@@ -137,8 +137,8 @@ func (g Gateway) event(r *http.Request) ([]byte, error) {
 	return json.Marshal(e)
 }
 
-// setBody sends text as it is and anything else in base64. Which of the two a body
-// is, its media type says; what is no UTF-8 cannot be text in an event.
+// setBody sends text unchanged and other bodies in base64. The media type determines if a body
+// is text. Invalid UTF-8 cannot be text in an event.
 func (g Gateway) setBody(e *event, r *http.Request) error {
 	if r.Body == nil {
 		return nil
@@ -169,35 +169,35 @@ func isText(contentType string) bool {
 	return strings.HasPrefix(mediaType, "text/")
 }
 
-// response reads an answer in payload format 2.0, its full form: the functions
-// never leave the gateway to guess a status.
+// response parses a response in the full form of payload format 2.0. The functions always set
+// the status and never rely on the gateway to infer it.
 func response(r *http.Request, payload []byte) (*http.Response, error) {
-	var answer struct {
+	var result struct {
 		StatusCode      int               `json:"statusCode"`
 		Headers         map[string]string `json:"headers"`
 		Cookies         []string          `json:"cookies"`
 		Body            string            `json:"body"`
 		IsBase64Encoded bool              `json:"isBase64Encoded"`
 	}
-	if err := json.Unmarshal(payload, &answer); err != nil || answer.StatusCode < 200 || answer.StatusCode > 599 {
-		return nil, fmt.Errorf("no gateway takes this answer: %s", payload)
+	if err := json.Unmarshal(payload, &result); err != nil || result.StatusCode < 200 || result.StatusCode > 599 {
+		return nil, fmt.Errorf("the function returned an invalid response: %s", payload)
 	}
-	body := []byte(answer.Body)
-	if answer.IsBase64Encoded {
+	body := []byte(result.Body)
+	if result.IsBase64Encoded {
 		var err error
-		if body, err = base64.StdEncoding.DecodeString(answer.Body); err != nil {
-			return nil, fmt.Errorf("the body is no base64: %w", err)
+		if body, err = base64.StdEncoding.DecodeString(result.Body); err != nil {
+			return nil, fmt.Errorf("the body is not base64: %w", err)
 		}
 	}
 	header := http.Header{}
-	for name, value := range answer.Headers {
+	for name, value := range result.Headers {
 		header.Set(name, value)
 	}
-	for _, cookie := range answer.Cookies {
+	for _, cookie := range result.Cookies {
 		header.Add("Set-Cookie", cookie)
 	}
 	return &http.Response{
-		StatusCode:    answer.StatusCode,
+		StatusCode:    result.StatusCode,
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
@@ -208,14 +208,14 @@ func response(r *http.Request, payload []byte) (*http.Response, error) {
 	}, nil
 }
 
-// errorType returns what kind of error a function has reported.
+// errorType returns the type of an error that a function reported.
 func errorType(payload []byte) string {
 	var e struct {
 		Type    string `json:"errorType"`
 		Message string `json:"errorMessage"`
 	}
 	if json.Unmarshal(payload, &e) != nil || e.Type == "" || e.Message == "" {
-		return "unreadable: " + string(payload)
+		return "invalid error report: " + string(payload)
 	}
 	return e.Type
 }

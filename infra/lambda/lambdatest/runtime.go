@@ -1,10 +1,9 @@
-// Package lambdatest is AWS Lambda as a function's process sees it, for tests: the
-// Runtime API that the process asks for events, and before it the two gateways
-// that make events of HTTP requests, API Gateway's HTTP APIs and Function URLs.
+// Package lambdatest implements the parts of AWS Lambda that a function's process uses, for
+// tests: the Runtime API, and two gateways that convert HTTP requests to events. These are
+// HTTP APIs of API Gateway and Function URLs.
 //
-// It is written from AWS's documentation, not from the SDK that the functions use,
-// so that a misreading on one side shows. It is no Lambda: it starts, freezes and
-// ends no process, and grants everything.
+// The package follows AWS's documentation, not the SDK of the functions, so that tests detect
+// an error in either. It does not start, freeze or stop processes, and checks no permissions.
 package lambdatest
 
 import (
@@ -21,15 +20,15 @@ import (
 )
 
 const (
-	// prefix is what the paths of the Runtime API begin with.
+	// prefix is the prefix of all paths of the Runtime API.
 	prefix = "/2018-06-01/runtime/"
-	// timeout is that of the function, as its configuration would say.
+	// timeout is the timeout in the configuration of the function.
 	timeout = 10 * time.Second
 	arn     = "arn:aws:lambda:eu-central-1:123456789012:function:under-test"
 )
 
-// A Runtime is the Runtime API of one execution environment: it hands the process
-// one event at a time.
+// A Runtime is the Runtime API of one execution environment. It sends the process one event at
+// a time.
 // https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 type Runtime struct {
 	Address string // the value of AWS_LAMBDA_RUNTIME_API
@@ -38,7 +37,7 @@ type Runtime struct {
 	next   chan *invocation
 	ready  chan struct{}
 	first  sync.Once
-	serial sync.Mutex // held by the invocation that goes on
+	serial sync.Mutex // held by the current invocation
 
 	mu       sync.Mutex
 	count    int
@@ -52,13 +51,13 @@ type invocation struct {
 	result chan Result
 }
 
-// A Result is what became of an event.
+// A Result is the response of a function to an event, or its error.
 type Result struct {
 	Payload []byte
-	Error   string // its type, where the function failed; the payload then describes it
+	Error   string // the error type if the function failed; Payload then describes the error
 }
 
-// New starts a Runtime, which is stopped when the test ends.
+// New starts a Runtime. It stops when the test ends.
 func New(t testing.TB) *Runtime {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -71,28 +70,28 @@ func New(t testing.TB) *Runtime {
 	api.HandleFunc("POST "+prefix+"invocation/{id}/response", r.serveResult)
 	api.HandleFunc("POST "+prefix+"invocation/{id}/error", r.serveResult)
 	api.HandleFunc("/", func(w http.ResponseWriter, q *http.Request) {
-		t.Errorf("the Runtime API is asked for %s %s", q.Method, q.URL) // init/error too: no function here uses it
+		t.Errorf("the process sent %s %s, which the Runtime API does not have", q.Method, q.URL) // no function uses init/error
 		http.NotFound(w, q)
 	})
-	server := &http.Server{Handler: r.counting(api)}
+	server := &http.Server{Handler: r.countRequests(api)}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
 	return r
 }
 
-// Ready is closed when the process has asked for its first event: until then Lambda
-// counts its time as that of a cold start.
+// Ready returns a channel that is closed when the process requests its first event. Lambda
+// counts the time until then as the cold start.
 func (r *Runtime) Ready() <-chan struct{} { return r.ready }
 
-// Requests returns how often the process has called.
+// Requests returns the number of requests from the process.
 func (r *Runtime) Requests() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.requests
 }
 
-// Invoke hands an event to the process, after those before it, and waits for its
-// answer as long as the function's configuration allows.
+// Invoke sends an event to the process, after all earlier events. It waits for the response
+// until the timeout of the function.
 func (r *Runtime) Invoke(ctx context.Context, event []byte) (Result, error) {
 	r.serial.Lock()
 	defer r.serial.Unlock()
@@ -106,17 +105,17 @@ func (r *Runtime) Invoke(ctx context.Context, event []byte) (Result, error) {
 	select {
 	case r.next <- i:
 	case <-ctx.Done():
-		return Result{}, fmt.Errorf("nobody asks for the event: %w", ctx.Err())
+		return Result{}, fmt.Errorf("the process did not request the event: %w", ctx.Err())
 	}
 	select {
 	case result := <-i.result:
 		return result, nil
 	case <-ctx.Done():
-		return Result{}, fmt.Errorf("no answer to the event: %w", ctx.Err())
+		return Result{}, fmt.Errorf("the process did not respond to the event: %w", ctx.Err())
 	}
 }
 
-func (r *Runtime) counting(next http.Handler) http.Handler {
+func (r *Runtime) countRequests(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.mu.Lock()
 		r.requests++
@@ -125,7 +124,7 @@ func (r *Runtime) counting(next http.Handler) http.Handler {
 	})
 }
 
-// serveNext waits for an event, for as long as it takes.
+// serveNext waits for an event without a timeout.
 func (r *Runtime) serveNext(w http.ResponseWriter, q *http.Request) {
 	r.first.Do(func() { close(r.ready) })
 	select {
@@ -141,11 +140,11 @@ func (r *Runtime) serveNext(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// serveResult takes the one answer to an event.
+// serveResult receives the response to an event, exactly once.
 func (r *Runtime) serveResult(w http.ResponseWriter, q *http.Request) {
 	payload, err := io.ReadAll(q.Body)
 	if err != nil {
-		r.t.Errorf("an answer was cut off: %v", err)
+		r.t.Errorf("read the response: %v", err)
 		return
 	}
 	result := Result{Payload: payload}
@@ -156,7 +155,7 @@ func (r *Runtime) serveResult(w http.ResponseWriter, q *http.Request) {
 	i := r.current
 	if i == nil || i.id != q.PathValue("id") {
 		r.mu.Unlock()
-		r.t.Errorf("an answer to no event: %s", q.URL)
+		r.t.Errorf("the process responded to an unknown event: %s", q.URL)
 		http.Error(w, `{"errorMessage":"Invalid request ID","errorType":"InvalidRequestID"}`, http.StatusBadRequest)
 		return
 	}

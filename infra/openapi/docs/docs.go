@@ -1,9 +1,9 @@
-// Package docs serves the reference of the API: the document at /openapi.yaml, and at
-// /docs a page that shows it and can call what it describes. Both are for development:
-// the local runner puts them before its functions, and a function has neither.
+// Package docs serves the API reference: the document at /openapi.yaml and an interactive
+// page at /docs. Both are for development. The local runner serves them, and the functions
+// do not.
 //
-// The page is Swagger UI as the module github.com/swaggest/swgui packs it. All of it is
-// in the binary, and the page may load and call nothing but where it comes from.
+// The page is Swagger UI from the module github.com/swaggest/swgui. The binary contains all
+// of its files. The page can load files from, and send requests to, its own origin only.
 package docs
 
 import (
@@ -21,42 +21,42 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-// Path is where the page is.
+// Path is the path of the page.
 const Path = "/docs"
 
 //go:embed index.html start.js
-var own embed.FS
+var page embed.FS
 
-// policy lets the page load what is here, and speak to what is here. Swagger UI has its
-// icons in its style sheet and its code.
+// policy restricts the page to its own origin. It allows data URLs for images, because
+// Swagger UI has its icons in its style sheet and its code.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// A file is something that is served at a path of its own.
+// A file is a response body with its media type.
 type file struct {
 	contentType string
 	read        func() ([]byte, error)
 }
 
-// Handler serves a document and its page, and leaves all other paths to next, which drains
-// its requests itself.
+// Handler returns a handler that serves a document and its page. It passes all other paths
+// to next. next must drain its requests itself.
 func Handler(document []byte, next http.Handler) http.Handler {
 	files := map[string]file{
 		"/openapi.yaml":              {"application/yaml", func() ([]byte, error) { return document, nil }}, // RFC 9512
-		Path:                         {"text/html; charset=utf-8", of(own, "index.html")},
-		"/docs/start.js":             {"text/javascript; charset=utf-8", of(own, "start.js")},
-		"/docs/swagger-ui-bundle.js": {"text/javascript; charset=utf-8", packed("swagger-ui-bundle.js.gz")},
-		"/docs/swagger-ui.css":       {"text/css; charset=utf-8", packed("swagger-ui.css.gz")},
-		"/docs/favicon-32x32.png":    {"image/png", of(static.FS, "favicon-32x32.png")},
+		Path:                         {"text/html; charset=utf-8", embedded(page, "index.html")},
+		"/docs/start.js":             {"text/javascript; charset=utf-8", embedded(page, "start.js")},
+		"/docs/swagger-ui-bundle.js": {"text/javascript; charset=utf-8", compressed("swagger-ui-bundle.js.gz")},
+		"/docs/swagger-ui.css":       {"text/css; charset=utf-8", compressed("swagger-ui.css.gz")},
+		"/docs/favicon-32x32.png":    {"image/png", embedded(static.FS, "favicon-32x32.png")},
 	}
 	own := httpserver.Drain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			endpoint.Refuse(apierror.Method("GET, HEAD")).Write(w)
 			return
 		}
-		files[r.URL.EscapedPath()].answer().Write(w)
+		files[r.URL.EscapedPath()].response().Write(w)
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, mine := files[r.URL.EscapedPath()]; mine {
+		if _, found := files[r.URL.EscapedPath()]; found {
 			own.ServeHTTP(w, r)
 			return
 		}
@@ -64,7 +64,7 @@ func Handler(document []byte, next http.Handler) http.Handler {
 	})
 }
 
-func (f file) answer() endpoint.Response {
+func (f file) response() endpoint.Response {
 	content, err := f.read()
 	if err != nil {
 		return endpoint.Refuse(apierror.From(err))
@@ -78,22 +78,22 @@ func (f file) answer() endpoint.Response {
 	}}
 }
 
-func of(files fs.ReadFileFS, name string) func() ([]byte, error) {
+func embedded(files fs.ReadFileFS, name string) func() ([]byte, error) {
 	return func() ([]byte, error) { return files.ReadFile(name) }
 }
 
-// packed unpacks a file when it is asked for, which is once a visit.
-func packed(name string) func() ([]byte, error) {
+// compressed decompresses a file for each request. A visit requests it once.
+func compressed(name string) func() ([]byte, error) {
 	return func() ([]byte, error) {
 		f, err := static.FS.Open(name)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		unpacked, err := gzip.NewReader(f)
+		decompressed, err := gzip.NewReader(f)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return io.ReadAll(unpacked)
+		return io.ReadAll(decompressed)
 	}
 }

@@ -19,13 +19,13 @@ import (
 
 const document = "openapi: 3.1.0\n"
 
-// beyond answers what is not of the docs.
-var beyond = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+// next responds to the requests that are not for the docs.
+var next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 
-func ask(t *testing.T, method, target string) (*http.Response, string) {
+func request(t *testing.T, method, target string) (*http.Response, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	docs.Handler([]byte(document), beyond).ServeHTTP(w, httptest.NewRequest(method, target, nil))
+	docs.Handler([]byte(document), next).ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	body, err := io.ReadAll(w.Result().Body)
 	if err != nil {
 		t.Fatal(err)
@@ -33,24 +33,24 @@ func ask(t *testing.T, method, target string) (*http.Response, string) {
 	return w.Result(), string(body)
 }
 
-func TestTheDocumentIsServedAsItIs(t *testing.T) {
-	if r, body := ask(t, "GET", "/openapi.yaml"); r.StatusCode != http.StatusOK || body != document || r.Header.Get("Content-Type") != "application/yaml" {
-		t.Errorf("%d %v %s", r.StatusCode, r.Header, body)
+func TestHandler_Document(t *testing.T) {
+	if r, body := request(t, "GET", "/openapi.yaml"); r.StatusCode != http.StatusOK || body != document || r.Header.Get("Content-Type") != "application/yaml" {
+		t.Errorf("got %d %v %s, want 200, application/yaml and the document", r.StatusCode, r.Header, body)
 	}
 }
 
-func TestOnlyItsOwnPathsAreOfTheDocs(t *testing.T) {
+func TestHandler_OtherPathsAndMethods(t *testing.T) {
 	for _, target := range []string{"/", "/docs/", "//docs", "/docs/index.html", "/docs/swagger-ui.js", "/docs/../docs", "/doc%73", "/DOCS", "/openapi.yaml/", "/openapi.json", "/api/users/signup"} {
-		if r, _ := ask(t, "GET", target); r.StatusCode != http.StatusTeapot {
-			t.Errorf("%s: %d", target, r.StatusCode)
+		if r, _ := request(t, "GET", target); r.StatusCode != http.StatusTeapot {
+			t.Errorf("%s: got %d, want %d from the next handler", target, r.StatusCode, http.StatusTeapot)
 		}
 	}
-	if r, body := ask(t, "POST", docs.Path); r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" || !strings.HasPrefix(body, `{"errors":[`) {
-		t.Errorf("POST: %d %v %s", r.StatusCode, r.Header, body)
+	if r, body := request(t, "POST", docs.Path); r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" || !strings.HasPrefix(body, `{"errors":[`) {
+		t.Errorf("POST: got %d %v %s, want 405 with Allow: GET, HEAD and an error", r.StatusCode, r.Header, body)
 	}
 }
 
-// A TCP reset must not destroy the response to a request whose body is not read.
+// A TCP reset must not destroy the response to a request with an unread body.
 func TestDocs_LargeBodyIsAnswered(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -59,7 +59,7 @@ func TestDocs_LargeBodyIsAnswered(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {
-		served <- httpserver.Serve(ctx, listener, docs.Handler([]byte(document), beyond), slog.New(slog.DiscardHandler))
+		served <- httpserver.Serve(ctx, listener, docs.Handler([]byte(document), next), slog.New(slog.DiscardHandler))
 	}()
 	body := strings.Repeat(" ", 4<<20)
 	for path, want := range map[string]int{docs.Path: http.StatusMethodNotAllowed, "/openapi.yaml": http.StatusMethodNotAllowed} {
@@ -69,9 +69,9 @@ func TestDocs_LargeBodyIsAnswered(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, written := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
-			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			if err != nil || written != nil || answer.StatusCode != want {
-				t.Errorf("%s, request %d: %v %v %v, want %d", path, i, answer, written, err, want)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || written != nil || response.StatusCode != want {
+				t.Errorf("%s, request %d: %v %v %v, want %d", path, i, response, written, err, want)
 			}
 			conn.Close()
 		}
@@ -82,56 +82,56 @@ func TestDocs_LargeBodyIsAnswered(t *testing.T) {
 	}
 }
 
-// The page works without a network: all that it refers to is here, and of the type the
-// browser wants; nothing in it names another host, and it is forbidden to.
-func TestThePageNeedsNoOtherHost(t *testing.T) {
-	r, page := ask(t, "GET", docs.Path)
+// The page works without a network. The handler serves all files that it refers to, with the
+// media types that browsers require. The content security policy forbids other hosts.
+func TestPage_NeedsNoOtherHost(t *testing.T) {
+	r, page := request(t, "GET", docs.Path)
 	if r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "text/html; charset=utf-8" {
-		t.Fatalf("%d %v", r.StatusCode, r.Header)
+		t.Fatalf("got %d %v, want 200 and text/html", r.StatusCode, r.Header)
 	}
 	if strings.Contains(page, "//") || strings.Contains(page, "<script>") || strings.Contains(page, "style=") {
-		t.Errorf("it names a host, or has code of its own: %s", page)
+		t.Errorf("the page names a host or has inline code: %s", page)
 	}
 	types := map[string]string{"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "png": "image/png", "yaml": "application/yaml"}
 	references := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(page, -1)
 	if len(references) != 5 {
-		t.Errorf("it refers to %q", references)
+		t.Errorf("the page refers to %q, want 5 files", references)
 	}
 	for _, m := range references {
-		got, body := ask(t, "GET", m[1])
+		got, body := request(t, "GET", m[1])
 		if want := types[m[1][strings.LastIndex(m[1], ".")+1:]]; got.StatusCode != http.StatusOK || got.Header.Get("Content-Type") != want || body == "" {
-			t.Errorf("%s: %d %v", m[1], got.StatusCode, got.Header)
+			t.Errorf("%s: got %d %v, want 200, %s and a body", m[1], got.StatusCode, got.Header, want)
 		}
 	}
 	for directive := range strings.SplitSeq(r.Header.Get("Content-Security-Policy"), "; ") {
 		name, sources, _ := strings.Cut(directive, " ")
 		for source := range strings.FieldsSeq(sources) {
-			if may := source == "'none'" || source == "'self'" || source == "data:" && name == "img-src"; !may {
-				t.Errorf("%s allows %s", name, source)
+			if allowed := source == "'none'" || source == "'self'" || source == "data:" && name == "img-src"; !allowed {
+				t.Errorf("the directive %s allows %s", name, source)
 			}
 		}
 	}
 	if !strings.HasPrefix(r.Header.Get("Content-Security-Policy"), "default-src 'none'; ") {
-		t.Errorf("what is not named is allowed: %v", r.Header)
+		t.Errorf("got %v, want a policy that begins with default-src 'none'", r.Header)
 	}
 }
 
-func TestTheStyleSheetNeedsNoOtherHost(t *testing.T) {
-	_, sheet := ask(t, "GET", "/docs/swagger-ui.css")
+func TestStyleSheet_NeedsNoOtherHost(t *testing.T) {
+	_, sheet := request(t, "GET", "/docs/swagger-ui.css")
 	for _, m := range regexp.MustCompile(`(?i)(?:url\(|@import)\s*["']?([^"')]{0,12})`).FindAllStringSubmatch(sheet, -1) {
 		if !strings.HasPrefix(m[1], "data:") {
-			t.Errorf("it loads %s", m[0])
+			t.Errorf("the style sheet loads %s, want data URLs only", m[0])
 		}
 	}
 }
 
-// The defaults of Swagger UI would ask another host what it thinks of the document, and
-// show the document of any link.
-func TestThePageIsStartedWithoutTheDefaultsThatLeaveIt(t *testing.T) {
-	_, start := ask(t, "GET", "/docs/start.js")
+// By default, Swagger UI sends the address of the document to a validator on another host. It
+// also shows any document that a link names.
+func TestPage_DisablesRemoteDefaultsOfSwaggerUI(t *testing.T) {
+	_, script := request(t, "GET", "/docs/start.js")
 	for _, want := range []string{`url: "/openapi.yaml"`, "validatorUrl: null", "queryConfigEnabled: false"} {
-		if !strings.Contains(start, want) {
-			t.Errorf("it lacks %s: %s", want, start)
+		if !strings.Contains(script, want) {
+			t.Errorf("start.js does not contain %s: %s", want, script)
 		}
 	}
 }

@@ -5,6 +5,6 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
   tryItOutEnabled: true,
-  queryConfigEnabled: false, // no other document by a link
-  validatorUrl: null, // no badge of another host
+  queryConfigEnabled: false, // a link must not select another document
+  validatorUrl: null, // the document must not be sent to a validator
 });

@@ -26,12 +26,12 @@ import (
 
 const root = "../../.."
 
-// mains are the commands that are deployed, by their folders.
+// mains returns the folders of the deployed commands.
 func mains(t *testing.T) []string {
 	t.Helper()
 	all, err := filepath.Glob(root + "/functions/*/cmd/*")
 	if err != nil || len(all) < 7 {
-		t.Fatal(all, err)
+		t.Fatalf("got the commands %v and the error %v, want at least 7", all, err)
 	}
 	for i, m := range all {
 		all[i] = filepath.ToSlash(strings.TrimPrefix(m, root+"/"))
@@ -39,7 +39,7 @@ func mains(t *testing.T) []string {
 	return append(all, "infra/allinone", "infra/migrate")
 }
 
-// settings are those of .ko.yaml, as ko reads it.
+// settings returns the settings in .ko.yaml, parsed by ko.
 func settings(t *testing.T) *options.BuildOptions {
 	t.Helper()
 	o := &options.BuildOptions{WorkingDirectory: root, Trimpath: true}
@@ -50,18 +50,18 @@ func settings(t *testing.T) *options.BuildOptions {
 	return o
 }
 
-func TestTheBaseIsPinnedMinimalAndNotRoots(t *testing.T) {
+func TestBaseImage_IsPinnedMinimalAndNonRoot(t *testing.T) {
 	o := settings(t)
 	if !regexp.MustCompile(`/static-debian\d+:nonroot@sha256:[0-9a-f]{64}$`).MatchString(o.BaseImage) {
-		t.Errorf("the base is %s", o.BaseImage)
+		t.Errorf("got the base image %s, want static-debian with a digest", o.BaseImage)
 	}
 	if !slices.Equal(o.DefaultPlatforms, []string{"linux/amd64", "linux/arm64"}) {
-		t.Errorf("platforms %v", o.DefaultPlatforms)
+		t.Errorf("got the platforms %v, want linux/amd64 and linux/arm64", o.DefaultPlatforms)
 	}
 }
 
-// standIn is a base as far as it matters here: empty, for one platform, with a user.
-func standIn() (v1.Image, error) {
+// baseImage returns an empty base image for one platform, with a user.
+func baseImage() (v1.Image, error) {
 	return mutate.ConfigFile(empty.Image, &v1.ConfigFile{
 		OS: "linux", Architecture: "amd64",
 		RootFS: v1.RootFS{Type: "layers"},
@@ -71,9 +71,9 @@ func standIn() (v1.Image, error) {
 
 func builder(t *testing.T) build.Interface {
 	t.Helper()
-	t.Setenv("GOWORK", "") // what is built is in the workspace
+	t.Setenv("GOWORK", "") // the commands are in the workspace
 	o := settings(t)
-	base, err := standIn()
+	base, err := baseImage()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,12 +92,12 @@ func builder(t *testing.T) build.Interface {
 	return b
 }
 
-func TestAnImageIsOneStaticBinaryTheSameEachTimeWithAListOfWhatIsInIt(t *testing.T) {
+func TestImages_ReproducibleStaticBinaryWithSBOM(t *testing.T) {
 	first, second := builder(t), builder(t)
 	for _, main := range mains(t) {
-		one, two := made(t, first, main), made(t, second, main)
+		one, two := buildImage(t, first, main), buildImage(t, second, main)
 		if digest(t, one) != digest(t, two) {
-			t.Errorf("%s differs from one build to the next", main)
+			t.Errorf("%s: two builds have different digests", main)
 		}
 		config, err := one.ConfigFile()
 		if err != nil {
@@ -105,10 +105,10 @@ func TestAnImageIsOneStaticBinaryTheSameEachTimeWithAListOfWhatIsInIt(t *testing
 		}
 		binary := "/ko-app/" + path.Base(main)
 		if config.Config.User != "65532" || !slices.Equal(config.Config.Entrypoint, []string{binary}) {
-			t.Errorf("%s runs %v as %q", main, config.Config.Entrypoint, config.Config.User)
+			t.Errorf("%s: got the entry point %v and the user %q, want the binary and 65532", main, config.Config.Entrypoint, config.Config.User)
 		}
 		if files := contents(t, one); !slices.Equal(files, []string{binary}) {
-			t.Errorf("%s has the files %v", main, files)
+			t.Errorf("%s: got the files %v, want only the binary", main, files)
 		}
 		sbom(t, main, one)
 		size := int64(0)
@@ -124,16 +124,16 @@ func TestAnImageIsOneStaticBinaryTheSameEachTimeWithAListOfWhatIsInIt(t *testing
 			size += n
 		}
 		megabytes := float64(size) / 1e6
-		t.Logf("%-40s %4.1f MB, compressed, beside the base", main, megabytes)
-		if said := saidSize(t, path.Base(main)); megabytes < 0.9*said || megabytes > 1.1*said {
-			t.Errorf("the documents say %.1f MB", said)
+		t.Logf("%-40s %4.1f MB, compressed, without the base", main, megabytes)
+		if want := documentedSize(t, path.Base(main)); megabytes < 0.9*want || megabytes > 1.1*want {
+			t.Errorf("%s: got %.1f MB, want %.1f MB within 10 %% as in deploy-kubernetes.md", main, megabytes, want)
 		}
 	}
 }
 
-// saidSize is the size of an image in deploy-kubernetes.md, in megabytes: the first number after
-// its name. Several may share one.
-func saidSize(t *testing.T, name string) float64 {
+// documentedSize returns the size of an image in deploy-kubernetes.md, in megabytes. It is the
+// first number after the name of the image. Several images can share a number.
+func documentedSize(t *testing.T, name string) float64 {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "deploy-kubernetes.md"))
 	if err != nil {
@@ -145,7 +145,7 @@ func saidSize(t *testing.T, name string) float64 {
 	}
 	m := regexp.MustCompile(`\b` + name + `\b\D*(\d+\.\d)`).FindStringSubmatch(sizes)
 	if m == nil {
-		t.Fatalf("deploy-kubernetes.md has no size of %s", name)
+		t.Fatalf("deploy-kubernetes.md has no size for %s", name)
 	}
 	size, err := strconv.ParseFloat(m[1], 64)
 	if err != nil {
@@ -154,7 +154,7 @@ func saidSize(t *testing.T, name string) float64 {
 	return size
 }
 
-func made(t *testing.T, b build.Interface, main string) oci.SignedImage {
+func buildImage(t *testing.T, b build.Interface, main string) oci.SignedImage {
 	t.Helper()
 	importPath, err := b.QualifyImport("./" + main)
 	if err != nil {
@@ -169,7 +169,7 @@ func made(t *testing.T, b build.Interface, main string) oci.SignedImage {
 	}
 	image, ok := result.(oci.SignedImage)
 	if !ok {
-		t.Fatalf("%s is a %T", main, result)
+		t.Fatalf("%s: got a %T, want an image with an SBOM", main, result)
 	}
 	return image
 }
@@ -183,7 +183,7 @@ func digest(t *testing.T, image v1.Image) v1.Hash {
 	return h
 }
 
-// contents are the files of an image.
+// contents returns the files of an image.
 func contents(t *testing.T, image v1.Image) (files []string) {
 	t.Helper()
 	all := mutate.Extract(image)
@@ -202,8 +202,7 @@ func contents(t *testing.T, image v1.Image) (files []string) {
 	}
 }
 
-// sbom checks that the list of an image's parts is there, and names what it serves
-// with.
+// sbom checks that an image has an SBOM, and that it contains a package of this repository.
 func sbom(t *testing.T, main string, image oci.SignedImage) {
 	t.Helper()
 	attached, err := image.Attachment("sbom")
@@ -213,6 +212,6 @@ func sbom(t *testing.T, main string, image oci.SignedImage) {
 	}
 	document, err := attached.Payload()
 	if err != nil || !bytes.Contains(document, []byte(`"SPDX-2.3"`)) || !bytes.Contains(document, []byte("ticketing.com/auth/shared")) {
-		t.Errorf("%s: %v, %.200s", main, err, document)
+		t.Errorf("%s: got the error %v and the SBOM %.200s, want SPDX 2.3 with ticketing.com/auth/shared", main, err, document)
 	}
 }

@@ -19,9 +19,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What Envoy is told: each path to Kourier's internal side, with the host by which
-// Knative finds the function, and nothing that is not in the Ingress.
-func TestKourierLeadsEachPathToItsFunction(t *testing.T) {
+// Envoy's configuration routes each path to Kourier's internal gateway, with the host that selects
+// the function. It contains no path that is not in the Ingress.
+func TestKourier_RoutesPathsToFunctions(t *testing.T) {
 	ingress := &networking.Ingress{}
 	for _, r := range built(t, "local").Resources() {
 		if r.GetKind() == "Ingress" {
@@ -66,10 +66,10 @@ func TestKourierLeadsEachPathToItsFunction(t *testing.T) {
 		}
 		for _, host := range routes.GetVirtualHosts() {
 			if !slices.Contains(host.GetDomains(), "localhost") || !slices.Contains(host.GetDomains(), "localhost:*") {
-				t.Errorf("domains %v", host.GetDomains())
+				t.Errorf("got the domains %v, want localhost and localhost:*", host.GetDomains())
 			}
 			for _, r := range host.GetRoutes() {
-				if probe := len(r.GetMatch().GetHeaders()) > 0; !probe { // Kourier's own, which asks whether Envoy has it all
+				if probe := len(r.GetMatch().GetHeaders()) > 0; !probe { // Kourier uses it to check that Envoy has the whole configuration
 					got = append(got, r.GetMatch().GetPrefix()+" "+r.GetRoute().GetHostRewriteLiteral())
 				}
 			}
@@ -81,8 +81,8 @@ func TestKourierLeadsEachPathToItsFunction(t *testing.T) {
 	}
 }
 
-// placeholder is what Knative makes of a cluster-local Service: a name of the
-// ingress's internal side.
+// placeholder returns the Kubernetes Service that Knative creates for a cluster-local Service. It
+// is an alias of the internal gateway.
 func placeholder(ns, name string) (*core.Service, error) {
 	return &core.Service{
 		ObjectMeta: meta.ObjectMeta{Namespace: ns, Name: name},

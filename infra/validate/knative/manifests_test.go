@@ -30,11 +30,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// overlays are the folders of ../overlays, so that a new one is checked as well.
+// overlays holds the names of all folders in infra/knative/overlays, so that the tests include
+// a new one.
 var overlays = func() (names []string) {
 	folders, err := os.ReadDir("../../knative/overlays")
 	if err != nil || len(folders) == 0 {
-		panic(fmt.Sprint("no overlays are found: ", err))
+		panic(fmt.Sprint("infra/knative/overlays has no folders: ", err))
 	}
 	for _, f := range folders {
 		names = append(names, f.Name())
@@ -42,7 +43,7 @@ var overlays = func() (names []string) {
 	return names
 }()
 
-// built is an overlay as kubectl would send it to the cluster.
+// built returns the resources of an overlay. kubectl sends the same resources to a cluster.
 func built(t *testing.T, overlay string) resmap.ResMap {
 	t.Helper()
 	all, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../../knative/overlays/"+overlay)
@@ -52,7 +53,7 @@ func built(t *testing.T, overlay string) resmap.ResMap {
 	return all
 }
 
-func TestEveryManifestOfEveryOverlayWouldBeTaken(t *testing.T) {
+func TestOverlays_PassAdmission(t *testing.T) {
 	for _, overlay := range overlays {
 		t.Run(overlay, func(t *testing.T) {
 			for _, r := range built(t, overlay).Resources() {
@@ -68,15 +69,15 @@ func TestEveryManifestOfEveryOverlayWouldBeTaken(t *testing.T) {
 	}
 }
 
-// What a manifest names is in the same namespace of the same overlay. Secrets are not:
-// they are made by infra/keys, and infra/knative's tests hold them to their names. Nor
-// is what the ingress's own namespace has, which is the cluster's.
-func TestWhatAManifestNamesIsThere(t *testing.T) {
+// Every resource that a manifest refers to is in the same namespace of the same overlay. Secrets
+// are exceptions: infra/keys creates them, and the tests of infra/knative check their names.
+// Resources in the namespace of the ingress are exceptions too: they belong to the cluster.
+func TestOverlays_ReferencesExist(t *testing.T) {
 	for _, overlay := range overlays {
 		all := built(t, overlay).Resources()
-		there := map[string]bool{"ConfigMap ticketing/kube-root-ca.crt": true} // Kubernetes puts it into every namespace
+		exists := map[string]bool{"ConfigMap ticketing/kube-root-ca.crt": true} // Kubernetes creates it in every namespace
 		for _, r := range all {
-			there[r.GetKind()+" "+r.GetNamespace()+"/"+r.GetName()] = true
+			exists[r.GetKind()+" "+r.GetNamespace()+"/"+r.GetName()] = true
 		}
 		named := regexp.MustCompile(`(?m)(configMapRef:|configMap:|serviceAccountName:|serviceName:)\s+(?:name: )?(\S+)$`)
 		kinds := map[string]string{"configMapRef:": "ConfigMap", "configMap:": "ConfigMap", "serviceAccountName:": "ServiceAccount", "serviceName:": "Service"}
@@ -86,52 +87,52 @@ func TestWhatAManifestNamesIsThere(t *testing.T) {
 				continue
 			}
 			for _, m := range named.FindAllStringSubmatch(r.MustYaml(), -1) {
-				if checked++; !there[kinds[m[1]]+" "+r.GetNamespace()+"/"+m[2]] {
-					t.Errorf("%s: %s names %s %s, which is not there", overlay, r.CurId(), m[1], m[2])
+				if checked++; !exists[kinds[m[1]]+" "+r.GetNamespace()+"/"+m[2]] {
+					t.Errorf("%s: %s refers to %s %s, which the overlay does not contain", overlay, r.CurId(), m[1], m[2])
 				}
 			}
 		}
 		if checked < 4 {
-			t.Errorf("%s: only %d names were found", overlay, checked)
+			t.Errorf("%s: got %d references, want at least 4", overlay, checked)
 		}
 	}
 }
 
-// The checks are worth something only if they refuse.
-func TestWhatAClusterWouldRefuseIsRefused(t *testing.T) {
+// Each case breaks one manifest. The check must return an error.
+func TestCheck_InvalidManifests(t *testing.T) {
 	service := func() string {
 		for _, r := range built(t, "local").Resources() {
 			if r.GetKind() == "Service" && r.GetName() == "signin" {
 				return r.MustYaml()
 			}
 		}
-		t.Fatal("no signin")
+		t.Fatal("the overlay local has no Service signin")
 		return ""
 	}()
-	for _, c := range []struct{ name, old, new, says string }{
-		{"a member that does not exist", "containerConcurrency:", "concurrency:", "unknown field"},
-		{"autoscaling beside the revision", "  labels:\n", "  annotations: {autoscaling.knative.dev/max-scale: \"3\"}\n  labels:\n", "autoscaling annotations must be put under"},
-		{"a scale that is no number", `max-scale: "20"`, `max-scale: many`, "invalid value: many"},
-		{"a port too many", "- containerPort: 8080", "- containerPort: 8080\n        - containerPort: 8081", "more than one container port"},
-		{"a root file system that can be written to by root", "runAsNonRoot: true", "runAsNonRoot: false", "restricted"},
+	for _, c := range []struct{ name, old, new, want string }{
+		{"an unknown member", "containerConcurrency:", "concurrency:", "unknown field"},
+		{"an autoscaling annotation outside the template", "  labels:\n", "  annotations: {autoscaling.knative.dev/max-scale: \"3\"}\n  labels:\n", "autoscaling annotations must be put under"},
+		{"a scale that is not a number", `max-scale: "20"`, `max-scale: many`, "invalid value: many"},
+		{"two ports", "- containerPort: 8080", "- containerPort: 8080\n        - containerPort: 8081", "more than one container port"},
+		{"a container that runs as root", "runAsNonRoot: true", "runAsNonRoot: false", "restricted"},
 		{"a capability", "drop:\n            - ALL", "drop: []", "restricted"},
-		{"a root file system that can be written to", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "not confined"},
-		{"addresses of neighbours", "enableServiceLinks: false", "enableServiceLinks: true", "not confined"},
-		{"a name that DNS does not take", "name: signin\n  namespace", "name: sign_in\n  namespace", "sign_in"},
+		{"a writable root file system", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "not confined"},
+		{"service links", "enableServiceLinks: false", "enableServiceLinks: true", "not confined"},
+		{"an invalid DNS name", "name: signin\n  namespace", "name: sign_in\n  namespace", "sign_in"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			mutant := strings.Replace(service, c.old, c.new, 1)
 			if mutant == service {
 				t.Fatalf("there is no %q in\n%s", c.old, service)
 			}
-			if err := check([]byte(mutant)); err == nil || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got %v", err)
+			if err := check([]byte(mutant)); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got the error %v, want one with %q", err, c.want)
 			}
 		})
 	}
 }
 
-// check is what the API server and its webhooks do to a document.
+// check applies the checks of the API server and of its webhooks to a document.
 func check(document []byte) error {
 	var head struct {
 		APIVersion string `json:"apiVersion"`
@@ -143,12 +144,12 @@ func check(document []byte) error {
 	if err := yaml.Unmarshal(document, &head); err != nil {
 		return err
 	}
-	if faults := validation.IsDNS1123Subdomain(head.Metadata.Name); faults != nil {
-		return fmt.Errorf("%s: %v", head.Metadata.Name, faults)
+	if problems := validation.IsDNS1123Subdomain(head.Metadata.Name); problems != nil {
+		return fmt.Errorf("%s: %v", head.Metadata.Name, problems)
 	}
 	object := kinds[head.APIVersion+" "+head.Kind]
 	if object == nil {
-		return fmt.Errorf("nothing here knows %s %s", head.APIVersion, head.Kind)
+		return fmt.Errorf("the kind %s %s is unknown: add it to kinds", head.APIVersion, head.Kind)
 	}
 	o := object()
 	if err := yaml.UnmarshalStrict(document, o); err != nil {
@@ -157,14 +158,14 @@ func check(document []byte) error {
 	if w, ok := o.(webhook); ok {
 		ctx := apis.WithinCreate(context.Background())
 		w.SetDefaults(ctx)
-		if faults := w.Validate(ctx).Filter(apis.ErrorLevel); faults != nil {
-			return faults
+		if problems := w.Validate(ctx).Filter(apis.ErrorLevel); problems != nil {
+			return problems
 		}
 	}
 	return restricted(o)
 }
 
-// A webhook is what Knative's own admission calls.
+// A webhook is a type with the methods that Knative's admission webhooks call.
 type webhook interface {
 	apis.Defaultable
 	apis.Validatable
@@ -192,8 +193,8 @@ var kinds = map[string]func() any{
 	"gateway.networking.k8s.io/v1beta1 ReferenceGrant": func() any { return &gatewaybeta.ReferenceGrant{} },
 }
 
-// restricted judges the pods that an object makes as a namespace with
-// pod-security.kubernetes.io/enforce: restricted does.
+// restricted checks the pods of an object against the pod security level that the label
+// pod-security.kubernetes.io/enforce: restricted enforces.
 func restricted(o any) error {
 	var pod core.PodSpec
 	var meta = &core.PodTemplateSpec{}
@@ -219,21 +220,21 @@ func restricted(o any) error {
 	level := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
 	verdict := checks.AggregateCheckResults(evaluator.EvaluatePod(level, &meta.ObjectMeta, &pod))
 	if !verdict.Allowed {
-		return fmt.Errorf("not restricted: %s", verdict.ForbiddenDetail())
+		return fmt.Errorf("violates the level restricted: %s", verdict.ForbiddenDetail())
 	}
 	return nil
 }
 
-// confined is what "restricted" leaves open: no token, no addresses of neighbours, and
-// a root file system that nobody writes to.
+// confined checks rules beyond the level restricted: no service account token, no service links
+// and a read-only root file system.
 func confined(pod core.PodSpec) error {
 	off := func(b *bool) bool { return b != nil && !*b }
 	if !off(pod.AutomountServiceAccountToken) || !off(pod.EnableServiceLinks) {
-		return fmt.Errorf("not confined: it has a token, or service links")
+		return fmt.Errorf("not confined: the pod has a token or service links")
 	}
 	for _, c := range append(pod.InitContainers, pod.Containers...) {
 		if c.SecurityContext == nil || off(c.SecurityContext.ReadOnlyRootFilesystem) || c.SecurityContext.ReadOnlyRootFilesystem == nil {
-			return fmt.Errorf("not confined: %s may write to its root", c.Name)
+			return fmt.Errorf("not confined: the root file system of %s is writable", c.Name)
 		}
 	}
 	return nil

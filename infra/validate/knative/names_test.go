@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// all are the objects of one type in an overlay.
+// all returns the objects of one type in an overlay.
 func all[T any](t *testing.T, overlay, kind, group string) (found []T) {
 	t.Helper()
 	for _, r := range built(t, overlay).Resources() {
@@ -35,7 +35,7 @@ func all[T any](t *testing.T, overlay, kind, group string) (found []T) {
 	return found
 }
 
-// pods are the labels of each pod that an overlay makes, with those that Knative adds.
+// pods returns the labels of each pod of an overlay, including labels that Knative adds.
 func pods(t *testing.T, overlay string) (found []map[string]string) {
 	t.Helper()
 	for _, s := range all[serving.Service](t, overlay, "Service", "serving.knative.dev") {
@@ -55,25 +55,24 @@ func pods(t *testing.T, overlay string) (found []map[string]string) {
 	return found
 }
 
-// A selector that finds nothing is no fault to a cluster, and a rule that holds for
-// nobody.
-func TestEverySelectorFindsSomething(t *testing.T) {
-	// what is not ours: the ingress, Knative, the cluster's DNS
+// A cluster accepts a selector that matches no resource. Its rule then has no effect.
+func TestOverlays_SelectorsMatch(t *testing.T) {
+	// the namespaces of the cluster: the ingress, Knative, DNS
 	namespaces := []string{"kourier-system", "knative-serving", "knative-eventing", "kube-system", "ticketing", "traefik"}
 	for _, overlay := range overlays {
 		candidates := pods(t, overlay)
-		find := func(where string, selector *meta.LabelSelector, among []map[string]string) {
+		match := func(where string, selector *meta.LabelSelector, among []map[string]string) {
 			t.Helper()
 			s, err := meta.LabelSelectorAsSelector(selector)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if !slices.ContainsFunc(among, func(l map[string]string) bool { return s.Matches(labels.Set(l)) }) {
-				t.Errorf("%s: %s selects %v, which nothing has", overlay, where, s)
+				t.Errorf("%s: the selector %[3]v of %[2]s matches no resource", overlay, where, s)
 			}
 		}
 		for _, p := range all[network.NetworkPolicy](t, overlay, "NetworkPolicy", "networking.k8s.io") {
-			find(p.Name, &p.Spec.PodSelector, candidates)
+			match(p.Name, &p.Spec.PodSelector, candidates)
 			var peers []network.NetworkPolicyPeer
 			for _, rule := range p.Spec.Ingress {
 				peers = append(peers, rule.From...)
@@ -83,34 +82,34 @@ func TestEverySelectorFindsSomething(t *testing.T) {
 			}
 			for _, peer := range peers {
 				if peer.PodSelector != nil {
-					find(p.Name, peer.PodSelector, candidates)
+					match(p.Name, peer.PodSelector, candidates)
 				}
 				if peer.NamespaceSelector != nil {
 					name := peer.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"]
 					if !slices.Contains(namespaces, name) {
-						t.Errorf("%s: %s names the namespace %q", overlay, p.Name, name)
+						t.Errorf("%s: %s refers to the unknown namespace %q", overlay, p.Name, name)
 					}
 				}
 			}
 		}
 		for _, s := range all[core.Service](t, overlay, "Service", "") {
-			find("the Service "+s.Name, &meta.LabelSelector{MatchLabels: s.Spec.Selector}, candidates)
+			match("the Service "+s.Name, &meta.LabelSelector{MatchLabels: s.Spec.Selector}, candidates)
 		}
 		for _, b := range all[policy.PodDisruptionBudget](t, overlay, "PodDisruptionBudget", "policy") {
-			find("the budget "+b.Name, b.Spec.Selector, candidates)
+			match("the budget "+b.Name, b.Spec.Selector, candidates)
 		}
 		var services []map[string]string
 		for _, s := range all[serving.Service](t, overlay, "Service", "serving.knative.dev") {
 			services = append(services, s.Labels)
 		}
 		for _, b := range all[sources.SinkBinding](t, overlay, "SinkBinding", "sources.knative.dev") {
-			find("the binding "+b.Name, b.Spec.Subject.Selector, services)
+			match("the binding "+b.Name, b.Spec.Subject.Selector, services)
 		}
 	}
 }
 
-// A route into another namespace leads nowhere but where that namespace grants it.
-func TestEveryRouteIsGranted(t *testing.T) {
+// A route into another namespace works only with a ReferenceGrant in that namespace.
+func TestOverlays_RoutesAreGranted(t *testing.T) {
 	routes := 0
 	for _, overlay := range overlays {
 		granted := map[string]bool{}
@@ -138,29 +137,29 @@ func TestEveryRouteIsGranted(t *testing.T) {
 					to += string(*p.SectionName)
 				}
 				if !gateways[to] {
-					t.Errorf("%s: the route %s is on %s, which is not there", overlay, r.Name, to)
+					t.Errorf("%s: the route %s refers to the Gateway %s, which the overlay does not contain", overlay, r.Name, to)
 				}
 			}
 			for _, rule := range r.Spec.Rules {
 				for _, b := range rule.BackendRefs {
 					routes++
 					if to := r.Namespace + " to " + string(*b.Namespace) + "/" + string(b.Name); !granted[to] {
-						t.Errorf("%s: nobody grants %s", overlay, to)
+						t.Errorf("%s: no ReferenceGrant allows %s", overlay, to)
 					}
 				}
 			}
 		}
 	}
 	if routes == 0 {
-		t.Error("there are no routes")
+		t.Error("got no routes, want at least one")
 	}
 }
 
-func TestInProductionASigninIsAlwaysUp(t *testing.T) {
+func TestProduction_MinScaleOfSignin(t *testing.T) {
 	for _, s := range all[serving.Service](t, "production", "Service", "serving.knative.dev") {
 		want := map[bool]string{true: "1", false: "0"}[s.Name == "signin"]
 		if got := s.Spec.Template.Annotations["autoscaling.knative.dev/min-scale"]; got != want {
-			t.Errorf("%s keeps %s pods", s.Name, got)
+			t.Errorf("%s: got min-scale %s, want %s", s.Name, got, want)
 		}
 	}
 }

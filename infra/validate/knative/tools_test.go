@@ -17,12 +17,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What kn and func are told must come to the same as the manifests. The commands are
-// read here as those tools read them, from the words alone.
+// The commands for kn and the files for func must create the same Services as the manifests. The
+// tests parse them as the tools do.
 
-// deployed are the Services of the manifests, by name, as far as a tool could say
-// them: what it has no words for is taken out.
-func deployed(t *testing.T, unsaid func(*serving.Service)) map[string]serving.Service {
+// deployed returns the Services of the manifests by name. omit removes the fields that a tool
+// cannot set.
+func deployed(t *testing.T, omit func(*serving.Service)) map[string]serving.Service {
 	t.Helper()
 	all := map[string]serving.Service{}
 	for _, overlay := range []string{"local-eventing", "small"} {
@@ -43,23 +43,22 @@ func deployed(t *testing.T, unsaid func(*serving.Service)) map[string]serving.Se
 			if err := yaml.UnmarshalStrict([]byte(r.MustYaml()), &s); err != nil {
 				t.Fatal(err)
 			}
-			if s.Spec.Template.Annotations["autoscaling.knative.dev/target-burst-capacity"] != "" { // it counts by address
+			if s.Spec.Template.Annotations["autoscaling.knative.dev/target-burst-capacity"] != "" { // it limits client addresses
 				c := &s.Spec.Template.Spec.Containers[0]
 				c.Env = append(c.Env, core.EnvVar{Name: "RATE_LIMIT", Value: settings.Data["RATE_LIMIT"]})
 			}
-			s.Spec.Traffic = nil // of their own accord both send requests to the latest revision
-			unsaid(&s)
+			s.Spec.Traffic = nil // both tools route to the latest revision by default
+			omit(&s)
 			all[s.Name] = s
 		}
 	}
 	if folders, err := filepath.Glob("../../../functions/*/func.yaml"); err != nil || len(all) != len(folders)+1 {
-		t.Fatalf("%d services for %v, and all in one: %v", len(all), folders, err)
+		t.Fatalf("got %d services and the error %[3]v, want one for each of %[2]v and one for all routes", len(all), folders, err)
 	}
 	return all
 }
 
-// withoutEvents takes out what the overlay with Eventing adds to a function that has
-// a route too.
+// withoutEvents removes the setting that the component eventing adds to functions with a route.
 func withoutEvents(s *serving.Service) {
 	if s.Name != "relay" {
 		c := &s.Spec.Template.Spec.Containers[0]
@@ -71,7 +70,7 @@ func TestKnCommands_AgreeWithTheManifests(t *testing.T) {
 	want := deployed(t, func(s *serving.Service) {
 		withoutEvents(s)
 		spec := &s.Spec.Template.Spec
-		spec.EnableServiceLinks, spec.AutomountServiceAccountToken = nil, nil // the account says the latter too
+		spec.EnableServiceLinks, spec.AutomountServiceAccountToken = nil, nil // the service account disables the token too
 		spec.Containers[0].SecurityContext.ReadOnlyRootFilesystem = nil
 		spec.Containers[0].EnvFrom = nil
 		s.TypeMeta = serving.Service{}.TypeMeta
@@ -80,27 +79,27 @@ func TestKnCommands_AgreeWithTheManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	said := 0
+	commands := 0
 	for _, m := range regexp.MustCompile(`(?m)^kn service apply ((?:.*\\\n)*.*)$`).FindAllStringSubmatch(string(page), -1) {
 		got := kn(t, words(m[1]))
-		said++
+		commands++
 		if w, known := want[got.Name]; !known || !reflect.DeepEqual(sorted(w), sorted(got)) {
 			g, _ := yaml.Marshal(sorted(got))
 			m, _ := yaml.Marshal(sorted(w))
-			t.Errorf("%s: kn makes\n%s\nthe manifest says\n%s", got.Name, g, m)
+			t.Errorf("%s: got from kn\n%s\nwant as in the manifest\n%s", got.Name, g, m)
 		}
 	}
-	if said != len(want) {
-		t.Errorf("%d commands for %d services", said, len(want))
+	if commands != len(want) {
+		t.Errorf("got %d commands, want %d", commands, len(want))
 	}
 }
 
-// words splits a command as a shell does that knows no quotes but the image's.
+// words splits a command into words. It supports quotation marks only around the image.
 func words(command string) []string {
 	return regexp.MustCompile(`"[^"]*"|[^\s\\]+`).FindAllString(command, -1)
 }
 
-// kn makes a Service of the arguments of "kn service apply" (kn 1.18).
+// kn returns the Service that "kn service apply" creates from its arguments (kn 1.18).
 func kn(t *testing.T, args []string) serving.Service {
 	t.Helper()
 	var s serving.Service
@@ -168,7 +167,7 @@ func kn(t *testing.T, args []string) serving.Service {
 			part := strings.Split(of, ":")
 			c.Env = append(c.Env, secretEnv(name, part[1], part[2]))
 		default:
-			t.Errorf("kn has no %s", flag)
+			t.Errorf("the flag %s is unknown", flag)
 		}
 	}
 	return s
@@ -202,20 +201,20 @@ func resources(t *testing.T, list string) core.ResourceList {
 	return all
 }
 
-// sorted returns what of a Service does not depend on the order in which it was said.
+// sorted returns a Service in a canonical form: sorted variables and normalised quantities.
 func sorted(s serving.Service) serving.Service {
 	env := s.Spec.Template.Spec.Containers[0].Env
 	slices.SortFunc(env, func(a, b core.EnvVar) int { return strings.Compare(a.Name, b.Name) })
 	for _, list := range []core.ResourceList{s.Spec.Template.Spec.Containers[0].Resources.Requests, s.Spec.Template.Spec.Containers[0].Resources.Limits} {
 		for name, q := range list {
-			list[name] = resource.MustParse(q.String()) // without the memory of how it was written
+			list[name] = resource.MustParse(q.String()) // a parsed quantity also contains its original text
 		}
 	}
 	return s
 }
 
-// A funcYAML is func's file of schema 0.36.0, as far as we write it. It is read
-// strictly, so that nothing else can be in it.
+// A funcYAML holds the fields of func.yaml, schema 0.36.0, that this project uses. Strict parsing
+// rejects all other fields.
 type funcYAML struct {
 	SpecVersion string `json:"specVersion"`
 	Name        string `json:"name"`
@@ -251,7 +250,7 @@ type funcYAML struct {
 	} `json:"deploy"`
 }
 
-func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
+func TestFuncYAML_AgreesWithTheManifests(t *testing.T) {
 	files := map[string]string{"auth": "../../../func.yaml"}
 	folders, err := filepath.Glob("../../../functions/*/func.yaml")
 	if err != nil {
@@ -262,7 +261,7 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 	}
 	want := deployed(t, withoutEvents)
 	if len(files) != len(want) {
-		t.Errorf("%d files for %d services", len(files), len(want))
+		t.Errorf("got %d files, want %d", len(files), len(want))
 	}
 	commands := map[string]bool{}
 	for name, file := range files {
@@ -279,7 +278,7 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 		s := want[name]
 		update := knUpdate.FindStringSubmatch(string(written))
 		if update == nil {
-			t.Errorf("%s names no command for what func cannot set", file)
+			t.Errorf("%s does not contain the kn command for the fields that func cannot set", file)
 			continue
 		}
 		set := kn(t, words(update[1]))
@@ -305,7 +304,7 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 		}
 		maps.DeleteFunc(s.Labels, func(key, _ string) bool { return key == "app.kubernetes.io/name" })
 		o := f.Deploy.Options
-		for what, pair := range map[string][2]any{
+		for field, pair := range map[string][2]any{
 			"specVersion": {f.SpecVersion, "0.36.0"},
 			"kn update":   {[]any{set.Name, set.Namespace, *set.Spec.Template.Spec.TimeoutSeconds, set.Spec.Template.Annotations}, []any{s.Name, s.Namespace, *spec.TimeoutSeconds, rest}},
 			"name":        {f.Name, s.Name},
@@ -323,7 +322,7 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 			"concurrency": {o.Resources.Limits.Concurrency, *spec.ContainerConcurrency},
 		} {
 			if !reflect.DeepEqual(pair[0], pair[1]) {
-				t.Errorf("%s: %s is %v, the manifest says %v", file, what, pair[0], pair[1])
+				t.Errorf("%s: got %s %v, want %v as in the manifest", file, field, pair[0], pair[1])
 			}
 		}
 	}
@@ -334,15 +333,16 @@ func TestEveryFuncYAMLSaysWhatTheManifestSays(t *testing.T) {
 	shown := knUpdate.FindAllStringSubmatch(string(page), -1)
 	for _, m := range shown {
 		if !commands[m[1]] {
-			t.Errorf("deploy-func.md has another command than the func.yaml: %s", m[0])
+			t.Errorf("no func.yaml contains the command from deploy-func.md: %s", m[0])
 		}
 	}
 	if len(shown) == 0 {
-		t.Error("deploy-func.md shows no command for what func cannot set")
+		t.Error("deploy-func.md does not contain the kn command for the fields that func cannot set")
 	}
 }
 
-// knUpdate is the command for what func cannot set, in a comment of func.yaml and in deploy-func.md.
+// knUpdate matches the kn command for the fields that func cannot set. It is in a comment of each
+// func.yaml and in deploy-func.md.
 var knUpdate = regexp.MustCompile(`(?m)^(?:#)?\s+kn service update (.*--timeout.*)$`)
 
 func sortedEnv(env []core.EnvVar) []core.EnvVar {
@@ -350,7 +350,7 @@ func sortedEnv(env []core.EnvVar) []core.EnvVar {
 	return env
 }
 
-// A skaffoldYAML is skaffold's file of schema v4beta14, as far as we write it.
+// A skaffoldYAML holds the fields of skaffold.yaml, schema v4beta14, that this project uses.
 type skaffoldYAML struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`
@@ -419,9 +419,9 @@ type hook struct {
 	} `json:"host"`
 }
 
-// Skaffold puts an image in the place of its name: each that a manifest names is
-// built, and no other. What is watched for a save is there.
-func TestSkaffoldBuildsTheImagesOfItsOverlays(t *testing.T) {
+// Skaffold replaces image names with the images that it builds. It must build exactly the images
+// in the manifests. The files that it watches must exist.
+func TestSkaffold_BuildsImagesOfOverlays(t *testing.T) {
 	written, err := os.ReadFile("../../../skaffold.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -431,13 +431,13 @@ func TestSkaffoldBuildsTheImagesOfItsOverlays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.APIVersion != "skaffold/v4beta14" || s.Kind != "Config" {
-		t.Errorf("%s %s", s.APIVersion, s.Kind)
+		t.Errorf("got %s %s, want skaffold/v4beta14 Config", s.APIVersion, s.Kind)
 	}
 	var builds []string
 	for _, a := range s.Build.Artifacts {
 		builds = append(builds, a.Image)
 		if a.Image != "ko://ticketing.com/auth/"+strings.TrimPrefix(a.Ko.Main, "./") {
-			t.Errorf("%s is made of %s", a.Image, a.Ko.Main)
+			t.Errorf("the image %s is built from %s", a.Image, a.Ko.Main)
 		}
 		for _, p := range append(a.Ko.Dependencies.Paths, a.Ko.Main) {
 			fixed, _, _ := strings.Cut(p, "*")
@@ -447,7 +447,7 @@ func TestSkaffoldBuildsTheImagesOfItsOverlays(t *testing.T) {
 		}
 	}
 	named := map[string]bool{}
-	overlays := []string{"local-eventing"} // relay is only there
+	overlays := []string{"local-eventing"} // only this overlay contains relay
 	for _, p := range s.Manifests.Kustomize.Paths {
 		overlays = append(overlays, filepath.Base(p))
 	}
@@ -459,7 +459,7 @@ func TestSkaffoldBuildsTheImagesOfItsOverlays(t *testing.T) {
 		}
 	}
 	if len(overlays) != 3 {
-		t.Errorf("overlays %v", overlays)
+		t.Errorf("got the overlays %v, want three", overlays)
 	}
 	for _, overlay := range overlays {
 		for _, r := range built(t, overlay).Resources() {
@@ -470,6 +470,6 @@ func TestSkaffoldBuildsTheImagesOfItsOverlays(t *testing.T) {
 	}
 	slices.Sort(builds)
 	if want := slices.Sorted(maps.Keys(named)); !slices.Equal(builds, want) {
-		t.Errorf("skaffold builds %v, the manifests name %v", builds, want)
+		t.Errorf("skaffold builds %v, want %v as in the manifests", builds, want)
 	}
 }

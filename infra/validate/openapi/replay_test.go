@@ -20,50 +20,50 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// elsewhere are the statuses that nobody can ask for with one request, and the tests
-// that force them.
+// elsewhere holds the statuses that no single request can cause, with the tests that cause
+// them.
 var elsewhere = map[string]struct{ file, test string }{
-	"429": {"infra/validate/openapi/replay_test.go", "TestWhoGoesOnIsRefusedAsDocumented"},
+	"429": {"infra/validate/openapi/replay_test.go", "TestReplay_RateLimits"},
 	"500": {"shared/endpoint/endpoint_test.go", "TestInvokeNeverFails"},
 	"503": {"infra/test/e2e/functions_test.go", "TestADatabaseThatIsAwayGives503UntilItIsBack"},
 }
 
-func TestEveryExampleIsWhatTheSystemAnswers(t *testing.T) {
+func TestReplay_AllExamples(t *testing.T) {
 	url := start(t, "RATE_LIMIT=off")
 	served := get(t, url+"/openapi.yaml")
 	if served != committed(t) {
-		t.Fatal("the local runner serves another document than the committed one")
+		t.Fatal("the local runner serves a document that differs from the committed one")
 	}
 	for _, difference := range replay(t, url, served) {
 		t.Error(difference)
 	}
 }
 
-func TestWhatIsForcedElsewhereIs(t *testing.T) {
+func TestReplay_OtherStatusesHaveTests(t *testing.T) {
 	for status, by := range elsewhere {
 		source, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(by.file)))
 		if err != nil || !strings.Contains(string(source), "\nfunc "+by.test+"(") {
-			t.Errorf("%s has no %s, which is to force %s: %v", by.file, by.test, status, err)
+			t.Errorf("%s does not contain %s, the test of the status %s: %v", by.file, by.test, status, err)
 		}
 	}
 }
 
-// What a replay lets pass is known by what it notices.
-func TestAReplayNotices(t *testing.T) {
+// Each case changes the document. The replay must report a difference.
+func TestReplay_ReportsDifferences(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
-		"another message":                      {"message: Signed out.", "message: Good-bye.", "Good-bye."},
-		"another member":                       {"currentUser: null", "currentUser: null\n                    since: 1", "since"},
-		"a member too many":                    {"                    expiresIn: 900\n", "", "expiresIn"},
-		"another number":                       {"expiresIn: 900", "expiresIn: 901", "901"},
-		"another challenge":                    {"WWW-Authenticate: Bearer\n", "WWW-Authenticate: Bearer error=\"invalid_token\"\n", "WWW-Authenticate"},
-		"a header that is not described":       {"            WWW-Authenticate:\n              $ref: '#/components/headers/Challenge'\n", "", "Www-Authenticate"},
-		"a header that is described only":      {"            X-Content-Type-Options:\n", "            X-Powered-By:\n              $ref: '#/components/headers/NoSniff'\n            X-Content-Type-Options:\n", "X-Powered-By"},
-		"a status that never comes":            {`        "422":`, `        "409":`, "422"},
-		"a status that is never asked for":     {`        "422":`, "        \"403\":\n          description: Never.\n        \"422\":", "403"},
-		"a value that should be another":       {"refresh-token-2", "refresh-token-1", "refresh-token-1"},
-		"a value that should be the same":      {"id: 7d5c0a2c49f14f0b8b5f3f6d0c9be6a1", "id: 0", "id"},
-		"a member of another type":             {"expiresIn:\n          type: integer", "expiresIn:\n          type: string", "got number, want string"},
-		"a document that lets a cache keep it": {"const: no-store", "const: no-cache", "no-cache"},
+		"another message":                  {"message: Signed out.", "message: Done.", "Done."},
+		"another member":                   {"currentUser: null", "currentUser: null\n                    since: 1", "since"},
+		"a missing member":                 {"                    expiresIn: 900\n", "", "expiresIn"},
+		"another number":                   {"expiresIn: 900", "expiresIn: 901", "901"},
+		"another challenge":                {"WWW-Authenticate: Bearer\n", "WWW-Authenticate: Bearer error=\"invalid_token\"\n", "WWW-Authenticate"},
+		"an undocumented header":           {"            WWW-Authenticate:\n              $ref: '#/components/headers/Challenge'\n", "", "Www-Authenticate"},
+		"a header that the response lacks": {"            X-Content-Type-Options:\n", "            X-Powered-By:\n              $ref: '#/components/headers/NoSniff'\n            X-Content-Type-Options:\n", "X-Powered-By"},
+		"a status that does not occur":     {`        "422":`, `        "409":`, "422"},
+		"a status without an example":      {`        "422":`, "        \"403\":\n          description: Never.\n        \"422\":", "403"},
+		"two values that differ":           {"refresh-token-2", "refresh-token-1", "refresh-token-1"},
+		"two values that are equal":        {"id: 7d5c0a2c49f14f0b8b5f3f6d0c9be6a1", "id: 0", "id"},
+		"a member of another type":         {"expiresIn:\n          type: integer", "expiresIn:\n          type: string", "got number, want string"},
+		"another Cache-Control":            {"const: no-store", "const: no-cache", "no-cache"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -72,47 +72,49 @@ func TestAReplayNotices(t *testing.T) {
 			if bad == good {
 				t.Fatalf("the document has no %q", c.old)
 			}
-			if said := strings.Join(replay(t, start(t, "RATE_LIMIT=off"), bad), "\n"); !strings.Contains(said, c.want) {
-				t.Errorf("it says %q", said)
+			if got := strings.Join(replay(t, start(t, "RATE_LIMIT=off"), bad), "\n"); !strings.Contains(got, c.want) {
+				t.Errorf("got %q, want a difference with %q", got, c.want)
 			}
 		})
 	}
 }
 
-// Whoever goes on signing up, or in, is refused in the end; then with the answer, the
-// policy and the times that are documented. A refresh is documented by the same lines, and
-// is not among them: its 20 a second are more than a slow machine can ask for.
-func TestWhoGoesOnIsRefusedAsDocumented(t *testing.T) {
+// Repeated sign-ups and sign-ins exceed their rate limits. The test compares the response, the
+// policy and the times with the document. The same code documents the limit of refresh. It is
+// not tested, because a slow machine cannot send more than 20 requests per second.
+func TestReplay_RateLimits(t *testing.T) {
 	good := committed(t)
 	p := newPlayer(t, start(t, "RATE_LIMIT=on"), good)
 	p.play()
-	answers := map[string]answer{}
-	p.limited(func(at, method, path string, o operation, _ response) { answers[at] = p.goOn(at, method, path, o) })
-	if len(answers) != 2 {
-		t.Errorf("sign-ups and sign-ins have limits, and %d are documented", len(answers))
+	results := map[string]result{}
+	p.limited(func(at, method, path string, o operation, _ response) {
+		results[at] = p.untilLimited(at, method, path, o)
+	})
+	if len(results) != 2 {
+		t.Errorf("got %d documented limits, want those of sign-up and sign-in", len(results))
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
-		"nothing is wrong":                {"", "", ""},
-		"another message":                 {"message: Too many requests.", "message: Too many tries.", "Too many tries."},
-		"another quota":                   {`"signin";q=1000`, `"signin";q=99`, "q=99"},
-		"another window":                  {`"signup";q=60;w=600`, `"signup";q=60;w=60`, "w=60"},
-		"a header that is not described":  {"            RateLimit:\n              $ref: '#/components/headers/RateLimit'\n", "", "has Ratelimit, which is not documented"},
-		"two times that are not the same": {`"signup";r=0;t=300`, `"signup";r=0;t=299`, "t=299"},
+		"no change":              {"", "", ""},
+		"another message":        {"message: Too many requests.", "message: Too many tries.", "Too many tries."},
+		"another quota":          {`"signin";q=1000`, `"signin";q=99`, "q=99"},
+		"another window":         {`"signup";q=60;w=600`, `"signup";q=60;w=60`, "w=60"},
+		"an undocumented header": {"            RateLimit:\n              $ref: '#/components/headers/RateLimit'\n", "", "has the undocumented header Ratelimit"},
+		"two different times":    {`"signup";r=0;t=300`, `"signup";r=0;t=299`, "t=299"},
 	} {
 		bad := strings.Replace(good, c.old, c.new, 1)
 		if bad == good && c.want != "" {
 			t.Fatalf("the document has no %q", c.old)
 		}
 		q := newPlayer(t, p.url, bad)
-		q.limited(func(at, _, _ string, _ operation, r response) { q.refused(at, r, answers[at]) })
-		if said := strings.Join(q.found, "\n"); !strings.Contains(said, c.want) || c.want == "" && said != "" {
-			t.Errorf("%s: it says %q", name, said)
+		q.limited(func(at, _, _ string, _ operation, r response) { q.compareLimited(at, r, results[at]) })
+		if got := strings.Join(q.found, "\n"); !strings.Contains(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%s: got the differences %q, want %q", name, got, c.want)
 		}
 	}
 }
 
-// limited calls f with sign-up and sign-in, if they have a limit, and what is answered
-// then.
+// limited calls f with sign-up and sign-in and their documented response 429, if they have
+// one.
 func (p *player) limited(f func(at, method, path string, o operation, r response)) {
 	pairs(p.T, p.paths, func(path string, item yaml.Node) {
 		pairs(p.T, item, func(method string, o operation) {
@@ -125,40 +127,40 @@ func (p *player) limited(f func(at, method, path string, o operation, r response
 	})
 }
 
-// goOn sends the requests of an operation in turn, since not all of them count, until one
-// is refused.
-func (p *player) goOn(at, method, path string, o operation) answer {
-	var refused *answer
-	for range 1000 { // far more than the limits let pass, also where a window ends in between
+// untilLimited sends the requests of an operation in turn until a response is 429. Not all
+// requests count toward the limit.
+func (p *player) untilLimited(at, method, path string, o operation) result {
+	var limited *result
+	for range 1000 { // far above the limits, even if a window ends in between
 		pairs(p.T, o.RequestBody.Content["application/json"].Examples, func(name string, _ example) {
-			if refused != nil {
+			if limited != nil {
 				return
 			}
 			request, body, _ := p.request(method, path, name, o, example{})
 			if got := p.send(request, body); got.StatusCode == http.StatusTooManyRequests {
-				refused = &got
+				limited = &got
 			}
 		})
-		if refused != nil {
-			return *refused
+		if limited != nil {
+			return *limited
 		}
 	}
-	p.Fatalf("%s never comes", at)
-	return answer{}
+	p.Fatalf("%s: got no 429 in 1000 rounds", at)
+	return result{}
 }
 
-// refused compares what came at its own time with an example at another.
-func (p *player) refused(at string, r response, got answer) {
+// compareLimited compares a response 429 with the examples, except for the time to wait.
+func (p *player) compareLimited(at string, r response, got result) {
 	pairs(p.T, r.Content["application/json"].Examples, func(name string, x example) {
 		documented, wait := x.Headers["Retry-After"], got.Header.Get("Retry-After")
 		x.Headers["Retry-After"] = wait
 		x.Headers["RateLimit"] = strings.Replace(x.Headers["RateLimit"], "t="+documented, "t="+wait, 1)
-		got.Body = io.NopCloser(strings.NewReader(got.body)) // which may have been read
+		got.Body = io.NopCloser(strings.NewReader(got.body)) // the body may have been read
 		p.compare(at+" "+name, "429", r, r.Content["application/json"].Schema, x, got, false)
 	})
 }
 
-// A document is the part of the reference that a replay reads.
+// A document holds the parts of the reference that a replay reads.
 type (
 	document struct {
 		Paths      yaml.Node // in order
@@ -195,7 +197,7 @@ type (
 	}
 )
 
-// pairs calls f with each key of a mapping and its value, in their order.
+// pairs calls f with each key and value of a mapping, in order.
 func pairs[T any](t *testing.T, mapping yaml.Node, f func(string, T)) {
 	t.Helper()
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
@@ -207,20 +209,20 @@ func pairs[T any](t *testing.T, mapping yaml.Node, f func(string, T)) {
 	}
 }
 
-// A player replays a document on a system.
+// A player replays a document against a running system.
 type player struct {
 	*testing.T
 	url       string
 	paths     yaml.Node
 	schemas   map[string]*schema
 	judge     validator.Validator
-	stands    map[string]string // the documented opaque values, for what the system made
-	made      map[string]string // the reverse
+	actual    map[string]string // the generated values, by documented opaque value
+	document  map[string]string // the reverse
 	exercised map[string]bool
 	found     []string
 }
 
-// replay sends every example of a document, in its order, and returns what differs.
+// replay sends every example of a document, in order, and returns the differences.
 func replay(t *testing.T, url, text string) []string {
 	t.Helper()
 	p := newPlayer(t, url, text)
@@ -234,7 +236,7 @@ func newPlayer(t *testing.T, url, text string) *player {
 	if err := yaml.Unmarshal([]byte(text), &d); err != nil {
 		t.Fatal(err)
 	}
-	p := &player{T: t, url: url, paths: d.Paths, schemas: d.Components.Schemas, stands: map[string]string{}, made: map[string]string{}, exercised: map[string]bool{}}
+	p := &player{T: t, url: url, paths: d.Paths, schemas: d.Components.Schemas, actual: map[string]string{}, document: map[string]string{}, exercised: map[string]bool{}}
 	parsed, err := libopenapi.NewDocument([]byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -262,16 +264,16 @@ func (p *player) play() {
 		pairs(p.T, item, func(method string, o operation) {
 			pairs(p.T, o.Responses, func(status string, _ response) {
 				at := strings.ToUpper(method) + " " + path + " " + status
-				if !p.exercised[at] && !forced(status) {
-					p.differs("%s is documented, and no example has it", at)
+				if !p.exercised[at] && !testedElsewhere(status) {
+					p.differs("%s is documented, but no example has it", at)
 				}
 			})
 		})
 	})
 }
 
-// forced tells whether a status is left to others.
-func forced(status string) bool { return elsewhere[status].test != "" }
+// testedElsewhere reports whether another test causes the status.
+func testedElsewhere(status string) bool { return elsewhere[status].test != "" }
 
 func (p *player) differs(format string, args ...any) {
 	p.found = append(p.found, fmt.Sprintf(format, args...))
@@ -280,7 +282,7 @@ func (p *player) differs(format string, args ...any) {
 func (p *player) operation(method, path string, o operation) {
 	pairs(p.T, o.Responses, func(status string, r response) {
 		content := r.Content["application/json"]
-		if forced(status) {
+		if testedElsewhere(status) {
 			return
 		}
 		pairs(p.T, content.Examples, func(name string, x example) {
@@ -292,12 +294,12 @@ func (p *player) operation(method, path string, o operation) {
 	})
 }
 
-// heads sends the examples of GET with HEAD: all must be the same but the body.
+// heads sends the examples of GET with HEAD. The responses must be equal except for the body.
 func (p *player) heads(path string, o, head operation) {
-	answers := map[string]response{}
-	pairs(p.T, head.Responses, func(status string, r response) { answers[status] = r })
+	responses := map[string]response{}
+	pairs(p.T, head.Responses, func(status string, r response) { responses[status] = r })
 	pairs(p.T, o.Responses, func(status string, r response) {
-		if forced(status) {
+		if testedElsewhere(status) {
 			return
 		}
 		pairs(p.T, r.Content["application/json"].Examples, func(name string, x example) {
@@ -305,7 +307,7 @@ func (p *player) heads(path string, o, head operation) {
 			request, body, _ := p.request(http.MethodHead, path, name, o, x)
 			got := p.send(request, body)
 			p.exercised[at] = true
-			p.headers(at+" "+name, status, answers[status], x, got)
+			p.headers(at+" "+name, status, responses[status], x, got)
 			if request.Method == http.MethodHead && got.body != "" {
 				p.differs("%s %s has a body: %s", at, name, got.body)
 			}
@@ -313,8 +315,8 @@ func (p *player) heads(path string, o, head operation) {
 	})
 }
 
-// request makes the request of an example. described tells whether the document itself
-// says that one may send it.
+// request returns the request of an example. described reports whether the request is valid by
+// the document.
 func (p *player) request(method, path, name string, o operation, x example) (r *http.Request, body string, described bool) {
 	body, described = x.Request.Body, x.Request.Body == "" && x.Request.Method == ""
 	if o.RequestBody != nil && body == "" {
@@ -324,8 +326,8 @@ func (p *player) request(method, path, name string, o operation, x example) (r *
 			}
 		})
 	}
-	standing := strings.NewReplacer(p.replacements()...)
-	body = standing.Replace(body)
+	replacer := strings.NewReplacer(p.replacements()...)
+	body = replacer.Replace(body)
 	body += strings.Repeat(" ", max(0, x.Request.Length-len(body)))
 	if x.Request.Method != "" {
 		method = x.Request.Method
@@ -338,14 +340,14 @@ func (p *player) request(method, path, name string, o operation, x example) (r *
 		r.Header.Set("Content-Type", "application/json")
 	}
 	for header, value := range x.Request.Headers {
-		r.Header.Set(header, standing.Replace(value))
+		r.Header.Set(header, replacer.Replace(value))
 	}
 	return r, body, described
 }
 
 func (p *player) replacements() (pairs []string) {
-	for _, documented := range slices.Backward(slices.Sorted(maps.Keys(p.stands))) { // a longer one before its beginning
-		pairs = append(pairs, documented, p.stands[documented])
+	for _, documented := range slices.Backward(slices.Sorted(maps.Keys(p.actual))) { // a longer value before its own prefix
+		pairs = append(pairs, documented, p.actual[documented])
 	}
 	return pairs
 }
@@ -358,14 +360,14 @@ func (p *player) json(v any) string {
 	return string(b)
 }
 
-// An answer is what came back, and to what.
-type answer struct {
+// A result is a response with its request.
+type result struct {
 	*http.Response
 	body string
-	to   *http.Request // to be read again
+	to   *http.Request // with a readable body
 }
 
-func (p *player) send(r *http.Request, body string) answer {
+func (p *player) send(r *http.Request, body string) result {
 	client := &http.Client{Timeout: 10 * time.Second}
 	got, err := client.Do(r)
 	if err != nil {
@@ -378,10 +380,10 @@ func (p *player) send(r *http.Request, body string) answer {
 	}
 	r.Body = io.NopCloser(strings.NewReader(body))
 	got.Body = io.NopCloser(bytes.NewReader(read))
-	return answer{got, string(read), r}
+	return result{got, string(read), r}
 }
 
-func (p *player) compare(at, status string, r response, s *schema, x example, got answer, described bool) {
+func (p *player) compare(at, status string, r response, s *schema, x example, got result, described bool) {
 	p.headers(at, status, r, x, got)
 	var have any
 	if err := json.Unmarshal([]byte(got.body), &have); err != nil {
@@ -391,54 +393,54 @@ func (p *player) compare(at, status string, r response, s *schema, x example, go
 	p.value(at+" body", s, x.Value, have)
 	if got.StatusCode < 300 && described {
 		if ok, errs := p.judge.ValidateHttpRequest(got.to); !ok {
-			p.differs("%s: the document refuses the request: %s", at, strings.Join(told(errs), "; "))
+			p.differs("%s: the request does not match the document: %s", at, strings.Join(messages(errs), "; "))
 		}
 	}
 	if x.Request.Method == "" {
 		if ok, errs := p.judge.ValidateHttpResponse(got.to, got.Response); !ok {
-			p.differs("%s: the document refuses the answer: %s", at, strings.Join(told(errs), "; "))
+			p.differs("%s: the response does not match the document: %s", at, strings.Join(messages(errs), "; "))
 		}
 	}
 }
 
-// headers compares the status, and all headers: one too many is a difference, too.
-func (p *player) headers(at, status string, r response, x example, got answer) {
+// headers compares the status and all headers. An undocumented header is a difference.
+func (p *player) headers(at, status string, r response, x example, got result) {
 	if strconv.Itoa(got.StatusCode) != status {
-		p.differs("%s is answered by %d %s", at, got.StatusCode, got.body)
+		p.differs("%s: got %d %s", at, got.StatusCode, got.body)
 	}
 	have := got.Header.Clone()
 	if media := have.Get("Content-Type"); media != "application/json" {
-		p.differs("%s is %s", at, media)
+		p.differs("%s: got the media type %s, want application/json", at, media)
 	}
-	for _, ofTheWire := range []string{"Content-Type", "Content-Length", "Date", "Connection"} {
-		have.Del(ofTheWire)
+	for _, transport := range []string{"Content-Type", "Content-Length", "Date", "Connection"} {
+		have.Del(transport)
 	}
 	for name := range r.Headers {
 		if have.Get(name) == "" {
 			p.differs("%s has no %s", at, name)
 		}
-		if want, said := x.Headers[name]; said && have.Get(name) != want {
-			p.differs("%s: %s is %q, and documented is %q", at, name, have.Get(name), want)
+		if want, documented := x.Headers[name]; documented && have.Get(name) != want {
+			p.differs("%s: got the header %s %q, want %q", at, name, have.Get(name), want)
 		}
 		have.Del(name)
 	}
 	for name := range have {
-		p.differs("%s has %s, which is not documented", at, name)
+		p.differs("%s has the undocumented header %s", at, name)
 	}
 }
 
-// value compares what came with an example. What the schema calls opaque must be new
-// where the example has something new, and the same where it has the same.
+// value compares a value with an example. Opaque values must be equal exactly if the documented
+// values are equal.
 func (p *player) value(at string, s *schema, want, have any) {
 	switch s = p.resolve(s, want); want := want.(type) {
 	case map[string]any:
 		have, ok := have.(map[string]any)
 		if !ok {
-			p.differs("%s is no object: %v", at, have)
+			p.differs("%s: got %v, want an object", at, have)
 			return
 		}
 		for _, name := range slices.Sorted(maps.Keys(want)) {
-			if _, there := have[name]; !there {
+			if _, found := have[name]; !found {
 				p.differs("%s has no %s", at, name)
 				continue
 			}
@@ -446,13 +448,13 @@ func (p *player) value(at string, s *schema, want, have any) {
 		}
 		for name := range have {
 			if _, documented := want[name]; !documented {
-				p.differs("%s has %s, which is not documented", at, name)
+				p.differs("%s has the undocumented member %s", at, name)
 			}
 		}
 	case []any:
 		have, ok := have.([]any)
 		if !ok || len(have) != len(want) {
-			p.differs("%s is %v, and documented is %v", at, have, want)
+			p.differs("%s: got %v, want %v", at, have, want)
 			return
 		}
 		for i := range want {
@@ -462,28 +464,28 @@ func (p *player) value(at string, s *schema, want, have any) {
 		if s.Opaque {
 			p.opaque(at, want, have)
 		} else if p.json(want) != p.json(have) {
-			p.differs("%s is %v, and documented is %v", at, have, want)
+			p.differs("%s: got %v, want %v", at, have, want)
 		}
 	}
 }
 
 func (p *player) opaque(at string, want, have any) {
 	documented, ok := want.(string)
-	made, is := have.(string)
-	if !ok || !is || made == "" {
-		p.differs("%s is %v, and documented is %v", at, have, want)
+	actual, is := have.(string)
+	if !ok || !is || actual == "" {
+		p.differs("%s: got %v, want %v", at, have, want)
 		return
 	}
-	stands, known := p.stands[documented]
-	before, came := p.made[made]
-	if known && stands != made || came && before != documented {
-		p.differs("%s is %q, and %q stood for %q before", at, made, documented, stands)
+	earlier, known := p.actual[documented]
+	earlierDocumented, seen := p.document[actual]
+	if known && earlier != actual || seen && earlierDocumented != documented {
+		p.differs("%s: got %q for %q; earlier, the response had %q for it, and the document %q", at, actual, documented, earlier, earlierDocumented)
 		return
 	}
-	p.stands[documented], p.made[made] = made, documented
+	p.actual[documented], p.document[actual] = actual, documented
 }
 
-// resolve follows references, and of alternatives takes the one that can be meant.
+// resolve follows references. Of two alternatives, it returns the one that is not null.
 func (p *player) resolve(s *schema, value any) *schema {
 	switch {
 	case s == nil:
@@ -496,8 +498,8 @@ func (p *player) resolve(s *schema, value any) *schema {
 	return s
 }
 
-// An example says what each of its headers is, so that none is compared loosely.
-func TestAnExampleSaysWhatItsHeadersAre(t *testing.T) {
+// Every example has a value for each of its headers, so that the replay compares all of them.
+func TestExamples_HaveAllHeaders(t *testing.T) {
 	var d document
 	if err := yaml.Unmarshal([]byte(committed(t)), &d); err != nil {
 		t.Fatal(err)
@@ -508,7 +510,7 @@ func TestAnExampleSaysWhatItsHeadersAre(t *testing.T) {
 				pairs(t, r.Content["application/json"].Examples, func(name string, x example) {
 					for _, header := range []string{"WWW-Authenticate", "Retry-After", "RateLimit", "RateLimit-Policy", "Allow"} {
 						if _, has := r.Headers[header]; has != (x.Headers[header] != "") {
-							t.Errorf("%s %s %s %s: %s is %q", method, path, status, name, header, x.Headers[header])
+							t.Errorf("%s %s %s %s: the example has the value %[6]q of %[5]s, want a value if and only if the response has the header", method, path, status, name, header, x.Headers[header])
 						}
 					}
 				})

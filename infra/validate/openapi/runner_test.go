@@ -15,16 +15,16 @@ import (
 	"testing"
 )
 
-// root is that of the repository.
+// root is the root of the repository.
 var root = filepath.Join("..", "..", "..")
 
-// runner builds the local runner as the workspace has it, once for all tests.
+// runner builds the local runner from the workspace, once for all tests.
 var runner = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ticketing-openapi-")
 	if err != nil {
 		return "", err
 	}
-	built = dir
+	runnerDir = dir
 	binary := filepath.Join(dir, "local")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "./infra/local")
 	build.Dir, build.Env = root, environment()
@@ -34,26 +34,26 @@ var runner = sync.OnceValues(func() (string, error) {
 	return binary, nil
 })
 
-var built string // the folder that runner made, if it did
+var runnerDir string // the folder of the binary, if it is built
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built != "" {
-		os.RemoveAll(built)
+	if runnerDir != "" {
+		os.RemoveAll(runnerDir)
 	}
 	os.Exit(code)
 }
 
-// environment is that of the tests, in the workspace, and with no database but the
-// runner's own.
+// environment returns the environment of the tests, with the workspace and without a database
+// URI, so that the runner uses its own database.
 func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(s string) bool {
 		return strings.HasPrefix(s, "GOWORK=") || strings.HasPrefix(s, "MONGODB_URI=")
 	})
 }
 
-// start starts the local runner on a new folder with a setting, and stops it at the end
-// as Ctrl-C does.
+// start starts the local runner in a new folder with a setting. It stops the runner at the end of
+// the test as Ctrl-C does.
 func start(t *testing.T, setting string) (url string) {
 	t.Helper()
 	binary, err := runner()
@@ -78,7 +78,7 @@ func start(t *testing.T, setting string) (url string) {
 	line, err := lines.ReadString('\n')
 	_, url, found := strings.Cut(strings.TrimSpace(line), " is at ")
 	if err != nil || !found {
-		t.Fatalf("%q %v", line, err)
+		t.Fatalf("got the output %q and the error %v, want the address", line, err)
 	}
 	return url
 }
@@ -92,7 +92,7 @@ func get(t *testing.T, url string) string {
 	defer r.Body.Close()
 	body, err := io.ReadAll(r.Body)
 	if err != nil || r.StatusCode != http.StatusOK {
-		t.Fatal(r.StatusCode, err)
+		t.Fatalf("got %d and the error %v, want 200", r.StatusCode, err)
 	}
 	return string(body)
 }

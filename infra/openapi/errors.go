@@ -1,0 +1,113 @@
+package openapi
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"time"
+
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/ratelimit"
+)
+
+// errorSamples returns samples of the errors that follow from the declaration of the
+// function. Client errors are recorded from the HTTP handler of the function. Each request
+// fails before the function uses a dependency such as the database.
+func (f function) errorSamples() []sample {
+	var all []sample
+	record := func(name, summary string, x request) {
+		all = append(all, f.record(name, summary, x))
+	}
+	if f.takesBearer() {
+		if !f.Anonymous {
+			record("no-token", "The request has no token.", request{})
+		}
+		record("invalid-token", "The service did not issue this token.", request{Headers: map[string]string{"Authorization": "Bearer not.a.token"}})
+		record("empty-token", "The bearer token is empty.", request{Headers: map[string]string{"Authorization": "Bearer"}})
+		record("unsupported-scheme", "The credentials are not a bearer token.", request{Headers: map[string]string{"Authorization": "Basic YW5uOnNlY3JldA=="}})
+	}
+	record("unsupported-method", "The path does not support this method.", request{Method: http.MethodPut})
+	if f.takesBody() {
+		record("missing-members", "All members are missing.", request{Body: "{}"})
+		record("not-an-object", "The body is JSON, but not an object.", request{Body: "[]"})
+		record("too-large", "The body exceeds the size limit.", request{Body: "{}", Length: endpoint.MaxBody + 1})
+		record("unsupported-type", "The body is not JSON.", request{Headers: map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, Body: "email=ann"})
+	}
+	if f.takesIdempotencyKey() {
+		record("malformed-key", "The Idempotency-Key has only one quotation mark.", request{Headers: map[string]string{"Idempotency-Key": `"8e03978e`}, Body: "{}"})
+	}
+	if f.Method == http.MethodPost {
+		record("cloudevent", "The operation does not accept CloudEvents.", request{Headers: map[string]string{"Ce-Specversion": "1.0"}})
+	}
+	return append(all, f.otherErrors()...)
+}
+
+// otherErrors returns samples of the errors that the dependencies and the rate limits of the
+// function cause.
+func (f function) otherErrors() []sample {
+	all := []sample{errorSample("internal-error", "An error in the service.", errors.New("unexpected"))}
+	if slices.Contains(f.Required, "MONGODB_URI") {
+		all = append(all, errorSample("database-unavailable", "The database does not respond.", apierror.Away(nil)))
+	}
+	if slices.Contains(f.Optional, "HASH_CONCURRENCY") {
+		all = append(all, errorSample("overloaded", "The queue for password checks is full.", apierror.Busy(time.Second, nil)))
+	}
+	if f.issuesDeviceToken() {
+		all = append(all, errorSample("account-limit", "Too many sign-in attempts to the account failed or are in flight.", apierror.Limited("account", 10, 15*time.Minute, 8*time.Second)))
+	}
+	if limit, is := ratelimit.Default(f.Name); is && f.rateLimited() {
+		all = append(all, errorSample("address-limit", "The client address exceeded its rate limit.", apierror.Limited(limit.Name, limit.Quota, limit.Window, limit.Window/2)))
+	}
+	return all
+}
+
+// rateLimited reports whether the function limits the requests of one client address.
+func (f function) rateLimited() bool { return slices.Contains(f.Optional, "RATE_LIMIT") }
+
+func errorSample(name, summary string, err error) sample {
+	r := endpoint.Refuse(apierror.From(err))
+	return sample{name: name, summary: summary, status: r.Status, headers: specificHeaders(r.Header), response: string(r.Body)}
+}
+
+// specificHeaders returns the headers that not every response has.
+func specificHeaders(h http.Header) map[string]string {
+	all := map[string]string{}
+	for _, name := range []string{"Allow", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate"} {
+		if value := h.Get(name); value != "" {
+			all[name] = value
+		}
+	}
+	return all
+}
+
+// record returns the sample of a request with the response of the function.
+func (f function) record(name, summary string, x request) sample {
+	got := f.call(x.Method, x.Headers, x.Body+strings.Repeat(" ", max(0, x.Length-len(x.Body))))
+	return sample{name: name, summary: summary, request: &x, status: got.StatusCode, headers: specificHeaders(got.Header), response: got.body}
+}
+
+type recorded struct {
+	*http.Response
+	body string
+}
+
+// call sends a request to the HTTP handler of the function. An empty method means the
+// function's own.
+func (f function) call(method string, headers map[string]string, body string) recorded {
+	if method == "" {
+		method = f.Method
+	}
+	r := httptest.NewRequest(method, f.Path, strings.NewReader(body))
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for name, value := range headers {
+		r.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	f.handler.ServeHTTP(w, r)
+	return recorded{w.Result(), w.Body.String()}
+}
