@@ -21,7 +21,7 @@ func TestWhoNeedsNoHashIsNotHeldUpByThoseWhoDo(t *testing.T) {
 	for name, start := range map[string]func(*testing.T) (url func(function string) string){
 		"in a process of its own": func(t *testing.T) func(string) string {
 			s := start(t, mongotest.URI(t), slow...)
-			return func(function string) string { return s.all[function].URL }
+			return func(function string) string { return s.processes[function].URL }
 		},
 		"in the same process": func(t *testing.T) func(string) string {
 			url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), slow...)
@@ -35,26 +35,26 @@ func TestWhoNeedsNoHashIsNotHeldUpByThoseWhoDo(t *testing.T) {
 			if err != nil || status != http.StatusCreated {
 				t.Fatal(status, body, err)
 			}
-			g := grant(t, body)
+			g := parseTokens(t, body)
 
-			f := flood(t, 60, url("signin"))
+			f := startSigninBurst(t, 60, url("signin"))
 			select {
-			case <-f.full:
-			case <-f.over:
+			case <-f.firstRejected:
+			case <-f.done:
 				t.Fatal("all found room")
 			}
 			answered := 0
-			for !f.isOver() {
+			for !f.finished() {
 				status, _, body, err := e2e.Call(t.Context(), http.MethodGet, url("currentuser")+"/api/users/currentuser", g.Token, "")
 				if err != nil || status != http.StatusOK || !strings.Contains(body, "ann@example.com") {
 					t.Fatalf("currentuser: %d %s %v", status, body, err)
 				}
-				if !f.isOver() {
+				if !f.finished() {
 					answered++
 				}
 			}
-			if f.served == 0 || f.refused == 0 || f.served+f.refused != 60 {
-				t.Errorf("of 60 sign-ins %d were served and %d refused", f.served, f.refused)
+			if f.served == 0 || f.rejected == 0 || f.served+f.rejected != 60 {
+				t.Errorf("of 60 sign-ins %d were served and %d refused", f.served, f.rejected)
 			}
 			if answered <= f.served {
 				t.Errorf("currentuser was answered %d times while %d hashes were made", answered, f.served)
@@ -65,16 +65,16 @@ func TestWhoNeedsNoHashIsNotHeldUpByThoseWhoDo(t *testing.T) {
 }
 
 // A flooding is many sign-ins at once.
-type flooding struct {
-	full chan struct{} // closed when the first was refused: from then on all room is taken
-	over chan struct{} // closed when all were answered
+type signinBurst struct {
+	firstRejected chan struct{} // closed when the first was refused: from then on all room is taken
+	done          chan struct{} // closed when all were answered
 
-	served, refused int // read them when it is over
+	served, rejected int // read them when it is over
 }
 
-func flood(t *testing.T, n int, url string) *flooding {
-	f := &flooding{full: make(chan struct{}), over: make(chan struct{})}
-	fill := sync.OnceFunc(func() { close(f.full) })
+func startSigninBurst(t *testing.T, n int, url string) *signinBurst {
+	f := &signinBurst{firstRejected: make(chan struct{}), done: make(chan struct{})}
+	fill := sync.OnceFunc(func() { close(f.firstRejected) })
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	for range n {
@@ -86,7 +86,7 @@ func flood(t *testing.T, n int, url string) *flooding {
 			case err == nil && status == http.StatusOK:
 				f.served++
 			case err == nil && status == http.StatusServiceUnavailable:
-				f.refused++
+				f.rejected++
 				fill()
 				if header.Get("Retry-After") != "1" || header.Get("Content-Type") != "application/json" || header.Get("Cache-Control") != "no-store" ||
 					body != `{"errors":[{"message":"The service is busy. Try again shortly."}]}` {
@@ -99,15 +99,15 @@ func flood(t *testing.T, n int, url string) *flooding {
 	}
 	go func() {
 		group.Wait()
-		close(f.over)
+		close(f.done)
 	}()
-	t.Cleanup(func() { <-f.over })
+	t.Cleanup(func() { <-f.done })
 	return f
 }
 
-func (f *flooding) isOver() bool {
+func (f *signinBurst) finished() bool {
 	select {
-	case <-f.over:
+	case <-f.done:
 		return true
 	default:
 		return false

@@ -23,10 +23,10 @@ const (
 )
 
 // A change is what an event tells of.
-type change struct{ user, session, kind string }
+type change struct{ userID, sessionID, eventType string }
 
 // told are the changes that a sink was told of, and the reasons it was given.
-type told map[change]string
+type deliveredEvents map[change]string
 
 // audit fails the test unless what the sink was told is what has happened, and
 // returns it:
@@ -35,9 +35,9 @@ type told map[change]string
 //   - the users told of are those there are, with their sessions: every session
 //     was begun by an event, and is there unless an event ended it;
 //   - no event waits.
-func (s *sink) audit(t *testing.T, uri string) told {
+func (s *sink) checkDelivered(t *testing.T, uri string) deliveredEvents {
 	t.Helper()
-	all, first, changes, ids := told{}, map[string]try{}, map[string]change{}, map[change]string{}
+	all, first, changes, ids := deliveredEvents{}, map[string]try{}, map[string]change{}, map[change]string{}
 	taken := map[string]bool{}
 	for _, try := range s.all() {
 		if f, again := first[try.ID]; again {
@@ -46,7 +46,7 @@ func (s *sink) audit(t *testing.T, uri string) told {
 			}
 		} else {
 			first[try.ID] = try
-			changed, reason := read(t, try)
+			changed, reason := parseEvent(t, try)
 			if other, twice := ids[changed]; twice {
 				t.Errorf("%v is told as %s and as %s", changed, other, try.ID)
 			}
@@ -59,12 +59,12 @@ func (s *sink) audit(t *testing.T, uri string) told {
 			t.Errorf("%v was never taken", changed)
 		}
 	}
-	all.compare(t, accounts(t, uri))
+	all.compareWithAccounts(t, accounts(t, uri))
 	return all
 }
 
 // read checks an event on the wire and returns what it tells.
-func read(t *testing.T, e try) (changed change, reason string) {
+func parseEvent(t *testing.T, e try) (changed change, reason string) {
 	t.Helper()
 	var data struct {
 		UserID    string `json:"userId"`
@@ -96,21 +96,21 @@ func read(t *testing.T, e try) (changed change, reason string) {
 }
 
 // compare compares what was told with what is.
-func (all told) compare(t *testing.T, accounts map[string]user.Account) {
+func (all deliveredEvents) compareWithAccounts(t *testing.T, accounts map[string]user.Account) {
 	t.Helper()
 	signed, begun, ended := map[string]bool{}, map[change]bool{}, map[change]bool{}
 	for c := range all {
-		of := change{user: c.user, session: c.session}
-		switch c.kind {
+		of := change{userID: c.userID, sessionID: c.sessionID}
+		switch c.eventType {
 		case signedOut:
 			ended[of] = true
 		case signedUp:
-			signed[c.user] = true
-			begun[of] = c.session != "" // one who was signed up by an event has none
+			signed[c.userID] = true
+			begun[of] = c.sessionID != "" // one who was signed up by an event has none
 		case signedIn:
 			begun[of] = true
 		}
-		if _, is := accounts[c.user]; !is {
+		if _, is := accounts[c.userID]; !is {
 			t.Errorf("%v tells of nobody", c)
 		}
 	}
@@ -122,13 +122,13 @@ func (all told) compare(t *testing.T, accounts map[string]user.Account) {
 			t.Errorf("%d events of %s wait since %v", len(a.Events), a.Email, a.Undelivered)
 		}
 		for sid := range a.Sessions {
-			if of := (change{user: id, session: sid}); !begun[of] || ended[of] {
+			if of := (change{userID: id, sessionID: sid}); !begun[of] || ended[of] {
 				t.Errorf("session %s of %s lives; told that it began: %v, that it ended: %v", sid, a.Email, begun[of], ended[of])
 			}
 		}
 	}
 	for of, session := range begun {
-		if _, lives := accounts[of.user].Sessions[of.session]; session && !lives && !ended[of] {
+		if _, lives := accounts[of.userID].Sessions[of.sessionID]; session && !lives && !ended[of] {
 			t.Errorf("nobody was told of the end of %v", of)
 		}
 	}
@@ -140,7 +140,7 @@ func (all told) compare(t *testing.T, accounts map[string]user.Account) {
 }
 
 // has fails the test unless a change was told.
-func (all told) has(t *testing.T, c change) {
+func (all deliveredEvents) require(t *testing.T, c change) {
 	t.Helper()
 	if _, is := all[c]; !is {
 		t.Errorf("not told: %v", c)
@@ -149,7 +149,7 @@ func (all told) has(t *testing.T, c change) {
 
 // holdsNone fails the test if anything that came has a secret in it: what is given
 // here, a hash that is kept of it, or what looks like one.
-func (s *sink) holdsNone(t *testing.T, uri string, secrets []string) {
+func (s *sink) checkNoSecrets(t *testing.T, uri string, secrets []string) {
 	t.Helper()
 	secrets = append(secrets, "$argon2", "password", "eyJ") // the last begins every JWT
 	for _, a := range accounts(t, uri) {
@@ -178,7 +178,7 @@ func (s *sink) holdsNone(t *testing.T, uri string, secrets []string) {
 // accounts returns all users that there are, by their ids.
 func accounts(t *testing.T, uri string) map[string]user.Account {
 	t.Helper()
-	cursor, err := collection(t, uri).Find(t.Context(), bson.D{})
+	cursor, err := usersCollection(t, uri).Find(t.Context(), bson.D{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func accounts(t *testing.T, uri string) map[string]user.Account {
 }
 
 // collection returns the users of a database, past all of the system.
-func collection(t *testing.T, uri string) *mongo.Collection {
+func usersCollection(t *testing.T, uri string) *mongo.Collection {
 	t.Helper()
 	parsed, err := connstring.Parse(uri)
 	if err != nil {

@@ -27,17 +27,17 @@ func TestFaultsOfTheDisk(t *testing.T) {
 	}
 	t.Cleanup(db.Kill)
 	uri, sink := db.URI()+"/users", newSink(t)
-	s := startTold(t, uri, sink, limits...)
-	crowd := newCrowd(s, 4, 10*time.Millisecond, false)
-	crowd.await(t, 4)
+	s := startWithEvents(t, uri, sink, rateLimitsOn...)
+	crowd := startWorkload(s, 4, 10*time.Millisecond, false)
+	crowd.awaitCompleted(t, 4)
 	filler := filepath.Join(disk, "filler")
 	file, err := os.Create(filler)
 	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	for time.Since(began) < max(2*time.Second, *long) { // what the database frees is filled as well
-		if _, err := io.CopyN(file, zeros{}, 4<<10); err != nil && !errors.Is(err, syscall.ENOSPC) {
+	for time.Since(began) < max(2*time.Second, *faultDuration) { // what the database frees is filled as well
+		if _, err := io.CopyN(file, zeroReader{}, 4<<10); err != nil && !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)
 		} else if err != nil {
 			time.Sleep(time.Millisecond)
@@ -47,8 +47,8 @@ func TestFaultsOfTheDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	crowd.await(t, 4)
-	crowd.end()
+	crowd.awaitCompleted(t, 4)
+	crowd.stopAndWait()
 	full := 0
 	for _, function := range []string{"signup", "signin", "refresh", "signout"} {
 		full += crowd.counts[function+" 503"]
@@ -56,9 +56,9 @@ func TestFaultsOfTheDisk(t *testing.T) {
 	if full == 0 {
 		t.Error("the disk was never full")
 	}
-	crowd.hold(t, uri, sink)
+	crowd.checkInvariants(t, uri, sink)
 }
 
-type zeros struct{}
+type zeroReader struct{}
 
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -28,7 +28,7 @@ import (
 )
 
 // startTold starts a system that tells a sink what happens, and a relay.
-func startTold(t *testing.T, uri string, s *sink, more ...string) *system {
+func startWithEvents(t *testing.T, uri string, s *sink, more ...string) *system {
 	t.Helper()
 	all := start(t, uri, append([]string{"EVENTS=on", "K_SINK=" + s.URL}, more...)...)
 	all.env["relay"] = []string{"MONGODB_URI=" + uri, "K_SINK=" + s.URL, "EVENTS=on"}
@@ -56,7 +56,7 @@ func deliver(ctx context.Context, url, id, kind, data string) (status int, reply
 }
 
 // wake wakes a relay and waits until it sleeps again.
-func wake(ctx context.Context, relay *e2e.Process) error {
+func triggerRelay(ctx context.Context, relay *e2e.Process) error {
 	status, _, body, err := deliver(ctx, relay.URL+"/", "tick", "com.ticketing.users.relay.requested.v1", "")
 	if err == nil && (status != http.StatusOK || body != "") {
 		err = fmt.Errorf("the relay: %d %s", status, body)
@@ -66,13 +66,13 @@ func wake(ctx context.Context, relay *e2e.Process) error {
 
 // drain wakes the relay until nothing waits, which with a sink that takes all must
 // be soon: one that was killed needs another start, and no more.
-func (s *system) drain(t *testing.T, uri string) {
+func (s *system) drainOutbox(t *testing.T, uri string) {
 	t.Helper()
 	for range 3 {
-		if err := wake(t.Context(), s.all["relay"]); err != nil {
+		if err := triggerRelay(t.Context(), s.processes["relay"]); err != nil {
 			t.Fatal(err)
 		}
-		n, err := collection(t, uri).CountDocuments(t.Context(), bson.D{{Key: "undelivered", Value: bson.D{{Key: "$exists", Value: true}}}})
+		n, err := usersCollection(t, uri).CountDocuments(t.Context(), bson.D{{Key: "undelivered", Value: bson.D{{Key: "$exists", Value: true}}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,20 +80,20 @@ func (s *system) drain(t *testing.T, uri string) {
 			return
 		}
 	}
-	t.Errorf("events wait though the sink takes them: %s", s.all["relay"].Logs())
+	t.Errorf("events wait though the sink takes them: %s", s.processes["relay"].Logs())
 }
 
 // bearer reads who a token is of, and of which session, as other services do.
-func bearer(t *testing.T, token string) (of change) {
+func sessionOf(t *testing.T, token string) (of change) {
 	t.Helper()
-	of, err := claimed(token)
+	of, err := parseSession(token)
 	if err != nil {
 		t.Error(err)
 	}
 	return of
 }
 
-func claimed(token string) (change, error) {
+func parseSession(token string) (change, error) {
 	var claims struct{ Sub, Sid string }
 	_, rest, _ := strings.Cut(token, ".")
 	payload, _, _ := strings.Cut(rest, ".")
@@ -101,22 +101,22 @@ func claimed(token string) (change, error) {
 	if err = cmp.Or(err, json.Unmarshal(read, &claims)); err != nil || claims.Sub == "" || claims.Sid == "" {
 		return change{}, fmt.Errorf("no token of a session: %q %v", token, err)
 	}
-	return change{user: claims.Sub, session: claims.Sid}, nil
+	return change{userID: claims.Sub, sessionID: claims.Sid}, nil
 }
 
-func (of change) is(kind string) change { return change{of.user, of.session, kind} }
+func (of change) withType(kind string) change { return change{of.userID, of.sessionID, kind} }
 
 // secrets are what must not be found of a grant anywhere: no token, and no part of
 // one that is worth something.
-func (g granted) secrets() []string {
+func (g tokenPair) secrets() []string {
 	return append(strings.Split(g.Token, ".")[1:], g.RefreshToken, g.RefreshToken[:43])
 }
 
 // person signs up, signs in, refreshes and signs out, and does what changes nothing
 // besides. It returns what must be told of that, and no more.
-func (s *system) person(t *testing.T, email string) (changes []change, secrets []string) {
+func (s *system) runAccountLifecycle(t *testing.T, email string) (changes []change, secrets []string) {
 	t.Helper()
-	call := func(want int, function, bearer, body string) (g granted) {
+	call := func(want int, function, bearer, body string) (g tokenPair) {
 		t.Helper()
 		status, _, answer := s.post(t, function, bearer, body)
 		if status != want {
@@ -136,13 +136,13 @@ func (s *system) person(t *testing.T, email string) (changes []change, secrets [
 		call(http.StatusOK, "signout", in.Token, "")
 	}
 	call(http.StatusUnauthorized, "refresh", "", `{"refreshToken":"`+in.RefreshToken+`"}`)
-	begun, ended := bearer(t, up.Token), bearer(t, in.Token)
-	return []change{begun.is(signedUp), ended.is(signedIn), ended.is(signedOut)}, secrets
+	begun, ended := sessionOf(t, up.Token), sessionOf(t, in.Token)
+	return []change{begun.withType(signedUp), ended.withType(signedIn), ended.withType(signedOut)}, secrets
 }
 
 func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	s := startTold(t, uri, sink, "K_SINK_TIMEOUT=50ms")
+	s := startWithEvents(t, uri, sink, "K_SINK_TIMEOUT=50ms")
 	var changes []change
 	var secrets []string
 	for i, c := range []struct {
@@ -157,7 +157,7 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 			sink.answers(c.away)
 			before := len(sink.all())
 			for n := range 4 { // one more than the relay tries of a sink that is away
-				its, hidden := s.person(t, fmt.Sprintf("u%d-%d@example.com", i, n))
+				its, hidden := s.runAccountLifecycle(t, fmt.Sprintf("u%d-%d@example.com", i, n))
 				changes, secrets = append(changes, its...), append(secrets, hidden...)
 			}
 			tried := map[string]bool{}
@@ -169,7 +169,7 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 			}
 			// the relay meets the sink as it is, and then recovered in the middle
 			if c.name != "a sink that hangs" { // or it would wait for long
-				if err := wake(t.Context(), s.all["relay"]); err != nil {
+				if err := triggerRelay(t.Context(), s.processes["relay"]); err != nil {
 					t.Error(err)
 				}
 			}
@@ -183,16 +183,16 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 				}
 			})
 			slept := make(chan error, 1)
-			go func() { slept <- wake(t.Context(), s.all["relay"]) }()
+			go func() { slept <- triggerRelay(t.Context(), s.processes["relay"]) }()
 			sink.await(t, n, 1)
 			close(recovered)
 			if err := <-slept; err != nil {
 				t.Error(err)
 			}
-			s.drain(t, uri)
-			all := sink.audit(t, uri)
+			s.drainOutbox(t, uri)
+			all := sink.checkDelivered(t, uri)
 			for _, c := range changes {
-				all.has(t, c)
+				all.require(t, c)
 			}
 			if len(all) != len(changes) {
 				t.Errorf("%d changes were told, %d have happened", len(all), len(changes))
@@ -202,7 +202,7 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 			}
 		})
 	}
-	sink.holdsNone(t, uri, append(secrets, "correct horse battery staple", strings.Repeat("x", 12)))
+	sink.checkNoSecrets(t, uri, append(secrets, "correct horse battery staple", strings.Repeat("x", 12)))
 }
 
 // A function may be killed at any moment: before its write, between the write and
@@ -211,15 +211,15 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 func TestSIGKILLLosesNoEvent(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
 	// few sessions a user: those that give way are told of as well
-	s := startTold(t, uri, sink, "K_SINK_TIMEOUT=100ms", "SESSION_LIMIT=2")
+	s := startWithEvents(t, uri, sink, "K_SINK_TIMEOUT=100ms", "SESSION_LIMIT=2")
 	sink.answers(moody())
 	var mu sync.Mutex
 	var acknowledged []change
 	var secrets []string
-	acknowledge := func(kind, token string, g granted) {
+	acknowledge := func(kind, token string, g tokenPair) {
 		mu.Lock()
 		defer mu.Unlock()
-		acknowledged = append(acknowledged, bearer(t, token).is(kind))
+		acknowledged = append(acknowledged, sessionOf(t, token).withType(kind))
 		if g.Token != "" {
 			secrets = append(secrets, g.secrets()...)
 		}
@@ -228,18 +228,18 @@ func TestSIGKILLLosesNoEvent(t *testing.T) {
 		var group sync.WaitGroup
 		for worker := range 4 {
 			group.Go(func() {
-				for i := 0; s.stream(t, fmt.Sprintf("u%d-%d-%d@example.com", round, worker, i), acknowledge); i++ {
+				for i := 0; s.runUntilKilled(t, fmt.Sprintf("u%d-%d-%d@example.com", round, worker, i), acknowledge); i++ {
 				}
 			})
 		}
 		group.Go(func() {
-			for wake(t.Context(), s.all["relay"]) == nil {
+			for triggerRelay(t.Context(), s.processes["relay"]) == nil {
 			}
 		})
 		sink.await(t, len(sink.all()), 25)
 		time.Sleep(rand.N(10 * time.Millisecond)) // any moment; what follows holds after each
-		s.all[victim].Signal(os.Kill)
-		s.all["relay"].Signal(os.Kill)
+		s.processes[victim].Signal(os.Kill)
+		s.processes["relay"].Signal(os.Kill)
 		group.Wait()
 		s.restart(t, victim)
 		s.restart(t, "relay")
@@ -248,34 +248,34 @@ func TestSIGKILLLosesNoEvent(t *testing.T) {
 	// and the relay, surely in the middle: it has the fifth event on the wire
 	sink.answers(fails)
 	for i := range 10 {
-		s.stream(t, fmt.Sprintf("v%d@example.com", i), acknowledge)
+		s.runUntilKilled(t, fmt.Sprintf("v%d@example.com", i), acknowledge)
 	}
 	n := len(sink.all())
 	sink.answers(counting(4, takes, hangs))
 	killed := make(chan error, 1)
-	go func() { killed <- wake(t.Context(), s.all["relay"]) }()
+	go func() { killed <- triggerRelay(t.Context(), s.processes["relay"]) }()
 	sink.await(t, n, 5)
-	s.all["relay"].Signal(os.Kill)
+	s.processes["relay"].Signal(os.Kill)
 	if err := <-killed; err == nil {
 		t.Error("the relay was done before it was killed")
 	}
 	s.restart(t, "relay")
 
 	sink.answers(takes)
-	s.drain(t, uri)
-	all := sink.audit(t, uri)
+	s.drainOutbox(t, uri)
+	all := sink.checkDelivered(t, uri)
 	for _, c := range acknowledged {
-		all.has(t, c)
+		all.require(t, c)
 	}
-	sink.holdsNone(t, uri, append(secrets, "correct horse battery staple"))
+	sink.checkNoSecrets(t, uri, append(secrets, "correct horse battery staple"))
 	t.Logf("%d changes acknowledged, %d told, in %d tries", len(acknowledged), len(all), len(sink.all()))
 }
 
 // stream is a person who signs up, in twice and out, until a function is gone: then
 // it returns false.
-func (s *system) stream(t *testing.T, email string, acknowledge func(kind, token string, g granted)) bool {
-	call := func(kind, function, bearer, body string, want int) (g granted, ok bool) {
-		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+func (s *system) runUntilKilled(t *testing.T, email string, acknowledge func(kind, token string, g tokenPair)) bool {
+	call := func(kind, function, bearer, body string, want int) (g tokenPair, ok bool) {
+		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
 		if err != nil {
 			return g, false
 		}
@@ -290,7 +290,7 @@ func (s *system) stream(t *testing.T, email string, acknowledge func(kind, token
 	if _, ok := call(signedUp, "signup", "", credentials(email), http.StatusCreated); !ok {
 		return false
 	}
-	var in [2]granted
+	var in [2]tokenPair
 	for i := range in {
 		var ok bool
 		if in[i], ok = call(signedIn, "signin", "", credentials(email), http.StatusOK); !ok {
@@ -308,18 +308,18 @@ func (s *system) stream(t *testing.T, email string, acknowledge func(kind, token
 func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 	whole, sink := t, newSink(t)
 	line := newLine(t, mongotest.Server(t).URI())
-	s := startTold(t, line.uri, sink, "SESSION_LIMIT=1")
+	s := startWithEvents(t, line.uri, sink, "SESSION_LIMIT=1")
 	post := func(function, bearer, body string) error {
-		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
 		if status >= http.StatusInternalServerError {
 			err = fmt.Errorf("%s: %d %s", function, status, answer)
 		}
 		return err
 	}
-	signup := func(t *testing.T, email string) granted {
+	signup := func(t *testing.T, email string) tokenPair {
 		t.Helper()
 		_, _, body := s.post(t, "signup", "", credentials(email))
-		return grant(t, body)
+		return parseTokens(t, body)
 	}
 	for i, c := range []struct {
 		name, victim string
@@ -342,19 +342,19 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 		}},
 		{"a theft", "refresh", func(t *testing.T, email string) func() error {
 			first := signup(t, email)
-			s.exchange(t, first, exchangesToDrop)
+			s.refreshRepeatedly(t, first, refreshesToDropFirst)
 			return func() error { return post("refresh", "", `{"refreshToken":"`+first.RefreshToken+`"}`) }
 		}},
 		{"a sign-up by an event", "signup", func(_ *testing.T, email string) func() error {
 			return func() error {
-				_, _, _, err := deliver(t.Context(), s.all["signup"].URL+"/", email, "com.ticketing.user.signup.requested.v1", credentials(email))
+				_, _, _, err := deliver(t.Context(), s.processes["signup"].URL+"/", email, "com.ticketing.user.signup.requested.v1", credentials(email))
 				return err
 			}
 		}},
 		{"a sign-out by an event", "signout", func(t *testing.T, email string) func() error {
-			of := bearer(t, signup(t, email).Token).user
+			of := sessionOf(t, signup(t, email).Token).userID
 			return func() error {
-				_, _, _, err := deliver(t.Context(), s.all["signout"].URL+"/", email, "com.ticketing.user.signout.requested.v1", `{"userId":"`+of+`"}`)
+				_, _, _, err := deliver(t.Context(), s.processes["signout"].URL+"/", email, "com.ticketing.user.signout.requested.v1", `{"userId":"`+of+`"}`)
 				return err
 			}
 		}},
@@ -363,14 +363,14 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 			signup(t, email)
 			signup(t, "x"+email)
 			sink.answers(takes)
-			return func() error { return wake(t.Context(), s.all["relay"]) }
+			return func() error { return triggerRelay(t.Context(), s.processes["relay"]) }
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kills := 0
 			for {
 				act := c.prepare(t, fmt.Sprintf("u%d-%d@example.com", i, kills))
-				cut := line.cutAfter(kills+1, func() { s.all[c.victim].Signal(os.Kill) })
+				cut := line.cutAfter(kills+1, func() { s.processes[c.victim].Signal(os.Kill) })
 				err := act()
 				if !cut() {
 					if err != nil {
@@ -391,18 +391,18 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 			// and asked to stop there, it finishes what it has begun
 			for n := range kills {
 				act := c.prepare(t, fmt.Sprintf("t%d-%d@example.com", i, n))
-				asked := line.strikeAfter(n+1, func() { s.all[c.victim].Send(syscall.SIGTERM) })
+				asked := line.strikeAfter(n+1, func() { s.processes[c.victim].Send(syscall.SIGTERM) })
 				if err := act(); err != nil || !asked() {
 					t.Errorf("asked to stop after command %d: %v", n+1, err)
 				}
-				<-s.all[c.victim].Done()
-				if code := s.all[c.victim].Signal(os.Kill); code != 0 {
+				<-s.processes[c.victim].Done()
+				if code := s.processes[c.victim].Signal(os.Kill); code != 0 {
 					t.Errorf("asked to stop after command %d: exit code %d", n+1, code)
 				}
 				s.restart(whole, c.victim)
 			}
-			s.drain(t, line.uri)
-			sink.audit(t, line.uri)
+			s.drainOutbox(t, line.uri)
+			sink.checkDelivered(t, line.uri)
 			t.Logf("killed after each of %d commands", kills)
 		})
 	}
@@ -410,14 +410,14 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 
 // exchange refreshes a grant so many times, each time with what the time before
 // gave, and returns all that it got.
-func (s *system) exchange(t *testing.T, g granted, times int) (all []granted) {
+func (s *system) refreshRepeatedly(t *testing.T, g tokenPair, times int) (all []tokenPair) {
 	t.Helper()
 	for range times {
 		status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`)
 		if status != http.StatusOK {
 			t.Fatal(status, body)
 		}
-		g = grant(t, body)
+		g = parseTokens(t, body)
 		all = append(all, g)
 	}
 	return all
@@ -425,8 +425,8 @@ func (s *system) exchange(t *testing.T, g granted, times int) (all []granted) {
 
 func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	s := startTold(t, uri, sink)
-	relays := []*e2e.Process{s.all["relay"], e2e.Start(t, "relay", s.env["relay"]...)}
+	s := startWithEvents(t, uri, sink)
+	relays := []*e2e.Process{s.processes["relay"], e2e.Start(t, "relay", s.env["relay"]...)}
 	sink.answers(fails)
 	var changes []change
 	for i := range 25 { // more than a relay reads at once
@@ -434,7 +434,7 @@ func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 		if status != http.StatusCreated {
 			t.Fatal(status, body)
 		}
-		changes = append(changes, bearer(t, grant(t, body).Token).is(signedUp))
+		changes = append(changes, sessionOf(t, parseTokens(t, body).Token).withType(signedUp))
 	}
 	// nothing is taken until both relays have sent something: each sends one event
 	// after the other, so two on the wire are one of each
@@ -449,7 +449,7 @@ func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 	})
 	slept := make(chan error, len(relays))
 	for _, relay := range relays {
-		go func() { slept <- wake(t.Context(), relay) }()
+		go func() { slept <- triggerRelay(t.Context(), relay) }()
 	}
 	sink.await(t, before, 2)
 	close(both)
@@ -458,9 +458,9 @@ func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	all := sink.audit(t, uri)
+	all := sink.checkDelivered(t, uri)
 	for _, c := range changes {
-		all.has(t, c)
+		all.require(t, c)
 	}
 	if len(all) != len(changes) {
 		t.Errorf("%d changes were told, %d have happened", len(all), len(changes))
@@ -470,34 +470,34 @@ func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 // exchangesToDrop is the number of exchanges in a row after which a session stores the
 // first refresh token no longer. Its use is then a theft at once, not only when its replay
 // window has ended.
-const exchangesToDrop = 65
+const refreshesToDropFirst = 65
 
 func TestTheTheftOfARefreshTokenIsTold(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	s := startTold(t, uri, sink)
+	s := startWithEvents(t, uri, sink)
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
-	grants := append([]granted{grant(t, body)}, s.exchange(t, grant(t, body), exchangesToDrop)...)
-	first, newest := grants[0], grants[exchangesToDrop]
-	for _, stolen := range []granted{first, newest} {
+	grants := append([]tokenPair{parseTokens(t, body)}, s.refreshRepeatedly(t, parseTokens(t, body), refreshesToDropFirst)...)
+	first, newest := grants[0], grants[refreshesToDropFirst]
+	for _, stolen := range []tokenPair{first, newest} {
 		status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+stolen.RefreshToken+`"}`)
 		if status != http.StatusUnauthorized || body != `{"errors":[{"message":"The token is not valid."}]}` {
 			t.Errorf("refresh: %d %s", status, body)
 		}
 	}
-	if status, _, body := s.who(t, newest.Token); status != http.StatusUnauthorized {
+	if status, _, body := s.currentUser(t, newest.Token); status != http.StatusUnauthorized {
 		t.Errorf("currentuser: %d %s", status, body)
 	}
-	all := sink.audit(t, uri)
-	of := bearer(t, first.Token)
-	all.has(t, of.is(signedUp))
+	all := sink.checkDelivered(t, uri)
+	of := sessionOf(t, first.Token)
+	all.require(t, of.withType(signedUp))
 	var secrets []string
 	for _, g := range grants {
 		secrets = append(secrets, g.secrets()...)
 	}
-	if reason := all[of.is(signedOut)]; reason != "theft" || len(all) != 2 {
+	if reason := all[of.withType(signedOut)]; reason != "theft" || len(all) != 2 {
 		t.Errorf("told %v", all)
 	}
-	sink.holdsNone(t, uri, secrets)
+	sink.checkNoSecrets(t, uri, secrets)
 }
 
 func TestTheEventDoorIsOpenOnlyWhereEVENTSIsOnAndOnlyAtItsOwnAddress(t *testing.T) {
@@ -518,9 +518,9 @@ func TestTheEventDoorIsOpenOnlyWhereEVENTSIsOnAndOnlyAtItsOwnAddress(t *testing.
 			code      int
 			body      string
 		}{
-			{"with EVENTS off, at the root", off.all[f.Name].URL + "/", http.StatusNotFound, nothing},
-			{"with EVENTS off, at its route", off.all[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
-			{"with EVENTS on, at its route", on.all[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
+			{"with EVENTS off, at the root", off.processes[f.Name].URL + "/", http.StatusNotFound, nothing},
+			{"with EVENTS off, at its route", off.processes[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
+			{"with EVENTS on, at its route", on.processes[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
 		} {
 			status, _, body, err := deliver(t.Context(), c.url, "1", request, credentials("ann@example.com"))
 			if err != nil || status != c.code || body != c.body {
@@ -528,7 +528,7 @@ func TestTheEventDoorIsOpenOnlyWhereEVENTSIsOnAndOnlyAtItsOwnAddress(t *testing.
 			}
 		}
 		if f.Trigger.Types == nil {
-			status, _, body, err := deliver(t.Context(), on.all[f.Name].URL+"/", "1", request, credentials("ann@example.com"))
+			status, _, body, err := deliver(t.Context(), on.processes[f.Name].URL+"/", "1", request, credentials("ann@example.com"))
 			if err != nil || status != http.StatusNotFound || body != nothing {
 				t.Errorf("%s, which takes no events, with EVENTS on: %d %s %v", f.Name, status, body, err)
 			}
@@ -537,7 +537,7 @@ func TestTheEventDoorIsOpenOnlyWhereEVENTSIsOnAndOnlyAtItsOwnAddress(t *testing.
 	if all := accounts(t, uri); len(all) != 0 {
 		t.Errorf("an event that was refused made %v", all)
 	}
-	status, reply, body, err := deliver(t.Context(), on.all["signup"].URL+"/", "1", request, credentials("ann@example.com"))
+	status, reply, body, err := deliver(t.Context(), on.processes["signup"].URL+"/", "1", request, credentials("ann@example.com"))
 	if err != nil || status != http.StatusOK || reply != accepted || !strings.Contains(body, `"email":"ann@example.com"`) {
 		t.Errorf("signup with EVENTS on: %d %s %s %v", status, reply, body, err)
 	}

@@ -19,10 +19,10 @@ import (
 
 // long is for how long each fault lasts, where the short form, which runs with all
 // tests, is not enough: go test -run=TestFaults ./infra/test/e2e -faults=1m
-var long = flag.Duration("faults", 0, "how long each fault lasts; a few seconds if 0")
+var faultDuration = flag.Duration("faults", 0, "how long each fault lasts; a few seconds if 0")
 
 // limits are the settings of the crowd's functions: all rate limits are on.
-var limits = []string{"RATE_LIMIT=on", "TRUSTED_PROXIES=1"}
+var rateLimitsOn = []string{"RATE_LIMIT=on", "TRUSTED_PROXIES=1"}
 
 // TestFaultsOfTheDatabase has the database fail in each way while people use the
 // system: every answer is honest and comes in time, and nothing that was acknowledged
@@ -34,7 +34,7 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 		tells bool          // it cannot be mended by a second try, so some are told 503
 		begin func(*wire, *mongotest.Instance)
 	}
-	together(t, map[string][]fault{
+	runParallel(t, map[string][]fault{
 		"slow":    {{"slow", 6 * time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(slow) }}},
 		"stalled": {{"stalled", 5 * time.Second, true, func(w *wire, _ *mongotest.Instance) { w.is(stalled) }}},
 		"dropped": {{"dropped", 3 * time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(dropping) }}},
@@ -51,21 +51,21 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 		}
 		w := newWire(t, where.Host)
 		where.Host = w.addr
-		s := startTold(t, where.String(), sink, limits...)
-		crowd := newCrowd(s, 6, 20*time.Millisecond, false)
-		crowd.await(t, 6) // by now each is at another step
+		s := startWithEvents(t, where.String(), sink, rateLimitsOn...)
+		crowd := startWorkload(s, 6, 20*time.Millisecond, false)
+		crowd.awaitCompleted(t, 6) // by now each is at another step
 		for _, f := range faults {
-			before := crowd.told(http.StatusServiceUnavailable)
+			before := crowd.responses(http.StatusServiceUnavailable)
 			f.begin(w, db)
-			time.Sleep(max(f.lasts, *long))
+			time.Sleep(max(f.lasts, *faultDuration))
 			strikes := w.strikes()
 			db.Start() // where it was killed
 			if err := w.is(sound); err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()
-			crowd.await(t, 6) // no function is restarted
-			refused := crowd.told(http.StatusServiceUnavailable) - before
+			crowd.awaitCompleted(t, 6) // no function is restarted
+			refused := crowd.responses(http.StatusServiceUnavailable) - before
 			if f.name == "dropped" && refused > 0 {
 				t.Errorf("%s: %d were told 503, and the database is well", f.name, refused)
 			}
@@ -74,14 +74,14 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 			}
 			t.Logf("%s: struck %d times, %d were told 503; six lives later it is %.1f s", f.name, strikes, refused, time.Since(began).Seconds())
 		}
-		crowd.end()
-		crowd.hold(t, db.URI(), sink)
+		crowd.stopAndWait()
+		crowd.checkInvariants(t, db.URI(), sink)
 	})
 }
 
 // together runs subtests at the same time, however few cores there are: they mostly
 // wait.
-func together[Case any](t *testing.T, cases map[string]Case, run func(*testing.T, Case)) {
+func runParallel[Case any](t *testing.T, cases map[string]Case, run func(*testing.T, Case)) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for name, c := range cases {
@@ -90,7 +90,7 @@ func together[Case any](t *testing.T, cases map[string]Case, run func(*testing.T
 }
 
 // atOnce calls do n times at the same time.
-func atOnce(n int, do func(i int)) {
+func runConcurrently(n int, do func(i int)) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for i := range n {
@@ -104,26 +104,26 @@ func TestFaultsOfTheSink(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
 	w := newWire(t, strings.TrimPrefix(sink.URL, "http://"))
 	sink.URL = "http://" + w.addr
-	s := startTold(t, uri, sink, append(limits, "K_SINK_TIMEOUT=100ms")...)
-	crowd := newCrowd(s, 4, 5*time.Millisecond, false)
+	s := startWithEvents(t, uri, sink, append(rateLimitsOn, "K_SINK_TIMEOUT=100ms")...)
+	crowd := startWorkload(s, 4, 5*time.Millisecond, false)
 	for _, m := range []mood{slow, stalled, cut, refusing, sound} {
 		if err := w.is(m); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(*long)
-		crowd.await(t, 4)
+		time.Sleep(*faultDuration)
+		crowd.awaitCompleted(t, 4)
 		if m != sound && w.strikes() == 0 {
 			t.Errorf("%s: it struck nobody: that proves nothing", m)
 		}
 	}
-	crowd.end()
-	if n := crowd.told(http.StatusServiceUnavailable); n > 0 {
+	crowd.stopAndWait()
+	if n := crowd.responses(http.StatusServiceUnavailable); n > 0 {
 		t.Errorf("503 × %d: that the sink is away is no reason", n)
 	}
 	if !slices.ContainsFunc(slices.Collect(maps.Values(accounts(t, uri))), func(a user.Account) bool { return len(a.Events) > 0 }) {
 		t.Error("every event was taken at once: that proves nothing")
 	}
-	crowd.hold(t, uri, sink)
+	crowd.checkInvariants(t, uri, sink)
 }
 
 // TestFaultsOfTheFunctions has each function that writes be stopped and killed again
@@ -131,10 +131,10 @@ func TestFaultsOfTheSink(t *testing.T) {
 func TestFaultsOfTheFunctions(t *testing.T) {
 	sink := newSink(t)
 	line := newLine(t, mongotest.Server(t).URI())
-	s := startTold(t, line.uri, sink, limits...)
-	crowd := newCrowd(s, 3, 5*time.Millisecond, true)
+	s := startWithEvents(t, line.uri, sink, rateLimitsOn...)
+	crowd := startWorkload(s, 3, 5*time.Millisecond, true)
 	victims := []string{"signup", "signin", "refresh", "signout"}
-	for began, n := time.Now(), 0; n < 3*len(victims) || time.Since(began) < *long; n++ {
+	for began, n := time.Now(), 0; n < 3*len(victims) || time.Since(began) < *faultDuration; n++ {
 		victim, signal := victims[n%len(victims)], os.Kill
 		if n/len(victims)%2 == 0 {
 			signal = syscall.SIGTERM
@@ -146,13 +146,13 @@ func TestFaultsOfTheFunctions(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("nobody asks the database for anything")
 		}
-		if code := s.all[victim].Signal(signal); signal == syscall.SIGTERM && code != 0 {
-			t.Errorf("%s: exit code %d: %s", victim, code, s.all[victim].Logs())
+		if code := s.processes[victim].Signal(signal); signal == syscall.SIGTERM && code != 0 {
+			t.Errorf("%s: exit code %d: %s", victim, code, s.processes[victim].Logs())
 		}
 		s.restart(t, victim)
-		crowd.await(t, 1)
+		crowd.awaitCompleted(t, 1)
 	}
-	crowd.end()
-	crowd.mortal = false
-	crowd.hold(t, line.uri, sink)
+	crowd.stopAndWait()
+	crowd.killsFunctions = false
+	crowd.checkInvariants(t, line.uri, sink)
 }

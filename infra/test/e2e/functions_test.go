@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { e2e.Main(m) }
 
 // secrets are the settings each function needs: those of its role and no other.
-var secrets = map[string][]string{
+var requiredSettings = map[string][]string{
 	"signup":      {"MONGODB_URI", "SIGNING_KEYS"},
 	"signin":      {"MONGODB_URI", "SIGNING_KEYS"},
 	"refresh":     {"MONGODB_URI", "SIGNING_KEYS"},
@@ -35,7 +35,7 @@ var secrets = map[string][]string{
 
 func TestAFunctionNeedsTheSettingsOfItsRoleAndNoOther(t *testing.T) {
 	for _, f := range catalog.Functions() {
-		if asked, err := settings.Of(f); err != nil || len(asked.Required) == 0 && secrets[f.Name] == nil {
+		if asked, err := settings.Of(f); err != nil || len(asked.Required) == 0 && requiredSettings[f.Name] == nil {
 			continue // it starts with nothing
 		}
 		code, stderr := e2e.Refused(t, nil, f.Name)
@@ -45,7 +45,7 @@ func TestAFunctionNeedsTheSettingsOfItsRoleAndNoOther(t *testing.T) {
 				needs = append(needs, name)
 			}
 		}
-		if code != 2 || !slices.Equal(needs, secrets[f.Name]) || strings.Count(stderr, "\n") != 1+len(needs) {
+		if code != 2 || !slices.Equal(needs, requiredSettings[f.Name]) || strings.Count(stderr, "\n") != 1+len(needs) {
 			t.Errorf("%s needs %v; exit code %d:\n%s", f.Name, needs, code, stderr)
 		}
 	}
@@ -53,11 +53,11 @@ func TestAFunctionNeedsTheSettingsOfItsRoleAndNoOther(t *testing.T) {
 
 // system is every function as a process of its own, on one database.
 type system struct {
-	all map[string]*e2e.Process
-	env map[string][]string
+	processes map[string]*e2e.Process
+	env       map[string][]string
 
-	mu   sync.Mutex // held where functions are restarted while others call them
-	past map[string]string
+	mu          sync.Mutex // held where functions are restarted while others call them
+	earlierLogs map[string]string
 }
 
 func start(t testing.TB, uri string, more ...string) *system {
@@ -71,8 +71,8 @@ func start(t testing.TB, uri string, more ...string) *system {
 		"SIGNING_KEYS":   "SIGNING_KEYS_FILE=" + filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS": "VERIFYING_KEYS_FILE=" + filepath.Join(keys, keyring.VerifyingFile),
 	}
-	s := &system{all: map[string]*e2e.Process{}, env: map[string][]string{}, past: map[string]string{}}
-	for name, needs := range secrets {
+	s := &system{processes: map[string]*e2e.Process{}, env: map[string][]string{}, earlierLogs: map[string]string{}}
+	for name, needs := range requiredSettings {
 		if name == "relay" {
 			continue // it is woken where there are events
 		}
@@ -81,7 +81,7 @@ func start(t testing.TB, uri string, more ...string) *system {
 			env = append(env, value[n])
 		}
 		s.env[name] = env
-		s.all[name] = e2e.Start(t, name, env...)
+		s.processes[name] = e2e.Start(t, name, env...)
 	}
 	migrated(t, uri)
 	return s
@@ -93,17 +93,17 @@ func (s *system) restart(t testing.TB, name string) {
 	next := e2e.Start(t, name, s.env[name]...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if last := s.all[name]; last != nil {
-		s.past[name] += last.Logs()
+	if last := s.processes[name]; last != nil {
+		s.earlierLogs[name] += last.Logs()
 	}
-	s.all[name] = next
+	s.processes[name] = next
 }
 
 // url is where a function is now.
 func (s *system) url(function string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.all[function].URL
+	return s.processes[function].URL
 }
 
 // logs are what every function has logged since the start of the system.
@@ -111,24 +111,24 @@ func (s *system) logs() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := map[string]string{}
-	for name, p := range s.all {
-		all[name] = s.past[name] + p.Logs()
+	for name, p := range s.processes {
+		all[name] = s.earlierLogs[name] + p.Logs()
 	}
 	return all
 }
 
 func (s *system) post(t testing.TB, function, bearer, body string) (int, http.Header, string) {
 	t.Helper()
-	status, header, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+	status, header, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return status, header, answer
 }
 
-func (s *system) who(t *testing.T, bearer string) (int, http.Header, string) {
+func (s *system) currentUser(t *testing.T, bearer string) (int, http.Header, string) {
 	t.Helper()
-	status, header, answer, err := e2e.Call(t.Context(), http.MethodGet, s.all["currentuser"].URL+"/api/users/currentuser", bearer, "")
+	status, header, answer, err := e2e.Call(t.Context(), http.MethodGet, s.processes["currentuser"].URL+"/api/users/currentuser", bearer, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,14 +145,14 @@ func TestASignOutIsSeenByEveryFunctionAtOnce(t *testing.T) {
 	if status != http.StatusCreated {
 		t.Fatal(status, body)
 	}
-	g := grant(t, body)
-	if status, _, body := s.who(t, g.Token); status != http.StatusOK || !strings.Contains(body, "ann@example.com") {
+	g := parseTokens(t, body)
+	if status, _, body := s.currentUser(t, g.Token); status != http.StatusOK || !strings.Contains(body, "ann@example.com") {
 		t.Fatal(status, body)
 	}
 	if status, _, body := s.post(t, "signout", g.Token, ""); status != http.StatusOK {
 		t.Fatal(status, body)
 	}
-	if status, _, body := s.who(t, g.Token); status != http.StatusUnauthorized {
+	if status, _, body := s.currentUser(t, g.Token); status != http.StatusUnauthorized {
 		t.Error("currentuser:", status, body)
 	}
 	if status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`); status != http.StatusUnauthorized {
@@ -168,7 +168,7 @@ func TestASignOutIsSeenByEveryFunctionAtOnce(t *testing.T) {
 
 func TestSIGTERMFinishesWhatHasBegun(t *testing.T) {
 	s := start(t, mongotest.URI(t), "HASH_MEMORY_KIB=65536", "HASH_TIME=8") // long enough to be caught in the middle
-	signup := s.all["signup"]
+	signup := s.processes["signup"]
 	answered := make(chan string, 1)
 	go func() {
 		status, _, body, err := e2e.Call(t.Context(), http.MethodPost, signup.URL+"/api/users/signup", "", credentials("ann@example.com"))
@@ -195,7 +195,7 @@ func TestSIGKILLBetweenWritesLeavesNoHalfUser(t *testing.T) {
 			group.Go(func() {
 				for i := 0; ; i++ {
 					email := fmt.Sprintf("u%d-%d-%d@example.com", round, worker, i)
-					status, _, _, err := e2e.Call(t.Context(), http.MethodPost, s.all["signup"].URL+"/api/users/signup", "", credentials(email))
+					status, _, _, err := e2e.Call(t.Context(), http.MethodPost, s.processes["signup"].URL+"/api/users/signup", "", credentials(email))
 					mu.Lock()
 					acknowledged[email] = status == http.StatusCreated
 					mu.Unlock()
@@ -206,7 +206,7 @@ func TestSIGKILLBetweenWritesLeavesNoHalfUser(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Duration(100+37*round) * time.Millisecond)
-		s.all["signup"].Signal(os.Kill)
+		s.processes["signup"].Signal(os.Kill)
 		group.Wait()
 		s.restart(t, "signup")
 	}
@@ -227,13 +227,13 @@ func TestADatabaseThatIsAwayGives503UntilItIsBack(t *testing.T) {
 	server := mongotest.Server(t)
 	s := start(t, server.URI())
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
-	g := grant(t, body)
+	g := parseTokens(t, body)
 	server.Kill()
 	calls := map[string]func() (int, http.Header, string){
 		"signup":      func() (int, http.Header, string) { return s.post(t, "signup", "", credentials("bob@example.com")) },
 		"signin":      func() (int, http.Header, string) { return s.post(t, "signin", "", credentials("ann@example.com")) },
 		"signout":     func() (int, http.Header, string) { return s.post(t, "signout", g.Token, "") },
-		"currentuser": func() (int, http.Header, string) { return s.who(t, g.Token) },
+		"currentuser": func() (int, http.Header, string) { return s.currentUser(t, g.Token) },
 		"refresh": func() (int, http.Header, string) {
 			return s.post(t, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`)
 		},
@@ -249,7 +249,7 @@ func TestADatabaseThatIsAwayGives503UntilItIsBack(t *testing.T) {
 		})
 	}
 	group.Wait()
-	status, _, _, err := e2e.Call(t.Context(), http.MethodGet, s.all["currentuser"].URL+"/health/readiness", "", "")
+	status, _, _, err := e2e.Call(t.Context(), http.MethodGet, s.processes["currentuser"].URL+"/health/readiness", "", "")
 	if err != nil || status != http.StatusOK {
 		t.Errorf("readiness asks the database: %d %v", status, err)
 	}
@@ -261,9 +261,9 @@ func TestADatabaseThatIsAwayGives503UntilItIsBack(t *testing.T) {
 	}
 }
 
-type granted struct{ Token, RefreshToken string }
+type tokenPair struct{ Token, RefreshToken string }
 
-func grant(t testing.TB, body string) (g granted) {
+func parseTokens(t testing.TB, body string) (g tokenPair) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(body), &g); err != nil || g.Token == "" {
 		t.Fatalf("%s: %v", body, err)

@@ -82,7 +82,7 @@ func doorsOf(s *system, lambdas map[string]lambda) []door {
 	return []door{
 		{"HTTP", func(t *testing.T, function string, r *http.Request) answer {
 			t.Helper()
-			r.URL.Scheme, r.URL.Host = "http", strings.TrimPrefix(s.all[function].URL, "http://")
+			r.URL.Scheme, r.URL.Host = "http", strings.TrimPrefix(s.processes[function].URL, "http://")
 			return send(t, &http.Transport{DisableKeepAlives: true}, r)
 		}},
 		{"an HTTP API", through(func(r *lambdatest.Runtime) http.RoundTripper { return lambdatest.HTTPAPI(r) })},
@@ -140,8 +140,8 @@ func TestASignOutIsSeenByEveryLambdaAtOnce(t *testing.T) {
 				return got.body
 			}
 			email := strings.ReplaceAll(d.name, " ", ".") + "@example.com"
-			first := grant(t, ask("signup", "POST", "", credentials(email), http.StatusCreated))
-			second := grant(t, ask("signin", "POST", "", credentials(email), http.StatusOK))
+			first := parseTokens(t, ask("signup", "POST", "", credentials(email), http.StatusCreated))
+			second := parseTokens(t, ask("signin", "POST", "", credentials(email), http.StatusOK))
 			if body := ask("currentuser", "GET", second.Token, "", http.StatusOK); !strings.Contains(body, strings.ToLower(email)) {
 				t.Error(body)
 			}
@@ -180,7 +180,7 @@ func TestLambdaAnswersAsHTTPDoes(t *testing.T) {
 	for _, d := range doors {
 		me := strings.ToLower(strings.ReplaceAll(d.name, " ", ".")) + ".door"
 		signedUp := d.send(t, "signup", request(t, "POST", "/api/users/signup", jsonBody, credentials(me+"@example.com")))
-		people[d.name] = person{me, grant(t, signedUp.body)}
+		people[d.name] = person{me, parseTokens(t, signedUp.body)}
 	}
 	good := `{"email":"{me}@example.com","password":"correct horse battery staple"}`
 	bearer := http.Header{"Authorization": {"Bearer {token}"}}
@@ -300,7 +300,7 @@ func keyed(keys ...string) http.Header {
 // A person is who calls at one door.
 type person struct {
 	name string
-	granted
+	tokenPair
 }
 
 // in makes a request this person's own.

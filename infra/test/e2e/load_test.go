@@ -26,7 +26,7 @@ func TestMoreSignInsThanCanBeHashed(t *testing.T) {
 	s := start(t, mongotest.URI(t), append(settings, "GOMEMLIMIT=57MiB")...)
 	flooded := start(t, mongotest.Server(t).URI(), append(settings, "GOMEMLIMIT=230MiB")...)
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
-	g := grant(t, body)
+	g := parseTokens(t, body)
 	flooded.post(t, "signup", "", credentials("ann@example.com"))
 	var flood, beside measured
 	var group sync.WaitGroup
@@ -46,7 +46,7 @@ func TestMoreSignInsThanCanBeHashed(t *testing.T) {
 		t.Errorf("current users: %v", beside.statuses)
 	}
 	if runtime.GOOS == "linux" {
-		for name, p := range map[string]*e2e.Process{"signin": flooded.all["signin"], "currentuser": s.all["currentuser"]} {
+		for name, p := range map[string]*e2e.Process{"signin": flooded.processes["signin"], "currentuser": s.processes["currentuser"]} {
 			if peak, container := p.Peak(t)>>20, map[string]int{"signin": 256, "currentuser": 64}[name]; peak > container {
 				t.Errorf("%s: %d MiB were resident, and its container has %d", name, peak, container)
 			}
@@ -70,7 +70,7 @@ func BenchmarkLoad(b *testing.B) {
 		s := start(b, mongotest.URI(b), append(settings, "GOMEMLIMIT=57MiB")...)
 		flooded := start(b, mongotest.Server(b).URI(), append(settings, "GOMEMLIMIT=230MiB")...)
 		_, _, body := s.post(b, "signup", "", credentials("ann@example.com"))
-		g := grant(b, body)
+		g := parseTokens(b, body)
 		who := func() (*http.Request, error) { return asking(s.url("currentuser"), g.Token) }
 		forged := func() (*http.Request, error) {
 			return asking(s.url("currentuser"), g.Token[:len(g.Token)-8]+"AAAAAAAA")
@@ -118,7 +118,7 @@ func BenchmarkLoad(b *testing.B) {
 		time.Sleep(500 * time.Millisecond)
 		line("sign-ins beside 1,000 callers that send a byte at a time", offer(in, able/2, 3*time.Second))
 		fmt.Fprintf(table, "the last of those was cut off after %.1f s\n", (<-closed).Seconds())
-		fmt.Fprintf(table, "resident at most: signin %d MB, currentuser %d MB\n", flooded.all["signin"].Peak(b)>>20, s.all["currentuser"].Peak(b)>>20)
+		fmt.Fprintf(table, "resident at most: signin %d MB, currentuser %d MB\n", flooded.processes["signin"].Peak(b)>>20, s.processes["currentuser"].Peak(b)>>20)
 		fmt.Println(table) // b.Log would keep ten lines of it
 	}
 }

@@ -32,7 +32,7 @@ func TestTheLocalRunnerKeepsItsUsersAndKeysOverARestart(t *testing.T) {
 	if err != nil || status != http.StatusCreated {
 		t.Fatal(status, body, err)
 	}
-	g := grant(t, body)
+	g := parseTokens(t, body)
 	interrupt()
 	url, interrupt = e2e.Local(t, data)
 	defer interrupt()

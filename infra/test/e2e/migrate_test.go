@@ -30,7 +30,7 @@ func TestAMigratedDatabaseTakesNoEmailTwice(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			uri := mongotest.URI(t)
 			migrate(t, uri)
-			users := collection(t, uri)
+			users := usersCollection(t, uri)
 			for _, u := range []struct {
 				id, email string
 				used      bool
@@ -91,7 +91,7 @@ func TestAMigrationThatCannotBeDoneFails(t *testing.T) {
 	gone.Close()
 	twice := mongotest.URI(t)
 	for _, id := range []string{"1", "2"} {
-		if _, err := collection(t, twice).InsertOne(t.Context(), bson.D{{Key: "_id", Value: id}, {Key: "email", Value: "ann@example.com"}}); err != nil {
+		if _, err := usersCollection(t, twice).InsertOne(t.Context(), bson.D{{Key: "_id", Value: id}, {Key: "email", Value: "ann@example.com"}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -29,14 +29,14 @@ func TestRateLimit_AcrossProcesses(t *testing.T) {
 		began := time.Now().Truncate(window)
 		created := 0
 		for i := range quota + 5 {
-			status, _ := call([]*e2e.Process{s.all["signup"], other}[i%2], fmt.Sprintf("u%d-%d", round, i))
+			status, _ := call([]*e2e.Process{s.processes["signup"], other}[i%2], fmt.Sprintf("u%d-%d", round, i))
 			if status == http.StatusCreated {
 				created++
 			}
 		}
-		s.all["signup"].Signal(syscall.SIGTERM)
+		s.processes["signup"].Signal(syscall.SIGTERM)
 		s.restart(t, "signup")
-		status, after := call(s.all["signup"], fmt.Sprint("last", round))
+		status, after := call(s.processes["signup"], fmt.Sprint("last", round))
 		if !time.Now().Truncate(window).Equal(began) && round == 0 {
 			continue // a window ended in the middle: the next will not, so soon
 		}
@@ -50,7 +50,7 @@ func TestRateLimit_AcrossProcesses(t *testing.T) {
 // Signin and a sign-up with a used key both check a password, with the same counters.
 func TestRateLimit_SigninAndRepeatedSignup(t *testing.T) {
 	const home, elsewhere, stranger = "203.0.113.1", "203.0.113.2", "203.0.113.3"
-	c := newClocked(t)
+	c := newClockFixture(t)
 	ann := credentials("ann@example.com")
 	wrong := strings.Replace(ann, "correct", "wrong", 1)
 	signUp := func(from, body string, want int) {
@@ -58,7 +58,7 @@ func TestRateLimit_SigninAndRepeatedSignup(t *testing.T) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/users/signup", strings.NewReader(body))
 		r.Header = http.Header{"Content-Type": {"application/json"}, "X-Forwarded-For": {from}, "Idempotency-Key": {"order-1"}, "Device-Token": {c.devices[from]}}
 		w := httptest.NewRecorder()
-		c.doors["signup"].ServeHTTP(w, r)
+		c.handlers["signup"].ServeHTTP(w, r)
 		if device := w.Header().Get("Device-Token"); device != "" {
 			c.devices[from] = device
 		}
@@ -68,12 +68,12 @@ func TestRateLimit_SigninAndRepeatedSignup(t *testing.T) {
 	}
 	signUp(home, ann, http.StatusCreated)
 	for range 5 {
-		c.ask(t, "signin", stranger, "", wrong, http.StatusUnauthorized)
+		c.call(t, "signin", stranger, "", wrong, http.StatusUnauthorized)
 		signUp(stranger, wrong, http.StatusUnprocessableEntity)
 	}
-	c.ask(t, "signin", elsewhere, "", ann, http.StatusTooManyRequests)
+	c.call(t, "signin", elsewhere, "", ann, http.StatusTooManyRequests)
 	signUp(elsewhere, ann, http.StatusTooManyRequests)
 	signUp(home, ann, http.StatusCreated)
-	c.later(time.Second)
+	c.advance(time.Second)
 	signUp(elsewhere, ann, http.StatusCreated)
 }

@@ -24,7 +24,7 @@ func TestNothingAnswersThatIsNotInTheCatalog(t *testing.T) {
 			paths = append(paths, f.Path)
 		}
 	}
-	for name, p := range s.all {
+	for name, p := range s.processes {
 		for _, path := range paths {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				status, header, body, err := e2e.Call(t.Context(), method, p.URL+path, "", "")

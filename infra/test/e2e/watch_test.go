@@ -34,7 +34,7 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	if err != nil || status != http.StatusCreated {
 		t.Fatal(status, body, err)
 	}
-	g := grant(t, body)
+	g := parseTokens(t, body)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var callers sync.WaitGroup

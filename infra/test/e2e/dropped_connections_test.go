@@ -21,8 +21,8 @@ import (
 func TestDroppedDatabaseConnections(t *testing.T) {
 	const connections = 12
 	db := mongotest.Server(t).URI()
-	s := start(t, db, limits...)
-	members := make([]granted, 2*connections+1)
+	s := start(t, db, rateLimitsOn...)
+	members := make([]tokenPair, 2*connections+1)
 	email := func(i int) string { return fmt.Sprintf("u%d@example.com", i) }
 	var address atomic.Int32
 	send := func(method, url, bearer, body string) (status int, answer string, took time.Duration) {
@@ -38,7 +38,7 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 			r.Header.Set("Authorization", "Bearer "+bearer)
 		}
 		began := time.Now()
-		response, err := patient.Do(r)
+		response, err := httpClient.Do(r)
 		if err != nil {
 			t.Error(err)
 			return
@@ -55,7 +55,7 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 		if status != http.StatusCreated {
 			t.Fatal(status, body)
 		}
-		members[i] = grant(t, body)
+		members[i] = parseTokens(t, body)
 	}
 	leaving := members[2*connections]
 	unissued := []byte(leaving.RefreshToken)
@@ -83,7 +83,7 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 		},
 		"signout": func(int) (string, string, int) { return leaving.Token, "", 200 },
 	}
-	together(t, requests, func(t *testing.T, request func(i int) (bearer, body string, want int)) {
+	runParallel(t, requests, func(t *testing.T, request func(i int) (bearer, body string, want int)) {
 		name := t.Name()[strings.LastIndex(t.Name(), "/")+1:]
 		method := http.MethodPost
 		if name == "currentuser" {
@@ -103,7 +103,7 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 		drop := func() {
 			tap.RoundTrip(30 * time.Millisecond)
 			for open := tap.Open(); open < 1+connections; open = tap.Open() { // one is the heartbeat's
-				atOnce(connections, func(i int) { do(2*connections + i) })
+				runConcurrently(connections, func(i int) { do(2*connections + i) })
 			}
 			tap.RoundTrip(0)
 			tap.Drop()
@@ -117,6 +117,6 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 			t.Errorf("one after the other: %v, want one slow request at most", took)
 		}
 		drop()
-		atOnce(connections, func(i int) { do(connections + i) })
+		runConcurrently(connections, func(i int) { do(connections + i) })
 	})
 }

@@ -21,50 +21,50 @@ import (
 // A crowd is people who sign up, sign in, refresh and sign out all the time, whatever
 // is wrong with the system, and who remember what they were told. What they find
 // strange fails the test: an answer that is not honest, or none in time.
-type crowd struct {
-	s *system
+type workload struct {
+	system *system
 	// mortal: functions are killed, so a connection may break. A call that gets no
 	// answer in time is a fault all the same.
-	mortal bool
+	killsFunctions bool
 
 	stop chan struct{}
 	done sync.WaitGroup
 
-	mu      sync.Mutex
-	people  []*resident
-	lives   int            // lived to their end
-	counts  map[string]int // of answers, by function and status
-	longest time.Duration
-	strange map[string]int
+	mu         sync.Mutex
+	users      []*simulatedUser
+	completed  int            // lived to their end
+	counts     map[string]int // of answers, by function and status
+	longest    time.Duration
+	unexpected map[string]int
 }
 
 // A resident is one of the crowd, with what was acknowledged and what was not.
-type resident struct {
-	email string
-	from  string // the address
+type simulatedUser struct {
+	email   string
+	address string // the address
 
-	up, acknowledged bool      // a sign-up was sent; it was answered with 201
-	kept             *granted  // a session that must go on: its newest tokens
-	dead             *granted  // a session whose sign-out was answered with 200
-	refreshing       time.Time // when a refresh was sent that was not answered
-	leaving          *granted  // one whose sign-out was sent and not answered
-	changes          []change  // what must have been told
-	secrets          []string
+	signupSent, acknowledged bool       // a sign-up was sent; it was answered with 201
+	active                   *tokenPair // a session that must go on: its newest tokens
+	revoked                  *tokenPair // a session whose sign-out was answered with 200
+	unansweredRefresh        time.Time  // when a refresh was sent that was not answered
+	unansweredSignout        *tokenPair // one whose sign-out was sent and not answered
+	changes                  []change   // what must have been told
+	secrets                  []string
 }
 
 // newCrowd sets people in motion.
-func newCrowd(s *system, size int, pause time.Duration, mortal bool) *crowd {
-	c := &crowd{s: s, mortal: mortal, stop: make(chan struct{}), counts: map[string]int{}, strange: map[string]int{}}
+func startWorkload(s *system, size int, pause time.Duration, mortal bool) *workload {
+	c := &workload{system: s, killsFunctions: mortal, stop: make(chan struct{}), counts: map[string]int{}, unexpected: map[string]int{}}
 	for worker := range size {
 		c.done.Go(func() {
 			for i := 0; !c.stopped(pause); i++ {
-				r := &resident{email: fmt.Sprintf("u%d-%d@example.com", worker, i), from: fmt.Sprintf("2001:db8:%x:%x::1", worker, i)}
+				r := &simulatedUser{email: fmt.Sprintf("u%d-%d@example.com", worker, i), address: fmt.Sprintf("2001:db8:%x:%x::1", worker, i)}
 				c.mu.Lock()
-				c.people = append(c.people, r)
+				c.users = append(c.users, r)
 				c.mu.Unlock()
-				c.live(r, pause)
+				c.runScenario(r, pause)
 				c.mu.Lock()
-				c.lives++
+				c.completed++
 				c.mu.Unlock()
 			}
 		})
@@ -72,7 +72,7 @@ func newCrowd(s *system, size int, pause time.Duration, mortal bool) *crowd {
 	return c
 }
 
-func (c *crowd) stopped(pause time.Duration) bool {
+func (c *workload) stopped(pause time.Duration) bool {
 	select {
 	case <-c.stop:
 		return true
@@ -82,17 +82,17 @@ func (c *crowd) stopped(pause time.Duration) bool {
 }
 
 // await waits until so many more have lived to their end.
-func (c *crowd) await(t *testing.T, more int) {
+func (c *workload) awaitCompleted(t *testing.T, more int) {
 	t.Helper()
 	lives := func() int {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.lives
+		return c.completed
 	}
 	deadline := time.Now().Add(30 * time.Second)
 	for enough := lives() + more; lives() < enough; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.end()
+			c.stopAndWait()
 			c.report(t)
 			t.Fatal("the system does not recover")
 		}
@@ -100,15 +100,15 @@ func (c *crowd) await(t *testing.T, more int) {
 }
 
 // end has everybody finish the call they are in.
-func (c *crowd) end() {
+func (c *workload) stopAndWait() {
 	close(c.stop)
 	c.done.Wait()
 }
 
 // live is a life: each step is tried until it is answered.
-func (c *crowd) live(r *resident, pause time.Duration) {
-	r.up = true
-	up, ok := c.insist(pause, func() (int, string) {
+func (c *workload) runScenario(r *simulatedUser, pause time.Duration) {
+	r.signupSent = true
+	up, ok := c.retry(pause, func() (int, string) {
 		return c.call(r, "signup", "", credentials(r.email), http.StatusCreated, http.StatusBadRequest)
 	})
 	if !ok {
@@ -116,16 +116,16 @@ func (c *crowd) live(r *resident, pause time.Duration) {
 	}
 	if up.status == http.StatusCreated {
 		r.acknowledged = true
-		c.begun(r, up.grant, signedUp)
+		c.recordSession(r, up.tokens, signedUp)
 	}
 	// one who was not answered is a member all the same: the second try said so
-	in, ok := c.insist(pause, func() (int, string) {
+	in, ok := c.retry(pause, func() (int, string) {
 		return c.call(r, "signin", "", credentials(r.email), http.StatusOK)
 	})
 	if !ok || in.status != http.StatusOK {
 		return
 	}
-	if c.begun(r, in.grant, signedIn); up.status != http.StatusCreated {
+	if c.recordSession(r, in.tokens, signedIn); up.status != http.StatusCreated {
 		return
 	}
 	for range 2 {
@@ -133,24 +133,24 @@ func (c *crowd) live(r *resident, pause time.Duration) {
 			return
 		}
 	}
-	if _, ok := c.insist(pause, func() (int, string) { return c.call(r, "currentuser", r.kept.Token, "", http.StatusOK) }); !ok {
+	if _, ok := c.retry(pause, func() (int, string) { return c.call(r, "currentuser", r.active.Token, "", http.StatusOK) }); !ok {
 		return
 	}
 	// the session of the sign-up ends, that of the sign-in goes on
-	r.leaving = &up.grant
-	if _, ok := c.insist(pause, func() (int, string) { return c.call(r, "signout", up.grant.Token, "", http.StatusOK) }); !ok {
+	r.unansweredSignout = &up.tokens
+	if _, ok := c.retry(pause, func() (int, string) { return c.call(r, "signout", up.tokens.Token, "", http.StatusOK) }); !ok {
 		return
 	}
-	r.leaving, r.dead = nil, &up.grant
-	c.acknowledge(r, up.grant, signedOut)
-	c.insist(pause, func() (int, string) { return c.call(r, "currentuser", up.grant.Token, "", http.StatusUnauthorized) })
+	r.unansweredSignout, r.revoked = nil, &up.tokens
+	c.recordChange(r, up.tokens, signedOut)
+	c.retry(pause, func() (int, string) { return c.call(r, "currentuser", up.tokens.Token, "", http.StatusUnauthorized) })
 }
 
 // refresh exchanges the kept tokens. One whose answer is lost may be repeated for ten
 // seconds; who comes later is taken for a thief and has to sign in again.
-func (c *crowd) refresh(r *resident, pause time.Duration) bool {
-	body, began, want := `{"refreshToken":"`+r.kept.RefreshToken+`"}`, time.Now(), []int{http.StatusOK}
-	next, ok := c.insist(pause, func() (int, string) {
+func (c *workload) refresh(r *simulatedUser, pause time.Duration) bool {
+	body, began, want := `{"refreshToken":"`+r.active.RefreshToken+`"}`, time.Now(), []int{http.StatusOK}
+	next, ok := c.retry(pause, func() (int, string) {
 		if time.Since(began) > user.ReplayWindow-5*time.Second { // before this call has had its answer
 			want = []int{http.StatusOK, http.StatusUnauthorized}
 		}
@@ -158,35 +158,35 @@ func (c *crowd) refresh(r *resident, pause time.Duration) bool {
 	})
 	switch {
 	case !ok:
-		r.refreshing = began
+		r.unansweredRefresh = began
 		return false
 	case next.status != http.StatusOK:
-		r.kept = nil
+		r.active = nil
 		return false
 	}
-	r.kept, r.secrets = &next.grant, append(r.secrets, next.grant.secrets()...)
+	r.active, r.secrets = &next.tokens, append(r.secrets, next.tokens.secrets()...)
 	return true
 }
 
-func (c *crowd) begun(r *resident, g granted, kind string) {
-	r.kept = &g
+func (c *workload) recordSession(r *simulatedUser, g tokenPair, kind string) {
+	r.active = &g
 	r.secrets = append(r.secrets, g.secrets()...)
-	c.acknowledge(r, g, kind)
+	c.recordChange(r, g, kind)
 }
 
-func (c *crowd) acknowledge(r *resident, g granted, kind string) {
-	of, err := claimed(g.Token)
+func (c *workload) recordChange(r *simulatedUser, g tokenPair, kind string) {
+	of, err := parseSession(g.Token)
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.strange[err.Error()]++
+		c.unexpected[err.Error()]++
 		return
 	}
-	r.changes = append(r.changes, of.is(kind))
+	r.changes = append(r.changes, of.withType(kind))
 }
 
 // told counts the answers of a status so far.
-func (c *crowd) told(status int) (n int) {
+func (c *workload) responses(status int) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for kind, m := range c.counts {
@@ -197,14 +197,14 @@ func (c *crowd) told(status int) (n int) {
 	return n
 }
 
-type answered struct {
+type apiResponse struct {
 	status int
-	grant  granted
+	tokens tokenPair
 }
 
 // insist repeats a call until it is answered, or the crowd ends: then it returns
 // false.
-func (c *crowd) insist(pause time.Duration, call func() (int, string)) (a answered, ok bool) {
+func (c *workload) retry(pause time.Duration, call func() (int, string)) (a apiResponse, ok bool) {
 	for !c.stopped(pause) {
 		status, body := call()
 		if status == 0 || status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
@@ -212,26 +212,26 @@ func (c *crowd) insist(pause time.Duration, call func() (int, string)) (a answer
 			continue
 		}
 		a.status = status
-		return a, json.Unmarshal([]byte(body), &a.grant) == nil
+		return a, json.Unmarshal([]byte(body), &a.tokens) == nil
 	}
 	return a, false
 }
 
 // patient waits as long as callers are promised that they need to.
-var patient = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var httpClient = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // call calls a function, and notes what is strange of the answer. It returns status
 // 0 where there was none. What may come besides what is wanted is an honest 503 or 429.
-func (c *crowd) call(r *resident, function, bearer, body string, want ...int) (int, string) {
+func (c *workload) call(r *simulatedUser, function, bearer, body string, want ...int) (int, string) {
 	method := http.MethodPost
 	if function == "currentuser" {
 		method = http.MethodGet
 	}
-	request, err := http.NewRequest(method, c.s.url(function)+"/api/users/"+function, strings.NewReader(body))
+	request, err := http.NewRequest(method, c.system.url(function)+"/api/users/"+function, strings.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
-	request.Header.Set("X-Forwarded-For", r.from)
+	request.Header.Set("X-Forwarded-For", r.address)
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
@@ -239,7 +239,7 @@ func (c *crowd) call(r *resident, function, bearer, body string, want ...int) (i
 		request.Header.Set("Authorization", "Bearer "+bearer)
 	}
 	began := time.Now()
-	response, err := patient.Do(request)
+	response, err := httpClient.Do(request)
 	var read []byte
 	if err == nil {
 		read, err = io.ReadAll(response.Body)
@@ -253,8 +253,8 @@ func (c *crowd) call(r *resident, function, bearer, body string, want ...int) (i
 	if err != nil {
 		var late net.Error
 		c.counts[function+" none"]++
-		if !c.mortal || errors.As(err, &late) && late.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
-			c.strange[fmt.Sprintf("%s after %.1f s: %v", function, took.Seconds(), errors.Unwrap(err))]++
+		if !c.killsFunctions || errors.As(err, &late) && late.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
+			c.unexpected[fmt.Sprintf("%s after %.1f s: %v", function, took.Seconds(), errors.Unwrap(err))]++
 		}
 		return 0, ""
 	}
@@ -265,14 +265,14 @@ func (c *crowd) call(r *resident, function, bearer, body string, want ...int) (i
 	case busy && response.Header.Get("Retry-After") != "" && strings.HasPrefix(string(read), `{"errors":[{"message":"`):
 	case slices.Contains(want, status):
 	default:
-		c.strange[fmt.Sprintf("%s: %d %s %v", function, status, read, response.Header)]++
+		c.unexpected[fmt.Sprintf("%s: %d %s %v", function, status, read, response.Header)]++
 	}
 	return status, string(read)
 }
 
 // settled is call where all is well: a machine that is busy may still say so, for a
 // while.
-func (c *crowd) settled(r *resident, function, bearer, body string, want ...int) (status int, answer string) {
+func (c *workload) callUntilAvailable(r *simulatedUser, function, bearer, body string, want ...int) (status int, answer string) {
 	for range 8 {
 		status, answer = c.call(r, function, bearer, body, want...)
 		if status != http.StatusServiceUnavailable {
@@ -284,18 +284,18 @@ func (c *crowd) settled(r *resident, function, bearer, body string, want ...int)
 }
 
 // report fails the test for what was strange.
-func (c *crowd) report(t *testing.T) {
+func (c *workload) report(t *testing.T) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for what, n := range c.strange {
+	for what, n := range c.unexpected {
 		t.Errorf("%d × %s", n, what)
 	}
 	var counts []string
 	for _, kind := range slices.Sorted(maps.Keys(c.counts)) {
 		counts = append(counts, fmt.Sprintf("%s × %d", kind, c.counts[kind]))
 	}
-	t.Logf("%d people; %s; the longest call took %.1f s", len(c.people), strings.Join(counts, ", "), c.longest.Seconds())
+	t.Logf("%d people; %s; the longest call took %.1f s", len(c.users), strings.Join(counts, ", "), c.longest.Seconds())
 }
 
 // hold is the invariant. Whatever happened, when all is well again:
@@ -308,15 +308,15 @@ func (c *crowd) report(t *testing.T) {
 //   - no secret is in any log.
 //
 // A relay is woken for what waits. The crowd has ended.
-func (c *crowd) hold(t *testing.T, uri string, sink *sink) {
+func (c *workload) checkInvariants(t *testing.T, uri string, sink *sink) {
 	t.Helper()
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	people := make(chan *resident)
+	people := make(chan *simulatedUser)
 	for range 4 {
 		group.Go(func() {
 			for r := range people {
-				if wrong := c.visit(r); wrong != "" {
+				if wrong := c.checkUser(r); wrong != "" {
 					mu.Lock()
 					t.Errorf("%s (acknowledged: %v): %s", r.email, r.acknowledged, wrong)
 					mu.Unlock()
@@ -324,7 +324,7 @@ func (c *crowd) hold(t *testing.T, uri string, sink *sink) {
 			}
 		})
 	}
-	for _, r := range c.people {
+	for _, r := range c.users {
 		people <- r
 	}
 	close(people)
@@ -338,17 +338,17 @@ func (c *crowd) hold(t *testing.T, uri string, sink *sink) {
 		}
 		emails[a.Email] = id
 	}
-	c.s.drain(t, uri)
-	told := sink.audit(t, uri)
+	c.system.drainOutbox(t, uri)
+	told := sink.checkDelivered(t, uri)
 	secrets := []string{"correct horse battery staple", "$argon2"}
-	for _, r := range c.people {
+	for _, r := range c.users {
 		for _, change := range r.changes {
-			told.has(t, change)
+			told.require(t, change)
 		}
 		secrets = append(append(secrets, r.secrets...), r.email)
 	}
-	sink.holdsNone(t, uri, slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return strings.Contains(s, "@") })) // an event names the email
-	for name, log := range c.s.logs() {
+	sink.checkNoSecrets(t, uri, slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return strings.Contains(s, "@") })) // an event names the email
+	for name, log := range c.system.logs() {
 		for _, secret := range secrets {
 			if strings.Contains(log, secret) {
 				t.Errorf("%s logs %q", name, secret)
@@ -359,35 +359,35 @@ func (c *crowd) hold(t *testing.T, uri string, sink *sink) {
 
 // visit asks one of the crowd what is left of what they were told, and returns what
 // is wrong.
-func (c *crowd) visit(r *resident) (wrong string) {
-	if !r.up {
+func (c *workload) checkUser(r *simulatedUser) (wrong string) {
+	if !r.signupSent {
 		return ""
 	}
-	again, body := c.settled(r, "signup", "", credentials(r.email), http.StatusBadRequest, http.StatusCreated)
-	in, _ := c.settled(r, "signin", "", credentials(r.email), http.StatusOK)
+	again, body := c.callUntilAvailable(r, "signup", "", credentials(r.email), http.StatusBadRequest, http.StatusCreated)
+	in, _ := c.callUntilAvailable(r, "signin", "", credentials(r.email), http.StatusOK)
 	switch {
 	case in != http.StatusOK:
 		return fmt.Sprintf("sign-in %d", in)
 	case r.acknowledged && again != http.StatusBadRequest:
 		return fmt.Sprintf("signed up a second time: %d %s", again, body)
 	}
-	if g := r.dead; g != nil {
-		who, _ := c.settled(r, "currentuser", g.Token, "", http.StatusUnauthorized)
-		refreshed, _ := c.settled(r, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`, http.StatusUnauthorized)
+	if g := r.revoked; g != nil {
+		who, _ := c.callUntilAvailable(r, "currentuser", g.Token, "", http.StatusUnauthorized)
+		refreshed, _ := c.callUntilAvailable(r, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`, http.StatusUnauthorized)
 		if who != http.StatusUnauthorized || refreshed != http.StatusUnauthorized {
 			return fmt.Sprintf("signed out: currentuser %d, refresh %d", who, refreshed)
 		}
 	}
-	if r.kept != nil && (r.refreshing.IsZero() || time.Since(r.refreshing) < user.ReplayWindow) {
-		who, _ := c.settled(r, "currentuser", r.kept.Token, "", http.StatusOK)
-		refreshed, _ := c.settled(r, "refresh", "", `{"refreshToken":"`+r.kept.RefreshToken+`"}`, http.StatusOK)
+	if r.active != nil && (r.unansweredRefresh.IsZero() || time.Since(r.unansweredRefresh) < user.ReplayWindow) {
+		who, _ := c.callUntilAvailable(r, "currentuser", r.active.Token, "", http.StatusOK)
+		refreshed, _ := c.callUntilAvailable(r, "refresh", "", `{"refreshToken":"`+r.active.RefreshToken+`"}`, http.StatusOK)
 		if who != http.StatusOK || refreshed != http.StatusOK {
 			return fmt.Sprintf("signed in: currentuser %d, refresh %d", who, refreshed)
 		}
 	}
-	if r.leaving != nil {
-		out, _ := c.settled(r, "signout", r.leaving.Token, "", http.StatusOK)
-		who, _ := c.settled(r, "currentuser", r.leaving.Token, "", http.StatusUnauthorized)
+	if r.unansweredSignout != nil {
+		out, _ := c.callUntilAvailable(r, "signout", r.unansweredSignout.Token, "", http.StatusOK)
+		who, _ := c.callUntilAvailable(r, "currentuser", r.unansweredSignout.Token, "", http.StatusUnauthorized)
 		if out != http.StatusOK || who != http.StatusUnauthorized {
 			return fmt.Sprintf("signed out again: %d, currentuser %d", out, who)
 		}

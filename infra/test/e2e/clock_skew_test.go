@@ -27,15 +27,15 @@ import (
 
 // clocked is every function with a clock of its own, on one database. A process has
 // the machine's clock, and so these are no processes.
-type clocked struct {
-	settings map[string]string
-	database *endpointtest.Clock
-	clocks   map[string]*endpointtest.Clock
-	doors    map[string]http.Handler
-	devices  map[string]string // the device tokens of clients, by address
+type clockFixture struct {
+	settings      map[string]string
+	databaseClock *endpointtest.Clock
+	clocks        map[string]*endpointtest.Clock
+	handlers      map[string]http.Handler
+	devices       map[string]string // the device tokens of clients, by address
 }
 
-func newClocked(t *testing.T) clocked {
+func newClockFixture(t *testing.T) clockFixture {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -46,7 +46,7 @@ func newClocked(t *testing.T) clocked {
 	settings := map[string]string{"MONGODB_URI": mongotest.URI(t), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying),
 		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "HASH_TESTING": "on", "TRUSTED_PROXIES": "1"}
 	migrated(t, settings["MONGODB_URI"])
-	c := clocked{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}, map[string]string{}}
+	c := clockFixture{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}, map[string]string{}}
 	for _, f := range catalog.Functions() {
 		if f.Path != "" {
 			c.start(t, f.Name, f)
@@ -56,13 +56,13 @@ func newClocked(t *testing.T) clocked {
 }
 
 // start starts a function under a name.
-func (c clocked) start(t *testing.T, name string, f endpoint.Endpoint) {
+func (c clockFixture) start(t *testing.T, name string, f endpoint.Endpoint) {
 	t.Helper()
 	clock := endpointtest.NewClock()
 	cfg := config.New(func(name string) (string, bool) { v, is := c.settings[name]; return v, is },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, clock.Now)
-	ratelimit.FromConfig(cfg).SetClock(c.database.Now)
-	c.clocks[name], c.doors[name] = clock, httpserver.Handler(cfg, f)
+	ratelimit.FromConfig(cfg).SetClock(c.databaseClock.Now)
+	c.clocks[name], c.handlers[name] = clock, httpserver.Handler(cfg, f)
 	if err := cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -70,8 +70,8 @@ func (c clocked) start(t *testing.T, name string, f endpoint.Endpoint) {
 }
 
 // later moves every clock, the database's too.
-func (c clocked) later(d time.Duration) {
-	c.database.Advance(d)
+func (c clockFixture) advance(d time.Duration) {
+	c.databaseClock.Advance(d)
 	for _, clock := range c.clocks {
 		clock.Advance(d)
 	}
@@ -79,7 +79,7 @@ func (c clocked) later(d time.Duration) {
 
 // ask calls a function from an address and fails the test unless the status is one of
 // those that are wanted.
-func (c clocked) ask(t *testing.T, function, from, bearer, body string, want ...int) (status int, g granted) {
+func (c clockFixture) call(t *testing.T, function, from, bearer, body string, want ...int) (status int, g tokenPair) {
 	t.Helper()
 	method := http.MethodPost
 	if function == "currentuser" {
@@ -95,7 +95,7 @@ func (c clocked) ask(t *testing.T, function, from, bearer, body string, want ...
 		r.Header.Set("Authorization", "Bearer "+bearer)
 	}
 	w := httptest.NewRecorder()
-	c.doors[function].ServeHTTP(w, r)
+	c.handlers[function].ServeHTTP(w, r)
 	if device := w.Header().Get("Device-Token"); device != "" {
 		c.devices[from] = device
 	}
@@ -116,39 +116,39 @@ func TestAClockThatIsOffByAnHourDoesNoLastingHarm(t *testing.T) {
 			t.Run(victim+" "+name, func(t *testing.T) {
 				t.Parallel()
 				const home, elsewhere = "203.0.113.1", "203.0.113.2"
-				c := newClocked(t)
+				c := newClockFixture(t)
 				ann := credentials("ann@example.com")
 				wrong := strings.Replace(ann, "correct", "wrong", 1)
-				refreshed := func(g granted) string { return `{"refreshToken":"` + g.RefreshToken + `"}` }
+				refreshed := func(g tokenPair) string { return `{"refreshToken":"` + g.RefreshToken + `"}` }
 
 				c.clocks[victim].Advance(off)
-				_, up := c.ask(t, "signup", home, "", ann, http.StatusCreated)
-				_, in := c.ask(t, "signin", home, "", ann, http.StatusOK)
-				_, next := c.ask(t, "refresh", home, "", refreshed(in), http.StatusOK)
-				c.ask(t, "currentuser", home, next.Token, "", http.StatusOK, http.StatusUnauthorized)
-				out, _ := c.ask(t, "signout", home, up.Token, "", http.StatusOK, http.StatusUnauthorized)
+				_, up := c.call(t, "signup", home, "", ann, http.StatusCreated)
+				_, in := c.call(t, "signin", home, "", ann, http.StatusOK)
+				_, next := c.call(t, "refresh", home, "", refreshed(in), http.StatusOK)
+				c.call(t, "currentuser", home, next.Token, "", http.StatusOK, http.StatusUnauthorized)
+				out, _ := c.call(t, "signout", home, up.Token, "", http.StatusOK, http.StatusUnauthorized)
 				for i := range 12 {
-					c.ask(t, "signin", elsewhere, "", wrong, []int{http.StatusUnauthorized, http.StatusTooManyRequests}[i/10])
+					c.call(t, "signin", elsewhere, "", wrong, []int{http.StatusUnauthorized, http.StatusTooManyRequests}[i/10])
 				}
 
 				c.clocks[victim].Advance(-off)
 				if out == http.StatusOK {
-					c.ask(t, "currentuser", home, up.Token, "", http.StatusUnauthorized)
-					c.ask(t, "refresh", home, "", refreshed(up), http.StatusUnauthorized)
+					c.call(t, "currentuser", home, up.Token, "", http.StatusUnauthorized)
+					c.call(t, "refresh", home, "", refreshed(up), http.StatusUnauthorized)
 				} else { // who was told no is still in
-					c.ask(t, "refresh", home, "", refreshed(up), http.StatusOK)
+					c.call(t, "refresh", home, "", refreshed(up), http.StatusOK)
 				}
-				c.ask(t, "signin", home, "", ann, http.StatusOK) // strangers' failures do not keep her out
-				_, last := c.ask(t, "refresh", home, "", refreshed(next), http.StatusOK)
-				c.ask(t, "currentuser", home, last.Token, "", http.StatusOK)
-				c.later(time.Minute)
-				c.ask(t, "signin", elsewhere, "", ann, http.StatusOK) // nor longer than their wait
-				c.later(time.Hour + 15*time.Minute)
-				for _, g := range []granted{up, in, next, last} {
-					c.ask(t, "currentuser", home, g.Token, "", http.StatusUnauthorized)
+				c.call(t, "signin", home, "", ann, http.StatusOK) // strangers' failures do not keep her out
+				_, last := c.call(t, "refresh", home, "", refreshed(next), http.StatusOK)
+				c.call(t, "currentuser", home, last.Token, "", http.StatusOK)
+				c.advance(time.Minute)
+				c.call(t, "signin", elsewhere, "", ann, http.StatusOK) // nor longer than their wait
+				c.advance(time.Hour + 15*time.Minute)
+				for _, g := range []tokenPair{up, in, next, last} {
+					c.call(t, "currentuser", home, g.Token, "", http.StatusUnauthorized)
 				}
-				_, last = c.ask(t, "refresh", home, "", refreshed(last), http.StatusOK)
-				c.ask(t, "currentuser", home, last.Token, "", http.StatusOK)
+				_, last = c.call(t, "refresh", home, "", refreshed(last), http.StatusOK)
+				c.call(t, "currentuser", home, last.Token, "", http.StatusOK)
 			})
 		}
 	}
@@ -161,28 +161,28 @@ func TestGuessingIsBoundedWhateverAFunctionsClockSays(t *testing.T) {
 	for name, off := range map[string]time.Duration{"an hour fast": time.Hour, "an hour slow": -time.Hour, "16 minutes fast": 16 * time.Minute, "16 minutes slow": -16 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newClocked(t)
+			c := newClockFixture(t)
 			c.start(t, "another signin", signin.Endpoint)
 			c.clocks["another signin"].Advance(off)
 			ann := credentials("ann@example.com")
 			wrong := strings.Replace(ann, "correct", "wrong", 1)
 			both := []string{"signin", "another signin"}
-			c.ask(t, "signup", "203.0.113.1", "", ann, http.StatusCreated)
+			c.call(t, "signup", "203.0.113.1", "", ann, http.StatusCreated)
 
 			for i := range 10 {
-				c.ask(t, both[i%2], fmt.Sprint("198.51.100.", i), "", wrong, http.StatusUnauthorized)
+				c.call(t, both[i%2], fmt.Sprint("198.51.100.", i), "", wrong, http.StatusUnauthorized)
 			}
 			for i := range 40 { // in the first second nobody is let in, not with the right password
-				c.ask(t, both[i%2], fmt.Sprint("192.0.2.", i), "", ann, http.StatusTooManyRequests)
-				c.later(20 * time.Millisecond)
+				c.call(t, both[i%2], fmt.Sprint("192.0.2.", i), "", ann, http.StatusTooManyRequests)
+				c.advance(20 * time.Millisecond)
 			}
-			c.ask(t, "another signin", "203.0.113.1", "", ann, http.StatusOK) // but her, where she was before
-			c.later(time.Second)
-			c.ask(t, "another signin", "203.0.113.2", "", ann, http.StatusOK) // and elsewhere after the wait
+			c.call(t, "another signin", "203.0.113.1", "", ann, http.StatusOK) // but her, where she was before
+			c.advance(time.Second)
+			c.call(t, "another signin", "203.0.113.2", "", ann, http.StatusOK) // and elsewhere after the wait
 
 			tried := 0
 			for i := range 120 {
-				if status, _ := c.ask(t, both[i%2], "198.51.100.200", "", credentials(fmt.Sprintf("u%d@example.com", i/4)), http.StatusUnauthorized, http.StatusTooManyRequests); status == http.StatusUnauthorized {
+				if status, _ := c.call(t, both[i%2], "198.51.100.200", "", credentials(fmt.Sprintf("u%d@example.com", i/4)), http.StatusUnauthorized, http.StatusTooManyRequests); status == http.StatusUnauthorized {
 					tried++
 				}
 			}
