@@ -24,7 +24,7 @@ func TestWhoNeedsNoHashIsNotHeldUpByThoseWhoDo(t *testing.T) {
 			return func(function string) string { return s.processes[function].URL }
 		},
 		"in the same process": func(t *testing.T) func(string) string {
-			url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), slow...)
+			url, interrupt := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"), slow...)
 			t.Cleanup(interrupt)
 			return func(string) string { return url }
 		},

@@ -37,12 +37,12 @@ type deliveredEvents map[change]string
 //   - no event waits.
 func (s *sink) checkDelivered(t *testing.T, uri string) deliveredEvents {
 	t.Helper()
-	all, first, changes, ids := deliveredEvents{}, map[string]try{}, map[string]change{}, map[change]string{}
+	all, first, changes, ids := deliveredEvents{}, map[string]delivery{}, map[string]change{}, map[change]string{}
 	taken := map[string]bool{}
-	for _, try := range s.all() {
+	for _, try := range s.deliveries() {
 		if f, again := first[try.ID]; again {
 			if f.Type != try.Type || f.Time != try.Time || f.Data != try.Data {
-				t.Errorf("one id, two events:\n%s\n%s", f.wire, try.wire)
+				t.Errorf("one id, two events:\n%s\n%s", f.raw, try.raw)
 			}
 		} else {
 			first[try.ID] = try
@@ -52,7 +52,7 @@ func (s *sink) checkDelivered(t *testing.T, uri string) deliveredEvents {
 			}
 			changes[try.ID], ids[changed], all[changed] = changed, try.ID, reason
 		}
-		taken[try.ID] = taken[try.ID] || try.taken
+		taken[try.ID] = taken[try.ID] || try.accepted
 	}
 	for id, changed := range changes {
 		if !taken[id] {
@@ -64,7 +64,7 @@ func (s *sink) checkDelivered(t *testing.T, uri string) deliveredEvents {
 }
 
 // read checks an event on the wire and returns what it tells.
-func parseEvent(t *testing.T, e try) (changed change, reason string) {
+func parseEvent(t *testing.T, e delivery) (changed change, reason string) {
 	t.Helper()
 	var data struct {
 		UserID    string `json:"userId"`
@@ -75,14 +75,14 @@ func parseEvent(t *testing.T, e try) (changed change, reason string) {
 	d := json.NewDecoder(strings.NewReader(e.Data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&data); err != nil || e.ID == "" || data.UserID == "" || data.SessionID == "" && e.Type != signedUp {
-		t.Errorf("no event of this system (%v):\n%s", err, e.wire)
+		t.Errorf("no event of this system (%v):\n%s", err, e.raw)
 	}
 	for _, line := range []string{
 		"Ce-Specversion: 1.0", "Ce-Source: /api/users", "Ce-Subject: " + data.UserID, "Ce-Partitionkey: " + data.UserID,
 		"Content-Type: application/json",
 	} {
-		if !strings.Contains(e.wire, "\r\n"+line+"\r\n") {
-			t.Errorf("without %q:\n%s", line, e.wire)
+		if !strings.Contains(e.raw, "\r\n"+line+"\r\n") {
+			t.Errorf("without %q:\n%s", line, e.raw)
 		}
 	}
 	switch {
@@ -90,7 +90,7 @@ func parseEvent(t *testing.T, e try) (changed change, reason string) {
 	case e.Type == signedIn && data.Email != "" && data.Reason == "":
 	case e.Type == signedOut && data.Reason != "":
 	default:
-		t.Errorf("no event of this system:\n%s", e.wire)
+		t.Errorf("no event of this system:\n%s", e.raw)
 	}
 	return change{data.UserID, data.SessionID, e.Type}, data.Reason
 }
@@ -165,8 +165,8 @@ func (s *sink) checkNoSecrets(t *testing.T, uri string, secrets []string) {
 		}
 	}
 	var wires strings.Builder
-	for _, try := range s.all() {
-		wires.WriteString(try.wire)
+	for _, try := range s.deliveries() {
+		wires.WriteString(try.raw)
 	}
 	for _, secret := range secrets {
 		if strings.Contains(strings.ToLower(wires.String()), strings.ToLower(secret)) {

@@ -45,7 +45,7 @@ func newClockFixture(t *testing.T) clockFixture {
 	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
 	settings := map[string]string{"MONGODB_URI": mongotest.URI(t), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying),
 		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "HASH_TESTING": "on", "TRUSTED_PROXIES": "1"}
-	migrated(t, settings["MONGODB_URI"])
+	runMigrate(t, settings["MONGODB_URI"])
 	c := clockFixture{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}, map[string]string{}}
 	for _, f := range catalog.Functions() {
 		if f.Path != "" {

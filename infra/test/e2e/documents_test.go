@@ -16,10 +16,10 @@ import (
 // ellipsis in the page stands for any text.
 
 func TestDocuments_ConversationsWithTheLocalRunner(t *testing.T) {
-	url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"))
+	url, interrupt := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"))
 	defer interrupt()
 	// README.md and api.md sign up the same user, so each has a database of its own.
-	other, interruptOther := e2e.Local(t, filepath.Join(t.TempDir(), "data"))
+	other, interruptOther := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"))
 	defer interruptOther()
 	for page, at := range map[string]string{"README.md": url, "infra/docs/api.md": other, "infra/docs/events.md": other, "infra/docs/rate-limits.md": other} {
 		t.Run(page, func(t *testing.T) {

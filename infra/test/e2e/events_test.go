@@ -149,22 +149,22 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 		name string
 		away func(*http.Request) int
 	}{
-		{"a sink that fails", fails},
-		{"a sink that hangs", hangs},
-		{"a sink that dies after it received", dies},
+		{"a sink that fails", respond500},
+		{"a sink that hangs", hang},
+		{"a sink that dies after it received", abort},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			sink.answers(c.away)
-			before := len(sink.all())
+			sink.respondWith(c.away)
+			before := len(sink.deliveries())
 			for n := range 4 { // one more than the relay tries of a sink that is away
 				its, hidden := s.runAccountLifecycle(t, fmt.Sprintf("u%d-%d@example.com", i, n))
 				changes, secrets = append(changes, its...), append(secrets, hidden...)
 			}
 			tried := map[string]bool{}
-			for _, try := range sink.all()[before:] {
+			for _, try := range sink.deliveries()[before:] {
 				tried[try.ID] = true
-				if try.taken {
-					t.Errorf("taken: %s", try.wire)
+				if try.accepted {
+					t.Errorf("taken: %s", try.raw)
 				}
 			}
 			// the relay meets the sink as it is, and then recovered in the middle
@@ -173,8 +173,8 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			n, recovered := len(sink.all()), make(chan struct{})
-			sink.answers(func(r *http.Request) int {
+			n, recovered := len(sink.deliveries()), make(chan struct{})
+			sink.respondWith(func(r *http.Request) int {
 				select {
 				case <-recovered:
 					return http.StatusAccepted
@@ -184,7 +184,7 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 			})
 			slept := make(chan error, 1)
 			go func() { slept <- triggerRelay(t.Context(), s.processes["relay"]) }()
-			sink.await(t, n, 1)
+			sink.waitFor(t, n, 1)
 			close(recovered)
 			if err := <-slept; err != nil {
 				t.Error(err)
@@ -212,7 +212,7 @@ func TestSIGKILLLosesNoEvent(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
 	// few sessions a user: those that give way are told of as well
 	s := startWithEvents(t, uri, sink, "K_SINK_TIMEOUT=100ms", "SESSION_LIMIT=2")
-	sink.answers(moody())
+	sink.respondWith(flaky())
 	var mu sync.Mutex
 	var acknowledged []change
 	var secrets []string
@@ -236,7 +236,7 @@ func TestSIGKILLLosesNoEvent(t *testing.T) {
 			for triggerRelay(t.Context(), s.processes["relay"]) == nil {
 			}
 		})
-		sink.await(t, len(sink.all()), 25)
+		sink.waitFor(t, len(sink.deliveries()), 25)
 		time.Sleep(rand.N(10 * time.Millisecond)) // any moment; what follows holds after each
 		s.processes[victim].Signal(os.Kill)
 		s.processes["relay"].Signal(os.Kill)
@@ -246,29 +246,29 @@ func TestSIGKILLLosesNoEvent(t *testing.T) {
 	}
 
 	// and the relay, surely in the middle: it has the fifth event on the wire
-	sink.answers(fails)
+	sink.respondWith(respond500)
 	for i := range 10 {
 		s.runUntilKilled(t, fmt.Sprintf("v%d@example.com", i), acknowledge)
 	}
-	n := len(sink.all())
-	sink.answers(counting(4, takes, hangs))
+	n := len(sink.deliveries())
+	sink.respondWith(firstN(4, accept, hang))
 	killed := make(chan error, 1)
 	go func() { killed <- triggerRelay(t.Context(), s.processes["relay"]) }()
-	sink.await(t, n, 5)
+	sink.waitFor(t, n, 5)
 	s.processes["relay"].Signal(os.Kill)
 	if err := <-killed; err == nil {
 		t.Error("the relay was done before it was killed")
 	}
 	s.restart(t, "relay")
 
-	sink.answers(takes)
+	sink.respondWith(accept)
 	s.drainOutbox(t, uri)
 	all := sink.checkDelivered(t, uri)
 	for _, c := range acknowledged {
 		all.require(t, c)
 	}
 	sink.checkNoSecrets(t, uri, append(secrets, "correct horse battery staple"))
-	t.Logf("%d changes acknowledged, %d told, in %d tries", len(acknowledged), len(all), len(sink.all()))
+	t.Logf("%d changes acknowledged, %d told, in %d tries", len(acknowledged), len(all), len(sink.deliveries()))
 }
 
 // stream is a person who signs up, in twice and out, until a function is gone: then
@@ -307,7 +307,7 @@ func (s *system) runUntilKilled(t *testing.T, email string, acknowledge func(kin
 // Asked to stop at the same moments, it answers first.
 func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 	whole, sink := t, newSink(t)
-	line := newLine(t, mongotest.Server(t).URI())
+	line := newCommandProxy(t, mongotest.Server(t).URI())
 	s := startWithEvents(t, line.uri, sink, "SESSION_LIMIT=1")
 	post := func(function, bearer, body string) error {
 		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
@@ -359,10 +359,10 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 			}
 		}},
 		{"a relay", "relay", func(t *testing.T, email string) func() error {
-			sink.answers(fails)
+			sink.respondWith(respond500)
 			signup(t, email)
 			signup(t, "x"+email)
-			sink.answers(takes)
+			sink.respondWith(accept)
 			return func() error { return triggerRelay(t.Context(), s.processes["relay"]) }
 		}},
 	} {
@@ -370,7 +370,7 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 			kills := 0
 			for {
 				act := c.prepare(t, fmt.Sprintf("u%d-%d@example.com", i, kills))
-				cut := line.cutAfter(kills+1, func() { s.processes[c.victim].Signal(os.Kill) })
+				cut := line.dropReplyAfter(kills+1, func() { s.processes[c.victim].Signal(os.Kill) })
 				err := act()
 				if !cut() {
 					if err != nil {
@@ -391,7 +391,7 @@ func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
 			// and asked to stop there, it finishes what it has begun
 			for n := range kills {
 				act := c.prepare(t, fmt.Sprintf("t%d-%d@example.com", i, n))
-				asked := line.strikeAfter(n+1, func() { s.processes[c.victim].Send(syscall.SIGTERM) })
+				asked := line.interruptAfter(n+1, func() { s.processes[c.victim].Send(syscall.SIGTERM) })
 				if err := act(); err != nil || !asked() {
 					t.Errorf("asked to stop after command %d: %v", n+1, err)
 				}
@@ -427,7 +427,7 @@ func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
 	s := startWithEvents(t, uri, sink)
 	relays := []*e2e.Process{s.processes["relay"], e2e.Start(t, "relay", s.env["relay"]...)}
-	sink.answers(fails)
+	sink.respondWith(respond500)
 	var changes []change
 	for i := range 25 { // more than a relay reads at once
 		status, _, body := s.post(t, "signup", "", credentials(fmt.Sprintf("u%d@example.com", i)))
@@ -438,11 +438,11 @@ func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 	}
 	// nothing is taken until both relays have sent something: each sends one event
 	// after the other, so two on the wire are one of each
-	before, both := len(sink.all()), make(chan struct{})
-	sink.answers(func(r *http.Request) int {
+	before, both := len(sink.deliveries()), make(chan struct{})
+	sink.respondWith(func(r *http.Request) int {
 		select {
 		case <-both:
-			return takes(r)
+			return accept(r)
 		case <-r.Context().Done():
 			return http.StatusGatewayTimeout
 		}
@@ -451,7 +451,7 @@ func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
 	for _, relay := range relays {
 		go func() { slept <- triggerRelay(t.Context(), relay) }()
 	}
-	sink.await(t, before, 2)
+	sink.waitFor(t, before, 2)
 	close(both)
 	for range relays {
 		if err := <-slept; err != nil {
@@ -565,7 +565,7 @@ func TestEVENTS_OnWithoutOIDCStopsTheStartWhereThePublicReachesIt(t *testing.T) 
 		{"signup", slices.Concat(env, lambdaSettings("signup", runtime)), nil},
 		{"signout", slices.Concat(env, lambdaSettings("signout", runtime)), nil},
 	} {
-		code, stderr := e2e.Refused(t, slices.Concat(c.env, []string{"EVENTS=on", "LOG_LEVEL=loud"}), c.process, c.args...)
+		code, stderr := e2e.MustFail(t, slices.Concat(c.env, []string{"EVENTS=on", "LOG_LEVEL=loud"}), c.process, c.args...)
 		if code != 2 || strings.Count(stderr, "\n") != 3 || !strings.Contains(stderr, "\n  LOG_LEVEL must be ") ||
 			!strings.Contains(stderr, "\n  EVENTS must not be on without EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE ") {
 			t.Errorf("%s: exit code %d: %s", c.process, code, stderr)

@@ -32,16 +32,16 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 		name  string
 		lasts time.Duration // longer than the budget of a request, where it is about time
 		tells bool          // it cannot be mended by a second try, so some are told 503
-		begin func(*wire, *mongotest.Instance)
+		begin func(*faultProxy, *mongotest.Instance)
 	}
 	runParallel(t, map[string][]fault{
-		"slow":    {{"slow", 6 * time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(slow) }}},
-		"stalled": {{"stalled", 5 * time.Second, true, func(w *wire, _ *mongotest.Instance) { w.is(stalled) }}},
-		"dropped": {{"dropped", 3 * time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(dropping) }}},
+		"slow":    {{"slow", 6 * time.Second, false, func(w *faultProxy, _ *mongotest.Instance) { w.setFault(slow) }}},
+		"stalled": {{"stalled", 5 * time.Second, true, func(w *faultProxy, _ *mongotest.Instance) { w.setFault(stalled) }}},
+		"dropped": {{"dropped", 3 * time.Second, false, func(w *faultProxy, _ *mongotest.Instance) { w.setFault(dropping) }}},
 		"away": {
-			{"cut", time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(cut) }},
-			{"refusing", 4 * time.Second, true, func(w *wire, _ *mongotest.Instance) { w.is(refusing) }},
-			{"restarted in the middle", time.Second, false, func(_ *wire, db *mongotest.Instance) { db.Kill() }},
+			{"cut", time.Second, false, func(w *faultProxy, _ *mongotest.Instance) { w.setFault(resetting) }},
+			{"refusing", 4 * time.Second, true, func(w *faultProxy, _ *mongotest.Instance) { w.setFault(refusing) }},
+			{"restarted in the middle", time.Second, false, func(_ *faultProxy, db *mongotest.Instance) { db.Kill() }},
 		},
 	}, func(t *testing.T, faults []fault) {
 		db, sink := mongotest.Server(t), newSink(t)
@@ -49,7 +49,7 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := newWire(t, where.Host)
+		w := newFaultProxy(t, where.Host)
 		where.Host = w.addr
 		s := startWithEvents(t, where.String(), sink, rateLimitsOn...)
 		crowd := startWorkload(s, 6, 20*time.Millisecond, false)
@@ -58,9 +58,9 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 			before := crowd.responses(http.StatusServiceUnavailable)
 			f.begin(w, db)
 			time.Sleep(max(f.lasts, *faultDuration))
-			strikes := w.strikes()
+			strikes := w.hits()
 			db.Start() // where it was killed
-			if err := w.is(sound); err != nil {
+			if err := w.setFault(healthy); err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()
@@ -102,17 +102,17 @@ func runConcurrently(n int, do func(i int)) {
 // of it than the time that K_SINK_TIMEOUT allows.
 func TestFaultsOfTheSink(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	w := newWire(t, strings.TrimPrefix(sink.URL, "http://"))
+	w := newFaultProxy(t, strings.TrimPrefix(sink.URL, "http://"))
 	sink.URL = "http://" + w.addr
 	s := startWithEvents(t, uri, sink, append(rateLimitsOn, "K_SINK_TIMEOUT=100ms")...)
 	crowd := startWorkload(s, 4, 5*time.Millisecond, false)
-	for _, m := range []mood{slow, stalled, cut, refusing, sound} {
-		if err := w.is(m); err != nil {
+	for _, m := range []networkFault{slow, stalled, resetting, refusing, healthy} {
+		if err := w.setFault(m); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(*faultDuration)
 		crowd.awaitCompleted(t, 4)
-		if m != sound && w.strikes() == 0 {
+		if m != healthy && w.hits() == 0 {
 			t.Errorf("%s: it struck nobody: that proves nothing", m)
 		}
 	}
@@ -130,7 +130,7 @@ func TestFaultsOfTheSink(t *testing.T) {
 // and again under load, after one command of somebody's, or two, and so on.
 func TestFaultsOfTheFunctions(t *testing.T) {
 	sink := newSink(t)
-	line := newLine(t, mongotest.Server(t).URI())
+	line := newCommandProxy(t, mongotest.Server(t).URI())
 	s := startWithEvents(t, line.uri, sink, rateLimitsOn...)
 	crowd := startWorkload(s, 3, 5*time.Millisecond, true)
 	victims := []string{"signup", "signin", "refresh", "signout"}
@@ -140,7 +140,7 @@ func TestFaultsOfTheFunctions(t *testing.T) {
 			signal = syscall.SIGTERM
 		}
 		struck := make(chan struct{})
-		line.strikeAfter(1+n/len(victims)%8, func() { close(struck) })
+		line.interruptAfter(1+n/len(victims)%8, func() { close(struck) })
 		select {
 		case <-struck:
 		case <-time.After(10 * time.Second):

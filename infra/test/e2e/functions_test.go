@@ -38,7 +38,7 @@ func TestAFunctionNeedsTheSettingsOfItsRoleAndNoOther(t *testing.T) {
 		if asked, err := settings.Of(f); err != nil || len(asked.Required) == 0 && requiredSettings[f.Name] == nil {
 			continue // it starts with nothing
 		}
-		code, stderr := e2e.Refused(t, nil, f.Name)
+		code, stderr := e2e.MustFail(t, nil, f.Name)
 		var needs []string
 		for _, name := range []string{"MONGODB_URI", "SIGNING_KEYS", "VERIFYING_KEYS", "K_SINK", "EVENTS"} {
 			if strings.Contains(stderr, "  "+name+" ") {
@@ -83,7 +83,7 @@ func start(t testing.TB, uri string, more ...string) *system {
 		s.env[name] = env
 		s.processes[name] = e2e.Start(t, name, env...)
 	}
-	migrated(t, uri)
+	runMigrate(t, uri)
 	return s
 }
 

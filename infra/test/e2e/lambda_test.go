@@ -373,12 +373,12 @@ func TestAMalformedLambdaEventIsAnsweredAndTheProcessLivesOn(t *testing.T) {
 // Runtime.ExitError.
 func TestALambdaWhoseSettingsAreWrongSaysAllThatIsWrong(t *testing.T) {
 	wrong := []string{"MONGODB_URI=postgres://db", "TOKEN_ISSUER=x", "ACCESS_TOKEN_TTL=soon", "LOG_LEVEL=loud", "PORT=http"}
-	code, want := e2e.Refused(t, wrong, "signin")
+	code, want := e2e.MustFail(t, wrong, "signin")
 	if code != 2 || strings.Count(want, "\n") != 1+5 {
 		t.Fatalf("elsewhere: exit code %d: %s", code, want)
 	}
 	runtime := lambdatest.New(t)
-	code, got := e2e.Refused(t, slices.Concat(wrong, lambdaSettings("signin", runtime)), "signin")
+	code, got := e2e.MustFail(t, slices.Concat(wrong, lambdaSettings("signin", runtime)), "signin")
 	if code != 2 || got != want {
 		t.Errorf("exit code %d: %s", code, got)
 	}

@@ -47,7 +47,7 @@ func TestMoreSignInsThanCanBeHashed(t *testing.T) {
 	}
 	if runtime.GOOS == "linux" {
 		for name, p := range map[string]*e2e.Process{"signin": flooded.processes["signin"], "currentuser": s.processes["currentuser"]} {
-			if peak, container := p.Peak(t)>>20, map[string]int{"signin": 256, "currentuser": 64}[name]; peak > container {
+			if peak, container := p.PeakMemory(t)>>20, map[string]int{"signin": 256, "currentuser": 64}[name]; peak > container {
 				t.Errorf("%s: %d MiB were resident, and its container has %d", name, peak, container)
 			}
 		}
@@ -118,7 +118,7 @@ func BenchmarkLoad(b *testing.B) {
 		time.Sleep(500 * time.Millisecond)
 		line("sign-ins beside 1,000 callers that send a byte at a time", offer(in, able/2, 3*time.Second))
 		fmt.Fprintf(table, "the last of those was cut off after %.1f s\n", (<-closed).Seconds())
-		fmt.Fprintf(table, "resident at most: signin %d MB, currentuser %d MB\n", flooded.processes["signin"].Peak(b)>>20, s.processes["currentuser"].Peak(b)>>20)
+		fmt.Fprintf(table, "resident at most: signin %d MB, currentuser %d MB\n", flooded.processes["signin"].PeakMemory(b)>>20, s.processes["currentuser"].PeakMemory(b)>>20)
 		fmt.Println(table) // b.Log would keep ten lines of it
 	}
 }

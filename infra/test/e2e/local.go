@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// Runner is the local runner on a folder: in a process group of its own, as a
+// StartLocalCommand is the local runner on a folder: in a process group of its own, as a
 // terminal's foreground job is.
-func Runner(t testing.TB, data string, settings ...string) *exec.Cmd {
+func LocalCommand(t testing.TB, data string, settings ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(Binary(t, "local"), "-addr", "127.0.0.1:0", "-data", data)
 	cmd.Env = Environment(settings...)
@@ -21,21 +21,21 @@ func Runner(t testing.TB, data string, settings ...string) *exec.Cmd {
 }
 
 // Environment is that of the tests, without a database: what is tested of the
-// Runner is that it has one of its own.
+// StartLocalCommand is that it has one of its own.
 func Environment(settings ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "MONGODB_URI=") })
 	return append(env, settings...)
 }
 
-// Local starts the local runner on a folder and returns its URL and what stops
+// StartLocal starts the local runner on a folder and returns its URL and what stops
 // it as Ctrl-C does: a signal to every process of the terminal at once.
-func Local(t testing.TB, data string, settings ...string) (url string, interrupt func()) {
+func StartLocal(t testing.TB, data string, settings ...string) (url string, interrupt func()) {
 	t.Helper()
-	return Begin(t, Runner(t, data, settings...))
+	return StartCommand(t, LocalCommand(t, data, settings...))
 }
 
-// Begin starts a runner and waits until it says where it is.
-func Begin(t testing.TB, cmd *exec.Cmd) (url string, interrupt func()) {
+// StartCommand starts a runner and waits until it says where it is.
+func StartCommand(t testing.TB, cmd *exec.Cmd) (url string, interrupt func()) {
 	t.Helper()
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

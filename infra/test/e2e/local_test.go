@@ -27,14 +27,14 @@ import (
 
 func TestTheLocalRunnerKeepsItsUsersAndKeysOverARestart(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	url, interrupt := e2e.Local(t, data)
+	url, interrupt := e2e.StartLocal(t, data)
 	status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url+"/api/users/signup", "", credentials("ann@example.com"))
 	if err != nil || status != http.StatusCreated {
 		t.Fatal(status, body, err)
 	}
 	g := parseTokens(t, body)
 	interrupt()
-	url, interrupt = e2e.Local(t, data)
+	url, interrupt = e2e.StartLocal(t, data)
 	defer interrupt()
 	status, _, body, err = e2e.Call(t.Context(), http.MethodGet, url+"/api/users/currentuser", g.Token, "")
 	if err != nil || status != http.StatusOK || !strings.Contains(body, "ann@example.com") {
@@ -53,7 +53,7 @@ func TestALocalRunnerThatCannotStartSaysWhyInOneLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	inUse := filepath.Join(t.TempDir(), "data")
-	_, interrupt := e2e.Local(t, inUse)
+	_, interrupt := e2e.StartLocal(t, inUse)
 	defer interrupt()
 	for _, c := range []struct {
 		name string
@@ -64,7 +64,7 @@ func TestALocalRunnerThatCannotStartSaysWhyInOneLine(t *testing.T) {
 		{"a file for a folder", []string{"-addr", "127.0.0.1:0", "-data", file}, "not a directory"},
 		{"a second start on one folder", []string{"-addr", "127.0.0.1:0", "-data", inUse}, "another server is using it"},
 	} {
-		code, stderr := e2e.Refused(t, e2e.Environment(), "local", c.args...)
+		code, stderr := e2e.MustFail(t, e2e.Environment(), "local", c.args...)
 		if code != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, c.want) {
 			t.Errorf("%s: exit code %d: %s", c.name, code, stderr)
 		}
@@ -153,7 +153,7 @@ func TestALocalRunnerWhoseSettingsAreWrongListsThemAll(t *testing.T) {
 				"K_SINK must be an absolute http or https URL",
 			}},
 	} {
-		code, stderr := e2e.Refused(t, e2e.Environment(c.settings...), "local", "-addr", "127.0.0.1:0", "-data", t.TempDir())
+		code, stderr := e2e.MustFail(t, e2e.Environment(c.settings...), "local", "-addr", "127.0.0.1:0", "-data", t.TempDir())
 		first, rest, _ := strings.Cut(stderr, "\n")
 		got := strings.Split(strings.TrimSuffix(rest, "\n"), "\n")
 		for i := range got {
@@ -181,7 +181,7 @@ func TestLocalRunner_EventsAreInsecureUnlessOff(t *testing.T) {
 		{"off", []string{"EVENTS=off"}, false, http.StatusNotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cmd := e2e.Runner(t, filepath.Join(t.TempDir(), "data"), c.settings...)
+			cmd := e2e.LocalCommand(t, filepath.Join(t.TempDir(), "data"), c.settings...)
 			read, write, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)
@@ -216,9 +216,9 @@ func TestLocalRunner_EventsAreInsecureUnlessOff(t *testing.T) {
 func TestTheLocalRunnerLogsJSONUnlessSomebodyReadsAlong(t *testing.T) {
 	talk := func(t *testing.T, stderr *os.File) {
 		t.Helper()
-		cmd := e2e.Runner(t, filepath.Join(t.TempDir(), "data"))
+		cmd := e2e.LocalCommand(t, filepath.Join(t.TempDir(), "data"))
 		cmd.Stderr = stderr
-		url, interrupt := e2e.Begin(t, cmd)
+		url, interrupt := e2e.StartCommand(t, cmd)
 		stderr.Close() // the runner has its own
 		status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url+"/api/users/signup", "", credentials("ann@example.com"))
 		if err != nil || status != http.StatusCreated {
@@ -317,7 +317,7 @@ func terminal(t *testing.T) (screen, programs *os.File) {
 // The runner may be killed too: its database must not stay behind.
 func TestAKilledRunnerLeavesNoDatabaseBehind(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	cmd := e2e.Runner(t, data)
+	cmd := e2e.LocalCommand(t, data)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -340,6 +340,6 @@ func TestAKilledRunnerLeavesNoDatabaseBehind(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	_, interrupt := e2e.Local(t, data)
+	_, interrupt := e2e.StartLocal(t, data)
 	interrupt()
 }

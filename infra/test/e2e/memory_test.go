@@ -55,7 +55,7 @@ func TestMemory_Connections(t *testing.T) {
 			if err != nil || status != http.StatusUnauthorized {
 				t.Fatalf("%d %s %v", status, body, err)
 			}
-			if peak := p.Peak(t) >> 20; peak > 57 {
+			if peak := p.PeakMemory(t) >> 20; peak > 57 {
 				t.Errorf("peak memory %d MiB, want at most 57", peak)
 			}
 		})
@@ -122,7 +122,7 @@ func TestMemory_ImportedHashes(t *testing.T) {
 		}
 	}
 	group.Wait()
-	peak := shipped.Peak(t) >> 20
+	peak := shipped.PeakMemory(t) >> 20
 	if t.Logf("%d MiB were resident at most", peak); peak > 230 {
 		t.Error("that is more than there is")
 	}

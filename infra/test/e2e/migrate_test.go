@@ -13,16 +13,16 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-const inPlace = `"msg":"indexes are in place"`
+const indexMessage = `"msg":"indexes are in place"`
 
 func TestAMigratedDatabaseTakesNoEmailTwice(t *testing.T) {
 	for name, migrate := range map[string]func(t *testing.T, uri string){
-		"migrated once":  func(t *testing.T, uri string) { migrated(t, uri) },
-		"migrated twice": func(t *testing.T, uri string) { migrated(t, uri); migrated(t, uri) },
+		"migrated once":  func(t *testing.T, uri string) { runMigrate(t, uri) },
+		"migrated twice": func(t *testing.T, uri string) { runMigrate(t, uri); runMigrate(t, uri) },
 		"migrated by several at once": func(t *testing.T, uri string) {
 			var group sync.WaitGroup
 			for range 4 {
-				group.Go(func() { migrated(t, uri) })
+				group.Go(func() { runMigrate(t, uri) })
 			}
 			group.Wait()
 		},
@@ -40,7 +40,7 @@ func TestAMigratedDatabaseTakesNoEmailTwice(t *testing.T) {
 					t.Errorf("%s for user %s: %v", u.email, u.id, err)
 				}
 			}
-			migrated(t, uri) // with users in it
+			runMigrate(t, uri) // with users in it
 			if n, err := users.CountDocuments(t.Context(), bson.D{}); n != 2 || err != nil {
 				t.Errorf("%d users, %v", n, err)
 			}
@@ -48,10 +48,10 @@ func TestAMigratedDatabaseTakesNoEmailTwice(t *testing.T) {
 	}
 }
 
-func migrated(t testing.TB, uri string) {
+func runMigrate(t testing.TB, uri string) {
 	t.Helper()
 	code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate")
-	if code != 0 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, inPlace) {
+	if code != 0 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, indexMessage) {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }
@@ -70,7 +70,7 @@ func TestAMigrationWhoseSettingsAreWrongListsThemAll(t *testing.T) {
 		{"an option that the driver does not take", []string{"MONGODB_URI=mongodb://127.0.0.1/?directConnection=true&loadBalanced=true"},
 			"  MONGODB_URI has an option or a host that the driver does not accept\n"},
 	} {
-		if code, stderr := e2e.Refused(t, c.settings, "migrate"); code != 2 || stderr != "migrate cannot start:\n"+c.want {
+		if code, stderr := e2e.MustFail(t, c.settings, "migrate"); code != 2 || stderr != "migrate cannot start:\n"+c.want {
 			t.Errorf("%s: exit code %d: %s", c.name, code, stderr)
 		}
 	}
@@ -101,8 +101,8 @@ func TestAMigrationThatCannotBeDoneFails(t *testing.T) {
 		"nobody answers":                  "mongodb://admin:hunter2@" + silent.Addr().String() + soon,
 		"there are two users of an email": twice,
 	} {
-		code, stderr := e2e.Refused(t, []string{"MONGODB_URI=" + uri}, "migrate")
-		if code != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, `"level":"ERROR"`) || strings.Contains(stderr, inPlace) {
+		code, stderr := e2e.MustFail(t, []string{"MONGODB_URI=" + uri}, "migrate")
+		if code != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, `"level":"ERROR"`) || strings.Contains(stderr, indexMessage) {
 			t.Errorf("%s: exit code %d: %s", name, code, stderr)
 		}
 		for _, secret := range []string{"hunter2", "ann@example.com"} {

@@ -173,8 +173,8 @@ func (p *Process) Signal(s os.Signal) int {
 // Logs returns what the process wrote to standard error.
 func (p *Process) Logs() string { return p.stderr.String() }
 
-// Peak returns the most memory that was resident, in bytes.
-func (p *Process) Peak(t testing.TB) int {
+// PeakMemory returns the most memory that was resident, in bytes.
+func (p *Process) PeakMemory(t testing.TB) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	m := resident.FindSubmatch(status)
@@ -214,9 +214,9 @@ func Call(ctx context.Context, method, url, bearer, body string) (int, http.Head
 	return response.StatusCode, response.Header, string(read), err
 }
 
-// Refused runs a command that must not start, and returns its exit code and what
+// MustFail runs a command that must not start, and returns its exit code and what
 // it wrote to standard error.
-func Refused(t testing.TB, settings []string, name string, args ...string) (int, string) {
+func MustFail(t testing.TB, settings []string, name string, args ...string) (int, string) {
 	t.Helper()
 	code, stderr := Run(t, settings, name, args...)
 	if code == 0 {

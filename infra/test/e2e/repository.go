@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// Repository copies the repository to a folder of the test, as its next commit would
+// CopyRepository copies the repository to a folder of the test, as its next commit would
 // be, and returns the folder.
-func Repository(t testing.TB) string {
+func CopyRepository(t testing.TB) string {
 	t.Helper()
 	from, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
 	if err != nil {

@@ -18,26 +18,26 @@ type sink struct {
 
 	mu     sync.Mutex
 	answer func(*http.Request) int
-	tries  []*try
+	tries  []*delivery
 	came   chan struct{} // holds one if something came since it was last emptied
 }
 
 // A try is one delivery of an event, taken or not.
-type try struct {
+type delivery struct {
 	ID, Type, Time string
 	Data           string
-	wire           string // all of it, as it came
-	taken          bool
+	raw            string // all of it, as it came
+	accepted       bool
 }
 
 // The answers of a sink.
-func takes(*http.Request) int   { return http.StatusAccepted }
-func fails(*http.Request) int   { return http.StatusInternalServerError }
-func dies(*http.Request) int    { panic(http.ErrAbortHandler) }
-func hangs(r *http.Request) int { <-r.Context().Done(); return http.StatusGatewayTimeout }
+func accept(*http.Request) int     { return http.StatusAccepted }
+func respond500(*http.Request) int { return http.StatusInternalServerError }
+func abort(*http.Request) int      { panic(http.ErrAbortHandler) }
+func hang(r *http.Request) int     { <-r.Context().Done(); return http.StatusGatewayTimeout }
 
 func newSink(t *testing.T) *sink {
-	s := &sink{answer: takes, came: make(chan struct{}, 1)}
+	s := &sink{answer: accept, came: make(chan struct{}, 1)}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	s.URL = server.URL
@@ -52,7 +52,7 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // a sender that was killed
 	}
 	h := r.Header
-	came := &try{ID: h.Get("Ce-Id"), Type: h.Get("Ce-Type"), Time: h.Get("Ce-Time"), Data: string(body), wire: string(head) + string(body)}
+	came := &delivery{ID: h.Get("Ce-Id"), Type: h.Get("Ce-Type"), Time: h.Get("Ce-Time"), Data: string(body), raw: string(head) + string(body)}
 	s.mu.Lock()
 	s.tries = append(s.tries, came)
 	answer := s.answer
@@ -63,20 +63,20 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	status := answer(r)
 	s.mu.Lock()
-	came.taken = status < 300 // before the sender knows, and so before the test does
+	came.accepted = status < 300 // before the sender knows, and so before the test does
 	s.mu.Unlock()
 	w.WriteHeader(status)
 }
 
 // answers changes what the sink answers from now on.
-func (s *sink) answers(answer func(*http.Request) int) {
+func (s *sink) respondWith(answer func(*http.Request) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
 // all returns what came so far.
-func (s *sink) all() (tries []try) {
+func (s *sink) deliveries() (tries []delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.tries {
@@ -86,22 +86,22 @@ func (s *sink) all() (tries []try) {
 }
 
 // await waits until so many tries have come since the first n.
-func (s *sink) await(t *testing.T, n, more int) {
+func (s *sink) waitFor(t *testing.T, n, more int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	for len(s.all()) < n+more {
+	for len(s.deliveries()) < n+more {
 		select {
 		case <-s.came:
 		case <-ctx.Done():
-			t.Fatalf("%d of %d tries came", len(s.all())-n, more)
+			t.Fatalf("%d of %d tries came", len(s.deliveries())-n, more)
 		}
 	}
 }
 
-// moody returns the answers of a sink that mostly takes, and sometimes fails or
+// moody returns the answers of a sink that mostly accept, and sometimes fails or
 // dies.
-func moody() func(*http.Request) int {
+func flaky() func(*http.Request) int {
 	var mu sync.Mutex
 	n := 0
 	return func(r *http.Request) int {
@@ -111,16 +111,16 @@ func moody() func(*http.Request) int {
 		mu.Unlock()
 		switch {
 		case now%5 == 0:
-			return fails(r)
+			return respond500(r)
 		case now%7 == 0:
-			return dies(r)
+			return abort(r)
 		}
-		return takes(r)
+		return accept(r)
 	}
 }
 
 // counting returns some answers of one kind, and then others.
-func counting(n int, first, then func(*http.Request) int) func(*http.Request) int {
+func firstN(n int, first, then func(*http.Request) int) func(*http.Request) int {
 	var mu sync.Mutex
 	return func(r *http.Request) int {
 		mu.Lock()

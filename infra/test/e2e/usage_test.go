@@ -140,12 +140,12 @@ func TestCommands_PortInUse(t *testing.T) {
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	address := "127.0.0.1:" + port
 	for _, args := range [][]string{{}, {"-watch"}} {
-		code, stderr := e2e.Refused(t, e2e.Environment(), "local", append(args, "-addr", address, "-data", t.TempDir())...)
+		code, stderr := e2e.MustFail(t, e2e.Environment(), "local", append(args, "-addr", address, "-data", t.TempDir())...)
 		if want := "local: " + address + " is in use: choose another address with -addr\n"; code != 1 || stderr != want {
 			t.Errorf("local %v: got exit code %d, %q; want 1, %q", args, code, stderr, want)
 		}
 	}
-	code, stderr := e2e.Refused(t, []string{"PORT=" + port}, "bare")
+	code, stderr := e2e.MustFail(t, []string{"PORT=" + port}, "bare")
 	if want := fmt.Sprintf("bare: :%s is in use: choose another port with PORT\n", port); code != 1 || stderr != want {
 		t.Errorf("bare: got exit code %d, %q; want 1, %q", code, stderr, want)
 	}
@@ -159,7 +159,7 @@ func TestCommands_PortInUse(t *testing.T) {
 		names = append(names, f.Name)
 	}
 	for _, name := range names {
-		code, stderr := e2e.Refused(t, settings, name)
+		code, stderr := e2e.MustFail(t, settings, name)
 		if want := " cannot start:\n  port " + port + " is in use: choose another with PORT\n"; code != 1 || !strings.Contains(stderr, want) {
 			t.Errorf("%s: got exit code %d, %q; want 1, %q", name, code, stderr, want)
 		}

@@ -21,7 +21,7 @@ import (
 // What does not compile, or does not start, is shown and changes nothing; what dies is
 // shown, and started again.
 func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
-	root := e2e.Repository(t)
+	root := e2e.CopyRepository(t)
 	cmd := exec.Command(e2e.Binary(t, "local"), "-watch", "-addr", "127.0.0.1:0", "-data", filepath.Join(t.TempDir(), "data"))
 	cmd.Dir = root
 	temporary := t.TempDir()
@@ -29,7 +29,7 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr := &e2e.Transcript{}
 	cmd.Stderr = stderr
-	url, interrupt := e2e.Begin(t, cmd)
+	url, interrupt := e2e.StartCommand(t, cmd)
 	status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url+"/api/users/signup", "", credentials("ann@example.com"))
 	if err != nil || status != http.StatusCreated {
 		t.Fatal(status, body, err)

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { e2e.Main(m) }
 func TestScripts(t *testing.T) {
 	base := os.Getenv("BASE_URL")
 	if base == "" {
-		url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), "RATE_LIMIT=off")
+		url, interrupt := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"), "RATE_LIMIT=off")
 		t.Cleanup(interrupt) // scripts are played at the same time, after this function
 		base = url
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // A line is the way to a database. It counts commands, and can be cut after one.
-type line struct {
+type commandProxy struct {
 	uri string
 
 	mu   sync.Mutex
@@ -22,7 +22,7 @@ type line struct {
 	lost bool   // whether the answer is
 }
 
-func newLine(t *testing.T, uri string) *line {
+func newCommandProxy(t *testing.T, uri string) *commandProxy {
 	t.Helper()
 	parsed, err := connstring.Parse(uri)
 	if err != nil {
@@ -33,7 +33,7 @@ func newLine(t *testing.T, uri string) *line {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	l := &line{uri: "mongodb://" + listener.Addr().String() + "/" + parsed.Database}
+	l := &commandProxy{uri: "mongodb://" + listener.Addr().String() + "/" + parsed.Database}
 	go func() {
 		for {
 			near, err := listener.Accept()
@@ -51,19 +51,19 @@ func newLine(t *testing.T, uri string) *line {
 	return l
 }
 
-// cutAfter has the line call cut when the database has answered so many commands
+// dropReplyAfter has the line call cut when the database has answered so many commands
 // from now on, and lose that answer. The function it returns takes that back, and
 // tells whether it has happened.
-func (l *line) cutAfter(commands int, cut func()) (happened func() bool) {
+func (l *commandProxy) dropReplyAfter(commands int, cut func()) (happened func() bool) {
 	return l.after(commands, true, cut)
 }
 
-// strikeAfter is cutAfter, but the answer is not lost.
-func (l *line) strikeAfter(commands int, strike func()) (happened func() bool) {
+// interruptAfter is dropReplyAfter, but the answer is not lost.
+func (l *commandProxy) interruptAfter(commands int, strike func()) (happened func() bool) {
 	return l.after(commands, false, strike)
 }
 
-func (l *line) after(commands int, lost bool, cut func()) (happened func() bool) {
+func (l *commandProxy) after(commands int, lost bool, cut func()) (happened func() bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.left, l.cut, l.lost = commands, cut, lost
@@ -77,7 +77,7 @@ func (l *line) after(commands int, lost bool, cut func()) (happened func() bool)
 
 // join carries messages both ways until one of the two is gone or the line is cut.
 // A driver sends one command on a connection and waits for its answer.
-func (l *line) join(near, far net.Conn) {
+func (l *commandProxy) join(near, far net.Conn) {
 	defer near.Close()
 	defer far.Close()
 	for {
@@ -95,7 +95,7 @@ func (l *line) join(near, far net.Conn) {
 }
 
 // cuts tells whether the line is cut at the answer to a command, and cuts it.
-func (l *line) cuts(command []byte) bool {
+func (l *commandProxy) cuts(command []byte) bool {
 	// OP_MSG: the header, flags, the kind of the section, the length of the
 	// document, the type of its first member, and the name of that
 	const name = 16 + 4 + 1 + 4 + 1

@@ -12,13 +12,13 @@ import (
 
 // A wire is the way to a server, with what can be wrong with one. It knows no
 // protocol, so it serves before the database as before the sink.
-type wire struct {
+type faultProxy struct {
 	addr string // where it is, all the time
 
 	to string
 
 	mu       sync.Mutex
-	mood     mood
+	fault    networkFault
 	changed  chan struct{} // closed when the mood is another
 	listener net.Listener  // nil while it refuses
 	open     map[net.Conn]bool
@@ -29,22 +29,22 @@ type wire struct {
 }
 
 // A mood is what is wrong with a wire.
-type mood string
+type networkFault string
 
 const (
-	sound    mood = "sound"
-	slow     mood = "slow"     // each reply comes a second late
-	stalled  mood = "stalled"  // it takes a connection and what is sent, and no answer comes
-	cut      mood = "cut"      // every third reply is reset in the middle
-	refusing mood = "refusing" // nobody listens
-	dropping mood = "dropping" // connections that are open now carry nothing any more, and do not close
+	healthy   networkFault = "healthy"
+	slow      networkFault = "slow"      // each reply comes a second late
+	stalled   networkFault = "stalled"   // it takes a connection and what is sent, and no answer comes
+	resetting networkFault = "resetting" // every third reply is reset in the middle
+	refusing  networkFault = "refusing"  // nobody listens
+	dropping  networkFault = "dropping"  // connections that are open now carry nothing any more, and do not close
 )
 
-// newWire lays a wire to an address, on a port below those that the kernel hands
+// newFaultProxy lays a wire to an address, on a port below those that the kernel hands
 // out: it must be free still after the wire has refused for a while.
-func newWire(t testing.TB, to string) *wire {
+func newFaultProxy(t testing.TB, to string) *faultProxy {
 	t.Helper()
-	w := &wire{to: to, mood: sound, changed: make(chan struct{}), open: map[net.Conn]bool{}, dropped: map[net.Conn]bool{}}
+	w := &faultProxy{to: to, fault: healthy, changed: make(chan struct{}), open: map[net.Conn]bool{}, dropped: map[net.Conn]bool{}}
 	var err error
 	for range 20 {
 		w.addr = fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000))
@@ -55,11 +55,11 @@ func newWire(t testing.TB, to string) *wire {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.is(refusing) })
+	t.Cleanup(func() { w.setFault(refusing) })
 	return w
 }
 
-func (w *wire) listen() error {
+func (w *faultProxy) listen() error {
 	listener, err := net.Listen("tcp", w.addr)
 	if err != nil {
 		return err
@@ -79,10 +79,10 @@ func (w *wire) listen() error {
 
 // is changes the mood. What was held up in a stall goes on; a wire that refuses
 // drops whoever is connected.
-func (w *wire) is(m mood) error {
+func (w *faultProxy) setFault(m networkFault) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.mood, w.struck = m, 0
+	w.fault, w.struck = m, 0
 	close(w.changed)
 	w.changed = make(chan struct{})
 	switch {
@@ -103,13 +103,13 @@ func (w *wire) is(m mood) error {
 
 // strikes counts how often somebody has met with the mood, or found the server gone,
 // since the mood came. A fault that struck nobody proves nothing.
-func (w *wire) strikes() int {
+func (w *faultProxy) hits() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.struck
 }
 
-func (w *wire) strike() {
+func (w *faultProxy) strike() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.struck++
@@ -124,7 +124,7 @@ func reset(c net.Conn) {
 // carry joins a connection with the server. In a stall, and where a connection was
 // dropped, what is lost is the question on one connection and the answer on the next,
 // so that of the commands nobody hears of again some were obeyed.
-func (w *wire) carry(near net.Conn) {
+func (w *faultProxy) carry(near net.Conn) {
 	far, err := net.Dial("tcp", w.to)
 	if err != nil {
 		w.strike()
@@ -151,7 +151,7 @@ func (w *wire) carry(near net.Conn) {
 }
 
 // pump carries what comes one way. Mute says that a stall holds it up.
-func (w *wire) pump(from, to net.Conn, mute, reply bool) {
+func (w *faultProxy) pump(from, to net.Conn, mute, reply bool) {
 	defer from.Close()
 	defer to.Close()
 	buffer := make([]byte, 64<<10)
@@ -178,7 +178,7 @@ func (w *wire) pump(from, to net.Conn, mute, reply bool) {
 				case <-time.After(time.Second):
 				case <-changed:
 				}
-			case m == cut && third:
+			case m == resetting && third:
 				to.Write(buffer[:n/2])
 				reset(to)
 				w.strike()
@@ -192,7 +192,7 @@ func (w *wire) pump(from, to net.Conn, mute, reply bool) {
 }
 
 // isDropped reports whether a connection was dropped.
-func (w *wire) isDropped(c net.Conn) bool {
+func (w *faultProxy) isDropped(c net.Conn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.dropped[c]
@@ -200,11 +200,11 @@ func (w *wire) isDropped(c net.Conn) bool {
 
 // now returns the mood, what is closed when it changes, and whether this is a third
 // reply.
-func (w *wire) now(reply bool) (m mood, changed chan struct{}, third bool) {
+func (w *faultProxy) now(reply bool) (m networkFault, changed chan struct{}, third bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if reply {
 		w.replies++
 	}
-	return w.mood, w.changed, reply && w.replies%3 == 0
+	return w.fault, w.changed, reply && w.replies%3 == 0
 }
