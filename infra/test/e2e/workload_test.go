@@ -18,13 +18,13 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// A crowd is people who sign up, sign in, refresh and sign out all the time, whatever
-// is wrong with the system, and who remember what they were told. What they find
-// strange fails the test: an answer that is not honest, or none in time.
+// A workload runs simulated users that sign up, sign in, refresh and sign out during a
+// fault. Each user records its responses. A response that the fault does not explain, or
+// that takes over five seconds, fails the test.
 type workload struct {
 	system *system
-	// mortal: functions are killed, so a connection may break. A call that gets no
-	// answer in time is a fault all the same.
+	// killsFunctions says that the test kills functions, so a connection may break. A
+	// timeout is still an error.
 	killsFunctions bool
 
 	stop chan struct{}
@@ -32,165 +32,168 @@ type workload struct {
 
 	mu         sync.Mutex
 	users      []*simulatedUser
-	completed  int            // lived to their end
-	counts     map[string]int // of answers, by function and status
+	completed  int            // users that reached the end of their scenario
+	counts     map[string]int // responses by function and status
 	longest    time.Duration
-	unexpected map[string]int
+	unexpected map[string]int // unexpected responses, by description
 }
 
-// A resident is one of the crowd, with what was acknowledged and what was not.
+// A simulatedUser stores the state that the responses to one user imply.
 type simulatedUser struct {
 	email   string
-	address string // the address
+	address string // sent in X-Forwarded-For
 
-	signupSent, acknowledged bool       // a sign-up was sent; it was answered with 201
-	active                   *tokenPair // a session that must go on: its newest tokens
-	revoked                  *tokenPair // a session whose sign-out was answered with 200
-	unansweredRefresh        time.Time  // when a refresh was sent that was not answered
-	unansweredSignout        *tokenPair // one whose sign-out was sent and not answered
-	changes                  []change   // what must have been told
+	signupSent, acknowledged bool       // a sign-up was sent; a response was 201
+	active                   *tokenPair // the newest tokens of the session that must stay valid
+	revoked                  *tokenPair // the tokens of the session whose sign-out returned 200
+	unansweredRefresh        time.Time  // the time of the first try of a refresh without a response
+	unansweredSignout        *tokenPair // the tokens of a sign-out without a response
+	changes                  []change   // acknowledged, so their events must be delivered
 	secrets                  []string
 }
 
-// newCrowd sets people in motion.
-func startWorkload(s *system, size int, pause time.Duration, mortal bool) *workload {
-	c := &workload{system: s, killsFunctions: mortal, stop: make(chan struct{}), counts: map[string]int{}, unexpected: map[string]int{}}
+// startWorkload starts size workers. Each runs one simulated user after another, and
+// pauses before every request.
+func startWorkload(s *system, size int, pause time.Duration, killsFunctions bool) *workload {
+	w := &workload{system: s, killsFunctions: killsFunctions, stop: make(chan struct{}), counts: map[string]int{}, unexpected: map[string]int{}}
 	for worker := range size {
-		c.done.Go(func() {
-			for i := 0; !c.stopped(pause); i++ {
-				r := &simulatedUser{email: fmt.Sprintf("u%d-%d@example.com", worker, i), address: fmt.Sprintf("2001:db8:%x:%x::1", worker, i)}
-				c.mu.Lock()
-				c.users = append(c.users, r)
-				c.mu.Unlock()
-				c.runScenario(r, pause)
-				c.mu.Lock()
-				c.completed++
-				c.mu.Unlock()
+		w.done.Go(func() {
+			for i := 0; !w.stopped(pause); i++ {
+				u := &simulatedUser{email: fmt.Sprintf("u%d-%d@example.com", worker, i), address: fmt.Sprintf("2001:db8:%x:%x::1", worker, i)}
+				w.mu.Lock()
+				w.users = append(w.users, u)
+				w.mu.Unlock()
+				w.runScenario(u, pause)
+				w.mu.Lock()
+				w.completed++
+				w.mu.Unlock()
 			}
 		})
 	}
-	return c
+	return w
 }
 
-func (c *workload) stopped(pause time.Duration) bool {
+func (w *workload) stopped(pause time.Duration) bool {
 	select {
-	case <-c.stop:
+	case <-w.stop:
 		return true
 	case <-time.After(pause):
 		return false
 	}
 }
 
-// await waits until so many more have lived to their end.
-func (c *workload) awaitCompleted(t *testing.T, more int) {
+// awaitCompleted waits until more users have completed their scenario. It fails the test
+// after 30 seconds.
+func (w *workload) awaitCompleted(t *testing.T, more int) {
 	t.Helper()
-	lives := func() int {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.completed
+	completed := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.completed
 	}
 	deadline := time.Now().Add(30 * time.Second)
-	for enough := lives() + more; lives() < enough; time.Sleep(5 * time.Millisecond) {
+	for want := completed() + more; completed() < want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.stopAndWait()
-			c.report(t)
-			t.Fatal("the system does not recover")
+			w.stopAndWait()
+			w.report(t)
+			t.Fatalf("got fewer than %d completed scenarios in 30 s: the system did not recover", more)
 		}
 	}
 }
 
-// end has everybody finish the call they are in.
-func (c *workload) stopAndWait() {
-	close(c.stop)
-	c.done.Wait()
+// stopAndWait lets every user finish its request, and waits for all of them.
+func (w *workload) stopAndWait() {
+	close(w.stop)
+	w.done.Wait()
 }
 
-// live is a life: each step is tried until it is answered.
-func (c *workload) runScenario(r *simulatedUser, pause time.Duration) {
-	r.signupSent = true
-	up, ok := c.retry(pause, func() (int, string) {
-		return c.call(r, "signup", "", credentials(r.email), http.StatusCreated, http.StatusBadRequest)
+// runScenario runs the scenario of one user. It retries each step until a response arrives.
+func (w *workload) runScenario(u *simulatedUser, pause time.Duration) {
+	u.signupSent = true
+	up, ok := w.retry(pause, func() (int, string) {
+		return w.call(u, "signup", "", credentials(u.email), http.StatusCreated, http.StatusBadRequest)
 	})
 	if !ok {
 		return
 	}
 	if up.status == http.StatusCreated {
-		r.acknowledged = true
-		c.recordSession(r, up.tokens, signedUp)
+		u.acknowledged = true
+		w.recordSession(u, up.tokens, signedUp)
 	}
-	// one who was not answered is a member all the same: the second try said so
-	in, ok := c.retry(pause, func() (int, string) {
-		return c.call(r, "signin", "", credentials(r.email), http.StatusOK)
+	// On 400 an earlier try without a response created the account, so sign-in must work.
+	in, ok := w.retry(pause, func() (int, string) {
+		return w.call(u, "signin", "", credentials(u.email), http.StatusOK)
 	})
 	if !ok || in.status != http.StatusOK {
 		return
 	}
-	if c.recordSession(r, in.tokens, signedIn); up.status != http.StatusCreated {
+	if w.recordSession(u, in.tokens, signedIn); up.status != http.StatusCreated {
 		return
 	}
 	for range 2 {
-		if !c.refresh(r, pause) {
+		if !w.refresh(u, pause) {
 			return
 		}
 	}
-	if _, ok := c.retry(pause, func() (int, string) { return c.call(r, "currentuser", r.active.Token, "", http.StatusOK) }); !ok {
+	if _, ok := w.retry(pause, func() (int, string) { return w.call(u, "currentuser", u.active.Token, "", http.StatusOK) }); !ok {
 		return
 	}
-	// the session of the sign-up ends, that of the sign-in goes on
-	r.unansweredSignout = &up.tokens
-	if _, ok := c.retry(pause, func() (int, string) { return c.call(r, "signout", up.tokens.Token, "", http.StatusOK) }); !ok {
+	// Sign out the session of the sign-up. The session of the sign-in must stay valid.
+	u.unansweredSignout = &up.tokens
+	if _, ok := w.retry(pause, func() (int, string) { return w.call(u, "signout", up.tokens.Token, "", http.StatusOK) }); !ok {
 		return
 	}
-	r.unansweredSignout, r.revoked = nil, &up.tokens
-	c.recordChange(r, up.tokens, signedOut)
-	c.retry(pause, func() (int, string) { return c.call(r, "currentuser", up.tokens.Token, "", http.StatusUnauthorized) })
+	u.unansweredSignout, u.revoked = nil, &up.tokens
+	w.recordChange(u, up.tokens, signedOut)
+	w.retry(pause, func() (int, string) { return w.call(u, "currentuser", up.tokens.Token, "", http.StatusUnauthorized) })
 }
 
-// refresh exchanges the kept tokens. One whose answer is lost may be repeated for ten
-// seconds; who comes later is taken for a thief and has to sign in again.
-func (c *workload) refresh(r *simulatedUser, pause time.Duration) bool {
-	body, began, want := `{"refreshToken":"`+r.active.RefreshToken+`"}`, time.Now(), []int{http.StatusOK}
-	next, ok := c.retry(pause, func() (int, string) {
-		if time.Since(began) > user.ReplayWindow-5*time.Second { // before this call has had its answer
+// refresh exchanges the active refresh token and reports whether the session continues. A
+// client that lost the response may repeat the request for ten seconds. A later repetition
+// counts as theft and ends the session.
+func (w *workload) refresh(u *simulatedUser, pause time.Duration) bool {
+	body, began, want := `{"refreshToken":"`+u.active.RefreshToken+`"}`, time.Now(), []int{http.StatusOK}
+	next, ok := w.retry(pause, func() (int, string) {
+		if time.Since(began) > user.ReplayWindow-5*time.Second { // this call may take up to five seconds
 			want = []int{http.StatusOK, http.StatusUnauthorized}
 		}
-		return c.call(r, "refresh", "", body, want...)
+		return w.call(u, "refresh", "", body, want...)
 	})
 	switch {
 	case !ok:
-		r.unansweredRefresh = began
+		u.unansweredRefresh = began
 		return false
 	case next.status != http.StatusOK:
-		r.active = nil
+		u.active = nil
 		return false
 	}
-	r.active, r.secrets = &next.tokens, append(r.secrets, next.tokens.secrets()...)
+	u.active, u.secrets = &next.tokens, append(u.secrets, next.tokens.secrets()...)
 	return true
 }
 
-func (c *workload) recordSession(r *simulatedUser, g tokenPair, kind string) {
-	r.active = &g
-	r.secrets = append(r.secrets, g.secrets()...)
-	c.recordChange(r, g, kind)
+func (w *workload) recordSession(u *simulatedUser, tokens tokenPair, eventType string) {
+	u.active = &tokens
+	u.secrets = append(u.secrets, tokens.secrets()...)
+	w.recordChange(u, tokens, eventType)
 }
 
-func (c *workload) recordChange(r *simulatedUser, g tokenPair, kind string) {
-	of, err := parseSession(g.Token)
+func (w *workload) recordChange(u *simulatedUser, tokens tokenPair, eventType string) {
+	session, err := parseSession(tokens.Token)
 	if err != nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.unexpected[err.Error()]++
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.unexpected[err.Error()]++
 		return
 	}
-	r.changes = append(r.changes, of.withType(kind))
+	u.changes = append(u.changes, session.withType(eventType))
 }
 
-// told counts the answers of a status so far.
-func (c *workload) responses(status int) (n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for kind, m := range c.counts {
-		if strings.HasSuffix(kind, fmt.Sprint(" ", status)) {
+// responses returns the number of responses so far that had a status.
+func (w *workload) responses(status int) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key, m := range w.counts {
+		if strings.HasSuffix(key, fmt.Sprint(" ", status)) {
 			n += m
 		}
 	}
@@ -202,13 +205,13 @@ type apiResponse struct {
 	tokens tokenPair
 }
 
-// insist repeats a call until it is answered, or the crowd ends: then it returns
-// false.
-func (c *workload) retry(pause time.Duration, call func() (int, string)) (a apiResponse, ok bool) {
-	for !c.stopped(pause) {
+// retry repeats a call until it gets a response other than 429 and 503. It returns false if
+// the workload stops first.
+func (w *workload) retry(pause time.Duration, call func() (int, string)) (a apiResponse, ok bool) {
+	for !w.stopped(pause) {
 		status, body := call()
 		if status == 0 || status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
-			time.Sleep(250 * time.Millisecond) // they were told to wait a second
+			time.Sleep(250 * time.Millisecond) // a quarter of Retry-After, to send more requests during the fault
 			continue
 		}
 		a.status = status
@@ -217,21 +220,21 @@ func (c *workload) retry(pause time.Duration, call func() (int, string)) (a apiR
 	return a, false
 }
 
-// patient waits as long as callers are promised that they need to.
+// httpClient allows five seconds for a response: the upper bound that the API promises.
 var httpClient = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// call calls a function, and notes what is strange of the answer. It returns status
-// 0 where there was none. What may come besides what is wanted is an honest 503 or 429.
-func (c *workload) call(r *simulatedUser, function, bearer, body string, want ...int) (int, string) {
+// call calls a function and records an unexpected response. The status must be one of want,
+// or 429 or 503 with Retry-After and an error body. Without a response, call returns status 0.
+func (w *workload) call(u *simulatedUser, function, bearer, body string, want ...int) (int, string) {
 	method := http.MethodPost
 	if function == "currentuser" {
 		method = http.MethodGet
 	}
-	request, err := http.NewRequest(method, c.system.url(function)+"/api/users/"+function, strings.NewReader(body))
+	request, err := http.NewRequest(method, w.system.url(function)+"/api/users/"+function, strings.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
-	request.Header.Set("X-Forwarded-For", r.address)
+	request.Header.Set("X-Forwarded-For", u.address)
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
@@ -247,34 +250,34 @@ func (c *workload) call(r *simulatedUser, function, bearer, body string, want ..
 	}
 	took := time.Since(began)
 
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.longest = max(c.longest, took)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.longest = max(w.longest, took)
 	if err != nil {
-		var late net.Error
-		c.counts[function+" none"]++
-		if !c.killsFunctions || errors.As(err, &late) && late.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
-			c.unexpected[fmt.Sprintf("%s after %.1f s: %v", function, took.Seconds(), errors.Unwrap(err))]++
+		var netErr net.Error
+		w.counts[function+" none"]++
+		if !w.killsFunctions || errors.As(err, &netErr) && netErr.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
+			w.unexpected[fmt.Sprintf("%s: got no response after %.1f s: %v", function, took.Seconds(), errors.Unwrap(err))]++
 		}
 		return 0, ""
 	}
 	status := response.StatusCode
-	c.counts[fmt.Sprint(function, " ", status)]++
+	w.counts[fmt.Sprint(function, " ", status)]++
 	busy := status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
 	switch {
 	case busy && response.Header.Get("Retry-After") != "" && strings.HasPrefix(string(read), `{"errors":[{"message":"`):
 	case slices.Contains(want, status):
 	default:
-		c.unexpected[fmt.Sprintf("%s: %d %s %v", function, status, read, response.Header)]++
+		w.unexpected[fmt.Sprintf("%s: got %d %s %v, want status %v", function, status, read, response.Header, want)]++
 	}
 	return status, string(read)
 }
 
-// settled is call where all is well: a machine that is busy may still say so, for a
-// while.
-func (c *workload) callUntilAvailable(r *simulatedUser, function, bearer, body string, want ...int) (status int, answer string) {
+// callUntilAvailable calls a function when no fault is active. It accepts 503 for up to two
+// seconds, because a busy machine may still return it.
+func (w *workload) callUntilAvailable(u *simulatedUser, function, bearer, body string, want ...int) (status int, answer string) {
 	for range 8 {
-		status, answer = c.call(r, function, bearer, body, want...)
+		status, answer = w.call(u, function, bearer, body, want...)
 		if status != http.StatusServiceUnavailable {
 			break
 		}
@@ -283,113 +286,113 @@ func (c *workload) callUntilAvailable(r *simulatedUser, function, bearer, body s
 	return status, answer
 }
 
-// report fails the test for what was strange.
-func (c *workload) report(t *testing.T) {
+// report fails the test for each unexpected response, and logs the number of responses.
+func (w *workload) report(t *testing.T) {
 	t.Helper()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for what, n := range c.unexpected {
-		t.Errorf("%d × %s", n, what)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for description, n := range w.unexpected {
+		t.Errorf("%d × %s", n, description)
 	}
 	var counts []string
-	for _, kind := range slices.Sorted(maps.Keys(c.counts)) {
-		counts = append(counts, fmt.Sprintf("%s × %d", kind, c.counts[kind]))
+	for _, key := range slices.Sorted(maps.Keys(w.counts)) {
+		counts = append(counts, fmt.Sprintf("%s × %d", key, w.counts[key]))
 	}
-	t.Logf("%d people; %s; the longest call took %.1f s", len(c.users), strings.Join(counts, ", "), c.longest.Seconds())
+	t.Logf("%d users; %s; the longest call took %.1f s", len(w.users), strings.Join(counts, ", "), w.longest.Seconds())
 }
 
-// hold is the invariant. Whatever happened, when all is well again:
+// checkInvariants fails the test unless these hold after a fault:
 //
-//   - whoever was told 201 can sign in, and who was not can sign in or sign up;
-//   - who was told of a refresh can refresh again, and who was not can repeat it;
-//   - who was told 200 of a sign-out is out, with both tokens;
-//   - nobody is there twice;
-//   - each of these changes was told to the sink, and nothing that was not;
-//   - no secret is in any log.
+//   - A user whose sign-up returned 201 can sign in. Any other user can sign in or sign up.
+//   - A user whose refresh returned 200 can refresh again. Any other user can repeat it.
+//   - After a sign-out that returned 200, both tokens of the session are rejected.
+//   - No account exists twice.
+//   - The sink received an event for each of these changes, and no other event.
+//   - No log contains a secret.
 //
-// A relay is woken for what waits. The crowd has ended.
-func (c *workload) checkInvariants(t *testing.T, uri string, sink *sink) {
+// checkInvariants triggers the relay for pending events. The workload must have stopped.
+func (w *workload) checkInvariants(t *testing.T, uri string, sink *sink) {
 	t.Helper()
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	people := make(chan *simulatedUser)
+	users := make(chan *simulatedUser)
 	for range 4 {
 		group.Go(func() {
-			for r := range people {
-				if wrong := c.checkUser(r); wrong != "" {
+			for u := range users {
+				if problem := w.checkUser(u); problem != "" {
 					mu.Lock()
-					t.Errorf("%s (acknowledged: %v): %s", r.email, r.acknowledged, wrong)
+					t.Errorf("%s (acknowledged: %v): %s", u.email, u.acknowledged, problem)
 					mu.Unlock()
 				}
 			}
 		})
 	}
-	for _, r := range c.users {
-		people <- r
+	for _, u := range w.users {
+		users <- u
 	}
-	close(people)
+	close(users)
 	group.Wait()
-	c.report(t)
+	w.report(t)
 
 	emails := map[string]string{}
 	for id, a := range accounts(t, uri) {
 		if other, twice := emails[a.Email]; twice {
-			t.Errorf("%s is there as %s and as %s", a.Email, other, id)
+			t.Errorf("got two accounts of %s, %s and %s, want one", a.Email, other, id)
 		}
 		emails[a.Email] = id
 	}
-	c.system.drainOutbox(t, uri)
-	told := sink.checkDelivered(t, uri)
+	w.system.drainOutbox(t, uri)
+	delivered := sink.checkDelivered(t, uri)
 	secrets := []string{"correct horse battery staple", "$argon2"}
-	for _, r := range c.users {
-		for _, change := range r.changes {
-			told.require(t, change)
+	for _, u := range w.users {
+		for _, change := range u.changes {
+			delivered.require(t, change)
 		}
-		secrets = append(append(secrets, r.secrets...), r.email)
+		secrets = append(append(secrets, u.secrets...), u.email)
 	}
-	sink.checkNoSecrets(t, uri, slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return strings.Contains(s, "@") })) // an event names the email
-	for name, log := range c.system.logs() {
+	sink.checkNoSecrets(t, uri, slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return strings.Contains(s, "@") })) // events contain the email
+	for name, log := range w.system.logs() {
 		for _, secret := range secrets {
 			if strings.Contains(log, secret) {
-				t.Errorf("%s logs %q", name, secret)
+				t.Errorf("the log of %s contains the secret %q", name, secret)
 			}
 		}
 	}
 }
 
-// visit asks one of the crowd what is left of what they were told, and returns what
-// is wrong.
-func (c *workload) checkUser(r *simulatedUser) (wrong string) {
-	if !r.signupSent {
+// checkUser compares the account and the sessions of a user with its responses. It returns
+// a description of the first difference, or "".
+func (w *workload) checkUser(u *simulatedUser) (problem string) {
+	if !u.signupSent {
 		return ""
 	}
-	again, body := c.callUntilAvailable(r, "signup", "", credentials(r.email), http.StatusBadRequest, http.StatusCreated)
-	in, _ := c.callUntilAvailable(r, "signin", "", credentials(r.email), http.StatusOK)
+	again, body := w.callUntilAvailable(u, "signup", "", credentials(u.email), http.StatusBadRequest, http.StatusCreated)
+	in, _ := w.callUntilAvailable(u, "signin", "", credentials(u.email), http.StatusOK)
 	switch {
 	case in != http.StatusOK:
-		return fmt.Sprintf("sign-in %d", in)
-	case r.acknowledged && again != http.StatusBadRequest:
-		return fmt.Sprintf("signed up a second time: %d %s", again, body)
+		return fmt.Sprintf("sign-in: got %d, want 200", in)
+	case u.acknowledged && again != http.StatusBadRequest:
+		return fmt.Sprintf("second sign-up: got %d %s, want 400", again, body)
 	}
-	if g := r.revoked; g != nil {
-		who, _ := c.callUntilAvailable(r, "currentuser", g.Token, "", http.StatusUnauthorized)
-		refreshed, _ := c.callUntilAvailable(r, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`, http.StatusUnauthorized)
-		if who != http.StatusUnauthorized || refreshed != http.StatusUnauthorized {
-			return fmt.Sprintf("signed out: currentuser %d, refresh %d", who, refreshed)
+	if tokens := u.revoked; tokens != nil {
+		current, _ := w.callUntilAvailable(u, "currentuser", tokens.Token, "", http.StatusUnauthorized)
+		refreshed, _ := w.callUntilAvailable(u, "refresh", "", `{"refreshToken":"`+tokens.RefreshToken+`"}`, http.StatusUnauthorized)
+		if current != http.StatusUnauthorized || refreshed != http.StatusUnauthorized {
+			return fmt.Sprintf("after sign-out: got currentuser %d, refresh %d, want 401", current, refreshed)
 		}
 	}
-	if r.active != nil && (r.unansweredRefresh.IsZero() || time.Since(r.unansweredRefresh) < user.ReplayWindow) {
-		who, _ := c.callUntilAvailable(r, "currentuser", r.active.Token, "", http.StatusOK)
-		refreshed, _ := c.callUntilAvailable(r, "refresh", "", `{"refreshToken":"`+r.active.RefreshToken+`"}`, http.StatusOK)
-		if who != http.StatusOK || refreshed != http.StatusOK {
-			return fmt.Sprintf("signed in: currentuser %d, refresh %d", who, refreshed)
+	if u.active != nil && (u.unansweredRefresh.IsZero() || time.Since(u.unansweredRefresh) < user.ReplayWindow) {
+		current, _ := w.callUntilAvailable(u, "currentuser", u.active.Token, "", http.StatusOK)
+		refreshed, _ := w.callUntilAvailable(u, "refresh", "", `{"refreshToken":"`+u.active.RefreshToken+`"}`, http.StatusOK)
+		if current != http.StatusOK || refreshed != http.StatusOK {
+			return fmt.Sprintf("active session: got currentuser %d, refresh %d, want 200", current, refreshed)
 		}
 	}
-	if r.unansweredSignout != nil {
-		out, _ := c.callUntilAvailable(r, "signout", r.unansweredSignout.Token, "", http.StatusOK)
-		who, _ := c.callUntilAvailable(r, "currentuser", r.unansweredSignout.Token, "", http.StatusUnauthorized)
-		if out != http.StatusOK || who != http.StatusUnauthorized {
-			return fmt.Sprintf("signed out again: %d, currentuser %d", out, who)
+	if u.unansweredSignout != nil {
+		out, _ := w.callUntilAvailable(u, "signout", u.unansweredSignout.Token, "", http.StatusOK)
+		current, _ := w.callUntilAvailable(u, "currentuser", u.unansweredSignout.Token, "", http.StatusUnauthorized)
+		if out != http.StatusOK || current != http.StatusUnauthorized {
+			return fmt.Sprintf("repeated sign-out: got signout %d, currentuser %d, want 200 and 401", out, current)
 		}
 	}
 	return ""
