@@ -25,14 +25,14 @@ import (
 	"ticketing.com/auth/shared/token"
 )
 
-// clocked is every function with a clock of its own, on one database. A process has
-// the machine's clock, and so these are no processes.
+// clockFixture runs every function in this process, each with its own clock, on one
+// database. Processes would all use the clock of the machine.
 type clockFixture struct {
 	settings      map[string]string
 	databaseClock *endpointtest.Clock
 	clocks        map[string]*endpointtest.Clock
 	handlers      map[string]http.Handler
-	devices       map[string]string // the device tokens of clients, by address
+	devices       map[string]string // device tokens by client address
 }
 
 func newClockFixture(t *testing.T) clockFixture {
@@ -55,11 +55,11 @@ func newClockFixture(t *testing.T) clockFixture {
 	return c
 }
 
-// start starts a function under a name.
+// start starts a function with its own clock, under a name.
 func (c clockFixture) start(t *testing.T, name string, f endpoint.Endpoint) {
 	t.Helper()
 	clock := endpointtest.NewClock()
-	cfg := config.New(func(name string) (string, bool) { v, is := c.settings[name]; return v, is },
+	cfg := config.New(func(name string) (string, bool) { v, ok := c.settings[name]; return v, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, clock.Now)
 	ratelimit.FromConfig(cfg).SetClock(c.databaseClock.Now)
 	c.clocks[name], c.handlers[name] = clock, httpserver.Handler(cfg, f)
@@ -69,7 +69,7 @@ func (c clockFixture) start(t *testing.T, name string, f endpoint.Endpoint) {
 	t.Cleanup(func() { cfg.Close(t.Context()) })
 }
 
-// later moves every clock, the database's too.
+// advance moves every clock, including the database's.
 func (c clockFixture) advance(d time.Duration) {
 	c.databaseClock.Advance(d)
 	for _, clock := range c.clocks {
@@ -77,9 +77,8 @@ func (c clockFixture) advance(d time.Duration) {
 	}
 }
 
-// ask calls a function from an address and fails the test unless the status is one of
-// those that are wanted.
-func (c clockFixture) call(t *testing.T, function, from, bearer, body string, want ...int) (status int, g tokenPair) {
+// call calls a function from an address and fails the test unless the status is one of want.
+func (c clockFixture) call(t *testing.T, function, address, bearer, body string, want ...int) (status int, tokens tokenPair) {
 	t.Helper()
 	method := http.MethodPost
 	if function == "currentuser" {
@@ -87,8 +86,8 @@ func (c clockFixture) call(t *testing.T, function, from, bearer, body string, wa
 	}
 	r := httptest.NewRequestWithContext(t.Context(), method, "/api/users/"+strings.TrimPrefix(function, "another "), strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("X-Forwarded-For", from)
-	if device := c.devices[from]; device != "" {
+	r.Header.Set("X-Forwarded-For", address)
+	if device := c.devices[address]; device != "" {
 		r.Header.Set("Device-Token", device)
 	}
 	if bearer != "" {
@@ -97,73 +96,73 @@ func (c clockFixture) call(t *testing.T, function, from, bearer, body string, wa
 	w := httptest.NewRecorder()
 	c.handlers[function].ServeHTTP(w, r)
 	if device := w.Header().Get("Device-Token"); device != "" {
-		c.devices[from] = device
+		c.devices[address] = device
 	}
 	if !slices.Contains(want, w.Code) {
-		t.Errorf("%s: %d %s, want %v", function, w.Code, w.Body, want)
+		t.Errorf("%s: got %d %s, want status %v", function, w.Code, w.Body, want)
 	}
-	json.Unmarshal(w.Body.Bytes(), &g)
-	return w.Code, g
+	json.Unmarshal(w.Body.Bytes(), &tokens)
+	return w.Code, tokens
 }
 
-// A function whose clock is wrong by an hour says no to some for that time: it sees a
-// token as expired, or as one of the future. It never fails otherwise, what it has
-// acknowledged holds when its clock is right again, and what it signed does not count
-// for longer than the hour and a token's life.
-func TestAClockThatIsOffByAnHourDoesNoLastingHarm(t *testing.T) {
-	for _, victim := range []string{"signup", "signin", "refresh", "signout", "currentuser"} {
-		for name, off := range map[string]time.Duration{"fast": time.Hour, "slow": -time.Hour} {
-			t.Run(victim+" "+name, func(t *testing.T) {
+// The clock of one function is wrong by an hour. During that hour the function may reject valid
+// tokens, because it sees them as expired or as issued in the future. It must not fail in any
+// other way. Acknowledged changes must hold after the clock is correct again. The access tokens
+// that it signed must expire within the hour and their lifetime.
+func TestClockSkew_OneFunctionByAnHour(t *testing.T) {
+	for _, skewed := range []string{"signup", "signin", "refresh", "signout", "currentuser"} {
+		for name, skew := range map[string]time.Duration{"fast": time.Hour, "slow": -time.Hour} {
+			t.Run(skewed+" "+name, func(t *testing.T) {
 				t.Parallel()
 				const home, elsewhere = "203.0.113.1", "203.0.113.2"
 				c := newClockFixture(t)
 				ann := credentials("ann@example.com")
 				wrong := strings.Replace(ann, "correct", "wrong", 1)
-				refreshed := func(g tokenPair) string { return `{"refreshToken":"` + g.RefreshToken + `"}` }
+				refreshBody := func(tokens tokenPair) string { return `{"refreshToken":"` + tokens.RefreshToken + `"}` }
 
-				c.clocks[victim].Advance(off)
+				c.clocks[skewed].Advance(skew)
 				_, up := c.call(t, "signup", home, "", ann, http.StatusCreated)
 				_, in := c.call(t, "signin", home, "", ann, http.StatusOK)
-				_, next := c.call(t, "refresh", home, "", refreshed(in), http.StatusOK)
+				_, next := c.call(t, "refresh", home, "", refreshBody(in), http.StatusOK)
 				c.call(t, "currentuser", home, next.Token, "", http.StatusOK, http.StatusUnauthorized)
 				out, _ := c.call(t, "signout", home, up.Token, "", http.StatusOK, http.StatusUnauthorized)
 				for i := range 12 {
 					c.call(t, "signin", elsewhere, "", wrong, []int{http.StatusUnauthorized, http.StatusTooManyRequests}[i/10])
 				}
 
-				c.clocks[victim].Advance(-off)
+				c.clocks[skewed].Advance(-skew)
 				if out == http.StatusOK {
 					c.call(t, "currentuser", home, up.Token, "", http.StatusUnauthorized)
-					c.call(t, "refresh", home, "", refreshed(up), http.StatusUnauthorized)
-				} else { // who was told no is still in
-					c.call(t, "refresh", home, "", refreshed(up), http.StatusOK)
+					c.call(t, "refresh", home, "", refreshBody(up), http.StatusUnauthorized)
+				} else { // a rejected sign-out changed nothing
+					c.call(t, "refresh", home, "", refreshBody(up), http.StatusOK)
 				}
-				c.call(t, "signin", home, "", ann, http.StatusOK) // strangers' failures do not keep her out
-				_, last := c.call(t, "refresh", home, "", refreshed(next), http.StatusOK)
+				c.call(t, "signin", home, "", ann, http.StatusOK) // the failures from another address do not lock this client out
+				_, last := c.call(t, "refresh", home, "", refreshBody(next), http.StatusOK)
 				c.call(t, "currentuser", home, last.Token, "", http.StatusOK)
 				c.advance(time.Minute)
-				c.call(t, "signin", elsewhere, "", ann, http.StatusOK) // nor longer than their wait
+				c.call(t, "signin", elsewhere, "", ann, http.StatusOK) // the other address may sign in after its wait
 				c.advance(time.Hour + 15*time.Minute)
-				for _, g := range []tokenPair{up, in, next, last} {
-					c.call(t, "currentuser", home, g.Token, "", http.StatusUnauthorized)
+				for _, tokens := range []tokenPair{up, in, next, last} {
+					c.call(t, "currentuser", home, tokens.Token, "", http.StatusUnauthorized)
 				}
-				_, last = c.call(t, "refresh", home, "", refreshed(last), http.StatusOK)
+				_, last = c.call(t, "refresh", home, "", refreshBody(last), http.StatusOK)
 				c.call(t, "currentuser", home, last.Token, "", http.StatusOK)
 			})
 		}
 	}
 }
 
-// Of two sign-in functions one has a wrong clock. What is counted goes by the
-// database's, so no more passwords are tried than ten and those that waited, no address
-// has a second quota, and the owner is let in when strangers have waited.
-func TestGuessingIsBoundedWhateverAFunctionsClockSays(t *testing.T) {
-	for name, off := range map[string]time.Duration{"an hour fast": time.Hour, "an hour slow": -time.Hour, "16 minutes fast": 16 * time.Minute, "16 minutes slow": -16 * time.Minute} {
+// One of two sign-in functions has a wrong clock. Rate limits use the clock of the database. So
+// a client gets ten attempts and those after a wait, and an address has only one limit for both
+// functions. The owner can sign in after the wait that other clients caused.
+func TestClockSkew_RateLimitsUseDatabaseClock(t *testing.T) {
+	for name, skew := range map[string]time.Duration{"an hour fast": time.Hour, "an hour slow": -time.Hour, "16 minutes fast": 16 * time.Minute, "16 minutes slow": -16 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newClockFixture(t)
 			c.start(t, "another signin", signin.Endpoint)
-			c.clocks["another signin"].Advance(off)
+			c.clocks["another signin"].Advance(skew)
 			ann := credentials("ann@example.com")
 			wrong := strings.Replace(ann, "correct", "wrong", 1)
 			both := []string{"signin", "another signin"}
@@ -172,13 +171,13 @@ func TestGuessingIsBoundedWhateverAFunctionsClockSays(t *testing.T) {
 			for i := range 10 {
 				c.call(t, both[i%2], fmt.Sprint("198.51.100.", i), "", wrong, http.StatusUnauthorized)
 			}
-			for i := range 40 { // in the first second nobody is let in, not with the right password
+			for i := range 40 { // in the first second even the right password is rejected
 				c.call(t, both[i%2], fmt.Sprint("192.0.2.", i), "", ann, http.StatusTooManyRequests)
 				c.advance(20 * time.Millisecond)
 			}
-			c.call(t, "another signin", "203.0.113.1", "", ann, http.StatusOK) // but her, where she was before
+			c.call(t, "another signin", "203.0.113.1", "", ann, http.StatusOK) // the owner's known device has its own limit
 			c.advance(time.Second)
-			c.call(t, "another signin", "203.0.113.2", "", ann, http.StatusOK) // and elsewhere after the wait
+			c.call(t, "another signin", "203.0.113.2", "", ann, http.StatusOK) // a new device may sign in after the wait
 
 			tried := 0
 			for i := range 120 {
@@ -187,7 +186,7 @@ func TestGuessingIsBoundedWhateverAFunctionsClockSays(t *testing.T) {
 				}
 			}
 			if tried != 100 {
-				t.Errorf("an address has tried %d wrong passwords", tried)
+				t.Errorf("one address: got %d attempts with a wrong password, want 100", tried)
 			}
 		})
 	}
