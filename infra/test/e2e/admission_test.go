@@ -33,7 +33,7 @@ func TestHashConcurrency_OtherRequestsDoNotWait(t *testing.T) {
 			url := start(t)
 			status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url("signup")+"/api/users/signup", "", credentials("ann@example.com"))
 			if err != nil || status != http.StatusCreated {
-				t.Fatal(status, body, err)
+				t.Fatalf("sign-up: got %d %s %v, want 201", status, body, err)
 			}
 			tokens := parseTokens(t, body)
 

@@ -53,7 +53,7 @@ func TestDatabase_DroppedConnections(t *testing.T) {
 	for i := range accounts {
 		status, body, _ := send(http.MethodPost, s.url("signup")+"/api/users/signup", "", credentials(email(i)))
 		if status != http.StatusCreated {
-			t.Fatal(status, body)
+			t.Fatalf("sign-up: got %d %s, want 201", status, body)
 		}
 		accounts[i] = parseTokens(t, body)
 	}

@@ -436,7 +436,7 @@ func TestRelay_TwoAtOnce(t *testing.T) {
 	for i := range 25 { // more than one read of the relay
 		status, _, body := s.post(t, "signup", "", credentials(fmt.Sprintf("u%d@example.com", i)))
 		if status != http.StatusCreated {
-			t.Fatal(status, body)
+			t.Fatalf("sign-up: got %d %s, want 201", status, body)
 		}
 		changes = append(changes, sessionOf(t, parseTokens(t, body).Token).withType(signedUp))
 	}
@@ -583,7 +583,7 @@ func TestEVENTS_OnWithoutOIDC(t *testing.T) {
 		"OIDC":     {append([]string{"EVENTS=on"}, oidc...), http.StatusUnauthorized},
 		"off":      {[]string{"EVENTS=off"}, http.StatusNotFound},
 	} {
-		const eventType, data = "com.ticketing.user.signout.requested.v1", `{"userId":"nobody"}`
+		const eventType, data = "com.ticketing.user.signout.requested.v1", `{"userId":"unknown"}`
 		status, _, body, err := deliver(t.Context(), e2e.Start(t, "allinone", append(env, c.more...)...).URL+"/", "1", eventType, data)
 		if err != nil || status != c.want {
 			t.Errorf("allinone, %s: got %d %s %v, want %d", name, status, body, err, c.want)
