@@ -108,7 +108,7 @@ func (c clockFixture) call(t *testing.T, function, address, bearer, body string,
 // The clock of one function is wrong by an hour. During that hour the function may reject valid
 // tokens, because it sees them as expired or as issued in the future. It must not fail in any
 // other way. Acknowledged changes must hold after the clock is correct again. The access tokens
-// that it signed must expire within the hour and their lifetime.
+// that it signed must expire after at most one hour plus their lifetime.
 func TestClockSkew_OneFunctionByAnHour(t *testing.T) {
 	for _, skewed := range []string{"signup", "signin", "refresh", "signout", "currentuser"} {
 		for name, skew := range map[string]time.Duration{"fast": time.Hour, "slow": -time.Hour} {
@@ -154,7 +154,7 @@ func TestClockSkew_OneFunctionByAnHour(t *testing.T) {
 }
 
 // One of two sign-in functions has a wrong clock. Rate limits use the clock of the database. So
-// a client gets ten attempts and those after a wait, and an address has only one limit for both
+// an account gets ten attempts and then one after each wait, and an address has one limit for both
 // functions. The owner can sign in after the wait that other clients caused.
 func TestClockSkew_RateLimitsUseDatabaseClock(t *testing.T) {
 	for name, skew := range map[string]time.Duration{"an hour fast": time.Hour, "an hour slow": -time.Hour, "16 minutes fast": 16 * time.Minute, "16 minutes slow": -16 * time.Minute} {

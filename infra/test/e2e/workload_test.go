@@ -107,7 +107,8 @@ func (w *workload) stopAndWait() {
 	w.done.Wait()
 }
 
-// runScenario runs the scenario of one user. It retries each step until a response arrives.
+// runScenario runs the scenario of one user. It retries each step on 429, on 503
+// and without a response.
 func (w *workload) runScenario(u *simulatedUser, pause time.Duration) {
 	u.signupSent = true
 	up, ok := w.retry(pause, func() (int, string) {
