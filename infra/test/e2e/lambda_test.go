@@ -120,7 +120,7 @@ func send(t *testing.T, transport http.RoundTripper, r *http.Request) answer {
 	return answer{response.StatusCode, response.Header, string(body)}
 }
 
-func TestASignOutIsSeenByEveryLambdaAtOnce(t *testing.T) {
+func TestLambda_SignoutTakesEffectImmediately(t *testing.T) {
 	s := start(t, mongotest.URI(t))
 	for _, d := range doorsOf(s, startLambdas(t, s))[1:] {
 		t.Run("through "+d.name, func(t *testing.T) {
@@ -173,7 +173,7 @@ func request(t *testing.T, method, path string, header http.Header, body string)
 // headers or body. {me} is another person at each door, {token} that person's
 // token. What HTTP answers is tested in the functions; here the status tells that
 // the case is what it says.
-func TestLambdaAnswersAsHTTPDoes(t *testing.T) {
+func TestLambda_MatchesHTTP(t *testing.T) {
 	s := start(t, mongotest.URI(t), "CORS_ALLOWED_ORIGINS=https://tickets.example")
 	doors := doorsOf(s, startLambdas(t, s))
 	people := map[string]person{}
@@ -329,7 +329,7 @@ func flat(h http.Header) map[string]string {
 }
 
 // Whoever may invoke the function may send it anything.
-func TestAMalformedLambdaEventIsAnsweredAndTheProcessLivesOn(t *testing.T) {
+func TestLambda_MalformedEvent(t *testing.T) {
 	keys := start(t, mongotest.URI(t)).env["jwks"]
 	l := startLambda(t, "jwks", keys...)
 	const context = `"requestContext":{"http":{"method":"GET"}}`
@@ -371,7 +371,7 @@ func TestAMalformedLambdaEventIsAnsweredAndTheProcessLivesOn(t *testing.T) {
 // A function whose settings are wrong ends as it does elsewhere, before it asks for
 // an event. In AWS the list is in the function's log, and the invocation fails with
 // Runtime.ExitError.
-func TestALambdaWhoseSettingsAreWrongSaysAllThatIsWrong(t *testing.T) {
+func TestLambda_InvalidSettings(t *testing.T) {
 	wrong := []string{"MONGODB_URI=postgres://db", "TOKEN_ISSUER=x", "ACCESS_TOKEN_TTL=soon", "LOG_LEVEL=loud", "PORT=http"}
 	code, want := e2e.MustFail(t, wrong, "signin")
 	if code != 2 || strings.Count(want, "\n") != 1+5 {
@@ -387,7 +387,7 @@ func TestALambdaWhoseSettingsAreWrongSaysAllThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestSIGTERMEndsALambdaAtOnce(t *testing.T) {
+func TestLambda_SIGTERM(t *testing.T) {
 	keys := start(t, mongotest.URI(t)).env["jwks"]
 	for range 10 {
 		l := startLambda(t, "jwks", keys...)
@@ -403,7 +403,7 @@ func TestSIGTERMEndsALambdaAtOnce(t *testing.T) {
 
 // Lambda freezes a process after its answer. When it goes on, minutes later, its
 // connections are dead, and it does not know.
-func TestALambdaThatWasFrozenAnswersWhenItGoesOn(t *testing.T) {
+func TestLambda_ResumeAfterFreeze(t *testing.T) {
 	server := mongotest.Server(t)
 	s := start(t, server.URI())
 	l := startLambda(t, "signin", s.env["signin"]...)

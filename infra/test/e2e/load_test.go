@@ -17,11 +17,11 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// TestMoreSignInsThanCanBeHashed is what of BenchmarkLoad can be said without a clock:
+// TestSignin_Overload is what of BenchmarkLoad can be said without a clock:
 // who is refused is told honestly, and nobody is left without an answer; some are served
 // all the same; the memory is that of the container; and who asks for the current user,
 // of a process of its own, is none of those who are refused.
-func TestMoreSignInsThanCanBeHashed(t *testing.T) {
+func TestSignin_Overload(t *testing.T) {
 	settings := []string{"HASH_MEMORY_KIB=19456", "HASH_TIME=8", "SESSION_LIMIT=2", "GOMAXPROCS=1"}
 	s := start(t, mongotest.URI(t), append(settings, "GOMEMLIMIT=57MiB")...)
 	flooded := start(t, mongotest.Server(t).URI(), append(settings, "GOMEMLIMIT=230MiB")...)

@@ -25,7 +25,7 @@ import (
 	"ticketing.com/auth/infra/test/e2e"
 )
 
-func TestTheLocalRunnerKeepsItsUsersAndKeysOverARestart(t *testing.T) {
+func TestLocalRunner_RestartPreservesData(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	url, interrupt := e2e.StartLocal(t, data)
 	status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url+"/api/users/signup", "", credentials("ann@example.com"))
@@ -42,7 +42,7 @@ func TestTheLocalRunnerKeepsItsUsersAndKeysOverARestart(t *testing.T) {
 	}
 }
 
-func TestALocalRunnerThatCannotStartSaysWhyInOneLine(t *testing.T) {
+func TestLocalRunner_StartFailure(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestALocalRunnerThatCannotStartSaysWhyInOneLine(t *testing.T) {
 	}
 }
 
-func TestALocalRunnerThatMayNotUseItsFolderSaysWhyInOneLine(t *testing.T) {
+func TestLocalRunner_FolderPermissionDenied(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // for another user, too
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, content, 0o755)
 }
 
-func TestALocalRunnerWhoseSettingsAreWrongListsThemAll(t *testing.T) {
+func TestLocalRunner_InvalidSettings(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		settings []string
@@ -213,7 +213,7 @@ func TestLocalRunner_EventsAreInsecureUnlessOff(t *testing.T) {
 	}
 }
 
-func TestTheLocalRunnerLogsJSONUnlessSomebodyReadsAlong(t *testing.T) {
+func TestLocalRunner_LogFormat(t *testing.T) {
 	talk := func(t *testing.T, stderr *os.File) {
 		t.Helper()
 		cmd := e2e.LocalCommand(t, filepath.Join(t.TempDir(), "data"))
@@ -315,7 +315,7 @@ func terminal(t *testing.T) (screen, programs *os.File) {
 }
 
 // The runner may be killed too: its database must not stay behind.
-func TestAKilledRunnerLeavesNoDatabaseBehind(t *testing.T) {
+func TestLocalRunner_SIGKILLStopsDatabase(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	cmd := e2e.LocalCommand(t, data)
 	stdout, err := cmd.StdoutPipe()

@@ -15,7 +15,7 @@ import (
 
 const indexMessage = `"msg":"indexes are in place"`
 
-func TestAMigratedDatabaseTakesNoEmailTwice(t *testing.T) {
+func TestMigrate_UniqueEmail(t *testing.T) {
 	for name, migrate := range map[string]func(t *testing.T, uri string){
 		"migrated once":  func(t *testing.T, uri string) { runMigrate(t, uri) },
 		"migrated twice": func(t *testing.T, uri string) { runMigrate(t, uri); runMigrate(t, uri) },
@@ -56,7 +56,7 @@ func runMigrate(t testing.TB, uri string) {
 	}
 }
 
-func TestAMigrationWhoseSettingsAreWrongListsThemAll(t *testing.T) {
+func TestMigrate_InvalidSettings(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		settings []string
@@ -78,7 +78,7 @@ func TestAMigrationWhoseSettingsAreWrongListsThemAll(t *testing.T) {
 
 // A Job that cannot do its work must fail, and soon, or Kubernetes would not try
 // again.
-func TestAMigrationThatCannotBeDoneFails(t *testing.T) {
+func TestMigrate_Failure(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // its connections are never taken up
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 
 // A function answers on its own path, on those of the probes, and nowhere else: not
 // where programs tell of themselves, and not on the paths of the others.
-func TestNothingAnswersThatIsNotInTheCatalog(t *testing.T) {
+func TestFunctions_UnknownPathsNotFound(t *testing.T) {
 	s := start(t, mongotest.URI(t))
 	paths := []string{
 		"/", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars", "/debug/requests", "/metrics", "/healthz",

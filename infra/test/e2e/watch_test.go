@@ -20,7 +20,7 @@ import (
 // A save is served, what is stored stays, and nobody who calls meanwhile is refused.
 // What does not compile, or does not start, is shown and changes nothing; what dies is
 // shown, and started again.
-func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
+func TestLocalRunner_WatchRestartsAfterChange(t *testing.T) {
 	root := e2e.CopyRepository(t)
 	cmd := exec.Command(e2e.Binary(t, "local"), "-watch", "-addr", "127.0.0.1:0", "-data", filepath.Join(t.TempDir(), "data"))
 	cmd.Dir = root

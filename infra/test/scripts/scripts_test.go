@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 }
 
 // The ingress takes the routes in another form as well, where KINGRESS_URL says so.
-func TestScriptsByTheKnativeIngress(t *testing.T) {
+func TestScripts_KnativeIngress(t *testing.T) {
 	url := os.Getenv("KINGRESS_URL")
 	if url == "" {
 		t.Skip("left out, since KINGRESS_URL names no ingress")
@@ -44,7 +44,7 @@ func TestScriptsByTheKnativeIngress(t *testing.T) {
 // What only a cluster can do is played where KUBECONFIG names one that is there for it,
 // one script at a time: they put functions to sleep, cut the broker and the database off,
 // and rotate the keys.
-func TestClusterScripts(t *testing.T) {
+func TestScripts_Cluster(t *testing.T) {
 	needsTestCluster(t)
 	testscript.RunT(oneByOne{t}, played(t, "cluster", os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER")))
 }
@@ -135,7 +135,7 @@ func (t oneByOne) Run(name string, part func(testscript.T)) {
 }
 
 // One process that serves every route answers as the functions do.
-func TestScriptsOnTheAllInOne(t *testing.T) {
+func TestScripts_AllInOne(t *testing.T) {
 	if os.Getenv("BASE_URL") != "" {
 		t.Skip("BASE_URL names the system to play against")
 	}
