@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// StartLocalCommand is the local runner on a folder: in a process group of its own, as a
-// terminal's foreground job is.
+// LocalCommand returns a command that runs the local runner on a folder. The command gets a
+// process group of its own, as a foreground job of a terminal does.
 func LocalCommand(t testing.TB, data string, settings ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(Binary(t, "local"), "-addr", "127.0.0.1:0", "-data", data)
@@ -20,8 +20,8 @@ func LocalCommand(t testing.TB, data string, settings ...string) *exec.Cmd {
 	return cmd
 }
 
-// Environment is that of the tests, without a database: what is tested of the
-// StartLocalCommand is that it has one of its own.
+// Environment returns the environment of the tests with settings, and without MONGODB_URI. The
+// local runner then starts its own database.
 func Environment(settings ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "MONGODB_URI=") })
 	return append(env, settings...)
