@@ -12,14 +12,15 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 )
 
-// A line is the way to a database. It counts commands, and can be cut after one.
+// A commandProxy forwards connections to a database. It counts commands and can interrupt the
+// connection after one of them.
 type commandProxy struct {
 	uri string
 
-	mu   sync.Mutex
-	left int    // commands until the cut
-	cut  func() // nil: none
-	lost bool   // whether the answer is
+	mu        sync.Mutex
+	left      int    // commands until the interruption
+	interrupt func() // nil if none is planned
+	drop      bool   // the reply to the last command too
 }
 
 func newCommandProxy(t *testing.T, uri string) *commandProxy {
@@ -33,90 +34,91 @@ func newCommandProxy(t *testing.T, uri string) *commandProxy {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	l := &commandProxy{uri: "mongodb://" + listener.Addr().String() + "/" + parsed.Database}
+	p := &commandProxy{uri: "mongodb://" + listener.Addr().String() + "/" + parsed.Database}
 	go func() {
 		for {
-			near, err := listener.Accept()
+			client, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			far, err := net.Dial("tcp", parsed.Hosts[0])
+			server, err := net.Dial("tcp", parsed.Hosts[0])
 			if err != nil {
-				near.Close()
+				client.Close()
 				continue
 			}
-			go l.join(near, far)
+			go p.forward(client, server)
 		}
 	}()
-	return l
+	return p
 }
 
-// dropReplyAfter has the line call cut when the database has answered so many commands
-// from now on, and lose that answer. The function it returns takes that back, and
-// tells whether it has happened.
-func (l *commandProxy) dropReplyAfter(commands int, cut func()) (happened func() bool) {
-	return l.after(commands, true, cut)
+// dropReplyAfter calls interrupt when the database has answered this many further commands,
+// and drops the last reply. The returned function cancels the plan and reports whether the
+// interruption has happened.
+func (p *commandProxy) dropReplyAfter(commands int, interrupt func()) (happened func() bool) {
+	return p.after(commands, true, interrupt)
 }
 
-// interruptAfter is dropReplyAfter, but the answer is not lost.
-func (l *commandProxy) interruptAfter(commands int, strike func()) (happened func() bool) {
-	return l.after(commands, false, strike)
+// interruptAfter is dropReplyAfter, but the last reply arrives.
+func (p *commandProxy) interruptAfter(commands int, interrupt func()) (happened func() bool) {
+	return p.after(commands, false, interrupt)
 }
 
-func (l *commandProxy) after(commands int, lost bool, cut func()) (happened func() bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.left, l.cut, l.lost = commands, cut, lost
+func (p *commandProxy) after(commands int, drop bool, interrupt func()) (happened func() bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left, p.interrupt, p.drop = commands, interrupt, drop
 	return func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.cut = nil
-		return l.left == 0
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.interrupt = nil
+		return p.left == 0
 	}
 }
 
-// join carries messages both ways until one of the two is gone or the line is cut.
-// A driver sends one command on a connection and waits for its answer.
-func (l *commandProxy) join(near, far net.Conn) {
-	defer near.Close()
-	defer far.Close()
+// forward copies messages until one side closes or a reply is dropped. A driver sends one
+// command on a connection and waits for its reply.
+func (p *commandProxy) forward(client, server net.Conn) {
+	defer client.Close()
+	defer server.Close()
 	for {
-		command, err := message(near)
+		command, err := readMessage(client)
 		if err != nil {
 			return
 		}
-		far.Write(command)
-		answer, err := message(far)
-		if err != nil || l.cuts(command) {
+		server.Write(command)
+		reply, err := readMessage(server)
+		if err != nil || p.dropsReply(command) {
 			return
 		}
-		near.Write(answer)
+		client.Write(reply)
 	}
 }
 
-// cuts tells whether the line is cut at the answer to a command, and cuts it.
-func (l *commandProxy) cuts(command []byte) bool {
-	// OP_MSG: the header, flags, the kind of the section, the length of the
-	// document, the type of its first member, and the name of that
+// dropsReply counts a command, runs the interruption if it is due, and reports whether to
+// drop the reply.
+func (p *commandProxy) dropsReply(command []byte) bool {
+	// OP_MSG: header, flags, kind of the section, length of the document, type of its first
+	// member, name of that member
 	const name = 16 + 4 + 1 + 4 + 1
 	end := bytes.IndexByte(command[min(name, len(command)):], 0)
 	if end < 0 || !slices.Contains([]string{"find", "insert", "update", "findAndModify", "aggregate"}, string(command[name:name+end])) {
-		return false // the driver's own: it looks after its connections
+		return false // the driver's own: hello, ping, endSessions
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cut == nil || l.left == 0 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.interrupt == nil || p.left == 0 {
 		return false
 	}
-	if l.left--; l.left > 0 {
+	if p.left--; p.left > 0 {
 		return false
 	}
-	l.cut()
-	return l.lost
+	p.interrupt()
+	return p.drop
 }
 
-// message reads one message of MongoDB's wire protocol: it begins with its length.
-func message(from io.Reader) ([]byte, error) {
+// readMessage reads one message of MongoDB's wire protocol. It begins with its length.
+func readMessage(from io.Reader) ([]byte, error) {
 	m := make([]byte, 4)
 	if _, err := io.ReadFull(from, m); err != nil {
 		return nil, err

@@ -10,148 +10,148 @@ import (
 	"time"
 )
 
-// A wire is the way to a server, with what can be wrong with one. It knows no
-// protocol, so it serves before the database as before the sink.
+// A faultProxy forwards TCP connections to a server and injects one network fault at a time.
+// It knows no protocol, so it works before the database and before the sink.
 type faultProxy struct {
-	addr string // where it is, all the time
+	addr string // the same throughout the test
 
 	to string
 
 	mu       sync.Mutex
 	fault    networkFault
-	changed  chan struct{} // closed when the mood is another
-	listener net.Listener  // nil while it refuses
+	changed  chan struct{} // closed when the fault changes
+	listener net.Listener  // nil while the proxy refuses connections
 	open     map[net.Conn]bool
-	dropped  map[net.Conn]bool // of them, those that the network has forgotten
+	dropped  map[net.Conn]bool // those of open that carry no more bytes
 	accepted int
 	replies  int
-	struck   int // how often somebody met with the present mood
+	hit      int // connections and messages that met the current fault
 }
 
-// A mood is what is wrong with a wire.
+// A networkFault is a fault that a faultProxy injects.
 type networkFault string
 
 const (
 	healthy   networkFault = "healthy"
-	slow      networkFault = "slow"      // each reply comes a second late
-	stalled   networkFault = "stalled"   // it takes a connection and what is sent, and no answer comes
-	resetting networkFault = "resetting" // every third reply is reset in the middle
-	refusing  networkFault = "refusing"  // nobody listens
-	dropping  networkFault = "dropping"  // connections that are open now carry nothing any more, and do not close
+	slow      networkFault = "slow"      // each reply is delayed by a second
+	stalled   networkFault = "stalled"   // connections open and accept requests, and no reply arrives
+	resetting networkFault = "resetting" // every third reply ends with a reset in the middle
+	refusing  networkFault = "refusing"  // the port is closed
+	dropping  networkFault = "dropping"  // connections that are open now carry no more bytes and do not close
 )
 
-// newFaultProxy lays a wire to an address, on a port below those that the kernel hands
-// out: it must be free still after the wire has refused for a while.
+// newFaultProxy starts a proxy to an address. Its port is below the range from which the
+// kernel assigns ports: it must still be free after the proxy has refused for a while.
 func newFaultProxy(t testing.TB, to string) *faultProxy {
 	t.Helper()
-	w := &faultProxy{to: to, fault: healthy, changed: make(chan struct{}), open: map[net.Conn]bool{}, dropped: map[net.Conn]bool{}}
+	p := &faultProxy{to: to, fault: healthy, changed: make(chan struct{}), open: map[net.Conn]bool{}, dropped: map[net.Conn]bool{}}
 	var err error
 	for range 20 {
-		w.addr = fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000))
-		if err = w.listen(); err == nil {
+		p.addr = fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000))
+		if err = p.listen(); err == nil {
 			break
 		}
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.setFault(refusing) })
-	return w
+	t.Cleanup(func() { p.setFault(refusing) })
+	return p
 }
 
-func (w *faultProxy) listen() error {
-	listener, err := net.Listen("tcp", w.addr)
+func (p *faultProxy) listen() error {
+	listener, err := net.Listen("tcp", p.addr)
 	if err != nil {
 		return err
 	}
-	w.listener = listener
+	p.listener = listener
 	go func() {
 		for {
-			near, err := listener.Accept()
+			client, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			go w.carry(near)
+			go p.forward(client)
 		}
 	}()
 	return nil
 }
 
-// is changes the mood. What was held up in a stall goes on; a wire that refuses
-// drops whoever is connected.
-func (w *faultProxy) setFault(m networkFault) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.fault, w.struck = m, 0
-	close(w.changed)
-	w.changed = make(chan struct{})
+// setFault changes the fault. Messages that a stall held up are then forwarded. A proxy that
+// refuses resets all open connections.
+func (p *faultProxy) setFault(f networkFault) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fault, p.hit = f, 0
+	close(p.changed)
+	p.changed = make(chan struct{})
 	switch {
-	case m == refusing && w.listener != nil:
-		w.listener.Close()
-		w.listener = nil
-		for c := range w.open {
+	case f == refusing && p.listener != nil:
+		p.listener.Close()
+		p.listener = nil
+		for c := range p.open {
 			reset(c)
-			w.struck++
+			p.hit++
 		}
-	case m == dropping:
-		maps.Copy(w.dropped, w.open)
-	case m != refusing && w.listener == nil:
-		return w.listen()
+	case f == dropping:
+		maps.Copy(p.dropped, p.open)
+	case f != refusing && p.listener == nil:
+		return p.listen()
 	}
 	return nil
 }
 
-// strikes counts how often somebody has met with the mood, or found the server gone,
-// since the mood came. A fault that struck nobody proves nothing.
-func (w *faultProxy) hits() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.struck
+// hits returns how many connections and messages met the current fault, or found the server
+// gone. A fault without a hit proves nothing.
+func (p *faultProxy) hits() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hit
 }
 
-func (w *faultProxy) strike() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.struck++
+func (p *faultProxy) countHit() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hit++
 }
 
-// reset closes a connection so that the other end reads an error and no end.
+// reset closes a connection so that the peer reads an error instead of an end of file.
 func reset(c net.Conn) {
 	c.(*net.TCPConn).SetLinger(0)
 	c.Close()
 }
 
-// carry joins a connection with the server. In a stall, and where a connection was
-// dropped, what is lost is the question on one connection and the answer on the next,
-// so that of the commands nobody hears of again some were obeyed.
-func (w *faultProxy) carry(near net.Conn) {
-	far, err := net.Dial("tcp", w.to)
+// forward connects a client with the server. A stalled or dropped connection loses its
+// requests or its replies, in turn. So the server has executed some of the commands that get
+// no reply.
+func (p *faultProxy) forward(client net.Conn) {
+	server, err := net.Dial("tcp", p.to)
 	if err != nil {
-		w.strike()
-		reset(near)
+		p.countHit()
+		reset(client)
 		return
 	}
-	w.mu.Lock()
-	w.accepted++
-	deaf := w.accepted%2 == 0
-	w.open[near], w.open[far] = true, true
-	w.mu.Unlock()
+	p.mu.Lock()
+	p.accepted++
+	losesRequests := p.accepted%2 == 0
+	p.open[client], p.open[server] = true, true
+	p.mu.Unlock()
 	defer func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for _, c := range []net.Conn{near, far} {
-			delete(w.open, c)
-			delete(w.dropped, c)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, c := range []net.Conn{client, server} {
+			delete(p.open, c)
+			delete(p.dropped, c)
 		}
 	}()
 	var group sync.WaitGroup
-	group.Go(func() { w.pump(near, far, deaf, false) })
-	group.Go(func() { w.pump(far, near, !deaf, true) })
+	group.Go(func() { p.pump(client, server, losesRequests, false) })
+	group.Go(func() { p.pump(server, client, !losesRequests, true) })
 	group.Wait()
 }
 
-// pump carries what comes one way. Mute says that a stall holds it up.
-func (w *faultProxy) pump(from, to net.Conn, mute, reply bool) {
+// pump copies one direction of a connection. If lossy is set, a stall or a drop stops it.
+func (p *faultProxy) pump(from, to net.Conn, lossy, reply bool) {
 	defer from.Close()
 	defer to.Close()
 	buffer := make([]byte, 64<<10)
@@ -160,28 +160,28 @@ func (w *faultProxy) pump(from, to net.Conn, mute, reply bool) {
 		if err != nil {
 			return
 		}
-		if mute && w.isDropped(from) {
-			w.strike()
+		if lossy && p.isDropped(from) {
+			p.countHit()
 			continue
 		}
 		for held := true; held; {
-			m, changed, third := w.now(reply)
+			f, changed, third := p.now(reply)
 			held = false
 			switch {
-			case m == stalled && mute:
-				w.strike()
+			case f == stalled && lossy:
+				p.countHit()
 				<-changed
-				held = true // by the next mood
-			case m == slow && reply:
-				w.strike()
+				held = true // the next fault applies to it too
+			case f == slow && reply:
+				p.countHit()
 				select {
 				case <-time.After(time.Second):
 				case <-changed:
 				}
-			case m == resetting && third:
+			case f == resetting && third:
 				to.Write(buffer[:n/2])
 				reset(to)
-				w.strike()
+				p.countHit()
 				return
 			}
 		}
@@ -191,20 +191,19 @@ func (w *faultProxy) pump(from, to net.Conn, mute, reply bool) {
 	}
 }
 
-// isDropped reports whether a connection was dropped.
-func (w *faultProxy) isDropped(c net.Conn) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.dropped[c]
+func (p *faultProxy) isDropped(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dropped[c]
 }
 
-// now returns the mood, what is closed when it changes, and whether this is a third
-// reply.
-func (w *faultProxy) now(reply bool) (m networkFault, changed chan struct{}, third bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// now returns the fault, the channel that is closed when it changes, and whether this is
+// every third reply.
+func (p *faultProxy) now(reply bool) (f networkFault, changed chan struct{}, third bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if reply {
-		w.replies++
+		p.replies++
 	}
-	return w.fault, w.changed, reply && w.replies%3 == 0
+	return p.fault, p.changed, reply && p.replies%3 == 0
 }
