@@ -22,7 +22,7 @@ import (
 
 // From a name to a route that answers, in a copy of the repository.
 func TestANewFunctionIsServedAtOnce(t *testing.T) {
-	root := e2e.Repository(t)
+	root := e2e.CopyRepository(t)
 	run := func(args ...string) {
 		t.Helper()
 		cmd := exec.Command("go", args...)
@@ -53,7 +53,7 @@ func TestANewFunctionIsServedAtOnce(t *testing.T) {
 	runner := exec.Command(local, "-addr", "127.0.0.1:0", "-data", filepath.Join(t.TempDir(), "data"))
 	runner.Dir = root // where the embedded database is found
 	runner.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	url, interrupt := e2e.Begin(t, runner)
+	url, interrupt := e2e.StartCommand(t, runner)
 	defer interrupt()
 	response, err := http.Post(url+"/api/users/hello", "application/json", strings.NewReader(`{"name":"Ann"}`))
 	if err != nil {
@@ -110,7 +110,7 @@ func TestANameThatCannotBeIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 
 // A step late in the way fails, or somebody presses Ctrl-C.
 func TestWhatFailsLeavesNothingBehind(t *testing.T) {
-	root := e2e.Repository(t)
+	root := e2e.CopyRepository(t)
 	readme := filepath.Join(root, "README.md")
 	text, err := os.ReadFile(readme)
 	if err != nil {

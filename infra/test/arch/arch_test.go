@@ -1,7 +1,6 @@
-// Package arch holds the walls of the house: which package may know of which.
+// Package arch tests rules for the whole repository. The first is the direction of imports:
 //
-//	functions/* → shared/*, infra/* → both; never sideways between functions,
-//	never back
+//	functions/* → shared/*, infra/* → both; never between functions, never back
 package arch_test
 
 import (
@@ -12,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	_ "ticketing.com/auth/infra/catalog" // so that a result is not remembered when a function has changed
+	_ "ticketing.com/auth/infra/catalog" // a changed function invalidates the test cache
 )
 
 const root = "ticketing.com/auth/"
@@ -42,13 +41,14 @@ func packages(t *testing.T) []pkg {
 		all = append(all, p)
 	}
 	if len(all) < 20 {
-		t.Fatalf("only %d packages", len(all))
+		t.Fatalf("got %d packages, want at least 20", len(all))
 	}
 	return all
 }
 
-// room is the part of the house a package is in: shared, infra, or one function.
-func room(importPath string) string {
+// part returns the part of the repository that a package belongs to: shared, infra, or one
+// function.
+func part(importPath string) string {
 	parts := strings.Split(strings.TrimPrefix(importPath, root), "/")
 	if parts[0] == "functions" && len(parts) > 1 {
 		return path.Join(parts[0], parts[1])
@@ -56,21 +56,21 @@ func room(importPath string) string {
 	return parts[0]
 }
 
-func TestImportsGoOneWay(t *testing.T) {
+func TestImports_OneDirection(t *testing.T) {
 	for _, p := range packages(t) {
-		from := room(p.ImportPath)
+		from := part(p.ImportPath)
 		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
 			if !strings.HasPrefix(imported, root) {
 				continue
 			}
-			if to := room(imported); to != from && to != "shared" && from != "infra" {
-				t.Errorf("%s imports %s", p.ImportPath, imported)
+			if to := part(imported); to != from && to != "shared" && from != "infra" {
+				t.Errorf("%s imports %s, want imports of its own part and shared only", p.ImportPath, imported)
 			}
 		}
 	}
 }
 
-func TestEveryPackageSaysWhatItIs(t *testing.T) {
+func TestPackages_HaveComments(t *testing.T) {
 	for _, p := range packages(t) {
 		if p.Doc == "" && !strings.HasSuffix(p.ImportPath, "/arch") {
 			t.Errorf("%s has no package comment", p.ImportPath)
@@ -78,9 +78,8 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	}
 }
 
-// What a function links is what its cold start pays for, and what can be attacked
-// in it.
-func TestAFunctionLinksOnlyWhatItNeeds(t *testing.T) {
+// Every linked package adds to the cold start and to the attack surface.
+func TestFunctions_LinkedPackages(t *testing.T) {
 	const (
 		functions = root + "functions/"
 		driver    = "go.mongodb.org/mongo-driver/"
@@ -89,7 +88,7 @@ func TestAFunctionLinksOnlyWhatItNeeds(t *testing.T) {
 		events    = "github.com/cloudevents/sdk-go/"
 		oidc      = "github.com/coreos/go-oidc/"
 	)
-	may := map[string][]string{ // what is not named here may link none of it
+	may := map[string][]string{ // other functions may link none of these
 		functions + "signup/":      {driver, hashes, words, events, oidc},
 		functions + "signin/":      {driver, hashes, events},
 		functions + "signout/":     {driver, events, oidc},

@@ -15,12 +15,12 @@ import (
 	"unicode"
 )
 
-// Every relative link of every Markdown file leads to a file of the repository, and its
-// #anchor to a heading of that file.
-func TestDocuments_LinksLeadSomewhere(t *testing.T) {
+// Every relative link of a Markdown file names a file of the repository. Its #anchor names a
+// heading of that file.
+func TestDocuments_RelativeLinks(t *testing.T) {
 	pages := repositoryFiles(t, "*.md")
 	if len(pages) < 20 {
-		t.Fatalf("got only %d Markdown files", len(pages))
+		t.Fatalf("got %d Markdown files, want at least 20", len(pages))
 	}
 	checked := 0
 	for _, page := range pages {
@@ -32,11 +32,11 @@ func TestDocuments_LinksLeadSomewhere(t *testing.T) {
 		}
 	}
 	if checked < 50 {
-		t.Errorf("got only %d relative links", checked)
+		t.Errorf("got %d relative links, want at least 50", checked)
 	}
 }
 
-func TestDocuments_DeadLinksAreFound(t *testing.T) {
+func TestDocuments_FindsDeadLinks(t *testing.T) {
 	for _, c := range []struct {
 		page, text string
 		dead       int
@@ -64,7 +64,7 @@ func TestDocuments_DeadLinksAreFound(t *testing.T) {
 	}
 }
 
-func TestAnchors_AsGitHubMakesThem(t *testing.T) {
+func TestAnchors_GitHubFormat(t *testing.T) {
 	got := anchors("# Rotate keys\n## `func` & kn: a try\n## Twice\n## Twice\n```\n# no heading\n```\n### [Link](x.md) _one_\n")
 	want := []string{"rotate-keys", "func--kn-a-try", "twice", "twice-1", "link-one"}
 	if !slices.Equal(got, want) {
@@ -72,8 +72,8 @@ func TestAnchors_AsGitHubMakesThem(t *testing.T) {
 	}
 }
 
-// Each log message in the table of alerts is in the code.
-func TestDocuments_AlertsNameMessagesOfTheCode(t *testing.T) {
+// The code contains each log message in the table of alerts.
+func TestDocuments_AlertMessages(t *testing.T) {
 	var code strings.Builder
 	for _, file := range repositoryFiles(t, "*.go") {
 		if !strings.HasSuffix(file, "_test.go") {
@@ -87,14 +87,14 @@ func TestDocuments_AlertsNameMessagesOfTheCode(t *testing.T) {
 	}
 	for _, row := range rows {
 		if !strings.Contains(code.String(), `"`+row[1]+`"`) {
-			t.Errorf("no function logs %q", row[1])
+			t.Errorf("operations.md lists %q, and no code logs it", row[1])
 		}
 	}
 }
 
 const repositoryRoot = "../../.."
 
-// repositoryFiles returns the files that match a pattern of git, in the next commit.
+// repositoryFiles returns the files of the next commit that match a git pattern.
 func repositoryFiles(t *testing.T, pattern string) []string {
 	t.Helper()
 	list := exec.Command("git", "ls-files", "-co", "--exclude-standard", pattern)
@@ -135,7 +135,7 @@ func links(text string) (targets []string) {
 	return targets
 }
 
-// deadLink returns the problem with a link of a page, or "".
+// deadLink returns the problem with a link of a page, or "" if the link is valid.
 func deadLink(t *testing.T, page, target string) string {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -145,7 +145,7 @@ func deadLink(t *testing.T, page, target string) string {
 	if u.Path != "" {
 		file = filepath.ToSlash(filepath.Join(filepath.Dir(page), filepath.FromSlash(u.Path)))
 	}
-	if file == "../../security/advisories/new" { // outside the files: a page of the repository on GitHub
+	if file == "../../security/advisories/new" { // a page of the repository on GitHub
 		return ""
 	}
 	if strings.HasPrefix(file, "..") || strings.HasPrefix(u.Path, "/") {
@@ -160,7 +160,7 @@ func deadLink(t *testing.T, page, target string) string {
 	return ""
 }
 
-// anchors returns the anchors that GitHub makes of the headings of a page.
+// anchors returns the anchors that GitHub generates for the headings of a page.
 func anchors(text string) (all []string) {
 	text = fence.ReplaceAllString(text, "")
 	seen := map[string]int{}

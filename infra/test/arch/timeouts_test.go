@@ -11,17 +11,17 @@ import (
 	"testing"
 )
 
-// Whoever is on the other end of a connection may do nothing for ever. So no server
-// and no client of net/http goes without a time limit, and what net/http keeps for all
-// the program, which has none, is used by nobody.
-func TestEveryServerAndEveryClientHasATimeLimit(t *testing.T) {
+// A peer can keep a connection open forever without sending anything. So every server and
+// client of net/http sets its timeouts. The defaults of net/http, which have none, are not
+// used.
+func TestHTTP_ServersAndClientsHaveTimeouts(t *testing.T) {
 	needs := map[string][]string{"Server": {"ReadTimeout", "WriteTimeout", "IdleTimeout", "MaxHeaderBytes"}, "Client": {"Timeout"}}
-	common := []string{"Get", "Head", "Post", "PostForm", "DefaultClient", "ListenAndServe", "ListenAndServeTLS", "Serve", "ServeTLS",
+	defaults := []string{"Get", "Head", "Post", "PostForm", "DefaultClient", "ListenAndServe", "ListenAndServeTLS", "Serve", "ServeTLS",
 		"Handle", "HandleFunc", "DefaultServeMux"}
-	benches := []string{"endpointtest", "lambdatest", "e2e", "bench"} // what tests stand on is in nobody's way
+	fixtures := []string{"endpointtest", "lambdatest", "e2e", "bench"} // never deployed
 	literals := 0
 	err := filepath.WalkDir(filepath.Join("..", "..", ".."), func(path string, d fs.DirEntry, err error) error {
-		if d.IsDir() && slices.Contains(benches, d.Name()) {
+		if d.IsDir() && slices.Contains(fixtures, d.Name()) {
 			return fs.SkipDir
 		}
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -35,20 +35,20 @@ func TestEveryServerAndEveryClientHasATimeLimit(t *testing.T) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.CompositeLit:
-				kind := ofHTTP(n.Type)
+				kind := httpName(n.Type)
 				for _, name := range needs[kind] {
 					literals++
 					if !sets(n, name) {
-						t.Errorf("%s: an http.%s without %s", files.Position(n.Pos()), kind, name)
+						t.Errorf("%s: http.%s does not set %s", files.Position(n.Pos()), kind, name)
 					}
 				}
 			case *ast.SelectorExpr:
-				if name := ofHTTP(n); slices.Contains(common, name) {
-					t.Errorf("%s: http.%s is the whole program's, and has no time limit", files.Position(n.Pos()), name)
+				if name := httpName(n); slices.Contains(defaults, name) {
+					t.Errorf("%s: http.%s is shared by the whole program and has no timeout", files.Position(n.Pos()), name)
 				}
 			case *ast.CallExpr:
-				if f, is := n.Fun.(*ast.Ident); is && f.Name == "new" && len(needs[ofHTTP(n.Args[0])]) > 0 {
-					t.Errorf("%s: new(http.%s) has no time limit", files.Position(n.Pos()), ofHTTP(n.Args[0]))
+				if f, is := n.Fun.(*ast.Ident); is && f.Name == "new" && len(needs[httpName(n.Args[0])]) > 0 {
+					t.Errorf("%s: new(http.%s) has no timeout", files.Position(n.Pos()), httpName(n.Args[0]))
 				}
 			}
 			return true
@@ -56,12 +56,12 @@ func TestEveryServerAndEveryClientHasATimeLimit(t *testing.T) {
 		return nil
 	})
 	if err != nil || literals < 6 {
-		t.Fatalf("%d limits are looked at: %v", literals, err)
+		t.Fatalf("checked %d timeouts, want at least 6: %v", literals, err)
 	}
 }
 
-// ofHTTP is the name of what net/http exports, or "".
-func ofHTTP(e ast.Expr) string {
+// httpName returns the name that a selector takes from net/http, or "".
+func httpName(e ast.Expr) string {
 	if s, is := e.(*ast.SelectorExpr); is {
 		if of, is := s.X.(*ast.Ident); is && of.Name == "http" {
 			return s.Sel.Name

@@ -1,7 +1,7 @@
-// Package bench measures the system against its floors: what the same answer
-// would cost with nothing of ours around it.
+// Package bench compares the system with baselines: handlers that give the same response with
+// the standard library and the database driver alone.
 //
 //	go test -run=^$ -bench=. ./infra/test/bench
 //
-// Absolute figures are the machine's; compare the lines of one run.
+// The figures depend on the machine. Compare only lines of one run.
 package bench

@@ -47,15 +47,15 @@ import (
 
 const credentials = `{"email":"ann@example.com","password":"correct horse battery staple"}`
 
-// system is three functions on one socket, with one user, and what the floors
-// need of their parts.
+// A system is a server with three functions and one user. Its other fields are for the
+// baselines.
 type system struct {
 	url      string
 	settings map[string]string
 	grant    session.Grant
 	tokens   *token.Verifier
 	users    *mongo.Collection
-	wiring   *config.Config
+	cfg      *config.Config
 }
 
 func start(b *testing.B, more ...string) system {
@@ -67,11 +67,11 @@ func start(b *testing.B, more ...string) system {
 	signing, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private)}})
 	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
 	settings := map[string]string{"MONGODB_URI": mongotest.URI(b), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying), "RATE_LIMIT": "off"}
-	cfg, url := serving(b, settings, more...)
+	cfg, url := serve(b, settings, more...)
 	if err := user.FromConfig(cfg, nil).Prepare(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	s := system{url: url, settings: settings, tokens: token.VerifierFromConfig(cfg), wiring: cfg}
+	s := system{url: url, settings: settings, tokens: token.VerifierFromConfig(cfg), cfg: cfg}
 	if err := json.Unmarshal(post(b, url+"/api/users/signup"), &s.grant); err != nil {
 		b.Fatal(err)
 	}
@@ -86,8 +86,8 @@ func start(b *testing.B, more ...string) system {
 	return s
 }
 
-// serving serves three functions with settings, and more of them, which it adds.
-func serving(b *testing.B, settings map[string]string, more ...string) (cfg *config.Config, url string) {
+// serve serves three functions with settings. It adds more to settings.
+func serve(b *testing.B, settings map[string]string, more ...string) (cfg *config.Config, url string) {
 	b.Helper()
 	for _, s := range more {
 		name, value, _ := strings.Cut(s, "=")
@@ -103,8 +103,8 @@ func serving(b *testing.B, settings map[string]string, more ...string) (cfg *con
 	return cfg, server.URL
 }
 
-// BenchmarkCurrentuser compares the function with handlers that do as much of its
-// work, and no more, over the same loopback.
+// BenchmarkCurrentuser compares the function with handlers that do only a part of its work,
+// over the same loopback.
 func BenchmarkCurrentuser(b *testing.B) {
 	s := start(b)
 	claims, err := s.tokens.Verify(s.grant.Token)
@@ -116,7 +116,7 @@ func BenchmarkCurrentuser(b *testing.B) {
 			options.FindOne().SetProjection(bson.D{{Key: "email", Value: 1}})).Decode(&u)
 		return u, err
 	}
-	floor := func(work func(context.Context, string) error) string {
+	baseline := func(work func(context.Context, string) error) string {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if err := work(r.Context(), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")); err != nil {
 				w.WriteHeader(http.StatusInternalServerError)
@@ -127,9 +127,9 @@ func BenchmarkCurrentuser(b *testing.B) {
 		return server.URL
 	}
 	for _, c := range []struct{ name, url string }{
-		{"bare", floor(func(context.Context, string) error { return nil })},
-		{"bare+find", floor(func(ctx context.Context, _ string) error { _, err := find(ctx); return err })},
-		{"bare+verify+find", floor(func(ctx context.Context, access string) error {
+		{"bare", baseline(func(context.Context, string) error { return nil })},
+		{"bare+find", baseline(func(ctx context.Context, _ string) error { _, err := find(ctx); return err })},
+		{"bare+verify+find", baseline(func(ctx context.Context, access string) error {
 			if _, err := s.tokens.Verify(access); err != nil {
 				return err
 			}
@@ -152,7 +152,7 @@ func BenchmarkCurrentuser(b *testing.B) {
 	}
 }
 
-// BenchmarkSignin compares a sign-in with the one thing it cannot do without.
+// BenchmarkSignin compares a sign-in with its most expensive step, the password hash.
 func BenchmarkSignin(b *testing.B) {
 	s := start(b)
 	b.Run("hash", func(b *testing.B) {
@@ -165,7 +165,7 @@ func BenchmarkSignin(b *testing.B) {
 			post(b, s.url+"/api/users/signin")
 		}
 	})
-	// as many at once as there are cores: what the machine can do in all
+	// one per core at a time: the throughput of the machine
 	b.Run("hash, all cores", func(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
@@ -197,11 +197,13 @@ func BenchmarkSignin(b *testing.B) {
 	})
 }
 
-// BenchmarkRateLimit compares sign-ins that are counted with the same that are not, in
-// turn, so that both meet the same machine: on/off is the median of the ratios. Each
-// comes from another address, as those of many people do. The database is the embedded
-// one unless MONGODB_URI names another: it does one command at a time, so what runs
-// beside the hash and beside the session's write elsewhere adds up here.
+// BenchmarkRateLimit compares sign-ins with and without the rate limiter. It alternates them,
+// so that both run under the same load; on/off is the median of the ratios. Each sign-in has
+// an address of its own, like sign-ins of many clients.
+//
+// The database is the embedded one unless MONGODB_URI names another. It executes one command
+// at a time. So the commands of the limiter add up here, and elsewhere run in parallel with
+// the hash and with the write of the session.
 func BenchmarkRateLimit(b *testing.B) {
 	off, on := start(b, "TRUSTED_PROXIES=1"), start(b, "TRUSTED_PROXIES=1", "RATE_LIMIT=on")
 	n := 0
@@ -226,10 +228,10 @@ func BenchmarkRateLimit(b *testing.B) {
 	b.ReportMetric(ratios[len(ratios)/2], "on/off")
 }
 
-// BenchmarkUsers measures the embedded database with more and more users: current users
-// of random sessions, and sign-ins of random users, each from another address. It is what
-// the local runner can do, with its client beside it on the same cores. The rates of
-// MongoDB are those of MONGODB_URI.
+// BenchmarkUsers measures the embedded database with an increasing number of users. It requests
+// current users of random sessions, and sign-ins of random users, each from an address of its
+// own. The rates are those of the local runner with its client on the same cores. Set
+// MONGODB_URI to measure MongoDB.
 func BenchmarkUsers(b *testing.B) {
 	for _, n := range []int{100, 600, 1000} {
 		s := start(b, "TRUSTED_PROXIES=1", "RATE_LIMIT=on")
@@ -262,11 +264,11 @@ func BenchmarkUsers(b *testing.B) {
 // populate adds users, each with a session.
 func (s system) populate(b *testing.B, n int) (grants []session.Grant) {
 	b.Helper()
-	hash, err := password.FromConfig(s.wiring).Hash(b.Context(), "correct horse battery staple")
+	hash, err := password.FromConfig(s.cfg).Hash(b.Context(), "correct horse battery staple")
 	if err != nil {
 		b.Fatal(err)
 	}
-	store, granter := user.FromConfig(s.wiring, nil), session.FromConfig(s.wiring)
+	store, granter := user.FromConfig(s.cfg, nil), session.FromConfig(s.cfg)
 	for i := range n {
 		u := user.User{ID: session.NewID(), Email: fmt.Sprintf("u%d@example.com", i)}
 		first, refresh := session.Open(u.ID, time.Now(), granter.TTL())
@@ -282,7 +284,7 @@ func (s system) populate(b *testing.B, n int) (grants []session.Grant) {
 	return grants
 }
 
-// rate sends requests, four at a time, and reports how many were answered a second.
+// rate sends requests, four at a time, and reports the responses per second.
 func (s system) rate(b *testing.B, next func() (*http.Request, error)) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
 	defer client.CloseIdleConnections()
@@ -302,7 +304,7 @@ func (s system) rate(b *testing.B, next func() (*http.Request, error)) {
 			io.Copy(io.Discard, response.Body)
 			response.Body.Close()
 			if response.StatusCode != http.StatusOK {
-				b.Errorf("status %d", response.StatusCode)
+				b.Errorf("got status %d, want 200", response.StatusCode)
 			}
 		}
 	})
@@ -316,16 +318,16 @@ func BenchmarkValidate(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	decode() // the word lists are read once
+	decode() // the first call reads the password blocklist
 	b.ReportAllocs()
 	for b.Loop() {
 		decode()
 	}
 }
 
-// BenchmarkStart measures from exec to the first answer, what of it the process computed,
-// and what it holds after it. Of currentuser it measures an answer that needs the database
-// as well, which is what wakes it.
+// BenchmarkStart measures the time from exec to the first response, its CPU time, and the
+// resident memory after it. For currentuser it also measures a response that needs the
+// database, as the first request after a scale to zero does.
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	commands := map[string]string{"bare": "ticketing.com/auth/infra/test/bench/bare"}
@@ -358,7 +360,7 @@ func BenchmarkStart(b *testing.B) {
 		var computed time.Duration
 		for b.Loop() {
 			var cpu time.Duration
-			resident, cpu = firstAnswer(b, binary, env, path, access)
+			resident, cpu = firstResponse(b, binary, env, path, access)
 			computed += cpu
 		}
 		b.ReportMetric(float64(info.Size())/1e6, "MB-binary")
@@ -369,17 +371,17 @@ func BenchmarkStart(b *testing.B) {
 		b.Run(name, func(b *testing.B) { measure(b, name, env, "/health/readiness", "") })
 	}
 	s := start(b)
-	found := []string{"PORT=0", "MONGODB_URI=" + s.settings["MONGODB_URI"], "VERIFYING_KEYS=" + s.settings["VERIFYING_KEYS"]}
+	settings := []string{"PORT=0", "MONGODB_URI=" + s.settings["MONGODB_URI"], "VERIFYING_KEYS=" + s.settings["VERIFYING_KEYS"]}
 	b.Run("currentuser, with its find", func(b *testing.B) {
-		measure(b, "currentuser", found, "/api/users/currentuser", s.grant.Token)
+		measure(b, "currentuser", settings, "/api/users/currentuser", s.grant.Token)
 	})
 }
 
-// BenchmarkCold measures the first request of a process, whose connections to the
-// database are not open yet, with a database beside it and with a distant one. Of the
-// connections one is the driver's heartbeat's.
+// BenchmarkCold measures the first request of a process, which has no open connections to the
+// database yet. The database is close, and then distant. One of the connections is for the
+// driver's heartbeat.
 func BenchmarkCold(b *testing.B) {
-	s := start(b, "RATE_LIMIT=on", "SESSION_LIMIT=1000") // the first session is not displaced
+	s := start(b, "RATE_LIMIT=on", "SESSION_LIMIT=1000") // the first session is not evicted
 	for _, roundTrip := range []time.Duration{0, 50 * time.Millisecond} {
 		for _, c := range []struct {
 			name string
@@ -401,7 +403,7 @@ func BenchmarkCold(b *testing.B) {
 					b.StopTimer()
 					tap := mongotest.TapOf(b, s.settings["MONGODB_URI"])
 					tap.RoundTrip(roundTrip)
-					_, url := serving(b, maps.Clone(s.settings), "MONGODB_URI="+tap.URI)
+					_, url := serve(b, maps.Clone(s.settings), "MONGODB_URI="+tap.URI)
 					b.StartTimer()
 					c.send(b, url)
 					b.StopTimer()
@@ -416,9 +418,9 @@ func BenchmarkCold(b *testing.B) {
 
 var port = regexp.MustCompile(`"port":(\d+)`)
 
-// firstAnswer starts a process, waits for its first answer and returns its
-// resident memory in kB, and the CPU time that it took.
-func firstAnswer(b *testing.B, binary string, env []string, path, access string) (kB int, cpu time.Duration) {
+// firstResponse starts a process and waits for its first response. It returns the resident
+// memory in kB and the CPU time.
+func firstResponse(b *testing.B, binary string, env []string, path, access string) (kB int, cpu time.Duration) {
 	cmd := exec.Command(binary)
 	cmd.Env = env
 	stderr, err := cmd.StderrPipe()
@@ -431,7 +433,7 @@ func firstAnswer(b *testing.B, binary string, env []string, path, access string)
 	line, err := bufio.NewReader(stderr).ReadString('\n')
 	m := port.FindStringSubmatch(line)
 	if m == nil {
-		b.Fatalf("%s: %v %s", binary, err, line)
+		b.Fatalf("%s: got the first line %q (%v), want the port", binary, line, err)
 	}
 	r, err := http.NewRequest(http.MethodGet, "http://127.0.0.1:"+m[1]+path, nil)
 	if err != nil {
@@ -443,7 +445,7 @@ func firstAnswer(b *testing.B, binary string, env []string, path, access string)
 	b.StopTimer()
 	defer b.StartTimer()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
-	if err == nil { // Linux tells
+	if err == nil { // Linux only
 		_, after, _ := strings.Cut(string(status), "VmRSS:")
 		kB, _ = strconv.Atoi(strings.Fields(after)[0])
 	}
@@ -469,7 +471,7 @@ func read(b *testing.B, r *http.Request) []byte {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode >= 300 {
-		b.Fatalf("%d %s %v", response.StatusCode, body, err)
+		b.Fatalf("%s: got %d %s %v, want success", r.URL.Path, response.StatusCode, body, err)
 	}
 	return body
 }

@@ -11,20 +11,20 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// Sixty people sign in at once where there is room for one hash. Who is let in is
-// answered, who is not is told so at once, and who needs no hash notices nothing of
-// it. The last is measured in hashes, not in seconds, so that it holds on any
-// machine: somebody who asks again and again, and had to wait for even one hash
-// each time, could be answered no more often than hashes are made.
-func TestWhoNeedsNoHashIsNotHeldUpByThoseWhoDo(t *testing.T) {
-	slow := []string{"RATE_LIMIT=off", "HASH_CONCURRENCY=1", "HASH_MEMORY_KIB=16384", "HASH_TIME=16"} // some 200 ms each
+// Sixty sign-ins run at once, and one hash slot exists. Some sign-ins succeed and the others
+// receive 503. Requests for the current user need no hash and must not wait for one.
+//
+// The test measures that wait in hashes, not in seconds, so that it holds on any machine. If
+// every such request waited for one hash, their number could not exceed the number of hashes.
+func TestHashConcurrency_OtherRequestsDoNotWait(t *testing.T) {
+	slow := []string{"RATE_LIMIT=off", "HASH_CONCURRENCY=1", "HASH_MEMORY_KIB=16384", "HASH_TIME=16"} // one hash takes about 200 ms
 	for name, start := range map[string]func(*testing.T) (url func(function string) string){
-		"in a process of its own": func(t *testing.T) func(string) string {
+		"a process for each function": func(t *testing.T) func(string) string {
 			s := start(t, mongotest.URI(t), slow...)
-			return func(function string) string { return s.all[function].URL }
+			return func(function string) string { return s.processes[function].URL }
 		},
-		"in the same process": func(t *testing.T) func(string) string {
-			url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), slow...)
+		"all functions in one process": func(t *testing.T) func(string) string {
+			url, interrupt := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"), slow...)
 			t.Cleanup(interrupt)
 			return func(string) string { return url }
 		},
@@ -33,48 +33,48 @@ func TestWhoNeedsNoHashIsNotHeldUpByThoseWhoDo(t *testing.T) {
 			url := start(t)
 			status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url("signup")+"/api/users/signup", "", credentials("ann@example.com"))
 			if err != nil || status != http.StatusCreated {
-				t.Fatal(status, body, err)
+				t.Fatalf("sign-up: got %d %s %v, want 201", status, body, err)
 			}
-			g := grant(t, body)
+			tokens := parseTokens(t, body)
 
-			f := flood(t, 60, url("signin"))
+			burst := startSigninBurst(t, 60, url("signin"))
 			select {
-			case <-f.full:
-			case <-f.over:
-				t.Fatal("all found room")
+			case <-burst.firstRejected:
+			case <-burst.done:
+				t.Fatal("got no rejected sign-in of 60, want at least one")
 			}
-			answered := 0
-			for !f.isOver() {
-				status, _, body, err := e2e.Call(t.Context(), http.MethodGet, url("currentuser")+"/api/users/currentuser", g.Token, "")
+			responses := 0
+			for !burst.finished() {
+				status, _, body, err := e2e.Call(t.Context(), http.MethodGet, url("currentuser")+"/api/users/currentuser", tokens.Token, "")
 				if err != nil || status != http.StatusOK || !strings.Contains(body, "ann@example.com") {
-					t.Fatalf("currentuser: %d %s %v", status, body, err)
+					t.Fatalf("currentuser: got %d %s %v, want 200 and the email", status, body, err)
 				}
-				if !f.isOver() {
-					answered++
+				if !burst.finished() {
+					responses++
 				}
 			}
-			if f.served == 0 || f.refused == 0 || f.served+f.refused != 60 {
-				t.Errorf("of 60 sign-ins %d were served and %d refused", f.served, f.refused)
+			if burst.accepted == 0 || burst.rejected == 0 || burst.accepted+burst.rejected != 60 {
+				t.Errorf("got %d accepted and %d rejected sign-ins, want some of each and 60 in all", burst.accepted, burst.rejected)
 			}
-			if answered <= f.served {
-				t.Errorf("currentuser was answered %d times while %d hashes were made", answered, f.served)
+			if responses <= burst.accepted {
+				t.Errorf("got %d responses of currentuser during %d hashes, want more responses than hashes", responses, burst.accepted)
 			}
-			t.Logf("of 60 sign-ins %d were served; meanwhile currentuser was answered %d times", f.served, answered)
+			t.Logf("%d of 60 sign-ins succeeded; currentuser sent %d responses meanwhile", burst.accepted, responses)
 		})
 	}
 }
 
-// A flooding is many sign-ins at once.
-type flooding struct {
-	full chan struct{} // closed when the first was refused: from then on all room is taken
-	over chan struct{} // closed when all were answered
+// A signinBurst is a number of concurrent sign-ins to one account.
+type signinBurst struct {
+	firstRejected chan struct{} // closed at the first 503: the hash queue is full
+	done          chan struct{} // closed when every sign-in has a response
 
-	served, refused int // read them when it is over
+	accepted, rejected int // valid when done is closed
 }
 
-func flood(t *testing.T, n int, url string) *flooding {
-	f := &flooding{full: make(chan struct{}), over: make(chan struct{})}
-	fill := sync.OnceFunc(func() { close(f.full) })
+func startSigninBurst(t *testing.T, n int, url string) *signinBurst {
+	burst := &signinBurst{firstRejected: make(chan struct{}), done: make(chan struct{})}
+	reject := sync.OnceFunc(func() { close(burst.firstRejected) })
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	for range n {
@@ -84,30 +84,30 @@ func flood(t *testing.T, n int, url string) *flooding {
 			defer mu.Unlock()
 			switch {
 			case err == nil && status == http.StatusOK:
-				f.served++
+				burst.accepted++
 			case err == nil && status == http.StatusServiceUnavailable:
-				f.refused++
-				fill()
+				burst.rejected++
+				reject()
 				if header.Get("Retry-After") != "1" || header.Get("Content-Type") != "application/json" || header.Get("Cache-Control") != "no-store" ||
 					body != `{"errors":[{"message":"The service is busy. Try again shortly."}]}` {
-					t.Errorf("a sign-in that is refused: %v %s", header, body)
+					t.Errorf("rejected sign-in: got %v %s, want Retry-After: 1 and the error body", header, body)
 				}
 			default:
-				t.Errorf("a sign-in: %d %s %v", status, body, err)
+				t.Errorf("sign-in: got %d %s %v, want 200 or 503", status, body, err)
 			}
 		})
 	}
 	go func() {
 		group.Wait()
-		close(f.over)
+		close(burst.done)
 	}()
-	t.Cleanup(func() { <-f.over })
-	return f
+	t.Cleanup(func() { <-burst.done })
+	return burst
 }
 
-func (f *flooding) isOver() bool {
+func (burst *signinBurst) finished() bool {
 	select {
-	case <-f.over:
+	case <-burst.done:
 		return true
 	default:
 		return false

@@ -22,49 +22,52 @@ const (
 	signedOut = "com.ticketing.user.signedout.v1"
 )
 
-// A change is what an event tells of.
-type change struct{ user, session, kind string }
+// A change identifies the change that an event reports.
+type change struct{ userID, sessionID, eventType string }
 
-// told are the changes that a sink was told of, and the reasons it was given.
-type told map[change]string
+// deliveredEvents maps each change that a sink received an event for to the reason in that
+// event. Only a sign-out has a reason.
+type deliveredEvents map[change]string
 
-// audit fails the test unless what the sink was told is what has happened, and
-// returns it:
-//   - each event is whole, the same on every try, the only one of its change, and
-//     was taken at last;
-//   - the users told of are those there are, with their sessions: every session
-//     was begun by an event, and is there unless an event ended it;
-//   - no event waits.
-func (s *sink) audit(t *testing.T, uri string) told {
+// checkDelivered compares the events at the sink with the database, and returns the events.
+// It fails the test unless these hold:
+//
+//   - Each event is complete, is the same in every delivery, and is the only event of its
+//     change. The sink accepted it at least once.
+//   - Each user in the database has a sign-up event, and each user in an event exists.
+//   - Each session began with an event. It exists unless another event ended it.
+//   - No event is pending.
+func (s *sink) checkDelivered(t *testing.T, uri string) deliveredEvents {
 	t.Helper()
-	all, first, changes, ids := told{}, map[string]try{}, map[string]change{}, map[change]string{}
-	taken := map[string]bool{}
-	for _, try := range s.all() {
-		if f, again := first[try.ID]; again {
-			if f.Type != try.Type || f.Time != try.Time || f.Data != try.Data {
-				t.Errorf("one id, two events:\n%s\n%s", f.wire, try.wire)
+	delivered, first, changes, ids := deliveredEvents{}, map[string]delivery{}, map[string]change{}, map[change]string{}
+	accepted := map[string]bool{}
+	for _, d := range s.deliveries() {
+		if f, again := first[d.ID]; again {
+			if f.Type != d.Type || f.Time != d.Time || f.Data != d.Data {
+				t.Errorf("got two events with one id, want the same event:\n%s\n%s", f.raw, d.raw)
 			}
 		} else {
-			first[try.ID] = try
-			changed, reason := read(t, try)
-			if other, twice := ids[changed]; twice {
-				t.Errorf("%v is told as %s and as %s", changed, other, try.ID)
+			first[d.ID] = d
+			c, reason := parseEvent(t, d)
+			if other, twice := ids[c]; twice {
+				t.Errorf("got events %s and %s of change %v, want one", other, d.ID, c)
 			}
-			changes[try.ID], ids[changed], all[changed] = changed, try.ID, reason
+			changes[d.ID], ids[c], delivered[c] = c, d.ID, reason
 		}
-		taken[try.ID] = taken[try.ID] || try.taken
+		accepted[d.ID] = accepted[d.ID] || d.accepted
 	}
-	for id, changed := range changes {
-		if !taken[id] {
-			t.Errorf("%v was never taken", changed)
+	for id, c := range changes {
+		if !accepted[id] {
+			t.Errorf("the sink accepted no delivery of change %v, want one", c)
 		}
 	}
-	all.compare(t, accounts(t, uri))
-	return all
+	delivered.compareWithAccounts(t, accounts(t, uri))
+	return delivered
 }
 
-// read checks an event on the wire and returns what it tells.
-func read(t *testing.T, e try) (changed change, reason string) {
+// parseEvent checks the headers and the data of a delivery. It returns the change and the
+// reason.
+func parseEvent(t *testing.T, d delivery) (c change, reason string) {
 	t.Helper()
 	var data struct {
 		UserID    string `json:"userId"`
@@ -72,91 +75,91 @@ func read(t *testing.T, e try) (changed change, reason string) {
 		SessionID string `json:"sessionId"`
 		Reason    string `json:"reason"`
 	}
-	d := json.NewDecoder(strings.NewReader(e.Data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&data); err != nil || e.ID == "" || data.UserID == "" || data.SessionID == "" && e.Type != signedUp {
-		t.Errorf("no event of this system (%v):\n%s", err, e.wire)
+	decoder := json.NewDecoder(strings.NewReader(d.Data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&data); err != nil || d.ID == "" || data.UserID == "" || data.SessionID == "" && d.Type != signedUp {
+		t.Errorf("got an incomplete event (%v):\n%s", err, d.raw)
 	}
 	for _, line := range []string{
 		"Ce-Specversion: 1.0", "Ce-Source: /api/users", "Ce-Subject: " + data.UserID, "Ce-Partitionkey: " + data.UserID,
 		"Content-Type: application/json",
 	} {
-		if !strings.Contains(e.wire, "\r\n"+line+"\r\n") {
-			t.Errorf("without %q:\n%s", line, e.wire)
+		if !strings.Contains(d.raw, "\r\n"+line+"\r\n") {
+			t.Errorf("the event has no line %q:\n%s", line, d.raw)
 		}
 	}
 	switch {
-	case e.Type == signedUp && data.Email != "" && data.Reason == "":
-	case e.Type == signedIn && data.Email != "" && data.Reason == "":
-	case e.Type == signedOut && data.Reason != "":
+	case d.Type == signedUp && data.Email != "" && data.Reason == "":
+	case d.Type == signedIn && data.Email != "" && data.Reason == "":
+	case d.Type == signedOut && data.Reason != "":
 	default:
-		t.Errorf("no event of this system:\n%s", e.wire)
+		t.Errorf("got an event of an unknown type, or with wrong fields for its type:\n%s", d.raw)
 	}
-	return change{data.UserID, data.SessionID, e.Type}, data.Reason
+	return change{data.UserID, data.SessionID, d.Type}, data.Reason
 }
 
-// compare compares what was told with what is.
-func (all told) compare(t *testing.T, accounts map[string]user.Account) {
+// compareWithAccounts compares the events with the users and sessions in the database.
+func (delivered deliveredEvents) compareWithAccounts(t *testing.T, accounts map[string]user.Account) {
 	t.Helper()
-	signed, begun, ended := map[string]bool{}, map[change]bool{}, map[change]bool{}
-	for c := range all {
-		of := change{user: c.user, session: c.session}
-		switch c.kind {
+	signedUpUsers, begun, ended := map[string]bool{}, map[change]bool{}, map[change]bool{}
+	for c := range delivered {
+		session := change{userID: c.userID, sessionID: c.sessionID}
+		switch c.eventType {
 		case signedOut:
-			ended[of] = true
+			ended[session] = true
 		case signedUp:
-			signed[c.user] = true
-			begun[of] = c.session != "" // one who was signed up by an event has none
+			signedUpUsers[c.userID] = true
+			begun[session] = c.sessionID != "" // a sign-up by an event creates no session
 		case signedIn:
-			begun[of] = true
+			begun[session] = true
 		}
-		if _, is := accounts[c.user]; !is {
-			t.Errorf("%v tells of nobody", c)
+		if _, exists := accounts[c.userID]; !exists {
+			t.Errorf("got an event of change %v, but its user does not exist", c)
 		}
 	}
 	for id, a := range accounts {
-		if !signed[id] {
-			t.Errorf("nobody was told of %s", a.Email)
+		if !signedUpUsers[id] {
+			t.Errorf("got no sign-up event of %s, want one", a.Email)
 		}
 		if len(a.Events) > 0 || !a.Undelivered.IsZero() {
-			t.Errorf("%d events of %s wait since %v", len(a.Events), a.Email, a.Undelivered)
+			t.Errorf("got %d pending events of %s since %v, want 0", len(a.Events), a.Email, a.Undelivered)
 		}
 		for sid := range a.Sessions {
-			if of := (change{user: id, session: sid}); !begun[of] || ended[of] {
-				t.Errorf("session %s of %s lives; told that it began: %v, that it ended: %v", sid, a.Email, begun[of], ended[of])
+			if session := (change{userID: id, sessionID: sid}); !begun[session] || ended[session] {
+				t.Errorf("session %s of %s exists: got a begin event: %v, an end event: %v; want true, false", sid, a.Email, begun[session], ended[session])
 			}
 		}
 	}
-	for of, session := range begun {
-		if _, lives := accounts[of.user].Sessions[of.session]; session && !lives && !ended[of] {
-			t.Errorf("nobody was told of the end of %v", of)
+	for session, hasSession := range begun {
+		if _, exists := accounts[session.userID].Sessions[session.sessionID]; hasSession && !exists && !ended[session] {
+			t.Errorf("session %v does not exist: got no event of its end, want one", session)
 		}
 	}
-	for of := range ended {
-		if !begun[of] {
-			t.Errorf("%v ended, and nobody was told that it began", of)
+	for session := range ended {
+		if !begun[session] {
+			t.Errorf("session %v ended: got no event of its begin, want one", session)
 		}
 	}
 }
 
-// has fails the test unless a change was told.
-func (all told) has(t *testing.T, c change) {
+// require fails the test unless the sink received an event for a change.
+func (delivered deliveredEvents) require(t *testing.T, c change) {
 	t.Helper()
-	if _, is := all[c]; !is {
-		t.Errorf("not told: %v", c)
+	if _, received := delivered[c]; !received {
+		t.Errorf("got no event of change %v, want one", c)
 	}
 }
 
-// holdsNone fails the test if anything that came has a secret in it: what is given
-// here, a hash that is kept of it, or what looks like one.
-func (s *sink) holdsNone(t *testing.T, uri string, secrets []string) {
+// checkNoSecrets fails the test if a delivery contains a secret: one of the parameter, a hash
+// in the database, or a string with the form of a hash or a token.
+func (s *sink) checkNoSecrets(t *testing.T, uri string, secrets []string) {
 	t.Helper()
-	secrets = append(secrets, "$argon2", "password", "eyJ") // the last begins every JWT
+	secrets = append(secrets, "$argon2", "password", "eyJ") // every JWT begins with eyJ
 	for _, a := range accounts(t, uri) {
 		secrets = append(secrets, a.Password)
-		for _, kept := range a.Sessions {
-			hashes := [][]byte{kept.Family, kept.Token}
-			for _, used := range kept.Used {
+		for _, session := range a.Sessions {
+			hashes := [][]byte{session.Family, session.Token}
+			for _, used := range session.Used {
 				hashes = append(hashes, used.Token, used.Salt)
 			}
 			for _, hash := range hashes {
@@ -164,21 +167,21 @@ func (s *sink) holdsNone(t *testing.T, uri string, secrets []string) {
 			}
 		}
 	}
-	var wires strings.Builder
-	for _, try := range s.all() {
-		wires.WriteString(try.wire)
+	var received strings.Builder
+	for _, d := range s.deliveries() {
+		received.WriteString(d.raw)
 	}
 	for _, secret := range secrets {
-		if strings.Contains(strings.ToLower(wires.String()), strings.ToLower(secret)) {
-			t.Errorf("an event carries %q", secret)
+		if strings.Contains(strings.ToLower(received.String()), strings.ToLower(secret)) {
+			t.Errorf("a delivery contains the secret %q", secret)
 		}
 	}
 }
 
-// accounts returns all users that there are, by their ids.
+// accounts returns all users in the database by id.
 func accounts(t *testing.T, uri string) map[string]user.Account {
 	t.Helper()
-	cursor, err := collection(t, uri).Find(t.Context(), bson.D{})
+	cursor, err := usersCollection(t, uri).Find(t.Context(), bson.D{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,8 +196,8 @@ func accounts(t *testing.T, uri string) map[string]user.Account {
 	return byID
 }
 
-// collection returns the users of a database, past all of the system.
-func collection(t *testing.T, uri string) *mongo.Collection {
+// usersCollection returns the users collection of a database, on a connection of its own.
+func usersCollection(t *testing.T, uri string) *mongo.Collection {
 	t.Helper()
 	parsed, err := connstring.Parse(uri)
 	if err != nil {

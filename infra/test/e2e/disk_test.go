@@ -12,13 +12,13 @@ import (
 	"ticketing.com/auth/shared/testing/devdb"
 )
 
-// TestFaultsOfTheDisk fills the disk of the embedded database: what must be written
-// is refused as by a database that is away, what can be read is read, and when there
-// is room again all goes on.
-func TestFaultsOfTheDisk(t *testing.T) {
+// TestFaults_DiskFull fills the disk of the embedded database. Writes must fail with 503, as
+// they do without a database, and reads must succeed. When the disk has free space again, writes
+// must succeed without a restart.
+func TestFaults_DiskFull(t *testing.T) {
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=24m"); err != nil {
-		t.Skipf("left out: a small disk cannot be mounted here (%v); it takes root", err)
+		t.Skipf("cannot mount a small disk: %v; run the test as root", err)
 	}
 	t.Cleanup(func() { syscall.Unmount(disk, syscall.MNT_DETACH) })
 	db, err := devdb.Start(t.Context(), devdb.Options{Data: filepath.Join(disk, "data")})
@@ -27,17 +27,17 @@ func TestFaultsOfTheDisk(t *testing.T) {
 	}
 	t.Cleanup(db.Kill)
 	uri, sink := db.URI()+"/users", newSink(t)
-	s := startTold(t, uri, sink, limits...)
-	crowd := newCrowd(s, 4, 10*time.Millisecond, false)
-	crowd.await(t, 4)
+	s := startWithEvents(t, uri, sink, rateLimitsOn...)
+	load := startWorkload(s, 4, 10*time.Millisecond, false)
+	load.awaitCompleted(t, 4)
 	filler := filepath.Join(disk, "filler")
 	file, err := os.Create(filler)
 	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	for time.Since(began) < max(2*time.Second, *long) { // what the database frees is filled as well
-		if _, err := io.CopyN(file, zeros{}, 4<<10); err != nil && !errors.Is(err, syscall.ENOSPC) {
+	for time.Since(began) < max(2*time.Second, *faultDuration) { // also fill the space that the database frees
+		if _, err := io.CopyN(file, zeroReader{}, 4<<10); err != nil && !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)
 		} else if err != nil {
 			time.Sleep(time.Millisecond)
@@ -47,18 +47,18 @@ func TestFaultsOfTheDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	crowd.await(t, 4)
-	crowd.end()
-	full := 0
+	load.awaitCompleted(t, 4)
+	load.stopAndWait()
+	rejected := 0
 	for _, function := range []string{"signup", "signin", "refresh", "signout"} {
-		full += crowd.counts[function+" 503"]
+		rejected += load.counts[function+" 503"]
 	}
-	if full == 0 {
-		t.Error("the disk was never full")
+	if rejected == 0 {
+		t.Error("got no 503 while the disk was full, want at least one")
 	}
-	crowd.hold(t, uri, sink)
+	load.checkInvariants(t, uri, sink)
 }
 
-type zeros struct{}
+type zeroReader struct{}
 
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -15,11 +15,11 @@ import (
 // Each test runs the console blocks of a page and compares their output with the page. An
 // ellipsis in the page stands for any text.
 
-func TestDocuments_ConversationsWithTheLocalRunner(t *testing.T) {
-	url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"))
+func TestDocuments_LocalRunnerCommands(t *testing.T) {
+	url, interrupt := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"))
 	defer interrupt()
 	// README.md and api.md sign up the same user, so each has a database of its own.
-	other, interruptOther := e2e.Local(t, filepath.Join(t.TempDir(), "data"))
+	other, interruptOther := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"))
 	defer interruptOther()
 	for page, at := range map[string]string{"README.md": url, "infra/docs/api.md": other, "infra/docs/events.md": other, "infra/docs/rate-limits.md": other} {
 		t.Run(page, func(t *testing.T) {
@@ -29,7 +29,7 @@ func TestDocuments_ConversationsWithTheLocalRunner(t *testing.T) {
 	}
 }
 
-func TestDocuments_CommandsOfTheRepository(t *testing.T) {
+func TestDocuments_RepositoryCommands(t *testing.T) {
 	for _, page := range []string{"infra/docs/architecture.md", "infra/docs/configuration.md", "infra/docs/development.md"} {
 		t.Run(page, func(t *testing.T) {
 			commands, want := console(t, page)
@@ -53,7 +53,7 @@ func compare(t *testing.T, commands, want, folder string) {
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "MONGODB_URI=") })
 	got, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %s", err, got)
+		t.Fatalf("a command failed: %v: %s", err, got)
 	}
 	without := func(s string) string { return strings.TrimSpace(regexp.MustCompile(`\n+`).ReplaceAllString(s, "\n")) }
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(without(want)), "…", `[^"\n]+`)

@@ -27,22 +27,22 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// startTold starts a system that tells a sink what happens, and a relay.
-func startTold(t *testing.T, uri string, s *sink, more ...string) *system {
+// startWithEvents starts a system with a sink for its events, and a relay.
+func startWithEvents(t *testing.T, uri string, s *sink, more ...string) *system {
 	t.Helper()
-	all := start(t, uri, append([]string{"EVENTS=on", "K_SINK=" + s.URL}, more...)...)
-	all.env["relay"] = []string{"MONGODB_URI=" + uri, "K_SINK=" + s.URL, "EVENTS=on"}
-	all.restart(t, "relay")
-	return all
+	system := start(t, uri, append([]string{"EVENTS=on", "K_SINK=" + s.URL}, more...)...)
+	system.env["relay"] = []string{"MONGODB_URI=" + uri, "K_SINK=" + s.URL, "EVENTS=on"}
+	system.restart(t, "relay")
+	return system
 }
 
-// deliver POSTs an event to a function, as a broker does.
-func deliver(ctx context.Context, url, id, kind, data string) (status int, reply, body string, err error) {
+// deliver sends an event to a function by POST, as a broker does.
+func deliver(ctx context.Context, url, id, eventType, data string) (status int, reply, body string, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(data))
 	if err != nil {
 		return 0, "", "", err
 	}
-	for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": id, "Ce-Source": "/tests", "Ce-Type": kind, "Content-Type": "application/json"} {
+	for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": id, "Ce-Source": "/tests", "Ce-Type": eventType, "Content-Type": "application/json"} {
 		r.Header.Set(name, value)
 	}
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -55,24 +55,24 @@ func deliver(ctx context.Context, url, id, kind, data string) (status int, reply
 	return response.StatusCode, response.Header.Get("Ce-Type"), string(read), err
 }
 
-// wake wakes a relay and waits until it sleeps again.
-func wake(ctx context.Context, relay *e2e.Process) error {
+// triggerRelay sends a relay its trigger event and waits until the relay has responded.
+func triggerRelay(ctx context.Context, relay *e2e.Process) error {
 	status, _, body, err := deliver(ctx, relay.URL+"/", "tick", "com.ticketing.users.relay.requested.v1", "")
 	if err == nil && (status != http.StatusOK || body != "") {
-		err = fmt.Errorf("the relay: %d %s", status, body)
+		err = fmt.Errorf("relay: got %d %s, want 200 and no body", status, body)
 	}
 	return err
 }
 
-// drain wakes the relay until nothing waits, which with a sink that takes all must
-// be soon: one that was killed needs another start, and no more.
-func (s *system) drain(t *testing.T, uri string) {
+// drainOutbox triggers the relay until no event is pending. With a sink that accepts every
+// event, three times must be enough, because a relay that was killed needs one more start.
+func (s *system) drainOutbox(t *testing.T, uri string) {
 	t.Helper()
 	for range 3 {
-		if err := wake(t.Context(), s.all["relay"]); err != nil {
+		if err := triggerRelay(t.Context(), s.processes["relay"]); err != nil {
 			t.Fatal(err)
 		}
-		n, err := collection(t, uri).CountDocuments(t.Context(), bson.D{{Key: "undelivered", Value: bson.D{{Key: "$exists", Value: true}}}})
+		n, err := usersCollection(t, uri).CountDocuments(t.Context(), bson.D{{Key: "undelivered", Value: bson.D{{Key: "$exists", Value: true}}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,52 +80,54 @@ func (s *system) drain(t *testing.T, uri string) {
 			return
 		}
 	}
-	t.Errorf("events wait though the sink takes them: %s", s.all["relay"].Logs())
+	t.Errorf("got pending events after three runs of the relay, want 0: %s", s.processes["relay"].Logs())
 }
 
-// bearer reads who a token is of, and of which session, as other services do.
-func bearer(t *testing.T, token string) (of change) {
+// sessionOf returns the user and the session of an access token, as other services read them.
+func sessionOf(t *testing.T, token string) change {
 	t.Helper()
-	of, err := claimed(token)
+	session, err := parseSession(token)
 	if err != nil {
 		t.Error(err)
 	}
-	return of
+	return session
 }
 
-func claimed(token string) (change, error) {
+func parseSession(token string) (change, error) {
 	var claims struct{ Sub, Sid string }
 	_, rest, _ := strings.Cut(token, ".")
 	payload, _, _ := strings.Cut(rest, ".")
 	read, err := base64.RawURLEncoding.DecodeString(payload)
 	if err = cmp.Or(err, json.Unmarshal(read, &claims)); err != nil || claims.Sub == "" || claims.Sid == "" {
-		return change{}, fmt.Errorf("no token of a session: %q %v", token, err)
+		return change{}, fmt.Errorf("got token %q, want one with sub and sid: %v", token, err)
 	}
-	return change{user: claims.Sub, session: claims.Sid}, nil
+	return change{userID: claims.Sub, sessionID: claims.Sid}, nil
 }
 
-func (of change) is(kind string) change { return change{of.user, of.session, kind} }
-
-// secrets are what must not be found of a grant anywhere: no token, and no part of
-// one that is worth something.
-func (g granted) secrets() []string {
-	return append(strings.Split(g.Token, ".")[1:], g.RefreshToken, g.RefreshToken[:43])
+func (c change) withType(eventType string) change {
+	return change{c.userID, c.sessionID, eventType}
 }
 
-// person signs up, signs in, refreshes and signs out, and does what changes nothing
-// besides. It returns what must be told of that, and no more.
-func (s *system) person(t *testing.T, email string) (changes []change, secrets []string) {
+// secrets returns the tokens and each part of them that an attacker could use. None may appear
+// in an event or a log.
+func (tokens tokenPair) secrets() []string {
+	return append(strings.Split(tokens.Token, ".")[1:], tokens.RefreshToken, tokens.RefreshToken[:43])
+}
+
+// runAccountLifecycle signs a user up, in and out and refreshes a token. It also sends
+// requests that change nothing. It returns the changes that events must report, and the secrets.
+func (s *system) runAccountLifecycle(t *testing.T, email string) (changes []change, secrets []string) {
 	t.Helper()
-	call := func(want int, function, bearer, body string) (g granted) {
+	call := func(want int, function, bearer, body string) (tokens tokenPair) {
 		t.Helper()
 		status, _, answer := s.post(t, function, bearer, body)
 		if status != want {
-			t.Fatalf("%s of %s: %d %s, want %d", function, email, status, answer, want)
+			t.Fatalf("%s of %s: got %d %s, want %d", function, email, status, answer, want)
 		}
-		if json.Unmarshal([]byte(answer), &g); g.Token != "" {
-			secrets = append(secrets, g.secrets()...)
+		if json.Unmarshal([]byte(answer), &tokens); tokens.Token != "" {
+			secrets = append(secrets, tokens.secrets()...)
 		}
-		return g
+		return tokens
 	}
 	up := call(http.StatusCreated, "signup", "", credentials(email))
 	call(http.StatusBadRequest, "signup", "", credentials(email))
@@ -136,45 +138,47 @@ func (s *system) person(t *testing.T, email string) (changes []change, secrets [
 		call(http.StatusOK, "signout", in.Token, "")
 	}
 	call(http.StatusUnauthorized, "refresh", "", `{"refreshToken":"`+in.RefreshToken+`"}`)
-	begun, ended := bearer(t, up.Token), bearer(t, in.Token)
-	return []change{begun.is(signedUp), ended.is(signedIn), ended.is(signedOut)}, secrets
+	begun, ended := sessionOf(t, up.Token), sessionOf(t, in.Token)
+	return []change{begun.withType(signedUp), ended.withType(signedIn), ended.withType(signedOut)}, secrets
 }
 
-func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
+// While the sink is not available, events are pending. When it accepts deliveries again, it
+// receives one event for each change, and no other event.
+func TestEvents_SinkUnavailable(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	s := startTold(t, uri, sink, "K_SINK_TIMEOUT=50ms")
+	s := startWithEvents(t, uri, sink, "K_SINK_TIMEOUT=50ms")
 	var changes []change
 	var secrets []string
 	for i, c := range []struct {
-		name string
-		away func(*http.Request) int
+		name  string
+		fault func(*http.Request) int
 	}{
-		{"a sink that fails", fails},
-		{"a sink that hangs", hangs},
-		{"a sink that dies after it received", dies},
+		{"responds 500", respond500},
+		{"does not respond", hang},
+		{"closes the connection after the event", abort},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			sink.answers(c.away)
-			before := len(sink.all())
-			for n := range 4 { // one more than the relay tries of a sink that is away
-				its, hidden := s.person(t, fmt.Sprintf("u%d-%d@example.com", i, n))
-				changes, secrets = append(changes, its...), append(secrets, hidden...)
+			sink.respondWith(c.fault)
+			before := len(sink.deliveries())
+			for n := range 4 { // one more than the number of failed deliveries after which the relay stops
+				lifecycle, lifecycleSecrets := s.runAccountLifecycle(t, fmt.Sprintf("u%d-%d@example.com", i, n))
+				changes, secrets = append(changes, lifecycle...), append(secrets, lifecycleSecrets...)
 			}
 			tried := map[string]bool{}
-			for _, try := range sink.all()[before:] {
-				tried[try.ID] = true
-				if try.taken {
-					t.Errorf("taken: %s", try.wire)
+			for _, d := range sink.deliveries()[before:] {
+				tried[d.ID] = true
+				if d.accepted {
+					t.Errorf("the sink accepted an event during the fault: %s", d.raw)
 				}
 			}
-			// the relay meets the sink as it is, and then recovered in the middle
-			if c.name != "a sink that hangs" { // or it would wait for long
-				if err := wake(t.Context(), s.all["relay"]); err != nil {
+			// The relay runs once during the fault. Then the sink recovers while the relay runs.
+			if c.name != "does not respond" { // the relay would wait for a long time
+				if err := triggerRelay(t.Context(), s.processes["relay"]); err != nil {
 					t.Error(err)
 				}
 			}
-			n, recovered := len(sink.all()), make(chan struct{})
-			sink.answers(func(r *http.Request) int {
+			n, recovered := len(sink.deliveries()), make(chan struct{})
+			sink.respondWith(func(r *http.Request) int {
 				select {
 				case <-recovered:
 					return http.StatusAccepted
@@ -182,115 +186,114 @@ func TestEveryChangeIsToldThoughTheSinkIsAwayAndNothingElseIs(t *testing.T) {
 					return http.StatusGatewayTimeout
 				}
 			})
-			slept := make(chan error, 1)
-			go func() { slept <- wake(t.Context(), s.all["relay"]) }()
-			sink.await(t, n, 1)
+			finished := make(chan error, 1)
+			go func() { finished <- triggerRelay(t.Context(), s.processes["relay"]) }()
+			sink.waitFor(t, n, 1)
 			close(recovered)
-			if err := <-slept; err != nil {
+			if err := <-finished; err != nil {
 				t.Error(err)
 			}
-			s.drain(t, uri)
-			all := sink.audit(t, uri)
+			s.drainOutbox(t, uri)
+			delivered := sink.checkDelivered(t, uri)
 			for _, c := range changes {
-				all.has(t, c)
+				delivered.require(t, c)
 			}
-			if len(all) != len(changes) {
-				t.Errorf("%d changes were told, %d have happened", len(all), len(changes))
+			if len(delivered) != len(changes) {
+				t.Errorf("got events of %d changes, want %d", len(delivered), len(changes))
 			}
 			if len(tried) == 0 {
-				t.Error("nobody tried to tell the sink at once")
+				t.Error("got no delivery during the requests, want at least one")
 			}
 		})
 	}
-	sink.holdsNone(t, uri, append(secrets, "correct horse battery staple", strings.Repeat("x", 12)))
+	sink.checkNoSecrets(t, uri, append(secrets, "correct horse battery staple", strings.Repeat("x", 12)))
 }
 
-// A function may be killed at any moment: before its write, between the write and
-// the sink, and between the sink and forgetting. Whatever has changed by then is
-// told.
-func TestSIGKILLLosesNoEvent(t *testing.T) {
+// SIGKILL may stop a function before its write, between the write and the delivery, and between
+// the delivery and the removal from the outbox. Events must report every change that was stored.
+func TestEvents_SIGKILL(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	// few sessions a user: those that give way are told of as well
-	s := startTold(t, uri, sink, "K_SINK_TIMEOUT=100ms", "SESSION_LIMIT=2")
-	sink.answers(moody())
+	// Few sessions per user, so that evicted sessions have events too.
+	s := startWithEvents(t, uri, sink, "K_SINK_TIMEOUT=100ms", "SESSION_LIMIT=2")
+	sink.respondWith(flaky())
 	var mu sync.Mutex
 	var acknowledged []change
 	var secrets []string
-	acknowledge := func(kind, token string, g granted) {
+	acknowledge := func(eventType, token string, tokens tokenPair) {
 		mu.Lock()
 		defer mu.Unlock()
-		acknowledged = append(acknowledged, bearer(t, token).is(kind))
-		if g.Token != "" {
-			secrets = append(secrets, g.secrets()...)
+		acknowledged = append(acknowledged, sessionOf(t, token).withType(eventType))
+		if tokens.Token != "" {
+			secrets = append(secrets, tokens.secrets()...)
 		}
 	}
-	for round, victim := range []string{"signup", "signin", "signout", "signup", "signin", "signout"} {
+	for round, function := range []string{"signup", "signin", "signout", "signup", "signin", "signout"} {
 		var group sync.WaitGroup
 		for worker := range 4 {
 			group.Go(func() {
-				for i := 0; s.stream(t, fmt.Sprintf("u%d-%d-%d@example.com", round, worker, i), acknowledge); i++ {
+				for i := 0; s.runUntilKilled(t, fmt.Sprintf("u%d-%d-%d@example.com", round, worker, i), acknowledge); i++ {
 				}
 			})
 		}
 		group.Go(func() {
-			for wake(t.Context(), s.all["relay"]) == nil {
+			for triggerRelay(t.Context(), s.processes["relay"]) == nil {
 			}
 		})
-		sink.await(t, len(sink.all()), 25)
-		time.Sleep(rand.N(10 * time.Millisecond)) // any moment; what follows holds after each
-		s.all[victim].Signal(os.Kill)
-		s.all["relay"].Signal(os.Kill)
+		sink.waitFor(t, len(sink.deliveries()), 25)
+		time.Sleep(rand.N(10 * time.Millisecond)) // any moment: the checks below hold after each
+		s.processes[function].Signal(os.Kill)
+		s.processes["relay"].Signal(os.Kill)
 		group.Wait()
-		s.restart(t, victim)
+		s.restart(t, function)
 		s.restart(t, "relay")
 	}
 
-	// and the relay, surely in the middle: it has the fifth event on the wire
-	sink.answers(fails)
+	// Kill the relay while it sends the fifth event.
+	sink.respondWith(respond500)
 	for i := range 10 {
-		s.stream(t, fmt.Sprintf("v%d@example.com", i), acknowledge)
+		s.runUntilKilled(t, fmt.Sprintf("v%d@example.com", i), acknowledge)
 	}
-	n := len(sink.all())
-	sink.answers(counting(4, takes, hangs))
+	n := len(sink.deliveries())
+	sink.respondWith(firstN(4, accept, hang))
 	killed := make(chan error, 1)
-	go func() { killed <- wake(t.Context(), s.all["relay"]) }()
-	sink.await(t, n, 5)
-	s.all["relay"].Signal(os.Kill)
+	go func() { killed <- triggerRelay(t.Context(), s.processes["relay"]) }()
+	sink.waitFor(t, n, 5)
+	s.processes["relay"].Signal(os.Kill)
 	if err := <-killed; err == nil {
-		t.Error("the relay was done before it was killed")
+		t.Error("the relay finished before SIGKILL, want an interrupted run")
 	}
 	s.restart(t, "relay")
 
-	sink.answers(takes)
-	s.drain(t, uri)
-	all := sink.audit(t, uri)
+	sink.respondWith(accept)
+	s.drainOutbox(t, uri)
+	delivered := sink.checkDelivered(t, uri)
 	for _, c := range acknowledged {
-		all.has(t, c)
+		delivered.require(t, c)
 	}
-	sink.holdsNone(t, uri, append(secrets, "correct horse battery staple"))
-	t.Logf("%d changes acknowledged, %d told, in %d tries", len(acknowledged), len(all), len(sink.all()))
+	sink.checkNoSecrets(t, uri, append(secrets, "correct horse battery staple"))
+	t.Logf("%d acknowledged changes, %d changes with events, %d deliveries", len(acknowledged), len(delivered), len(sink.deliveries()))
 }
 
-// stream is a person who signs up, in twice and out, until a function is gone: then
-// it returns false.
-func (s *system) stream(t *testing.T, email string, acknowledge func(kind, token string, g granted)) bool {
-	call := func(kind, function, bearer, body string, want int) (g granted, ok bool) {
-		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+// runUntilKilled signs a user up, in twice and out. It returns false if a function does not
+// respond.
+func (s *system) runUntilKilled(t *testing.T, email string, acknowledge func(eventType, token string, tokens tokenPair)) bool {
+	call := func(eventType, function, bearer, body string, want int) (tokens tokenPair, ok bool) {
+		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
 		if err != nil {
-			return g, false
+			return tokens, false
 		}
 		if status != want {
-			t.Errorf("%s: %d %s", function, status, answer)
-			return g, false
+			t.Errorf("%s: got %d %s, want %d", function, status, answer, want)
+			return tokens, false
 		}
-		json.Unmarshal([]byte(answer), &g)
-		acknowledge(kind, cmp.Or(bearer, g.Token), g)
-		return g, true
+		json.Unmarshal([]byte(answer), &tokens)
+		acknowledge(eventType, cmp.Or(bearer, tokens.Token), tokens)
+		return tokens, true
 	}
 	if _, ok := call(signedUp, "signup", "", credentials(email), http.StatusCreated); !ok {
 		return false
 	}
-	var in [2]granted
+	var in [2]tokenPair
 	for i := range in {
 		var ok bool
 		if in[i], ok = call(signedIn, "signin", "", credentials(email), http.StatusOK); !ok {
@@ -301,206 +304,207 @@ func (s *system) stream(t *testing.T, email string, acknowledge func(kind, token
 	return ok
 }
 
-// The same without chance: a function is killed when the database has done the
-// first of its commands, or the second, and so on to the last, and never learns
-// that it was done. Between two commands there is no other state to be killed in.
-// Asked to stop at the same moments, it answers first.
-func TestAFunctionKilledAfterAnyOfItsCommandsLosesNoEvent(t *testing.T) {
-	whole, sink := t, newSink(t)
-	line := newLine(t, mongotest.Server(t).URI())
-	s := startTold(t, line.uri, sink, "SESSION_LIMIT=1")
+// TestEvents_SIGKILLAfterEachCommand is TestEvents_SIGKILL without randomness. It kills a
+// function after the database executed the first command of a request, then after the second, up
+// to the last. The function never receives the reply. Between two commands the stored state does
+// not change, so this covers every state. After SIGTERM at the same points, the function responds
+// before it exits.
+func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
+	parent, sink := t, newSink(t)
+	proxy := newCommandProxy(t, mongotest.Server(t).URI())
+	s := startWithEvents(t, proxy.uri, sink, "SESSION_LIMIT=1")
 	post := func(function, bearer, body string) error {
-		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
 		if status >= http.StatusInternalServerError {
 			err = fmt.Errorf("%s: %d %s", function, status, answer)
 		}
 		return err
 	}
-	signup := func(t *testing.T, email string) granted {
+	signup := func(t *testing.T, email string) tokenPair {
 		t.Helper()
 		_, _, body := s.post(t, "signup", "", credentials(email))
-		return grant(t, body)
+		return parseTokens(t, body)
 	}
 	for i, c := range []struct {
-		name, victim string
-		prepare      func(t *testing.T, email string) (act func() error)
+		name, function string
+		prepare        func(t *testing.T, email string) (act func() error)
 	}{
 		{"a sign-up", "signup", func(_ *testing.T, email string) func() error {
 			return func() error { return post("signup", "", credentials(email)) }
 		}},
-		{"a sign-in, before which another session gives way", "signin", func(t *testing.T, email string) func() error {
+		{"a sign-in that evicts another session", "signin", func(t *testing.T, email string) func() error {
 			signup(t, email)
 			return func() error { return post("signin", "", credentials(email)) }
 		}},
 		{"a sign-out", "signout", func(t *testing.T, email string) func() error {
-			g := signup(t, email)
-			return func() error { return post("signout", g.Token, "") }
+			tokens := signup(t, email)
+			return func() error { return post("signout", tokens.Token, "") }
 		}},
 		{"a refresh", "refresh", func(t *testing.T, email string) func() error {
-			g := signup(t, email)
-			return func() error { return post("refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`) }
+			tokens := signup(t, email)
+			return func() error { return post("refresh", "", `{"refreshToken":"`+tokens.RefreshToken+`"}`) }
 		}},
-		{"a theft", "refresh", func(t *testing.T, email string) func() error {
+		{"a refresh with a stolen token", "refresh", func(t *testing.T, email string) func() error {
 			first := signup(t, email)
-			s.exchange(t, first, exchangesToDrop)
+			s.refreshRepeatedly(t, first, refreshesToDropFirst)
 			return func() error { return post("refresh", "", `{"refreshToken":"`+first.RefreshToken+`"}`) }
 		}},
 		{"a sign-up by an event", "signup", func(_ *testing.T, email string) func() error {
 			return func() error {
-				_, _, _, err := deliver(t.Context(), s.all["signup"].URL+"/", email, "com.ticketing.user.signup.requested.v1", credentials(email))
+				_, _, _, err := deliver(t.Context(), s.processes["signup"].URL+"/", email, "com.ticketing.user.signup.requested.v1", credentials(email))
 				return err
 			}
 		}},
 		{"a sign-out by an event", "signout", func(t *testing.T, email string) func() error {
-			of := bearer(t, signup(t, email).Token).user
+			userID := sessionOf(t, signup(t, email).Token).userID
 			return func() error {
-				_, _, _, err := deliver(t.Context(), s.all["signout"].URL+"/", email, "com.ticketing.user.signout.requested.v1", `{"userId":"`+of+`"}`)
+				_, _, _, err := deliver(t.Context(), s.processes["signout"].URL+"/", email, "com.ticketing.user.signout.requested.v1", `{"userId":"`+userID+`"}`)
 				return err
 			}
 		}},
-		{"a relay", "relay", func(t *testing.T, email string) func() error {
-			sink.answers(fails)
+		{"a run of the relay", "relay", func(t *testing.T, email string) func() error {
+			sink.respondWith(respond500)
 			signup(t, email)
 			signup(t, "x"+email)
-			sink.answers(takes)
-			return func() error { return wake(t.Context(), s.all["relay"]) }
+			sink.respondWith(accept)
+			return func() error { return triggerRelay(t.Context(), s.processes["relay"]) }
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kills := 0
 			for {
 				act := c.prepare(t, fmt.Sprintf("u%d-%d@example.com", i, kills))
-				cut := line.cutAfter(kills+1, func() { s.all[c.victim].Signal(os.Kill) })
+				killed := proxy.dropReplyAfter(kills+1, func() { s.processes[c.function].Signal(os.Kill) })
 				err := act()
-				if !cut() {
+				if !killed() {
 					if err != nil {
 						t.Fatal(err)
 					}
 					break
 				}
 				kills++
-				s.restart(whole, c.victim) // the next case needs it as well
-				// who was not answered tries again
+				s.restart(parent, c.function) // the parent test, because the next case uses the process too
+				// A client without a response retries.
 				if err := act(); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if kills == 0 {
-				t.Error("it asks the database for nothing")
+				t.Error("got no database command, want at least one")
 			}
-			// and asked to stop there, it finishes what it has begun
+			// After SIGTERM at the same points, the function finishes the request.
 			for n := range kills {
 				act := c.prepare(t, fmt.Sprintf("t%d-%d@example.com", i, n))
-				asked := line.strikeAfter(n+1, func() { s.all[c.victim].Send(syscall.SIGTERM) })
-				if err := act(); err != nil || !asked() {
-					t.Errorf("asked to stop after command %d: %v", n+1, err)
+				reached := proxy.interruptAfter(n+1, func() { s.processes[c.function].Send(syscall.SIGTERM) })
+				if err := act(); err != nil || !reached() {
+					t.Errorf("SIGTERM after command %d: got error %v, want a response", n+1, err)
 				}
-				<-s.all[c.victim].Done()
-				if code := s.all[c.victim].Signal(os.Kill); code != 0 {
-					t.Errorf("asked to stop after command %d: exit code %d", n+1, code)
+				<-s.processes[c.function].Done()
+				if code := s.processes[c.function].Signal(os.Kill); code != 0 {
+					t.Errorf("SIGTERM after command %d: got exit code %d, want 0", n+1, code)
 				}
-				s.restart(whole, c.victim)
+				s.restart(parent, c.function)
 			}
-			s.drain(t, line.uri)
-			sink.audit(t, line.uri)
+			s.drainOutbox(t, proxy.uri)
+			sink.checkDelivered(t, proxy.uri)
 			t.Logf("killed after each of %d commands", kills)
 		})
 	}
 }
 
-// exchange refreshes a grant so many times, each time with what the time before
-// gave, and returns all that it got.
-func (s *system) exchange(t *testing.T, g granted, times int) (all []granted) {
+// refreshRepeatedly refreshes tokens a number of times, each time with the newest refresh token.
+// It returns the tokens of every response.
+func (s *system) refreshRepeatedly(t *testing.T, tokens tokenPair, times int) (all []tokenPair) {
 	t.Helper()
 	for range times {
-		status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`)
+		status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+tokens.RefreshToken+`"}`)
 		if status != http.StatusOK {
-			t.Fatal(status, body)
+			t.Fatalf("refresh: got %d %s, want 200", status, body)
 		}
-		g = grant(t, body)
-		all = append(all, g)
+		tokens = parseTokens(t, body)
+		all = append(all, tokens)
 	}
 	return all
 }
 
-func TestTwoRelaysAtOnceLoseNothing(t *testing.T) {
+func TestRelay_TwoAtOnce(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	s := startTold(t, uri, sink)
-	relays := []*e2e.Process{s.all["relay"], e2e.Start(t, "relay", s.env["relay"]...)}
-	sink.answers(fails)
+	s := startWithEvents(t, uri, sink)
+	relays := []*e2e.Process{s.processes["relay"], e2e.Start(t, "relay", s.env["relay"]...)}
+	sink.respondWith(respond500)
 	var changes []change
-	for i := range 25 { // more than a relay reads at once
+	for i := range 25 { // more than one read of the relay
 		status, _, body := s.post(t, "signup", "", credentials(fmt.Sprintf("u%d@example.com", i)))
 		if status != http.StatusCreated {
-			t.Fatal(status, body)
+			t.Fatalf("sign-up: got %d %s, want 201", status, body)
 		}
-		changes = append(changes, bearer(t, grant(t, body).Token).is(signedUp))
+		changes = append(changes, sessionOf(t, parseTokens(t, body).Token).withType(signedUp))
 	}
-	// nothing is taken until both relays have sent something: each sends one event
-	// after the other, so two on the wire are one of each
-	before, both := len(sink.all()), make(chan struct{})
-	sink.answers(func(r *http.Request) int {
+	// The sink responds only after both relays have sent an event. A relay sends one event at a
+	// time, so two open deliveries come from two relays.
+	before, both := len(sink.deliveries()), make(chan struct{})
+	sink.respondWith(func(r *http.Request) int {
 		select {
 		case <-both:
-			return takes(r)
+			return accept(r)
 		case <-r.Context().Done():
 			return http.StatusGatewayTimeout
 		}
 	})
-	slept := make(chan error, len(relays))
+	finished := make(chan error, len(relays))
 	for _, relay := range relays {
-		go func() { slept <- wake(t.Context(), relay) }()
+		go func() { finished <- triggerRelay(t.Context(), relay) }()
 	}
-	sink.await(t, before, 2)
+	sink.waitFor(t, before, 2)
 	close(both)
 	for range relays {
-		if err := <-slept; err != nil {
+		if err := <-finished; err != nil {
 			t.Error(err)
 		}
 	}
-	all := sink.audit(t, uri)
+	delivered := sink.checkDelivered(t, uri)
 	for _, c := range changes {
-		all.has(t, c)
+		delivered.require(t, c)
 	}
-	if len(all) != len(changes) {
-		t.Errorf("%d changes were told, %d have happened", len(all), len(changes))
+	if len(delivered) != len(changes) {
+		t.Errorf("got events of %d changes, want %d", len(delivered), len(changes))
 	}
 }
 
-// exchangesToDrop is the number of exchanges in a row after which a session stores the
-// first refresh token no longer. Its use is then a theft at once, not only when its replay
-// window has ended.
-const exchangesToDrop = 65
+// refreshesToDropFirst is the number of refreshes in a row after which a session no longer
+// stores its first refresh token. A use of that token then counts as theft, even within its
+// replay window.
+const refreshesToDropFirst = 65
 
-func TestTheTheftOfARefreshTokenIsTold(t *testing.T) {
+func TestEvents_RefreshTokenTheft(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	s := startTold(t, uri, sink)
+	s := startWithEvents(t, uri, sink)
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
-	grants := append([]granted{grant(t, body)}, s.exchange(t, grant(t, body), exchangesToDrop)...)
-	first, newest := grants[0], grants[exchangesToDrop]
-	for _, stolen := range []granted{first, newest} {
+	all := append([]tokenPair{parseTokens(t, body)}, s.refreshRepeatedly(t, parseTokens(t, body), refreshesToDropFirst)...)
+	first, newest := all[0], all[refreshesToDropFirst]
+	for _, stolen := range []tokenPair{first, newest} {
 		status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+stolen.RefreshToken+`"}`)
 		if status != http.StatusUnauthorized || body != `{"errors":[{"message":"The token is not valid."}]}` {
-			t.Errorf("refresh: %d %s", status, body)
+			t.Errorf("refresh with a stolen token: got %d %s, want 401", status, body)
 		}
 	}
-	if status, _, body := s.who(t, newest.Token); status != http.StatusUnauthorized {
-		t.Errorf("currentuser: %d %s", status, body)
+	if status, _, body := s.currentUser(t, newest.Token); status != http.StatusUnauthorized {
+		t.Errorf("currentuser: got %d %s, want 401", status, body)
 	}
-	all := sink.audit(t, uri)
-	of := bearer(t, first.Token)
-	all.has(t, of.is(signedUp))
+	delivered := sink.checkDelivered(t, uri)
+	session := sessionOf(t, first.Token)
+	delivered.require(t, session.withType(signedUp))
 	var secrets []string
-	for _, g := range grants {
-		secrets = append(secrets, g.secrets()...)
+	for _, tokens := range all {
+		secrets = append(secrets, tokens.secrets()...)
 	}
-	if reason := all[of.is(signedOut)]; reason != "theft" || len(all) != 2 {
-		t.Errorf("told %v", all)
+	if reason := delivered[session.withType(signedOut)]; reason != "theft" || len(delivered) != 2 {
+		t.Errorf("got events %v, want a sign-up and a sign-out with reason theft", delivered)
 	}
-	sink.holdsNone(t, uri, secrets)
+	sink.checkNoSecrets(t, uri, secrets)
 }
 
-func TestTheEventDoorIsOpenOnlyWhereEVENTSIsOnAndOnlyAtItsOwnAddress(t *testing.T) {
+func TestEventReceiver_OnlyAtRootWithEVENTSOn(t *testing.T) {
 	const (
 		request  = "com.ticketing.user.signup.requested.v1"
 		accepted = "com.ticketing.user.signup.accepted.v1"
@@ -511,41 +515,41 @@ func TestTheEventDoorIsOpenOnlyWhereEVENTSIsOnAndOnlyAtItsOwnAddress(t *testing.
 	off, on := start(t, uri), start(t, uri, "EVENTS=on")
 	for _, f := range catalog.Functions() {
 		if f.Path == "" {
-			continue // it does not start with its door shut
+			continue // the relay does not start with EVENTS off
 		}
 		for _, c := range []struct {
 			name, url string
 			code      int
 			body      string
 		}{
-			{"with EVENTS off, at the root", off.all[f.Name].URL + "/", http.StatusNotFound, nothing},
-			{"with EVENTS off, at its route", off.all[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
-			{"with EVENTS on, at its route", on.all[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
+			{"with EVENTS off, at the root", off.processes[f.Name].URL + "/", http.StatusNotFound, nothing},
+			{"with EVENTS off, at its route", off.processes[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
+			{"with EVENTS on, at its route", on.processes[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
 		} {
 			status, _, body, err := deliver(t.Context(), c.url, "1", request, credentials("ann@example.com"))
 			if err != nil || status != c.code || body != c.body {
-				t.Errorf("%s %s: %d %s %v", f.Name, c.name, status, body, err)
+				t.Errorf("%s %s: got %d %s %v, want %d %s", f.Name, c.name, status, body, err, c.code, c.body)
 			}
 		}
 		if f.Trigger.Types == nil {
-			status, _, body, err := deliver(t.Context(), on.all[f.Name].URL+"/", "1", request, credentials("ann@example.com"))
+			status, _, body, err := deliver(t.Context(), on.processes[f.Name].URL+"/", "1", request, credentials("ann@example.com"))
 			if err != nil || status != http.StatusNotFound || body != nothing {
-				t.Errorf("%s, which takes no events, with EVENTS on: %d %s %v", f.Name, status, body, err)
+				t.Errorf("%s takes no events, with EVENTS on: got %d %s %v, want 404 %s", f.Name, status, body, err, nothing)
 			}
 		}
 	}
 	if all := accounts(t, uri); len(all) != 0 {
-		t.Errorf("an event that was refused made %v", all)
+		t.Errorf("got accounts %v after rejected events, want none", all)
 	}
-	status, reply, body, err := deliver(t.Context(), on.all["signup"].URL+"/", "1", request, credentials("ann@example.com"))
+	status, reply, body, err := deliver(t.Context(), on.processes["signup"].URL+"/", "1", request, credentials("ann@example.com"))
 	if err != nil || status != http.StatusOK || reply != accepted || !strings.Contains(body, `"email":"ann@example.com"`) {
-		t.Errorf("signup with EVENTS on: %d %s %s %v", status, reply, body, err)
+		t.Errorf("signup with EVENTS on: got %d %s %s %v, want 200 %s and the email", status, reply, body, err, accepted)
 	}
 }
 
-// Where the public reaches the event path, EVENTS=on alone stops the start, and what else
-// is wrong is listed with it.
-func TestEVENTS_OnWithoutOIDCStopsTheStartWhereThePublicReachesIt(t *testing.T) {
+// If public clients can reach the event path, EVENTS=on without OIDC is a configuration error.
+// The error lists every other problem too.
+func TestEVENTS_OnWithoutOIDC(t *testing.T) {
 	uri, keys := mongotest.URI(t), t.TempDir()
 	if err := keyring.Create(keys, time.Now()); err != nil {
 		t.Fatal(err)
@@ -565,10 +569,10 @@ func TestEVENTS_OnWithoutOIDCStopsTheStartWhereThePublicReachesIt(t *testing.T) 
 		{"signup", slices.Concat(env, lambdaSettings("signup", runtime)), nil},
 		{"signout", slices.Concat(env, lambdaSettings("signout", runtime)), nil},
 	} {
-		code, stderr := e2e.Refused(t, slices.Concat(c.env, []string{"EVENTS=on", "LOG_LEVEL=loud"}), c.process, c.args...)
+		code, stderr := e2e.MustFail(t, slices.Concat(c.env, []string{"EVENTS=on", "LOG_LEVEL=loud"}), c.process, c.args...)
 		if code != 2 || strings.Count(stderr, "\n") != 3 || !strings.Contains(stderr, "\n  LOG_LEVEL must be ") ||
 			!strings.Contains(stderr, "\n  EVENTS must not be on without EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE ") {
-			t.Errorf("%s: exit code %d: %s", c.process, code, stderr)
+			t.Errorf("%s: got exit code %d: %s; want 2 and the errors of LOG_LEVEL and EVENTS", c.process, code, stderr)
 		}
 	}
 	for name, c := range map[string]struct {
@@ -579,15 +583,15 @@ func TestEVENTS_OnWithoutOIDCStopsTheStartWhereThePublicReachesIt(t *testing.T) 
 		"OIDC":     {append([]string{"EVENTS=on"}, oidc...), http.StatusUnauthorized},
 		"off":      {[]string{"EVENTS=off"}, http.StatusNotFound},
 	} {
-		const kind, data = "com.ticketing.user.signout.requested.v1", `{"userId":"nobody"}`
-		status, _, body, err := deliver(t.Context(), e2e.Start(t, "allinone", append(env, c.more...)...).URL+"/", "1", kind, data)
+		const eventType, data = "com.ticketing.user.signout.requested.v1", `{"userId":"unknown"}`
+		status, _, body, err := deliver(t.Context(), e2e.Start(t, "allinone", append(env, c.more...)...).URL+"/", "1", eventType, data)
 		if err != nil || status != c.want {
-			t.Errorf("allinone, %s: %d %s %v", name, status, body, err)
+			t.Errorf("allinone, %s: got %d %s %v, want %d", name, status, body, err, c.want)
 		}
-		header := http.Header{"Content-Type": {"application/json"}, "Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/tests"}, "Ce-Type": {kind}}
+		header := http.Header{"Content-Type": {"application/json"}, "Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/tests"}, "Ce-Type": {eventType}}
 		r := request(t, http.MethodPost, "https://gateway.example/", header, data)
 		if got := send(t, lambdatest.HTTPAPI(startLambda(t, "signout", append(env, c.more...)...).Runtime), r); got.status != c.want {
-			t.Errorf("Lambda, %s: %d %s", name, got.status, got.body)
+			t.Errorf("Lambda, %s: got %d %s, want %d", name, got.status, got.body, c.want)
 		}
 	}
 }

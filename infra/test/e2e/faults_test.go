@@ -17,71 +17,71 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// long is for how long each fault lasts, where the short form, which runs with all
-// tests, is not enough: go test -run=TestFaults ./infra/test/e2e -faults=1m
-var long = flag.Duration("faults", 0, "how long each fault lasts; a few seconds if 0")
+// faultDuration is the minimum duration of each fault. To run faults of one minute:
+//
+//	go test -run=TestFaults -timeout=1h ./infra/test/e2e -faults=1m
+var faultDuration = flag.Duration("faults", 0, "the minimum duration of each fault; 0 means a few seconds")
 
-// limits are the settings of the crowd's functions: all rate limits are on.
-var limits = []string{"RATE_LIMIT=on", "TRUSTED_PROXIES=1"}
+// rateLimitsOn are the settings of functions under a workload: all rate limits are on.
+var rateLimitsOn = []string{"RATE_LIMIT=on", "TRUSTED_PROXIES=1"}
 
-// TestFaultsOfTheDatabase has the database fail in each way while people use the
-// system: every answer is honest and comes in time, and nothing that was acknowledged
-// is lost.
-func TestFaultsOfTheDatabase(t *testing.T) {
+// TestFaults_Database runs a workload during each fault of the database. Each response must be
+// the usual one or a 429 or 503 with Retry-After, and must arrive in time. No acknowledged change
+// may be lost.
+func TestFaults_Database(t *testing.T) {
 	type fault struct {
-		name  string
-		lasts time.Duration // longer than the budget of a request, where it is about time
-		tells bool          // it cannot be mended by a second try, so some are told 503
-		begin func(*wire, *mongotest.Instance)
+		name     string
+		duration time.Duration // for slow and stalled: longer than the time limit of a request
+		want503  bool          // a retry does not help, so some requests must return 503
+		begin    func(*faultProxy, *mongotest.Instance)
 	}
-	together(t, map[string][]fault{
-		"slow":    {{"slow", 6 * time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(slow) }}},
-		"stalled": {{"stalled", 5 * time.Second, true, func(w *wire, _ *mongotest.Instance) { w.is(stalled) }}},
-		"dropped": {{"dropped", 3 * time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(dropping) }}},
-		"away": {
-			{"cut", time.Second, false, func(w *wire, _ *mongotest.Instance) { w.is(cut) }},
-			{"refusing", 4 * time.Second, true, func(w *wire, _ *mongotest.Instance) { w.is(refusing) }},
-			{"restarted in the middle", time.Second, false, func(_ *wire, db *mongotest.Instance) { db.Kill() }},
+	runParallel(t, map[string][]fault{
+		"slow":    {{"slow", 6 * time.Second, false, func(proxy *faultProxy, _ *mongotest.Instance) { proxy.setFault(slow) }}},
+		"stalled": {{"stalled", 5 * time.Second, true, func(proxy *faultProxy, _ *mongotest.Instance) { proxy.setFault(stalled) }}},
+		"dropped": {{"dropped", 3 * time.Second, false, func(proxy *faultProxy, _ *mongotest.Instance) { proxy.setFault(dropping) }}},
+		"unavailable": {
+			{"resetting", time.Second, false, func(proxy *faultProxy, _ *mongotest.Instance) { proxy.setFault(resetting) }},
+			{"refusing", 4 * time.Second, true, func(proxy *faultProxy, _ *mongotest.Instance) { proxy.setFault(refusing) }},
+			{"killed and restarted", time.Second, false, func(_ *faultProxy, db *mongotest.Instance) { db.Kill() }},
 		},
 	}, func(t *testing.T, faults []fault) {
 		db, sink := mongotest.Server(t), newSink(t)
-		where, err := url.Parse(db.URI())
+		uri, err := url.Parse(db.URI())
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := newWire(t, where.Host)
-		where.Host = w.addr
-		s := startTold(t, where.String(), sink, limits...)
-		crowd := newCrowd(s, 6, 20*time.Millisecond, false)
-		crowd.await(t, 6) // by now each is at another step
+		proxy := newFaultProxy(t, uri.Host)
+		uri.Host = proxy.addr
+		s := startWithEvents(t, uri.String(), sink, rateLimitsOn...)
+		load := startWorkload(s, 6, 20*time.Millisecond, false)
+		load.awaitCompleted(t, 6) // by now the users are at different steps
 		for _, f := range faults {
-			before := crowd.told(http.StatusServiceUnavailable)
-			f.begin(w, db)
-			time.Sleep(max(f.lasts, *long))
-			strikes := w.strikes()
-			db.Start() // where it was killed
-			if err := w.is(sound); err != nil {
+			before := load.responses(http.StatusServiceUnavailable)
+			f.begin(proxy, db)
+			time.Sleep(max(f.duration, *faultDuration))
+			hits := proxy.hits()
+			db.Start() // if it was killed
+			if err := proxy.setFault(healthy); err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()
-			crowd.await(t, 6) // no function is restarted
-			refused := crowd.told(http.StatusServiceUnavailable) - before
-			if f.name == "dropped" && refused > 0 {
-				t.Errorf("%s: %d were told 503, and the database is well", f.name, refused)
+			load.awaitCompleted(t, 6) // the functions must recover without a restart
+			unavailable := load.responses(http.StatusServiceUnavailable) - before
+			if f.name == "dropped" && unavailable > 0 {
+				t.Errorf("%s: got %d responses 503, want 0 because the database is healthy", f.name, unavailable)
 			}
-			if strikes == 0 || f.tells && refused == 0 {
-				t.Errorf("%s: it struck %d times, and %d were told so: that proves nothing", f.name, strikes, refused)
+			if hits == 0 || f.want503 && unavailable == 0 {
+				t.Errorf("%s: the fault affected %d messages and caused %d responses 503; want at least one message, and a 503: %v", f.name, hits, unavailable, f.want503)
 			}
-			t.Logf("%s: struck %d times, %d were told 503; six lives later it is %.1f s", f.name, strikes, refused, time.Since(began).Seconds())
+			t.Logf("%s: the fault affected %d messages and caused %d responses 503; six scenarios took %.1f s after it", f.name, hits, unavailable, time.Since(began).Seconds())
 		}
-		crowd.end()
-		crowd.hold(t, db.URI(), sink)
+		load.stopAndWait()
+		load.checkInvariants(t, db.URI(), sink)
 	})
 }
 
-// together runs subtests at the same time, however few cores there are: they mostly
-// wait.
-func together[Case any](t *testing.T, cases map[string]Case, run func(*testing.T, Case)) {
+// runParallel runs subtests at the same time, on any number of cores. They mostly wait.
+func runParallel[Case any](t *testing.T, cases map[string]Case, run func(*testing.T, Case)) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for name, c := range cases {
@@ -89,8 +89,8 @@ func together[Case any](t *testing.T, cases map[string]Case, run func(*testing.T
 	}
 }
 
-// atOnce calls do n times at the same time.
-func atOnce(n int, do func(i int)) {
+// runConcurrently calls do n times at the same time.
+func runConcurrently(n int, do func(i int)) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for i := range n {
@@ -98,61 +98,61 @@ func atOnce(n int, do func(i int)) {
 	}
 }
 
-// TestFaultsOfTheSink has the sink fail in each way. Nobody who calls notices more
-// of it than the time that K_SINK_TIMEOUT allows.
-func TestFaultsOfTheSink(t *testing.T) {
+// TestFaults_EventSink runs a workload during each fault of the sink. A fault may delay a
+// response by K_SINK_TIMEOUT at most, and must not change it.
+func TestFaults_EventSink(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	w := newWire(t, strings.TrimPrefix(sink.URL, "http://"))
-	sink.URL = "http://" + w.addr
-	s := startTold(t, uri, sink, append(limits, "K_SINK_TIMEOUT=100ms")...)
-	crowd := newCrowd(s, 4, 5*time.Millisecond, false)
-	for _, m := range []mood{slow, stalled, cut, refusing, sound} {
-		if err := w.is(m); err != nil {
+	proxy := newFaultProxy(t, strings.TrimPrefix(sink.URL, "http://"))
+	sink.URL = "http://" + proxy.addr
+	s := startWithEvents(t, uri, sink, append(rateLimitsOn, "K_SINK_TIMEOUT=100ms")...)
+	load := startWorkload(s, 4, 5*time.Millisecond, false)
+	for _, fault := range []networkFault{slow, stalled, resetting, refusing, healthy} {
+		if err := proxy.setFault(fault); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(*long)
-		crowd.await(t, 4)
-		if m != sound && w.strikes() == 0 {
-			t.Errorf("%s: it struck nobody: that proves nothing", m)
+		time.Sleep(*faultDuration)
+		load.awaitCompleted(t, 4)
+		if fault != healthy && proxy.hits() == 0 {
+			t.Errorf("%s: the fault affected no message, want at least one", fault)
 		}
 	}
-	crowd.end()
-	if n := crowd.told(http.StatusServiceUnavailable); n > 0 {
-		t.Errorf("503 × %d: that the sink is away is no reason", n)
+	load.stopAndWait()
+	if n := load.responses(http.StatusServiceUnavailable); n > 0 {
+		t.Errorf("got %d responses 503, want 0 because the database is healthy", n)
 	}
 	if !slices.ContainsFunc(slices.Collect(maps.Values(accounts(t, uri))), func(a user.Account) bool { return len(a.Events) > 0 }) {
-		t.Error("every event was taken at once: that proves nothing")
+		t.Error("got no pending event after the faults, want at least one")
 	}
-	crowd.hold(t, uri, sink)
+	load.checkInvariants(t, uri, sink)
 }
 
-// TestFaultsOfTheFunctions has each function that writes be stopped and killed again
-// and again under load, after one command of somebody's, or two, and so on.
-func TestFaultsOfTheFunctions(t *testing.T) {
+// TestFaults_Functions stops and kills each function that writes, again and again under a
+// workload. Each stop follows a different number of database commands.
+func TestFaults_Functions(t *testing.T) {
 	sink := newSink(t)
-	line := newLine(t, mongotest.Server(t).URI())
-	s := startTold(t, line.uri, sink, limits...)
-	crowd := newCrowd(s, 3, 5*time.Millisecond, true)
-	victims := []string{"signup", "signin", "refresh", "signout"}
-	for began, n := time.Now(), 0; n < 3*len(victims) || time.Since(began) < *long; n++ {
-		victim, signal := victims[n%len(victims)], os.Kill
-		if n/len(victims)%2 == 0 {
+	proxy := newCommandProxy(t, mongotest.Server(t).URI())
+	s := startWithEvents(t, proxy.uri, sink, rateLimitsOn...)
+	load := startWorkload(s, 3, 5*time.Millisecond, true)
+	functions := []string{"signup", "signin", "refresh", "signout"}
+	for began, n := time.Now(), 0; n < 3*len(functions) || time.Since(began) < *faultDuration; n++ {
+		function, signal := functions[n%len(functions)], os.Kill
+		if n/len(functions)%2 == 0 {
 			signal = syscall.SIGTERM
 		}
-		struck := make(chan struct{})
-		line.strikeAfter(1+n/len(victims)%8, func() { close(struck) })
+		reached := make(chan struct{})
+		proxy.interruptAfter(1+n/len(functions)%8, func() { close(reached) })
 		select {
-		case <-struck:
+		case <-reached:
 		case <-time.After(10 * time.Second):
-			t.Fatal("nobody asks the database for anything")
+			t.Fatal("got no database command in 10 s, want at least one")
 		}
-		if code := s.all[victim].Signal(signal); signal == syscall.SIGTERM && code != 0 {
-			t.Errorf("%s: exit code %d: %s", victim, code, s.all[victim].Logs())
+		if code := s.processes[function].Signal(signal); signal == syscall.SIGTERM && code != 0 {
+			t.Errorf("%s: got exit code %d, want 0: %s", function, code, s.processes[function].Logs())
 		}
-		s.restart(t, victim)
-		crowd.await(t, 1)
+		s.restart(t, function)
+		load.awaitCompleted(t, 1)
 	}
-	crowd.end()
-	crowd.mortal = false
-	crowd.hold(t, line.uri, sink)
+	load.stopAndWait()
+	load.killsFunctions = false
+	load.checkInvariants(t, proxy.uri, sink)
 }

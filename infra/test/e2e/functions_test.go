@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { e2e.Main(m) }
 
-// secrets are the settings each function needs: those of its role and no other.
-var secrets = map[string][]string{
+// requiredSettings lists the settings that each function needs for its role.
+var requiredSettings = map[string][]string{
 	"signup":      {"MONGODB_URI", "SIGNING_KEYS"},
 	"signin":      {"MONGODB_URI", "SIGNING_KEYS"},
 	"refresh":     {"MONGODB_URI", "SIGNING_KEYS"},
@@ -33,33 +33,34 @@ var secrets = map[string][]string{
 	"relay":       {"MONGODB_URI", "K_SINK", "EVENTS"},
 }
 
-func TestAFunctionNeedsTheSettingsOfItsRoleAndNoOther(t *testing.T) {
+func TestFunctions_RequiredSettings(t *testing.T) {
 	for _, f := range catalog.Functions() {
-		if asked, err := settings.Of(f); err != nil || len(asked.Required) == 0 && secrets[f.Name] == nil {
-			continue // it starts with nothing
+		if declared, err := settings.Of(f); err != nil || len(declared.Required) == 0 && requiredSettings[f.Name] == nil {
+			continue // the function starts without settings
 		}
-		code, stderr := e2e.Refused(t, nil, f.Name)
+		code, stderr := e2e.MustFail(t, nil, f.Name)
 		var needs []string
 		for _, name := range []string{"MONGODB_URI", "SIGNING_KEYS", "VERIFYING_KEYS", "K_SINK", "EVENTS"} {
 			if strings.Contains(stderr, "  "+name+" ") {
 				needs = append(needs, name)
 			}
 		}
-		if code != 2 || !slices.Equal(needs, secrets[f.Name]) || strings.Count(stderr, "\n") != 1+len(needs) {
-			t.Errorf("%s needs %v; exit code %d:\n%s", f.Name, needs, code, stderr)
+		if code != 2 || !slices.Equal(needs, requiredSettings[f.Name]) || strings.Count(stderr, "\n") != 1+len(needs) {
+			t.Errorf("%s: got errors for %v and exit code %d, want %v and 2:\n%s", f.Name, needs, code, requiredSettings[f.Name], stderr)
 		}
 	}
 }
 
-// system is every function as a process of its own, on one database.
+// system runs each function as a process of its own, on one database.
 type system struct {
-	all map[string]*e2e.Process
-	env map[string][]string
+	processes map[string]*e2e.Process
+	env       map[string][]string
 
-	mu   sync.Mutex // held where functions are restarted while others call them
-	past map[string]string
+	mu          sync.Mutex // guards processes and earlierLogs in tests that restart functions during calls
+	earlierLogs map[string]string
 }
 
+// start starts every function except the relay, on the database of uri.
 func start(t testing.TB, uri string, more ...string) *system {
 	t.Helper()
 	keys := t.TempDir()
@@ -71,64 +72,63 @@ func start(t testing.TB, uri string, more ...string) *system {
 		"SIGNING_KEYS":   "SIGNING_KEYS_FILE=" + filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS": "VERIFYING_KEYS_FILE=" + filepath.Join(keys, keyring.VerifyingFile),
 	}
-	s := &system{all: map[string]*e2e.Process{}, env: map[string][]string{}, past: map[string]string{}}
-	for name, needs := range secrets {
+	s := &system{processes: map[string]*e2e.Process{}, env: map[string][]string{}, earlierLogs: map[string]string{}}
+	for name, needs := range requiredSettings {
 		if name == "relay" {
-			continue // it is woken where there are events
+			continue // startWithEvents starts it
 		}
-		env := append([]string{"HASH_MEMORY_KIB=1024", "HASH_TESTING=on", "RATE_LIMIT=off"}, more...) // much comes from one address here
+		env := append([]string{"HASH_MEMORY_KIB=1024", "HASH_TESTING=on", "RATE_LIMIT=off"}, more...) // the tests send many requests from one address
 		for _, n := range needs {
 			env = append(env, value[n])
 		}
 		s.env[name] = env
-		s.all[name] = e2e.Start(t, name, env...)
+		s.processes[name] = e2e.Start(t, name, env...)
 	}
-	migrated(t, uri)
+	runMigrate(t, uri)
 	return s
 }
 
-// restart starts a function again, at another address. What the one before has logged
-// is kept.
+// restart starts a function again, on another port. It stores the log of the earlier process.
 func (s *system) restart(t testing.TB, name string) {
 	next := e2e.Start(t, name, s.env[name]...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if last := s.all[name]; last != nil {
-		s.past[name] += last.Logs()
+	if previous := s.processes[name]; previous != nil {
+		s.earlierLogs[name] += previous.Logs()
 	}
-	s.all[name] = next
+	s.processes[name] = next
 }
 
-// url is where a function is now.
+// url returns the URL of the current process of a function.
 func (s *system) url(function string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.all[function].URL
+	return s.processes[function].URL
 }
 
-// logs are what every function has logged since the start of the system.
+// logs returns the log of each function since the start of the system.
 func (s *system) logs() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := map[string]string{}
-	for name, p := range s.all {
-		all[name] = s.past[name] + p.Logs()
+	for name, p := range s.processes {
+		all[name] = s.earlierLogs[name] + p.Logs()
 	}
 	return all
 }
 
 func (s *system) post(t testing.TB, function, bearer, body string) (int, http.Header, string) {
 	t.Helper()
-	status, header, answer, err := e2e.Call(t.Context(), http.MethodPost, s.all[function].URL+"/api/users/"+function, bearer, body)
+	status, header, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return status, header, answer
 }
 
-func (s *system) who(t *testing.T, bearer string) (int, http.Header, string) {
+func (s *system) currentUser(t *testing.T, bearer string) (int, http.Header, string) {
 	t.Helper()
-	status, header, answer, err := e2e.Call(t.Context(), http.MethodGet, s.all["currentuser"].URL+"/api/users/currentuser", bearer, "")
+	status, header, answer, err := e2e.Call(t.Context(), http.MethodGet, s.processes["currentuser"].URL+"/api/users/currentuser", bearer, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,53 +139,53 @@ func credentials(email string) string {
 	return `{"email":"` + email + `","password":"correct horse battery staple"}`
 }
 
-func TestASignOutIsSeenByEveryFunctionAtOnce(t *testing.T) {
+func TestSignout_EveryFunctionRejectsSession(t *testing.T) {
 	s := start(t, mongotest.URI(t))
 	status, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
 	if status != http.StatusCreated {
-		t.Fatal(status, body)
+		t.Fatalf("sign-up: got %d %s, want 201", status, body)
 	}
-	g := grant(t, body)
-	if status, _, body := s.who(t, g.Token); status != http.StatusOK || !strings.Contains(body, "ann@example.com") {
-		t.Fatal(status, body)
+	tokens := parseTokens(t, body)
+	if status, _, body := s.currentUser(t, tokens.Token); status != http.StatusOK || !strings.Contains(body, "ann@example.com") {
+		t.Fatalf("currentuser: got %d %s, want 200 and the email", status, body)
 	}
-	if status, _, body := s.post(t, "signout", g.Token, ""); status != http.StatusOK {
-		t.Fatal(status, body)
+	if status, _, body := s.post(t, "signout", tokens.Token, ""); status != http.StatusOK {
+		t.Fatalf("sign-out: got %d %s, want 200", status, body)
 	}
-	if status, _, body := s.who(t, g.Token); status != http.StatusUnauthorized {
-		t.Error("currentuser:", status, body)
+	if status, _, body := s.currentUser(t, tokens.Token); status != http.StatusUnauthorized {
+		t.Errorf("currentuser: got %d %s, want 401", status, body)
 	}
-	if status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`); status != http.StatusUnauthorized {
-		t.Error("refresh:", status, body)
+	if status, _, body := s.post(t, "refresh", "", `{"refreshToken":"`+tokens.RefreshToken+`"}`); status != http.StatusUnauthorized {
+		t.Errorf("refresh: got %d %s, want 401", status, body)
 	}
-	if status, _, body := s.post(t, "signout", g.Token, ""); status != http.StatusOK {
-		t.Error("signout again:", status, body)
+	if status, _, body := s.post(t, "signout", tokens.Token, ""); status != http.StatusOK {
+		t.Errorf("repeated signout: got %d %s, want 200", status, body)
 	}
 	if status, _, body := s.post(t, "signin", "", credentials("ann@example.com")); status != http.StatusOK {
-		t.Error("signin:", status, body)
+		t.Errorf("signin: got %d %s, want 200", status, body)
 	}
 }
 
-func TestSIGTERMFinishesWhatHasBegun(t *testing.T) {
-	s := start(t, mongotest.URI(t), "HASH_MEMORY_KIB=65536", "HASH_TIME=8") // long enough to be caught in the middle
-	signup := s.all["signup"]
-	answered := make(chan string, 1)
+func TestSIGTERM_FinishesRequestInFlight(t *testing.T) {
+	s := start(t, mongotest.URI(t), "HASH_MEMORY_KIB=65536", "HASH_TIME=8") // the hash takes long enough to be in progress at the signal
+	signup := s.processes["signup"]
+	response := make(chan string, 1)
 	go func() {
 		status, _, body, err := e2e.Call(t.Context(), http.MethodPost, signup.URL+"/api/users/signup", "", credentials("ann@example.com"))
-		answered <- fmt.Sprint(status, body, err)
+		response <- fmt.Sprint(status, body, err)
 	}()
 	time.Sleep(100 * time.Millisecond)
 	if code := signup.Signal(syscall.SIGTERM); code != 0 {
-		t.Errorf("exit code %d: %s", code, signup.Logs())
+		t.Errorf("got exit code %d, want 0: %s", code, signup.Logs())
 	}
-	if got := <-answered; !strings.HasPrefix(got, "201") {
-		t.Errorf("the sign-up that had begun: %s", got)
+	if got := <-response; !strings.HasPrefix(got, "201") {
+		t.Errorf("sign-up in flight: got %s, want 201", got)
 	}
 }
 
-// A function may be killed at any moment: what was acknowledged is there, and
-// what was not is there whole or not at all.
-func TestSIGKILLBetweenWritesLeavesNoHalfUser(t *testing.T) {
+// SIGKILL stops sign-up during requests. Afterwards each acknowledged user exists. Any other user
+// either exists completely or does not exist.
+func TestSIGKILL_NoPartialUser(t *testing.T) {
 	s := start(t, mongotest.URI(t))
 	acknowledged := map[string]bool{}
 	var mu sync.Mutex
@@ -195,7 +195,7 @@ func TestSIGKILLBetweenWritesLeavesNoHalfUser(t *testing.T) {
 			group.Go(func() {
 				for i := 0; ; i++ {
 					email := fmt.Sprintf("u%d-%d-%d@example.com", round, worker, i)
-					status, _, _, err := e2e.Call(t.Context(), http.MethodPost, s.all["signup"].URL+"/api/users/signup", "", credentials(email))
+					status, _, _, err := e2e.Call(t.Context(), http.MethodPost, s.processes["signup"].URL+"/api/users/signup", "", credentials(email))
 					mu.Lock()
 					acknowledged[email] = status == http.StatusCreated
 					mu.Unlock()
@@ -206,36 +206,36 @@ func TestSIGKILLBetweenWritesLeavesNoHalfUser(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Duration(100+37*round) * time.Millisecond)
-		s.all["signup"].Signal(os.Kill)
+		s.processes["signup"].Signal(os.Kill)
 		group.Wait()
 		s.restart(t, "signup")
 	}
-	for email, told := range acknowledged {
+	for email, created := range acknowledged {
 		signin, _, _ := s.post(t, "signin", "", credentials(email))
 		signup, _, body := s.post(t, "signup", "", credentials(email))
 		switch {
-		case signin == http.StatusOK && signup == http.StatusBadRequest: // there, whole
-		case !told && signin == http.StatusUnauthorized && signup == http.StatusCreated: // never there
+		case signin == http.StatusOK && signup == http.StatusBadRequest: // the user exists completely
+		case !created && signin == http.StatusUnauthorized && signup == http.StatusCreated: // the user does not exist
 		default:
-			t.Errorf("%s (acknowledged: %v): sign-in %d, sign-up again %d %s", email, told, signin, signup, body)
+			t.Errorf("%s (acknowledged: %v): got sign-in %d, repeated sign-up %d %s; want 200 and 400, or 401 and 201 if not acknowledged", email, created, signin, signup, body)
 		}
 	}
 	t.Logf("%d sign-ups", len(acknowledged))
 }
 
-func TestADatabaseThatIsAwayGives503UntilItIsBack(t *testing.T) {
+func TestDatabase_UnavailableAndBack(t *testing.T) {
 	server := mongotest.Server(t)
 	s := start(t, server.URI())
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
-	g := grant(t, body)
+	tokens := parseTokens(t, body)
 	server.Kill()
 	calls := map[string]func() (int, http.Header, string){
 		"signup":      func() (int, http.Header, string) { return s.post(t, "signup", "", credentials("bob@example.com")) },
 		"signin":      func() (int, http.Header, string) { return s.post(t, "signin", "", credentials("ann@example.com")) },
-		"signout":     func() (int, http.Header, string) { return s.post(t, "signout", g.Token, "") },
-		"currentuser": func() (int, http.Header, string) { return s.who(t, g.Token) },
+		"signout":     func() (int, http.Header, string) { return s.post(t, "signout", tokens.Token, "") },
+		"currentuser": func() (int, http.Header, string) { return s.currentUser(t, tokens.Token) },
 		"refresh": func() (int, http.Header, string) {
-			return s.post(t, "refresh", "", `{"refreshToken":"`+g.RefreshToken+`"}`)
+			return s.post(t, "refresh", "", `{"refreshToken":"`+tokens.RefreshToken+`"}`)
 		},
 	}
 	var group sync.WaitGroup
@@ -244,29 +244,31 @@ func TestADatabaseThatIsAwayGives503UntilItIsBack(t *testing.T) {
 			status, header, body := call()
 			if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" ||
 				body != `{"errors":[{"message":"The service is unavailable. Try again shortly."}]}` {
-				t.Errorf("%s: %d %v %s", name, status, header, body)
+				t.Errorf("%s: got %d %v %s, want 503 with Retry-After and the error body", name, status, header, body)
 			}
 		})
 	}
 	group.Wait()
-	status, _, _, err := e2e.Call(t.Context(), http.MethodGet, s.all["currentuser"].URL+"/health/readiness", "", "")
+	status, _, _, err := e2e.Call(t.Context(), http.MethodGet, s.processes["currentuser"].URL+"/health/readiness", "", "")
 	if err != nil || status != http.StatusOK {
-		t.Errorf("readiness asks the database: %d %v", status, err)
+		t.Errorf("readiness without a database: got %d %v, want 200", status, err)
 	}
 	server.Start()
 	for _, name := range []string{"currentuser", "refresh", "signin", "signup", "signout"} {
 		if status, _, body := calls[name](); status != http.StatusOK && status != http.StatusCreated {
-			t.Errorf("%s after the database came back: %d %s", name, status, body)
+			t.Errorf("%s after the restart of the database: got %d %s, want 200 or 201", name, status, body)
 		}
 	}
 }
 
-type granted struct{ Token, RefreshToken string }
+// A tokenPair is the access token and the refresh token of a response.
+type tokenPair struct{ Token, RefreshToken string }
 
-func grant(t testing.TB, body string) (g granted) {
+// parseTokens returns the tokens of a response body.
+func parseTokens(t testing.TB, body string) (tokens tokenPair) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(body), &g); err != nil || g.Token == "" {
-		t.Fatalf("%s: %v", body, err)
+	if err := json.Unmarshal([]byte(body), &tokens); err != nil || tokens.Token == "" {
+		t.Fatalf("got body %s, want tokens: %v", body, err)
 	}
-	return g
+	return tokens
 }

@@ -17,131 +17,132 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// TestMoreSignInsThanCanBeHashed is what of BenchmarkLoad can be said without a clock:
-// who is refused is told honestly, and nobody is left without an answer; some are served
-// all the same; the memory is that of the container; and who asks for the current user,
-// of a process of its own, is none of those who are refused.
-func TestMoreSignInsThanCanBeHashed(t *testing.T) {
+// TestSignin_Overload checks the results of BenchmarkLoad that do not depend on the speed of
+// the machine. Every request gets a response; some succeed, and the others get 503 with
+// Retry-After and an error message. Memory stays within the container's. Requests for the
+// current user, to a process of their own, all succeed.
+func TestSignin_Overload(t *testing.T) {
 	settings := []string{"HASH_MEMORY_KIB=19456", "HASH_TIME=8", "SESSION_LIMIT=2", "GOMAXPROCS=1"}
 	s := start(t, mongotest.URI(t), append(settings, "GOMEMLIMIT=57MiB")...)
-	flooded := start(t, mongotest.Server(t).URI(), append(settings, "GOMEMLIMIT=230MiB")...)
+	overloaded := start(t, mongotest.Server(t).URI(), append(settings, "GOMEMLIMIT=230MiB")...)
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
-	g := grant(t, body)
-	flooded.post(t, "signup", "", credentials("ann@example.com"))
-	var flood, beside measured
+	g := parseTokens(t, body)
+	overloaded.post(t, "signup", "", credentials("ann@example.com"))
+	var signins, currentUsers measurement
 	var group sync.WaitGroup
 	group.Go(func() {
-		flood = offer(func() (*http.Request, error) { return signingIn(flooded.url("signin"), "ann@example.com") }, 100, 3*time.Second)
+		signins = sendAtRate(func() (*http.Request, error) { return signinRequest(overloaded.url("signin"), "ann@example.com") }, 100, 3*time.Second)
 	})
 	group.Go(func() {
-		beside = offer(func() (*http.Request, error) { return asking(s.url("currentuser"), g.Token) }, 20, 3*time.Second)
+		currentUsers = sendAtRate(func() (*http.Request, error) { return currentUserRequest(s.url("currentuser"), g.Token) }, 20, 3*time.Second)
 	})
 	group.Wait()
-	t.Logf("\n%-20s %s\n%-20s %s\n%-20s %s", "", header, "sign-ins", flood, "current users", beside)
-	served, refused := flood.statuses[http.StatusOK], flood.statuses[http.StatusServiceUnavailable]
-	if served == 0 || refused == 0 || len(flood.statuses) > 2 || flood.unstarted+flood.curt > 0 {
-		t.Errorf("sign-ins: %v, %d of them refused without a word", flood.statuses, flood.curt)
+	t.Logf("\n%-20s %s\n%-20s %s\n%-20s %s", "", header, "sign-ins", signins, "current users", currentUsers)
+	served, rejected := signins.statuses[http.StatusOK], signins.statuses[http.StatusServiceUnavailable]
+	if served == 0 || rejected == 0 || len(signins.statuses) > 2 || signins.unsent+signins.malformed > 0 {
+		t.Errorf("sign-ins: got the statuses %v, want 200 and 503; %d requests were not sent; %d rejections without Retry-After or message, want none",
+			signins.statuses, signins.unsent, signins.malformed)
 	}
-	if len(beside.statuses) != 1 || beside.statuses[http.StatusOK] == 0 {
-		t.Errorf("current users: %v", beside.statuses)
+	if len(currentUsers.statuses) != 1 || currentUsers.statuses[http.StatusOK] == 0 {
+		t.Errorf("current users: got the statuses %v, want 200 only", currentUsers.statuses)
 	}
 	if runtime.GOOS == "linux" {
-		for name, p := range map[string]*e2e.Process{"signin": flooded.all["signin"], "currentuser": s.all["currentuser"]} {
-			if peak, container := p.Peak(t)>>20, map[string]int{"signin": 256, "currentuser": 64}[name]; peak > container {
-				t.Errorf("%s: %d MiB were resident, and its container has %d", name, peak, container)
+		for name, p := range map[string]*e2e.Process{"signin": overloaded.processes["signin"], "currentuser": s.processes["currentuser"]} {
+			if peak, container := p.PeakMemory(t)>>20, map[string]int{"signin": 256, "currentuser": 64}[name]; peak > container {
+				t.Errorf("%s: got a peak memory of %d MiB, want at most the %d of its container", name, peak, container)
 			}
 		}
 	}
 }
 
-// BenchmarkLoad puts more on the system than it can do and prints what becomes of it.
-// It runs for less than a minute, against processes of its own:
+// BenchmarkLoad sends more requests than the system can serve and prints the results. It runs
+// for less than a minute, against processes of its own:
 //
 //	go test -run=^$ -bench=Load -benchtime=1x ./infra/test/e2e
 //
-// A function has one core and the memory limit of its container. All that calls runs
-// on the same machine, and so do the databases, which are the embedded ones: slow, and
-// one command at a time. So those who sign in have one of their own, or currentuser
-// would stand in its line, and a hash has four times the passes of production, or the
-// database would be what there is too little of. Compare the lines of one run.
+// A function has one core and the memory limit of its container. The clients run on the same
+// machine, and so do the databases. They are embedded databases, which are slow and execute
+// one command at a time. So signin has a database of its own; otherwise currentuser would wait
+// in its queue. A hash has four times the passes of production; otherwise the database would
+// be the bottleneck. Compare only rows of one run.
 func BenchmarkLoad(b *testing.B) {
 	for b.Loop() {
 		settings := []string{"HASH_MEMORY_KIB=19456", "HASH_TIME=8", "SESSION_LIMIT=2", "GOMAXPROCS=1"}
 		s := start(b, mongotest.URI(b), append(settings, "GOMEMLIMIT=57MiB")...)
-		flooded := start(b, mongotest.Server(b).URI(), append(settings, "GOMEMLIMIT=230MiB")...)
+		overloaded := start(b, mongotest.Server(b).URI(), append(settings, "GOMEMLIMIT=230MiB")...)
 		_, _, body := s.post(b, "signup", "", credentials("ann@example.com"))
-		g := grant(b, body)
-		who := func() (*http.Request, error) { return asking(s.url("currentuser"), g.Token) }
+		g := parseTokens(b, body)
+		current := func() (*http.Request, error) { return currentUserRequest(s.url("currentuser"), g.Token) }
 		forged := func() (*http.Request, error) {
-			return asking(s.url("currentuser"), g.Token[:len(g.Token)-8]+"AAAAAAAA")
+			return currentUserRequest(s.url("currentuser"), g.Token[:len(g.Token)-8]+"AAAAAAAA")
 		}
-		for n := range people {
-			flooded.post(b, "signup", "", credentials(emailOf(n)))
+		for n := range userCount {
+			overloaded.post(b, "signup", "", credentials(emailOf(n)))
 		}
-		var turn atomic.Int64
-		in := func() (*http.Request, error) {
-			return signingIn(flooded.url("signin"), emailOf(int(turn.Add(1))%people))
+		var next atomic.Int64
+		signin := func() (*http.Request, error) {
+			return signinRequest(overloaded.url("signin"), emailOf(int(next.Add(1))%userCount))
 		}
 		table := &strings.Builder{}
 		fmt.Fprintf(table, "\n%-58s %s\n", "", header)
-		line := func(name string, m measured) { fmt.Fprintf(table, "%-58s %s\n", name, m) }
+		row := func(name string, m measurement) { fmt.Fprintf(table, "%-58s %s\n", name, m) }
 
-		offer(in, 4, time.Second) // warm
-		offer(who, 100, time.Second)
-		pace := offer(in, 100, 3*time.Second)
-		able := float64(pace.statuses[http.StatusOK]) / 4 // the last second is of those who waited
-		line("sign-ins, more than can be hashed", pace)
+		sendAtRate(signin, 4, time.Second) // warm
+		sendAtRate(current, 100, time.Second)
+		rate := sendAtRate(signin, 100, 3*time.Second)
+		capacity := float64(rate.statuses[http.StatusOK]) / 4 // 3 s, and a second for the requests that waited
+		row("sign-ins, more than signin can hash", rate)
 
-		alone := offer(who, 200, 6*time.Second)
-		line("currentuser, alone", alone)
+		alone := sendAtRate(current, 200, 6*time.Second)
+		row("currentuser, alone", alone)
 
-		var flood measured
+		var overload measurement
 		var group sync.WaitGroup
-		group.Go(func() { flood = offer(in, 10*able, 8*time.Second) })
+		group.Go(func() { overload = sendAtRate(signin, 10*capacity, 8*time.Second) })
 		time.Sleep(time.Second)
-		beside := offer(who, 200, 6*time.Second)
+		meanwhile := sendAtRate(current, 200, 6*time.Second)
 		group.Wait()
-		line("sign-ins, ten times as many", flood)
-		line("currentuser meanwhile", beside)
+		row("sign-ins, ten times as many", overload)
+		row("currentuser meanwhile", meanwhile)
 
-		group.Go(func() { flood = offer(forged, 1667, 8*time.Second) })
+		group.Go(func() { overload = sendAtRate(forged, 1667, 8*time.Second) })
 		time.Sleep(time.Second)
-		beside = offer(who, 200, 6*time.Second)
+		meanwhile = sendAtRate(current, 200, 6*time.Second)
 		group.Wait()
-		line("100,000 forged tokens a minute", flood)
-		line("currentuser meanwhile", beside)
+		row("100,000 forged tokens per minute", overload)
+		row("currentuser meanwhile", meanwhile)
 
-		line("100,000 authentic tokens a minute, if the database can", offer(who, 1667, 5*time.Second))
+		row("100,000 valid tokens per minute", sendAtRate(current, 1667, 5*time.Second))
 
 		closed := make(chan time.Duration)
-		go func() { closed <- trickle(b, flooded.url("signin"), 1000) }()
+		go func() { closed <- trickle(b, overloaded.url("signin"), 1000) }()
 		time.Sleep(500 * time.Millisecond)
-		line("sign-ins beside 1,000 callers that send a byte at a time", offer(in, able/2, 3*time.Second))
-		fmt.Fprintf(table, "the last of those was cut off after %.1f s\n", (<-closed).Seconds())
-		fmt.Fprintf(table, "resident at most: signin %d MB, currentuser %d MB\n", flooded.all["signin"].Peak(b)>>20, s.all["currentuser"].Peak(b)>>20)
-		fmt.Println(table) // b.Log would keep ten lines of it
+		row("sign-ins beside 1,000 slow clients", sendAtRate(signin, capacity/2, 3*time.Second))
+		fmt.Fprintf(table, "the server closed the last slow connection after %.1f s\n", (<-closed).Seconds())
+		fmt.Fprintf(table, "peak memory: signin %d MB, currentuser %d MB\n", overloaded.processes["signin"].PeakMemory(b)>>20, s.processes["currentuser"].PeakMemory(b)>>20)
+		fmt.Println(table) // b.Log prints ten lines at most
 	}
 }
 
-// people is how many sign in.
-const people = 20
+// userCount is the number of users in the database of signin.
+const userCount = 20
 
 func emailOf(n int) string { return fmt.Sprintf("u%d@example.com", n) }
 
-// A measured is what became of what was offered.
-type measured struct {
-	statuses  map[int]int // 0: no answer
+// A measurement has the results of the requests that sendAtRate sent.
+type measurement struct {
+	statuses  map[int]int // 0: no response
 	served    []time.Duration
-	refused   []time.Duration
-	curt      int // refusals that do not say why, or when to come again
-	unstarted int // there were a thousand already
+	rejected  []time.Duration
+	malformed int // rejections without Retry-After or error message
+	unsent    int // at the limit of a thousand requests in flight
 }
 
-const header = "offered    200    503   none      p50      p99  longest refusal"
+const header = "   sent    200    503   none      p50      p99  longest rejection"
 
-func (m measured) String() string {
+func (m measurement) String() string {
 	slices.Sort(m.served)
-	all := m.unstarted
+	all := m.unsent
 	for _, n := range m.statuses {
 		all += n
 	}
@@ -152,41 +153,41 @@ func (m measured) String() string {
 		return ms(m.served[min(int(q*float64(len(m.served))), len(m.served)-1)])
 	}
 	longest := "-"
-	if len(m.refused) > 0 {
-		longest = ms(slices.Max(m.refused))
+	if len(m.rejected) > 0 {
+		longest = ms(slices.Max(m.rejected))
 	}
-	return fmt.Sprintf("%7d %6d %6d %6d %8s %8s %16s", all, m.statuses[200]+m.statuses[401], m.statuses[503]+m.statuses[429], m.statuses[0]+m.unstarted, at(.5), at(.99), longest)
+	return fmt.Sprintf("%7d %6d %6d %6d %8s %8s %18s", all, m.statuses[200]+m.statuses[401], m.statuses[503]+m.statuses[429], m.statuses[0]+m.unsent, at(.5), at(.99), longest)
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
 
-// offer sends requests at a rate, whether or not those before were answered, on a
-// thousand connections at most.
-func offer(request func() (*http.Request, error), rate float64, lasts time.Duration) measured {
+// sendAtRate sends requests per second for a time, without waiting for earlier responses. It
+// uses at most a thousand connections.
+func sendAtRate(request func() (*http.Request, error), rate float64, duration time.Duration) measurement {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 1000, MaxConnsPerHost: 1000}}
 	defer client.CloseIdleConnections()
-	m := measured{statuses: map[int]int{}}
+	m := measurement{statuses: map[int]int{}}
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	room := make(chan struct{}, 1000)
-	for began, n := time.Now(), 0; time.Since(began) < lasts; n++ {
+	slots := make(chan struct{}, 1000)
+	for began, n := time.Now(), 0; time.Since(began) < duration; n++ {
 		time.Sleep(time.Until(began.Add(time.Duration(float64(n) / rate * float64(time.Second)))))
 		select {
-		case room <- struct{}{}:
+		case slots <- struct{}{}:
 		default:
-			m.unstarted++
+			m.unsent++
 			continue
 		}
 		group.Go(func() {
-			defer func() { <-room }()
+			defer func() { <-slots }()
 			began := time.Now()
-			status, honest := 0, false
+			status, wellFormed := 0, false
 			if r, err := request(); err == nil {
 				if response, err := client.Do(r); err == nil {
 					body, _ := io.ReadAll(response.Body)
 					response.Body.Close()
 					status = response.StatusCode
-					honest = response.Header.Get("Retry-After") != "" && strings.HasPrefix(string(body), `{"errors":[{"message":"`)
+					wellFormed = response.Header.Get("Retry-After") != "" && strings.HasPrefix(string(body), `{"errors":[{"message":"`)
 				}
 			}
 			took := time.Since(began)
@@ -197,9 +198,9 @@ func offer(request func() (*http.Request, error), rate float64, lasts time.Durat
 			case http.StatusOK, http.StatusUnauthorized:
 				m.served = append(m.served, took)
 			case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-				m.refused = append(m.refused, took)
-				if !honest {
-					m.curt++
+				m.rejected = append(m.rejected, took)
+				if !wellFormed {
+					m.malformed++
 				}
 			}
 		})
@@ -208,7 +209,7 @@ func offer(request func() (*http.Request, error), rate float64, lasts time.Durat
 	return m
 }
 
-func asking(url, token string) (*http.Request, error) {
+func currentUserRequest(url, token string) (*http.Request, error) {
 	r, err := http.NewRequest(http.MethodGet, url+"/api/users/currentuser", nil)
 	if err == nil {
 		r.Header.Set("Authorization", "Bearer "+token)
@@ -216,7 +217,7 @@ func asking(url, token string) (*http.Request, error) {
 	return r, err
 }
 
-func signingIn(url, email string) (*http.Request, error) {
+func signinRequest(url, email string) (*http.Request, error) {
 	r, err := http.NewRequest(http.MethodPost, url+"/api/users/signin", strings.NewReader(credentials(email)))
 	if err == nil {
 		r.Header.Set("Content-Type", "application/json")
@@ -224,8 +225,8 @@ func signingIn(url, email string) (*http.Request, error) {
 	return r, err
 }
 
-// trickle opens connections and sends a byte on each every half second, of headers
-// on some and of a body on the others. It returns how long the last was suffered.
+// trickle opens connections and sends one byte on each every half second, half of them in the
+// headers and half in the body. It returns the time until the server closed the last one.
 func trickle(b *testing.B, url string, connections int) (longest time.Duration) {
 	var mu sync.Mutex
 	var group sync.WaitGroup

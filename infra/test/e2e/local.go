@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// Runner is the local runner on a folder: in a process group of its own, as a
-// terminal's foreground job is.
-func Runner(t testing.TB, data string, settings ...string) *exec.Cmd {
+// LocalCommand returns a command that runs the local runner on a folder. The command gets a
+// process group of its own, as a foreground job of a terminal does.
+func LocalCommand(t testing.TB, data string, settings ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(Binary(t, "local"), "-addr", "127.0.0.1:0", "-data", data)
 	cmd.Env = Environment(settings...)
@@ -20,22 +20,22 @@ func Runner(t testing.TB, data string, settings ...string) *exec.Cmd {
 	return cmd
 }
 
-// Environment is that of the tests, without a database: what is tested of the
-// Runner is that it has one of its own.
+// Environment returns the environment of the tests with settings, and without MONGODB_URI. The
+// local runner then starts its own database.
 func Environment(settings ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "MONGODB_URI=") })
 	return append(env, settings...)
 }
 
-// Local starts the local runner on a folder and returns its URL and what stops
-// it as Ctrl-C does: a signal to every process of the terminal at once.
-func Local(t testing.TB, data string, settings ...string) (url string, interrupt func()) {
+// StartLocal starts the local runner on a folder and returns its URL. The function interrupt
+// stops it as Ctrl-C does, by a signal to every process of the group.
+func StartLocal(t testing.TB, data string, settings ...string) (url string, interrupt func()) {
 	t.Helper()
-	return Begin(t, Runner(t, data, settings...))
+	return StartCommand(t, LocalCommand(t, data, settings...))
 }
 
-// Begin starts a runner and waits until it says where it is.
-func Begin(t testing.TB, cmd *exec.Cmd) (url string, interrupt func()) {
+// StartCommand starts a local runner and waits until it prints its URL.
+func StartCommand(t testing.TB, cmd *exec.Cmd) (url string, interrupt func()) {
 	t.Helper()
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -48,15 +48,15 @@ func Begin(t testing.TB, cmd *exec.Cmd) (url string, interrupt func()) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	_, url, found := strings.Cut(strings.TrimSpace(line), " is at ")
 	if err != nil || !found {
-		t.Fatalf("%q %v", line, err)
+		t.Fatalf("got the first line %q (%v), want the URL behind \" is at \"", line, err)
 	}
 	return url, func() {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("the end: %v", err)
+			t.Errorf("stop the local runner: %v", err)
 		}
 		if err := syscall.Kill(-cmd.Process.Pid, 0); err != syscall.ESRCH {
-			t.Errorf("a process of the group is left: %v", err)
+			t.Errorf("a process of the local runner is still running: %v", err)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func TestMemory_Connections(t *testing.T) {
 		clients  int
 		sent     string
 	}{
-		// a proxy passes on whole headers alone, at most containerConcurrency requests at once
+		// a proxy forwards complete headers only, and at most containerConcurrency requests at a time
 		"thousands of header lines": {"refresh", 100, request + shortLines(10<<10) + "\r\n"},
 		"a hundred header lines":    {"refresh", 1000, request + shortLines(500) + "\r\n"},
 		"one long header line":      {"refresh", 1000, request + "X: " + strings.Repeat("x", 15<<10)},
@@ -53,21 +53,21 @@ func TestMemory_Connections(t *testing.T) {
 			disconnect()
 			status, _, body, err := e2e.Call(t.Context(), http.MethodPost, p.URL+"/api/users/"+c.function, "", `{"refreshToken":"unknown"}`)
 			if err != nil || status != http.StatusUnauthorized {
-				t.Fatalf("%d %s %v", status, body, err)
+				t.Fatalf("refresh after the connections: got %d %s %v, want 401", status, body, err)
 			}
-			if peak := p.Peak(t) >> 20; peak > 57 {
+			if peak := p.PeakMemory(t) >> 20; peak > 57 {
 				t.Errorf("peak memory %d MiB, want at most 57", peak)
 			}
 		})
 	}
 }
 
-// The largest hashes that can be imported verify within the memory of the shipped
-// manifests: 230 MiB for Go, 256 MiB for the container. One that does not fit a smaller
-// limit is answered 503.
+// The largest hashes that can be imported verify within the memory of the shipped manifests:
+// 230 MiB for Go, 256 MiB for the container. A sign-in with a hash that does not fit a smaller
+// limit gets 503.
 func TestMemory_ImportedHashes(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("how much memory a process has, only Linux says here")
+		t.Skip("only Linux reports the peak memory of a process here")
 	}
 	uri := mongotest.URI(t)
 	env := start(t, uri).env["signin"]
@@ -93,21 +93,21 @@ func TestMemory_ImportedHashes(t *testing.T) {
 	small := e2e.Start(t, "signin", append(env, "GOMEMLIMIT=57MiB", "GOMAXPROCS=1")...)
 	for user := range imported {
 		if status, header := signIn(small, user); status != http.StatusServiceUnavailable || header.Get("Retry-After") != "60" {
-			t.Errorf("%s in 57 MiB: %d, Retry-After %q", user, status, header.Get("Retry-After"))
+			t.Errorf("%s in 57 MiB: got %d, Retry-After %q; want 503, 60", user, status, header.Get("Retry-After"))
 		}
 	}
 	small.Signal(syscall.SIGTERM)
 	for user := range imported {
 		if !strings.Contains(small.Logs(), `"user":"`+user+`"`) {
-			t.Errorf("%s is not named: %s", user, small.Logs())
+			t.Errorf("the log does not name the user %s: %s", user, small.Logs())
 		}
 	}
 
 	shipped := e2e.Start(t, "signin", append(env, "GOMEMLIMIT=230MiB", "GOMAXPROCS=1")...)
-	for range 2 { // the garbage of one must not stand in the way of the next
+	for range 2 { // the garbage of one hash must leave memory for the next
 		for user := range imported {
 			if status, _ := signIn(shipped, user); status != http.StatusOK {
-				t.Errorf("%s: %d", user, status)
+				t.Errorf("%s: got %d, want 200", user, status)
 			}
 		}
 	}
@@ -116,19 +116,19 @@ func TestMemory_ImportedHashes(t *testing.T) {
 		for user := range imported {
 			group.Go(func() {
 				if status, _ := signIn(shipped, user); status != http.StatusOK && status != http.StatusServiceUnavailable {
-					t.Errorf("%s, nine at once: %d", user, status)
+					t.Errorf("%s, nine at the same time: got %d, want 200 or 503", user, status)
 				}
 			})
 		}
 	}
 	group.Wait()
-	peak := shipped.Peak(t) >> 20
-	if t.Logf("%d MiB were resident at most", peak); peak > 230 {
-		t.Error("that is more than there is")
+	peak := shipped.PeakMemory(t) >> 20
+	if t.Logf("peak memory %d MiB", peak); peak > 230 {
+		t.Errorf("peak memory %d MiB, want at most 230", peak)
 	}
 }
 
-// insert imports users, by the name in their email and their hash.
+// insert imports users. The keys of hashes are their ids and the local parts of their emails.
 func insert(t *testing.T, uri string, hashes map[string]string) {
 	t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI(uri))
@@ -136,11 +136,11 @@ func insert(t *testing.T, uri string, hashes map[string]string) {
 		t.Fatal(err)
 	}
 	defer client.Disconnect(t.Context())
-	where, err := url.Parse(uri)
+	parsed, err := url.Parse(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
-	users := client.Database(strings.Trim(where.Path, "/")).Collection("users")
+	users := client.Database(strings.Trim(parsed.Path, "/")).Collection("users")
 	for name, hash := range hashes {
 		if _, err := users.InsertOne(t.Context(), bson.D{{Key: "_id", Value: name}, {Key: "email", Value: name + "@example.com"}, {Key: "password", Value: hash}}); err != nil {
 			t.Fatal(err)
@@ -148,7 +148,7 @@ func insert(t *testing.T, uri string, hashes map[string]string) {
 	}
 }
 
-// shortLines are headers, as many as there can be.
+// shortLines returns header lines of a total length, as many as possible.
 func shortLines(length int) string {
 	var b strings.Builder
 	for n := 0x100; b.Len() < length; n++ {

@@ -1,5 +1,5 @@
-// Package e2e proves the system from outside: its binaries as processes, started
-// from the environment alone, stopped and killed by signals, called over HTTP.
+// Package e2e tests the system from outside. It starts the binaries as processes with settings
+// from the environment, calls them over HTTP, and stops and kills them by signals.
 package e2e
 
 import (
@@ -21,12 +21,13 @@ import (
 	"testing"
 	"time"
 
-	_ "ticketing.com/auth/infra/catalog" // so that go test does not reuse a result when a function has changed
+	_ "ticketing.com/auth/infra/catalog" // a changed function invalidates the test cache
 	"ticketing.com/auth/shared/testing/gobuild"
 )
 
-// Commands returns the folders of all commands, from the root of the repository: those
-// with Go files of package main. A command outside the workspace is a module of its own.
+// Commands returns the folders of all commands, relative to the root of the repository. A
+// command is a folder with Go files of package main. A command outside the workspace has a
+// go.mod of its own.
 func Commands() (workspace, outside []string, err error) {
 	root, err := gobuild.Repository()
 	if err != nil {
@@ -57,14 +58,14 @@ func Commands() (workspace, outside []string, err error) {
 
 var isMain = regexp.MustCompile(`(?m)^package main$`)
 
-// binaries builds every command of the workspace, once for all tests, as a deployment
-// would: static.
+// binaries builds every command of the workspace once for all tests. The binaries are static,
+// as in a deployment.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ticketing-e2e-")
 	if err != nil {
 		return "", err
 	}
-	builtIn = dir
+	buildFolder = dir
 	commands, _, err := Commands()
 	if err != nil {
 		return "", err
@@ -81,13 +82,13 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-var builtIn string // the folder that binaries made, if it did
+var buildFolder string // created by binaries; empty if it has not run
 
-// Main runs the tests of a package and removes what was built for them.
+// Main runs the tests of a package and removes the binaries that were built for them.
 func Main(m *testing.M) {
 	code := m.Run()
-	if builtIn != "" {
-		os.RemoveAll(builtIn)
+	if buildFolder != "" {
+		os.RemoveAll(buildFolder)
 	}
 	os.Exit(code)
 }
@@ -114,8 +115,7 @@ type Process struct {
 
 var listening = regexp.MustCompile(`"msg":"listening".*"port":(\d+)`)
 
-// Start starts a function with the settings given and no others, and waits until
-// it listens.
+// Start starts a function with only the given settings and waits until it listens.
 func Start(t testing.TB, name string, settings ...string) *Process {
 	t.Helper()
 	p := Launch(t, name, append(settings, "PORT=0")...)
@@ -123,14 +123,14 @@ func Start(t testing.TB, name string, settings ...string) *Process {
 	case n := <-p.port:
 		p.URL = "http://127.0.0.1:" + n
 	case <-p.done:
-		t.Fatalf("%s ended: %s", name, p.stderr)
+		t.Fatalf("%s exited before it listened: %s", name, p.stderr)
 	case <-time.After(30 * time.Second):
-		t.Fatalf("%s does not listen: %s", name, p.stderr)
+		t.Fatalf("%s does not listen after 30 s: %s", name, p.stderr)
 	}
 	return p
 }
 
-// Launch starts a function as Start does, and does not wait.
+// Launch starts a function as Start does, without waiting.
 func Launch(t testing.TB, name string, settings ...string) *Process {
 	t.Helper()
 	p := &Process{cmd: exec.Command(Binary(t, name)), stderr: &Transcript{}, port: make(chan string, 1), done: make(chan struct{})}
@@ -160,35 +160,35 @@ func Launch(t testing.TB, name string, settings ...string) *Process {
 // Send sends a signal.
 func (p *Process) Send(s os.Signal) { p.cmd.Process.Signal(s) }
 
-// Done is closed when the process has ended.
+// Done returns a channel that is closed when the process has exited.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Signal sends a signal and waits for the end; it returns the exit code.
+// Signal sends a signal, waits for the process to exit and returns the exit code.
 func (p *Process) Signal(s os.Signal) int {
 	p.Send(s)
 	<-p.done
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Logs returns what the process wrote to standard error.
+// Logs returns the standard error of the process so far.
 func (p *Process) Logs() string { return p.stderr.String() }
 
-// Peak returns the most memory that was resident, in bytes.
-func (p *Process) Peak(t testing.TB) int {
+// PeakMemory returns the peak resident memory in bytes.
+func (p *Process) PeakMemory(t testing.TB) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	m := resident.FindSubmatch(status)
+	m := peakResident.FindSubmatch(status)
 	if err != nil || m == nil {
-		t.Fatalf("how much memory a process has, only Linux says here: %v", err)
+		t.Fatalf("read the peak memory of a process (Linux only): %v", err)
 	}
 	kib, _ := strconv.Atoi(string(m[1]))
 	return kib << 10
 }
 
-var resident = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
+var peakResident = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
-// Call sends a request and returns status, headers and body. An answer that
-// takes over five seconds is an error: that is what callers are promised.
+// Call sends a request and returns status, headers and body. A response that takes more than
+// five seconds is an error, because clients may rely on that limit.
 func Call(ctx context.Context, method, url, bearer, body string) (int, http.Header, string, error) {
 	var sent io.Reader
 	if body != "" {
@@ -214,19 +214,19 @@ func Call(ctx context.Context, method, url, bearer, body string) (int, http.Head
 	return response.StatusCode, response.Header, string(read), err
 }
 
-// Refused runs a command that must not start, and returns its exit code and what
-// it wrote to standard error.
-func Refused(t testing.TB, settings []string, name string, args ...string) (int, string) {
+// MustFail runs a command that must exit with an error. It returns the exit code and the
+// standard error.
+func MustFail(t testing.TB, settings []string, name string, args ...string) (int, string) {
 	t.Helper()
 	code, stderr := Run(t, settings, name, args...)
 	if code == 0 {
-		t.Fatalf("%s %v is not refused: %s", name, args, stderr)
+		t.Fatalf("%s %v: got exit code 0, want an error: %s", name, args, stderr)
 	}
 	return code, stderr
 }
 
-// Run runs a command to its end, and returns its exit code and what it wrote to
-// standard error. One that takes over thirty seconds is killed; its code is -1.
+// Run runs a command and returns its exit code and standard error. It kills a command after
+// thirty seconds; the exit code is then -1.
 func Run(t testing.TB, settings []string, name string, args ...string) (int, string) {
 	t.Helper()
 	binary := Binary(t, name)
@@ -237,13 +237,13 @@ func Run(t testing.TB, settings []string, name string, args ...string) (int, str
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	err := cmd.Run()
-	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatalf("%s %v: %v", name, args, err)
 	}
 	return cmd.ProcessState.ExitCode(), stderr.String()
 }
 
-// A Transcript keeps what a process writes, while it writes.
+// A Transcript stores the output of a process. Tests may read it while the process writes.
 type Transcript struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -256,7 +256,7 @@ func (t *Transcript) Write(p []byte) (int, error) {
 	return t.b.Write(p)
 }
 
-// String returns what was written so far.
+// String returns the output so far.
 func (t *Transcript) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

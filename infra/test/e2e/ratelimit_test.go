@@ -13,7 +13,7 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// The state of the limits is in the database, for all processes, and after a scale to zero.
+// The counters are in the database, so they hold for all processes and after a scale to zero.
 func TestRateLimit_AcrossProcesses(t *testing.T) {
 	const quota, window = 60, 10 * time.Minute
 	s := start(t, mongotest.URI(t), "RATE_LIMIT=on")
@@ -29,28 +29,29 @@ func TestRateLimit_AcrossProcesses(t *testing.T) {
 		began := time.Now().Truncate(window)
 		created := 0
 		for i := range quota + 5 {
-			status, _ := call([]*e2e.Process{s.all["signup"], other}[i%2], fmt.Sprintf("u%d-%d", round, i))
+			status, _ := call([]*e2e.Process{s.processes["signup"], other}[i%2], fmt.Sprintf("u%d-%d", round, i))
 			if status == http.StatusCreated {
 				created++
 			}
 		}
-		s.all["signup"].Signal(syscall.SIGTERM)
+		s.processes["signup"].Signal(syscall.SIGTERM)
 		s.restart(t, "signup")
-		status, after := call(s.all["signup"], fmt.Sprint("last", round))
+		status, after := call(s.processes["signup"], fmt.Sprint("last", round))
 		if !time.Now().Truncate(window).Equal(began) && round == 0 {
-			continue // a window ended in the middle: the next will not, so soon
+			continue // the window ended during the round; the next window has just begun
 		}
 		if created != quota || status != http.StatusTooManyRequests || after == "" {
-			t.Errorf("%d sign-ups of one address, then %d, Retry-After %q", created, status, after)
+			t.Errorf("got %d sign-ups from one address, then %d, Retry-After %q; want %d, then 429 with Retry-After", created, status, after, quota)
 		}
 		return
 	}
 }
 
-// Signin and a sign-up with a used key both check a password, with the same counters.
+// Signin and a repeated sign-up both check the password and share their counters. A sign-up is
+// repeated if its idempotency key has been used.
 func TestRateLimit_SigninAndRepeatedSignup(t *testing.T) {
-	const home, elsewhere, stranger = "203.0.113.1", "203.0.113.2", "203.0.113.3"
-	c := newClocked(t)
+	const owner, newDevice, attacker = "203.0.113.1", "203.0.113.2", "203.0.113.3"
+	c := newClockFixture(t)
 	ann := credentials("ann@example.com")
 	wrong := strings.Replace(ann, "correct", "wrong", 1)
 	signUp := func(from, body string, want int) {
@@ -58,22 +59,22 @@ func TestRateLimit_SigninAndRepeatedSignup(t *testing.T) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/users/signup", strings.NewReader(body))
 		r.Header = http.Header{"Content-Type": {"application/json"}, "X-Forwarded-For": {from}, "Idempotency-Key": {"order-1"}, "Device-Token": {c.devices[from]}}
 		w := httptest.NewRecorder()
-		c.doors["signup"].ServeHTTP(w, r)
+		c.handlers["signup"].ServeHTTP(w, r)
 		if device := w.Header().Get("Device-Token"); device != "" {
 			c.devices[from] = device
 		}
 		if w.Code != want {
-			t.Errorf("a sign-up from %s: %d %s, want %d", from, w.Code, w.Body, want)
+			t.Errorf("signup from %s: got %d %s, want %d", from, w.Code, w.Body, want)
 		}
 	}
-	signUp(home, ann, http.StatusCreated)
+	signUp(owner, ann, http.StatusCreated)
 	for range 5 {
-		c.ask(t, "signin", stranger, "", wrong, http.StatusUnauthorized)
-		signUp(stranger, wrong, http.StatusUnprocessableEntity)
+		c.call(t, "signin", attacker, "", wrong, http.StatusUnauthorized)
+		signUp(attacker, wrong, http.StatusUnprocessableEntity)
 	}
-	c.ask(t, "signin", elsewhere, "", ann, http.StatusTooManyRequests)
-	signUp(elsewhere, ann, http.StatusTooManyRequests)
-	signUp(home, ann, http.StatusCreated)
-	c.later(time.Second)
-	signUp(elsewhere, ann, http.StatusCreated)
+	c.call(t, "signin", newDevice, "", ann, http.StatusTooManyRequests)
+	signUp(newDevice, ann, http.StatusTooManyRequests)
+	signUp(owner, ann, http.StatusCreated)
+	c.advance(time.Second)
+	signUp(newDevice, ann, http.StatusCreated)
 }

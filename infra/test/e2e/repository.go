@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// Repository copies the repository to a folder of the test, as its next commit would
-// be, and returns the folder.
-func Repository(t testing.TB) string {
+// CopyRepository copies the files of the next commit to a folder of the test and returns the
+// folder.
+func CopyRepository(t testing.TB) string {
 	t.Helper()
 	from, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
 	if err != nil {
-		t.Fatalf("what is in the repository is asked of git: %v", err)
+		t.Fatalf("git rev-parse --show-toplevel: %v", err)
 	}
 	root := strings.TrimSpace(string(from))
 	list := exec.Command("git", "ls-files", "-co", "--exclude-standard", "-z")

@@ -11,33 +11,33 @@ import (
 	"time"
 )
 
-// A sink is somebody who is told what happens. It reads the wire by itself, as a
-// consumer in another language would.
+// A sink is an event receiver (K_SINK). It parses the HTTP requests itself, as a consumer in
+// another language would, and records every delivery.
 type sink struct {
 	URL string
 
 	mu     sync.Mutex
 	answer func(*http.Request) int
-	tries  []*try
-	came   chan struct{} // holds one if something came since it was last emptied
+	log    []*delivery
+	signal chan struct{} // holds one value if a delivery arrived since the last receive
 }
 
-// A try is one delivery of an event, taken or not.
-type try struct {
+// A delivery is one attempt to deliver an event.
+type delivery struct {
 	ID, Type, Time string
 	Data           string
-	wire           string // all of it, as it came
-	taken          bool
+	raw            string // the whole request
+	accepted       bool
 }
 
-// The answers of a sink.
-func takes(*http.Request) int   { return http.StatusAccepted }
-func fails(*http.Request) int   { return http.StatusInternalServerError }
-func dies(*http.Request) int    { panic(http.ErrAbortHandler) }
-func hangs(r *http.Request) int { <-r.Context().Done(); return http.StatusGatewayTimeout }
+// The responses of a sink.
+func accept(*http.Request) int     { return http.StatusAccepted }
+func respond500(*http.Request) int { return http.StatusInternalServerError }
+func abort(*http.Request) int      { panic(http.ErrAbortHandler) }
+func hang(r *http.Request) int     { <-r.Context().Done(); return http.StatusGatewayTimeout }
 
 func newSink(t *testing.T) *sink {
-	s := &sink{answer: takes, came: make(chan struct{}, 1)}
+	s := &sink{answer: accept, signal: make(chan struct{}, 1)}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	s.URL = server.URL
@@ -49,59 +49,59 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head, _ := httputil.DumpRequest(r, false)
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // a sender that was killed
+		return // the sender was killed
 	}
 	h := r.Header
-	came := &try{ID: h.Get("Ce-Id"), Type: h.Get("Ce-Type"), Time: h.Get("Ce-Time"), Data: string(body), wire: string(head) + string(body)}
+	received := &delivery{ID: h.Get("Ce-Id"), Type: h.Get("Ce-Type"), Time: h.Get("Ce-Time"), Data: string(body), raw: string(head) + string(body)}
 	s.mu.Lock()
-	s.tries = append(s.tries, came)
+	s.log = append(s.log, received)
 	answer := s.answer
 	s.mu.Unlock()
 	select {
-	case s.came <- struct{}{}:
+	case s.signal <- struct{}{}:
 	default:
 	}
 	status := answer(r)
 	s.mu.Lock()
-	came.taken = status < 300 // before the sender knows, and so before the test does
+	received.accepted = status < 300 // before the sender, and so the test, reads the response
 	s.mu.Unlock()
 	w.WriteHeader(status)
 }
 
-// answers changes what the sink answers from now on.
-func (s *sink) answers(answer func(*http.Request) int) {
+// respondWith changes the response to further deliveries.
+func (s *sink) respondWith(answer func(*http.Request) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
-// all returns what came so far.
-func (s *sink) all() (tries []try) {
+// deliveries returns the deliveries so far.
+func (s *sink) deliveries() (all []delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.tries {
-		tries = append(tries, *t)
+	for _, d := range s.log {
+		all = append(all, *d)
 	}
-	return tries
+	return all
 }
 
-// await waits until so many tries have come since the first n.
-func (s *sink) await(t *testing.T, n, more int) {
+// waitFor waits until the sink has at least n+more deliveries.
+func (s *sink) waitFor(t *testing.T, n, more int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	for len(s.all()) < n+more {
+	for len(s.deliveries()) < n+more {
 		select {
-		case <-s.came:
+		case <-s.signal:
 		case <-ctx.Done():
-			t.Fatalf("%d of %d tries came", len(s.all())-n, more)
+			t.Fatalf("got %d deliveries, want %d", len(s.deliveries())-n, more)
 		}
 	}
 }
 
-// moody returns the answers of a sink that mostly takes, and sometimes fails or
-// dies.
-func moody() func(*http.Request) int {
+// flaky returns the response of a sink that fails every fifth delivery and aborts every
+// seventh.
+func flaky() func(*http.Request) int {
 	var mu sync.Mutex
 	n := 0
 	return func(r *http.Request) int {
@@ -111,16 +111,16 @@ func moody() func(*http.Request) int {
 		mu.Unlock()
 		switch {
 		case now%5 == 0:
-			return fails(r)
+			return respond500(r)
 		case now%7 == 0:
-			return dies(r)
+			return abort(r)
 		}
-		return takes(r)
+		return accept(r)
 	}
 }
 
-// counting returns some answers of one kind, and then others.
-func counting(n int, first, then func(*http.Request) int) func(*http.Request) int {
+// firstN returns a response that calls first for n deliveries, and then the other function.
+func firstN(n int, first, then func(*http.Request) int) func(*http.Request) int {
 	var mu sync.Mutex
 	return func(r *http.Request) int {
 		mu.Lock()

@@ -20,21 +20,21 @@ import (
 	"ticketing.com/auth/shared/testing/devdb"
 )
 
-// Every command answers -h before it reads a setting, and reports an argument that it
-// cannot use in one line.
+// Every command prints its usage for -h before it reads a setting. It reports an invalid
+// argument in one line.
 func TestCommands_HelpAndWrongArguments(t *testing.T) {
 	workspace, outside, err := e2e.Commands()
 	if err != nil || len(workspace) < 15 || len(outside) < 3 {
-		t.Fatalf("got the commands %v and %v, %v", workspace, outside, err)
+		t.Fatalf("got the commands %v and %v, %v; want at least 15 and 3", workspace, outside, err)
 	}
-	says := map[string]string{ // beside the name
+	contains := map[string]string{ // the usage, besides the name
 		"infra/generate": "new NAME",
 		"infra/local":    "-watch",
 		"infra/keys":     "rotate",
 		"infra/allinone": "environment",
 	}
 	for _, f := range catalog.Functions() {
-		says["functions/"+f.Name+"/cmd/"+f.Name] = f.Summary
+		contains["functions/"+f.Name+"/cmd/"+f.Name] = f.Summary
 	}
 	subcommands := map[string][]string{
 		"infra/generate":          {"new"},
@@ -48,18 +48,18 @@ func TestCommands_HelpAndWrongArguments(t *testing.T) {
 			name := path.Base(folder)
 			binary := command(t, folder, slices.Contains(outside, folder))
 			for _, subcommand := range append([]string{""}, subcommands[folder]...) {
-				before := strings.Fields(subcommand)
+				words := strings.Fields(subcommand)
 				for _, flag := range []string{"-h", "-help", "--help"} {
-					code, stdout, stderr := output(t, binary, append(before, flag)...)
-					if code != 0 || !strings.HasPrefix(stdout, "usage: ") || !strings.Contains(stdout, name) || !strings.Contains(stdout, says[folder]) || stderr != "" {
-						t.Errorf("%s %s %s: got exit code %d, stdout %q, stderr %q", name, subcommand, flag, code, stdout, stderr)
+					code, stdout, stderr := output(t, binary, append(words, flag)...)
+					if code != 0 || !strings.HasPrefix(stdout, "usage: ") || !strings.Contains(stdout, name) || !strings.Contains(stdout, contains[folder]) || stderr != "" {
+						t.Errorf("%s %s %s: got exit code %d, stdout %q, stderr %q; want the usage", name, subcommand, flag, code, stdout, stderr)
 					}
 				}
 				for _, wrong := range []string{"-nonsense", "--nonsense=mongodb://ann:hunter2@127.0.0.1", "-"} {
-					code, stdout, stderr := output(t, binary, append(before, wrong, "mongodb://ann:hunter2@127.0.0.1")...)
+					code, stdout, stderr := output(t, binary, append(words, wrong, "mongodb://ann:hunter2@127.0.0.1")...)
 					if code != 2 || stdout != "" || !strings.HasPrefix(stderr, strings.TrimSpace(name+" "+subcommand)+": ") ||
 						strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, name+strings.TrimRight(" "+subcommand, " ")+` -h" for help`) || strings.Contains(stderr, "hunter2") {
-						t.Errorf("%s %s %s: got exit code %d, stdout %q, stderr %q", name, subcommand, wrong, code, stdout, stderr)
+						t.Errorf("%s %s %s: got exit code %d, stdout %q, stderr %q; want 2 and one line without the argument", name, subcommand, wrong, code, stdout, stderr)
 					}
 				}
 			}
@@ -80,13 +80,13 @@ func command(t *testing.T, folder string, outside bool) string {
 		}
 		return binary
 	default:
-		return standIn(t, folder)
+		return usageOnly(t, folder)
 	}
 }
 
-// standIn builds the command line of a part of the cluster, which itself takes minutes to
-// build: its usage.go, which its main must call first.
-func standIn(t *testing.T, folder string) string {
+// usageOnly builds a program with only the usage.go of a command of the cluster, because the
+// command itself takes minutes to build. It checks that main calls parse.
+func usageOnly(t *testing.T, folder string) string {
 	t.Helper()
 	from, dir := filepath.Join("..", "..", "..", filepath.FromSlash(folder)), t.TempDir()
 	main, err := os.ReadFile(filepath.Join(from, "main.go"))
@@ -99,8 +99,8 @@ func standIn(t *testing.T, folder string) string {
 	}
 	files := map[string]string{
 		"usage.go": string(parse),
-		"main.go":  "package main\n\nfunc main() { parse(); panic(\"it starts\") }\n",
-		"go.mod":   "module standin\n\ngo 1.26\n",
+		"main.go":  "package main\n\nfunc main() { parse(); panic(\"parse returned\") }\n",
+		"go.mod":   "module usageonly\n\ngo 1.26\n",
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -117,8 +117,8 @@ func standIn(t *testing.T, folder string) string {
 	return binary
 }
 
-// output runs a command with no settings. One that takes over thirty seconds is killed;
-// its code is -1.
+// output runs a command without settings. It kills a command after thirty seconds; the exit
+// code is then -1.
 func output(t *testing.T, binary string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -132,20 +132,20 @@ func output(t *testing.T, binary string, args ...string) (code int, stdout, stde
 }
 
 func TestCommands_PortInUse(t *testing.T) {
-	taken, err := net.Listen("tcp", ":0")
+	listener, err := net.Listen("tcp", ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
-	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	address := "127.0.0.1:" + port
 	for _, args := range [][]string{{}, {"-watch"}} {
-		code, stderr := e2e.Refused(t, e2e.Environment(), "local", append(args, "-addr", address, "-data", t.TempDir())...)
+		code, stderr := e2e.MustFail(t, e2e.Environment(), "local", append(args, "-addr", address, "-data", t.TempDir())...)
 		if want := "local: " + address + " is in use: choose another address with -addr\n"; code != 1 || stderr != want {
 			t.Errorf("local %v: got exit code %d, %q; want 1, %q", args, code, stderr, want)
 		}
 	}
-	code, stderr := e2e.Refused(t, []string{"PORT=" + port}, "bare")
+	code, stderr := e2e.MustFail(t, []string{"PORT=" + port}, "bare")
 	if want := fmt.Sprintf("bare: :%s is in use: choose another port with PORT\n", port); code != 1 || stderr != want {
 		t.Errorf("bare: got exit code %d, %q; want 1, %q", code, stderr, want)
 	}
@@ -159,7 +159,7 @@ func TestCommands_PortInUse(t *testing.T) {
 		names = append(names, f.Name)
 	}
 	for _, name := range names {
-		code, stderr := e2e.Refused(t, settings, name)
+		code, stderr := e2e.MustFail(t, settings, name)
 		if want := " cannot start:\n  port " + port + " is in use: choose another with PORT\n"; code != 1 || !strings.Contains(stderr, want) {
 			t.Errorf("%s: got exit code %d, %q; want 1, %q", name, code, stderr, want)
 		}

@@ -17,11 +17,11 @@ import (
 	"ticketing.com/auth/infra/test/e2e"
 )
 
-// A save is served, what is stored stays, and nobody who calls meanwhile is refused.
-// What does not compile, or does not start, is shown and changes nothing; what dies is
-// shown, and started again.
-func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
-	root := e2e.Repository(t)
+// With -watch the runner serves a saved change, preserves stored data and rejects no request
+// meanwhile. It reports a change that does not compile or start, and the old version continues
+// to serve. It reports a process that exits, and restarts it.
+func TestLocalRunner_WatchRestartsAfterChange(t *testing.T) {
+	root := e2e.CopyRepository(t)
 	cmd := exec.Command(e2e.Binary(t, "local"), "-watch", "-addr", "127.0.0.1:0", "-data", filepath.Join(t.TempDir(), "data"))
 	cmd.Dir = root
 	temporary := t.TempDir()
@@ -29,30 +29,30 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr := &e2e.Transcript{}
 	cmd.Stderr = stderr
-	url, interrupt := e2e.Begin(t, cmd)
+	url, interrupt := e2e.StartCommand(t, cmd)
 	status, _, body, err := e2e.Call(t.Context(), http.MethodPost, url+"/api/users/signup", "", credentials("ann@example.com"))
 	if err != nil || status != http.StatusCreated {
-		t.Fatal(status, body, err)
+		t.Fatalf("signup: got %d %s %v, want 201", status, body, err)
 	}
-	g := grant(t, body)
+	g := parseTokens(t, body)
 
 	ctx, cancel := context.WithCancel(t.Context())
-	var callers sync.WaitGroup
+	var clients sync.WaitGroup
 	for range 2 {
-		callers.Go(func() {
+		clients.Go(func() {
 			for ctx.Err() == nil {
 				status, _, body, err := e2e.Call(ctx, http.MethodGet, url+"/api/users/currentuser", g.Token, "")
 				if ctx.Err() == nil && (err != nil || status != http.StatusOK || !strings.Contains(body, "ann@example.com")) {
-					t.Errorf("while it is restarted: %d %s %v", status, body, err)
+					t.Errorf("currentuser during a restart: got %d %s %v, want 200 with the email", status, body, err)
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
 		})
 	}
-	defer callers.Wait()
+	defer clients.Wait()
 	defer cancel()
 
-	nothing := func() string {
+	notFound := func() string {
 		_, _, body, err := e2e.Call(t.Context(), http.MethodGet, url+"/nothing", "", "")
 		if err != nil {
 			t.Fatal(err)
@@ -60,70 +60,70 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 		return body
 	}
 	source := filepath.Join(root, "shared/httpserver/http.go")
-	written, err := os.ReadFile(source)
+	original, err := os.ReadFile(source)
 	if err != nil {
 		t.Fatal(err)
 	}
 	save := func(old, new string) {
 		t.Helper()
-		changed := strings.Replace(string(written), old, new, 1)
-		if changed == string(written) {
-			t.Fatalf("%s is not in %s", old, source)
+		changed := strings.Replace(string(original), old, new, 1)
+		if changed == string(original) {
+			t.Fatalf("%s does not contain %q", source, old)
 		}
 		if err := os.WriteFile(source, []byte(changed), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	until := func(what string, holds func() bool) {
+	waitUntil := func(condition string, holds func() bool) {
 		t.Helper()
 		for end := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("it does not come to %s:\n%s", what, stderr)
+				t.Fatalf("after two minutes the runner does not %s:\n%s", condition, stderr)
 			}
 		}
 	}
 	save("There is nothing here.", "Nothing at all.")
-	until("serve the change", func() bool { return strings.Contains(nothing(), "Nothing at all.") })
+	waitUntil("serve the change", func() bool { return strings.Contains(notFound(), "Nothing at all.") })
 	binaries := func() []string {
 		found, _ := filepath.Glob(filepath.Join(temporary, "ticketing-local-*", "local-*"))
 		return found
 	}
-	replaced := func() bool { return len(binaries()) == 1 }
-	until("remove what it served before", replaced)
+	oneBinary := func() bool { return len(binaries()) == 1 }
+	waitUntil("remove the old binary", oneBinary)
 	save(`"There is nothing here."`, `"There is nothing`)
-	until("show what does not compile", func() bool {
+	waitUntil("report that the change does not compile", func() bool {
 		return strings.Contains(stderr.String(), "It does not compile. What was there before goes on.")
 	})
-	if !strings.Contains(stderr.String(), "shared/httpserver/http.go:") || !strings.Contains(nothing(), "Nothing at all.") {
-		t.Errorf("%s\n%s", nothing(), stderr)
+	if !strings.Contains(stderr.String(), "shared/httpserver/http.go:") || !strings.Contains(notFound(), "Nothing at all.") {
+		t.Errorf("got the response %s and this output, want the old response and the file that does not compile:\n%s", notFound(), stderr)
 	}
-	save("func (d *door) ServeHTTP", "func init() { panic(\"not today\") }\n\nfunc (d *door) ServeHTTP")
-	until("show what does not start", func() bool {
+	save("\n)\n", "\n)\n\nfunc init() { panic(\"test\") }\n") // behind the imports
+	waitUntil("report that the change does not start", func() bool {
 		return strings.Contains(stderr.String(), "It does not start: exit status 2. What was there before goes on.")
 	})
 	save("There is nothing here.", "Nothing here again.")
-	until("serve what was mended", func() bool { return strings.Contains(nothing(), "Nothing here again.") })
+	waitUntil("serve the fixed source", func() bool { return strings.Contains(notFound(), "Nothing here again.") })
 	cancel()
-	callers.Wait()
+	clients.Wait()
 
-	until("remove what did not start, and what it served before", replaced)
+	waitUntil("remove the binary that did not start, and the old one", oneBinary)
 	for _, when := range []string{"at once", "in 1s, or after a change"} {
 		kill(t, binaries())
-		until("start again "+when, func() bool {
+		waitUntil("restart the functions "+when, func() bool {
 			return strings.Contains(stderr.String(), "The functions have stopped by themselves: signal: killed. They start again "+when+".\n")
 		})
-		until("know Ann again", func() bool {
+		waitUntil("serve the stored user", func() bool {
 			_, _, body, err := e2e.Call(t.Context(), http.MethodGet, url+"/api/users/currentuser", g.Token, "")
 			return err == nil && strings.Contains(body, "ann@example.com")
 		})
 	}
 	interrupt()
 	if left, _ := filepath.Glob(filepath.Join(temporary, "ticketing-local-*")); len(left) > 0 {
-		t.Errorf("it leaves %v", left)
+		t.Errorf("the runner left the files %v, want none", left)
 	}
 }
 
-// kill kills the process that runs one of the programs.
+// kill sends SIGKILL to the process that runs one of the programs.
 func kill(t *testing.T, programs []string) {
 	t.Helper()
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
@@ -136,5 +136,5 @@ func kill(t *testing.T, programs []string) {
 			return
 		}
 	}
-	t.Fatalf("no process runs any of %v", programs)
+	t.Fatalf("no process runs one of %v", programs)
 }

@@ -24,23 +24,25 @@ import (
 	"ticketing.com/auth/infra/keys/keyring"
 )
 
-// Verbs of a cluster. What they do to it they do with kubectl, so any will do.
+// The commands for a cluster use kubectl, so they run on any cluster.
 
-func kubectl(ts *testscript.TestScript, _ *caller, args []string) error {
+func kubectl(ts *testscript.TestScript, _ *client, args []string) error {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
 		err := ts.Exec("kubectl", append([]string{"--namespace", "ticketing"}, args...)...)
-		if err == nil || !isWebhookAway(ts.ReadFile("stderr")) || time.Now().After(end) {
+		if err == nil || !webhookUnavailable(ts.ReadFile("stderr")) || time.Now().After(end) {
 			return err
 		}
 	}
 }
 
-// isWebhookAway reports whether a request failed because no pod of a webhook answered, which
-// is so for a moment when a pod of it has just been replaced.
-func isWebhookAway(stderr string) bool { return strings.Contains(stderr, "failed calling webhook") }
+// webhookUnavailable reports whether a request failed because no pod of a webhook responded.
+// That happens for a moment after one of its pods was replaced.
+func webhookUnavailable(stderr string) bool {
+	return strings.Contains(stderr, "failed calling webhook")
+}
 
-// ask is kubectl whose answer is wanted, and not in the script's log.
-func ask(ts *testscript.TestScript, args ...string) (string, error) {
+// kubectlOutput runs kubectl and returns its output, which the log of the script does not get.
+func kubectlOutput(ts *testscript.TestScript, args ...string) (string, error) {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
 		cmd := exec.Command("kubectl", append([]string{"--namespace=ticketing"}, args...)...)
 		cmd.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"))
@@ -50,15 +52,16 @@ func ask(ts *testscript.TestScript, args ...string) (string, error) {
 		if err == nil {
 			return string(out), nil
 		}
-		if !isWebhookAway(stderr.String()) || time.Now().After(end) {
+		if !webhookUnavailable(stderr.String()) || time.Now().After(end) {
 			return "", fmt.Errorf("kubectl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
 		}
 	}
 }
 
-// counting is a verb that counts a function's pods, but for those that are left out.
-func counting(verb string, leftOut func(pod) bool) func(*testscript.TestScript, *caller, []string) error {
-	return func(ts *testscript.TestScript, _ *caller, args []string) error {
+// countPods returns a command that checks the number of a function's pods, without excluded
+// ones.
+func countPods(verb string, excluded func(pod) bool) func(*testscript.TestScript, *client, []string) error {
+	return func(ts *testscript.TestScript, _ *client, args []string) error {
 		if len(args) != 2 {
 			return fmt.Errorf("usage: %s FUNCTION COUNT", verb)
 		}
@@ -71,14 +74,14 @@ func counting(verb string, leftOut func(pod) bool) func(*testscript.TestScript, 
 		if err != nil {
 			return err
 		}
-		if got := len(slices.DeleteFunc(all, leftOut)); got != want && !(more && got > want) {
-			err = fmt.Errorf("%s has %d", args[0], got)
+		if got := len(slices.DeleteFunc(all, excluded)); got != want && !(more && got > want) {
+			err = fmt.Errorf("%s: got %d pods, want %s", args[0], got, args[1])
 		}
 		return err
 	}
 }
 
-// A pod is what kubectl says of one.
+// A pod is the part of a pod's manifest that the tests need.
 type pod struct {
 	Metadata struct{ Name, DeletionTimestamp string }
 	Spec     struct{ NodeName string }
@@ -97,7 +100,7 @@ type pod struct {
 }
 
 func podsOf(ts *testscript.TestScript, function string) ([]pod, error) {
-	out, err := ask(ts, "get", "pods", "--output=json", "--selector=serving.knative.dev/service="+function)
+	out, err := kubectlOutput(ts, "get", "pods", "--output=json", "--selector=serving.knative.dev/service="+function)
 	if err != nil {
 		return nil, err
 	}
@@ -106,17 +109,18 @@ func podsOf(ts *testscript.TestScript, function string) ([]pod, error) {
 	return all.Items, err
 }
 
-// isAway tells of a pod that no call reaches: it is not ready, or told to go.
-func (p pod) isAway() bool {
+// isUnavailable reports whether no request reaches a pod: it is not ready or is terminating.
+func (p pod) isUnavailable() bool {
 	ready := slices.ContainsFunc(p.Status.Conditions, func(c struct{ Type, Status string }) bool {
 		return c.Type == "Ready" && c.Status == "True"
 	})
 	return !ready || p.Metadata.DeletionTimestamp != ""
 }
 
-// sigkill kills from the node, by a pod that sees its processes: to delete a pod, however
-// hastily, is to ask its processes first. The kubelet's word for it is exit code 137.
-func sigkill(ts *testscript.TestScript, _ *caller, args []string) error {
+// sigkill sends SIGKILL from the node, by a pod that sees the processes of the node. Deleting a
+// pod is no substitute: the kubelet sends SIGTERM first, even without a grace period. The
+// kubelet reports the kill as exit code 137.
+func sigkill(ts *testscript.TestScript, _ *client, args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: sigkill FUNCTION")
 	}
@@ -129,7 +133,7 @@ func sigkill(ts *testscript.TestScript, _ *caller, args []string) error {
 		return err
 	}
 	killed := 0
-	for _, p := range slices.DeleteFunc(all, pod.isAway) {
+	for _, p := range slices.DeleteFunc(all, pod.isUnavailable) {
 		for _, c := range p.Status.ContainerStatuses {
 			if c.Name != "user-container" {
 				continue
@@ -137,14 +141,14 @@ func sigkill(ts *testscript.TestScript, _ *caller, args []string) error {
 			if err := killContainer(ts, image, p.Spec.NodeName, c.ContainerID); err != nil {
 				return err
 			}
-			if err := died(ts, args[0], c.ContainerID); err != nil {
+			if err := waitUntilKilled(ts, args[0], c.ContainerID); err != nil {
 				return err
 			}
 			killed++
 		}
 	}
 	if killed == 0 {
-		return fmt.Errorf("%s has no pod that serves", args[0])
+		return fmt.Errorf("%s has no ready pod", args[0])
 	}
 	return nil
 }
@@ -155,9 +159,9 @@ func killContainer(ts *testscript.TestScript, image, node, container string) err
 	return err
 }
 
-// runPod runs the listener's program with arguments in a pod of its own, to its end, and
-// returns its output. The namespace is one where a pod may see the node's processes and is
-// under no NetworkPolicy.
+// runPod runs the program of the listener with arguments in a pod of its own and returns its
+// output. In the namespace kube-system a pod may see the processes of the node, and no
+// NetworkPolicy applies.
 func runPod(ts *testscript.TestScript, image string, spec, security map[string]any, args ...string) (string, error) {
 	name := "scripts-" + strings.ToLower(rand.Text()[:8])
 	spec["automountServiceAccountToken"] = false
@@ -166,32 +170,32 @@ func runPod(ts *testscript.TestScript, image string, spec, security map[string]a
 	if err != nil {
 		return "", err
 	}
-	const there = "--namespace=kube-system"
-	defer ask(ts, there, "delete", "pod", name, "--ignore-not-found", "--wait=false")
-	if _, err := ask(ts, there, "run", name, "--image="+image, "--restart=Never", "--overrides="+string(overrides)); err != nil {
+	const namespace = "--namespace=kube-system"
+	defer kubectlOutput(ts, namespace, "delete", "pod", name, "--ignore-not-found", "--wait=false")
+	if _, err := kubectlOutput(ts, namespace, "run", name, "--image="+image, "--restart=Never", "--overrides="+string(overrides)); err != nil {
 		return "", err
 	}
-	if _, err := ask(ts, there, "wait", "pod", name, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"); err != nil {
+	if _, err := kubectlOutput(ts, namespace, "wait", "pod", name, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"); err != nil {
 		return "", err
 	}
-	return ask(ts, there, "logs", name)
+	return kubectlOutput(ts, namespace, "logs", name)
 }
 
 func listenerImage(ts *testscript.TestScript) (string, error) {
-	return ask(ts, "get", "deployment", "listener", "--output=jsonpath={.spec.template.spec.containers[0].image}")
+	return kubectlOutput(ts, "get", "deployment", "listener", "--output=jsonpath={.spec.template.spec.containers[0].image}")
 }
 
-// elsewhere sends a request from a pod: from another address than all other requests of a
-// script, through the same ingress.
-func elsewhere(ts *testscript.TestScript, c *caller, args []string) error {
+// fromPod sends a request from a pod, through the same ingress. Its address differs from that
+// of all other requests of a script.
+func fromPod(ts *testscript.TestScript, c *client, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: elsewhere METHOD PATH [BODY] [as TOKEN] [with HEADER]…")
+		return errors.New("usage: from-pod METHOD PATH [BODY] [as TOKEN] [with HEADER]…")
 	}
 	image, err := listenerImage(ts)
 	if err != nil {
 		return err
 	}
-	inside := &caller{base: cmp.Or(os.Getenv("INSIDE_URL"), "http://kourier.kourier-system.svc.cluster.local"), host: c.host}
+	inside := &client{base: cmp.Or(os.Getenv("INSIDE_URL"), "http://kourier.kourier-system.svc.cluster.local"), host: c.host}
 	r, err := inside.request(strings.ToUpper(args[0]), args[1:])
 	if err != nil {
 		return err
@@ -208,7 +212,7 @@ func elsewhere(ts *testscript.TestScript, c *caller, args []string) error {
 	if err != nil {
 		return err
 	}
-	said, err := runPod(ts, image, map[string]any{}, map[string]any{}, "send", string(request))
+	output, err := runPod(ts, image, map[string]any{}, map[string]any{}, "send", string(request))
 	if err != nil {
 		return err
 	}
@@ -217,15 +221,15 @@ func elsewhere(ts *testscript.TestScript, c *caller, args []string) error {
 		Header http.Header
 		Body   string
 	}
-	if err := json.Unmarshal([]byte(said), &got); err != nil {
-		return fmt.Errorf("the pod printed %q: %w", said, err)
+	if err := json.Unmarshal([]byte(output), &got); err != nil {
+		return fmt.Errorf("got the output %q of the pod: %w", output, err)
 	}
-	c.answer, c.body = &http.Response{StatusCode: got.Status, Header: got.Header}, got.Body
+	c.response, c.body = &http.Response{StatusCode: got.Status, Header: got.Header}, got.Body
 	return nil
 }
 
-// died waits until the kubelet says that a container was killed.
-func died(ts *testscript.TestScript, function, container string) error {
+// waitUntilKilled waits until the kubelet reports that a container was killed.
+func waitUntilKilled(ts *testscript.TestScript, function, container string) error {
 	code := 0
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		all, err := podsOf(ts, function)
@@ -234,12 +238,12 @@ func died(ts *testscript.TestScript, function, container string) error {
 		}
 		for _, p := range all {
 			for _, c := range p.Status.ContainerStatuses {
-				for _, ended := range []struct {
+				for _, terminated := range []struct {
 					ContainerID string
 					ExitCode    int
 				}{c.State.Terminated, c.LastState.Terminated} {
-					if ended.ContainerID == container {
-						code = ended.ExitCode
+					if terminated.ContainerID == container {
+						code = terminated.ExitCode
 					}
 				}
 			}
@@ -248,26 +252,26 @@ func died(ts *testscript.TestScript, function, container string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s of %s was not killed: its exit code is %d", container, function, code)
+	return fmt.Errorf("container %s of %s: got exit code %d, want 137", container, function, code)
 }
 
-func asleep(ts *testscript.TestScript, _ *caller, functions []string) error {
+func scaledToZero(ts *testscript.TestScript, _ *client, functions []string) error {
 	if len(functions) == 0 {
-		return errors.New("usage: asleep FUNCTION…")
+		return errors.New("usage: scaled-to-zero FUNCTION…")
 	}
-	awake, err := ask(ts, "get", "pods", "--selector", "serving.knative.dev/service in ("+strings.Join(functions, ", ")+")",
+	running, err := kubectlOutput(ts, "get", "pods", "--selector", "serving.knative.dev/service in ("+strings.Join(functions, ", ")+")",
 		"--output=go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}")
-	if err == nil && awake != "" {
-		err = fmt.Errorf("awake are %s", awake)
+	if err == nil && running != "" {
+		err = fmt.Errorf("got the pods %s, want none", running)
 	}
 	return err
 }
 
-func logged(ts *testscript.TestScript, c *caller, args []string) error {
+func logged(ts *testscript.TestScript, c *client, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: logged FUNCTION TEXT…")
 	}
-	log, err := ask(ts, "logs", "--selector=serving.knative.dev/service="+args[0], "--container=user-container", "--tail=-1", since(c))
+	log, err := kubectlOutput(ts, "logs", "--selector=serving.knative.dev/service="+args[0], "--container=user-container", "--tail=-1", since(c))
 	if err != nil {
 		return err
 	}
@@ -276,17 +280,17 @@ func logged(ts *testscript.TestScript, c *caller, args []string) error {
 			return nil
 		}
 	}
-	return errors.New("it was not logged")
+	return fmt.Errorf("no log line of %s has all of %q", args[0], args[1:])
 }
 
-// since asks kubectl for what was logged since the script began.
-func since(c *caller) string { return "--since-time=" + c.began.Format(time.RFC3339) }
+// since returns the option that makes kubectl return the log since the script began.
+func since(c *client) string { return "--since-time=" + c.began.Format(time.RFC3339) }
 
-func renew(ts *testscript.TestScript, _ *caller, functions []string) error {
+func redeploy(ts *testscript.TestScript, _ *client, functions []string) error {
 	generations := map[string]string{}
 	for _, f := range functions {
-		patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"renewed":%q}}}}}`, rand.Text())
-		generation, err := ask(ts, "patch", "services.serving.knative.dev/"+f, "--type=merge", "--patch="+patch, "--output=jsonpath={.metadata.generation}")
+		patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"redeploy":%q}}}}}`, rand.Text())
+		generation, err := kubectlOutput(ts, "patch", "services.serving.knative.dev/"+f, "--type=merge", "--patch="+patch, "--output=jsonpath={.metadata.generation}")
 		if err != nil {
 			return err
 		}
@@ -294,7 +298,7 @@ func renew(ts *testscript.TestScript, _ *caller, functions []string) error {
 	}
 	for f, generation := range generations {
 		for _, condition := range []string{"jsonpath={.status.observedGeneration}=" + generation, "condition=Ready"} {
-			if _, err := ask(ts, "wait", "--for="+condition, "--timeout=120s", "services.serving.knative.dev/"+f); err != nil {
+			if _, err := kubectlOutput(ts, "wait", "--for="+condition, "--timeout=120s", "services.serving.knative.dev/"+f); err != nil {
 				return err
 			}
 		}
@@ -302,28 +306,28 @@ func renew(ts *testscript.TestScript, _ *caller, functions []string) error {
 	return nil
 }
 
-// A load is requests that are sent again and again, and what became of them.
+// A load is a set of clients that repeat requests, with the results.
 type load struct {
-	stop  chan struct{}
-	ended bool
-	all   sync.WaitGroup
+	stop    chan struct{}
+	ended   bool
+	clients sync.WaitGroup
 
-	mu       sync.Mutex
-	sent     int
-	outcomes map[string]int // by status
-	met      map[string]int // what they were at the last met
-	done     []int          // the numbers of those that were done
-	faults   []string
+	mu        sync.Mutex
+	sent      int
+	outcomes  map[string]int // by status
+	seen      map[string]int // outcomes at the last check by responses
+	succeeded []int          // the numbers of the requests with a 2xx response
+	problems  []string
 }
 
-// pause is how long a caller waits before the next request.
+// pause is the time that a client of a load waits before the next request.
 const pause = 20 * time.Millisecond
 
-func startLoad(_ *testscript.TestScript, c *caller, args []string) error {
+func startLoad(_ *testscript.TestScript, c *client, args []string) error {
 	if len(args) < 3 {
 		return errors.New("usage: load COUNT METHOD PATH …")
 	}
-	callers, err := strconv.Atoi(args[0])
+	clients, err := strconv.Atoi(args[0])
 	if err != nil {
 		return err
 	}
@@ -331,8 +335,8 @@ func startLoad(_ *testscript.TestScript, c *caller, args []string) error {
 		c.load = &load{stop: make(chan struct{}), outcomes: map[string]int{}}
 	}
 	l := c.load
-	for range callers {
-		l.all.Go(func() {
+	for range clients {
+		l.clients.Go(func() {
 			for {
 				select {
 				case <-l.stop:
@@ -353,47 +357,47 @@ func numbered(args []string, n int) (all []string) {
 	return all
 }
 
-func (l *load) send(c *caller, method string, args []string) {
+func (l *load) send(c *client, method string, args []string) {
 	l.mu.Lock()
 	l.sent++
 	n := l.sent
 	l.mu.Unlock()
-	first, second, _ := cutThen(numbered(args, n))
+	first, second, _ := splitThen(numbered(args, n))
 	r, err := c.request(method, first)
-	var answer *http.Response
+	var response *http.Response
 	var body string
 	if err == nil {
-		answer, body, err = do(r)
+		response, body, err = do(r)
 	}
-	if err == nil && answer.StatusCode/100 == 2 && len(second) > 1 {
-		answer, err = c.follow(second, body)
+	if err == nil && response.StatusCode/100 == 2 && len(second) > 1 {
+		response, err = c.follow(second, body)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
 		l.outcomes["lost"]++
-		l.faults = append(l.faults, err.Error())
+		l.problems = append(l.problems, err.Error())
 		return
 	}
-	l.outcomes[strconv.Itoa(answer.StatusCode)]++
+	l.outcomes[strconv.Itoa(response.StatusCode)]++
 	switch {
-	case answer.StatusCode/100 == 2:
-		l.done = append(l.done, n)
-	case (answer.StatusCode == http.StatusServiceUnavailable || answer.StatusCode == http.StatusTooManyRequests) && answer.Header.Get("Retry-After") == "":
-		l.faults = append(l.faults, answer.Status+" without Retry-After")
+	case response.StatusCode/100 == 2:
+		l.succeeded = append(l.succeeded, n)
+	case (response.StatusCode == http.StatusServiceUnavailable || response.StatusCode == http.StatusTooManyRequests) && response.Header.Get("Retry-After") == "":
+		l.problems = append(l.problems, response.Status+" without Retry-After")
 	}
 }
 
-// cutThen returns the words before and after "then".
-func cutThen(args []string) (first, second []string, found bool) {
+// splitThen returns the words before and after "then".
+func splitThen(args []string) (first, second []string, found bool) {
 	if i := slices.Index(args, "then"); i >= 0 {
 		return args[:i], args[i+1:], true
 	}
 	return args, nil, false
 }
 
-// follow sends a second request with the access token of the first answer.
-func (c *caller) follow(args []string, body string) (*http.Response, error) {
+// follow sends a second request with the access token of the first response.
+func (c *client) follow(args []string, body string) (*http.Response, error) {
 	var grant struct{ Token string }
 	if err := json.Unmarshal([]byte(body), &grant); err != nil {
 		return nil, err
@@ -402,87 +406,88 @@ func (c *caller) follow(args []string, body string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, _, err := do(r)
-	return answer, err
+	response, _, err := do(r)
+	return response, err
 }
 
-// end ends the load, if there is one, once what was sent is answered.
+// end stops the load, if there is one, and waits for the requests in flight.
 func (l *load) end() {
 	if l == nil || l.ended {
 		return
 	}
 	l.ended = true
 	close(l.stop)
-	l.all.Wait()
+	l.clients.Wait()
 }
 
-func met(_ *testscript.TestScript, c *caller, args []string) error {
+func responses(_ *testscript.TestScript, c *client, args []string) error {
 	least, more := "1", false
 	if len(args) == 2 {
 		least, more = strings.CutPrefix(args[1], "+")
 	}
 	count, err := strconv.Atoi(least)
 	if c.load == nil || len(args) == 0 || len(args) > 2 || err != nil || count < 1 {
-		return errors.New("usage: met STATUS [COUNT|+COUNT], after load")
+		return errors.New("usage: responses STATUS [COUNT|+COUNT], after load")
 	}
 	c.load.mu.Lock()
 	defer c.load.mu.Unlock()
 	if more {
-		count += c.load.met[args[0]]
+		count += c.load.seen[args[0]]
 	}
 	if c.load.outcomes[args[0]] < count {
-		return fmt.Errorf("the answers are %v", c.load.outcomes)
+		return fmt.Errorf("got the responses %v, want %d of %s", c.load.outcomes, count, args[0])
 	}
-	c.load.met = maps.Clone(c.load.outcomes)
+	c.load.seen = maps.Clone(c.load.outcomes)
 	return nil
 }
 
-func loaded(ts *testscript.TestScript, c *caller, statuses []string) error {
+func endLoad(ts *testscript.TestScript, c *client, statuses []string) error {
 	if c.load == nil || len(statuses) == 0 {
-		return errors.New("usage: loaded STATUS…, after load")
+		return errors.New("usage: end-load STATUS…, after load")
 	}
 	c.load.end()
 	ts.Logf("%d requests: %v", c.load.sent, c.load.outcomes)
 	if c.load.outcomes[statuses[0]] == 0 {
-		return fmt.Errorf("none of %d requests was answered %s: %v", c.load.sent, statuses[0], c.load.outcomes)
+		return fmt.Errorf("%d requests: got the responses %v, want at least one %s", c.load.sent, c.load.outcomes, statuses[0])
 	}
 	for _, status := range slices.Sorted(maps.Keys(c.load.outcomes)) {
 		if !slices.Contains(statuses, status) {
-			return fmt.Errorf("the answers were %v: %q", c.load.outcomes, c.load.faults[:min(3, len(c.load.faults))])
+			return fmt.Errorf("got the responses %v, want only %v: %q", c.load.outcomes, statuses, c.load.problems[:min(3, len(c.load.problems))])
 		}
 	}
-	for _, fault := range c.load.faults {
-		if strings.Contains(fault, "Retry-After") {
-			return errors.New(fault)
+	for _, problem := range c.load.problems {
+		if strings.Contains(problem, "Retry-After") {
+			return errors.New(problem)
 		}
 	}
 	return nil
 }
 
-func acknowledged(ts *testscript.TestScript, c *caller, args []string) error {
+func checkAcknowledged(ts *testscript.TestScript, c *client, args []string) error {
 	if c.load == nil || len(args) < 2 {
-		return errors.New("usage: acknowledged METHOD PATH …, after loaded")
+		return errors.New("usage: check-acknowledged METHOD PATH …, after end-load")
 	}
-	for _, n := range c.load.done {
+	for _, n := range c.load.succeeded {
 		if err := c.send(ts, strings.ToUpper(args[0]), numbered(args[1:], n)); err != nil {
 			return err
 		}
-		if c.answer.StatusCode != http.StatusOK {
-			return fmt.Errorf("number %d of %d was acknowledged, and now is answered %s", n, len(c.load.done), c.answer.Status)
+		if c.response.StatusCode != http.StatusOK {
+			return fmt.Errorf("request %d of %d was acknowledged; the check got %s, want 200", n, len(c.load.succeeded), c.response.Status)
 		}
 	}
 	return nil
 }
 
-// broker is where the API server's proxy has the broker of the system's namespace.
+// broker is the path of the broker for the system's namespace in the proxy of the API server.
 const broker = "/api/v1/namespaces/knative-eventing/services/http:broker-ingress:80/proxy/ticketing/default"
 
-// event sends an event by kubectl's proxy, and waits for the broker to take it. A broker
-// on the in-memory channel answers when every subscriber has, also after its retries, so
-// after a moment the wait goes on behind the script.
-func event(ts *testscript.TestScript, _ *caller, args []string) error {
+// sendEvent sends an event through kubectl proxy and waits until the broker accepts it. A broker
+// on the in-memory channel responds only after every subscriber has responded, retries
+// included. So after three seconds the script continues, and the wait continues in the
+// background.
+func sendEvent(ts *testscript.TestScript, _ *client, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: event TYPE DATA [with HEADER]…")
+		return errors.New("usage: send-event TYPE DATA [with HEADER]…")
 	}
 	proxy := exec.Command("kubectl", "proxy", "--port=0")
 	proxy.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"))
@@ -497,76 +502,76 @@ func event(ts *testscript.TestScript, _ *caller, args []string) error {
 		proxy.Process.Kill()
 		proxy.Wait()
 	})
-	said, err := bufio.NewReader(out).ReadString('\n')
-	_, address, ok := strings.Cut(strings.TrimSpace(said), "Starting to serve on ")
+	output, err := bufio.NewReader(out).ReadString('\n')
+	_, address, ok := strings.Cut(strings.TrimSpace(output), "Starting to serve on ")
 	if err != nil || !ok {
-		return fmt.Errorf("kubectl proxy says %q: %v", said, err)
+		return fmt.Errorf("kubectl proxy: got the first line %q (%v), want the address", output, err)
 	}
 	words := []string{broker, args[1], "with", "ce-specversion: 1.0", "with", "ce-id: " + rand.Text(), "with", "ce-source: /scripts", "with", "ce-type: " + args[0]}
-	r, err := (&caller{base: "http://" + address}).request(http.MethodPost, append(words, args[2:]...))
+	r, err := (&client{base: "http://" + address}).request(http.MethodPost, append(words, args[2:]...))
 	if err != nil {
 		return err
 	}
-	taken := make(chan error, 1)
+	accepted := make(chan error, 1)
 	go func() {
-		answer, body, err := do(r)
-		if err == nil && answer.StatusCode != http.StatusAccepted {
-			err = fmt.Errorf("the broker answers %s: %s", answer.Status, body)
+		response, body, err := do(r)
+		if err == nil && response.StatusCode != http.StatusAccepted {
+			err = fmt.Errorf("broker: got %s, want 202: %s", response.Status, body)
 		}
-		taken <- err
+		accepted <- err
 	}()
 	select {
-	case err := <-taken:
+	case err := <-accepted:
 		return err
 	case <-time.After(3 * time.Second):
-		ts.Defer(func() { // or nobody would learn that it was never taken
+		ts.Defer(func() { // reports an event that the broker never accepts
 			select {
-			case err := <-taken:
-				ts.Logf("an event of type %s was answered later: %v", args[0], err)
+			case err := <-accepted:
+				ts.Logf("the broker responded to an event of type %s later: %v", args[0], err)
 			default:
-				ts.Logf("an event of type %s is not answered yet", args[0])
+				ts.Logf("the broker has not responded to an event of type %s", args[0])
 			}
 		})
 		return nil
 	}
 }
 
-// told counts events: each once, though it may have come more often.
-func told(ts *testscript.TestScript, c *caller, args []string) error {
+// published checks the number of events. It counts repeated deliveries of an event once.
+func published(ts *testscript.TestScript, c *client, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: told COUNT TEXT…")
+		return errors.New("usage: published COUNT TEXT…")
 	}
-	events, err := deliveries(ts, c, args[1:])
+	events, err := deliveredEvents(ts, c, args[1:])
 	if got := fmt.Sprint(len(events)); err == nil && got != args[0] {
-		return fmt.Errorf("it was told %s", got)
+		return fmt.Errorf("got %s events, want %s", got, args[0])
 	}
 	return err
 }
 
-// heard counts deliveries: a broker may bring an event more often than it was sent.
-func heard(ts *testscript.TestScript, c *caller, args []string) error {
+// deliveries checks the number of deliveries. A broker may deliver an event more than once.
+func deliveries(ts *testscript.TestScript, c *client, args []string) error {
 	least := 0
 	if len(args) > 1 {
 		least, _ = strconv.Atoi(args[0])
 	}
 	if least == 0 {
-		return errors.New("usage: heard COUNT TEXT…")
+		return errors.New("usage: deliveries COUNT TEXT…")
 	}
-	events, err := deliveries(ts, c, args[1:])
+	events, err := deliveredEvents(ts, c, args[1:])
 	got := 0
 	for _, times := range events {
 		got += times
 	}
 	if err == nil && got < least {
-		return fmt.Errorf("it was heard %d times", got)
+		return fmt.Errorf("got %d deliveries, want at least %d", got, least)
 	}
 	return err
 }
 
-// deliveries are the events with all these texts in them that have come to the listener
-// since the script began, by source and id, and how often each did.
-func deliveries(ts *testscript.TestScript, c *caller, texts []string) (map[string]int, error) {
-	log, err := ask(ts, "logs", "deployment/listener", "--tail=-1", since(c))
+// deliveredEvents returns the events with all these texts that the listener has received since
+// the script began. The keys are source and id, the values are the numbers of deliveries.
+func deliveredEvents(ts *testscript.TestScript, c *client, texts []string) (map[string]int, error) {
+	log, err := kubectlOutput(ts, "logs", "deployment/listener", "--tail=-1", since(c))
 	if err != nil {
 		return nil, err
 	}
@@ -584,11 +589,12 @@ func deliveries(ts *testscript.TestScript, c *caller, texts []string) (map[strin
 	return events, nil
 }
 
-// steps are those of a rotation: a new key is published, signs, and is the only one.
-const steps = 3
+// rotationSteps is the number of steps of a key rotation: publish the new key, sign with it,
+// withdraw the old key.
+const rotationSteps = 3
 
-// rotate takes the keys out of their Secrets and puts them back one step further.
-func rotate(ts *testscript.TestScript, c *caller, _ []string) error {
+// rotate reads the keys from their Secrets, runs the next step and writes them back.
+func rotate(ts *testscript.TestScript, c *client, _ []string) error {
 	dir := ts.MkAbs("keys")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -604,8 +610,8 @@ func rotate(ts *testscript.TestScript, c *caller, _ []string) error {
 		}
 		if c.rotations == 0 {
 			ts.Defer(func() {
-				if c.rotations < steps {
-					ts.Logf("the rotation is undone: %v", putSecret(ts, secret, file, encoded))
+				if c.rotations < rotationSteps {
+					ts.Logf("undo the rotation: %v", putSecret(ts, secret, file, encoded))
 				}
 			})
 		}
@@ -629,7 +635,8 @@ func rotate(ts *testscript.TestScript, c *caller, _ []string) error {
 	return nil
 }
 
-// putSecret puts a value into a Secret, by way of a file: arguments can be seen by others.
+// putSecret writes a value into a Secret. It passes the value in a file, because other users
+// can see the arguments of a process.
 func putSecret(ts *testscript.TestScript, secret, name string, value []byte) error {
 	patch, err := json.Marshal(map[string]any{"data": map[string][]byte{name: value}})
 	if err != nil {
@@ -639,12 +646,12 @@ func putSecret(ts *testscript.TestScript, secret, name string, value []byte) err
 	if err := os.WriteFile(file, patch, 0o600); err != nil {
 		return err
 	}
-	_, err = ask(ts, "patch", "secret", secret, "--type=merge", "--patch-file="+file)
+	_, err = kubectlOutput(ts, "patch", "secret", secret, "--type=merge", "--patch-file="+file)
 	return err
 }
 
 func secretValue(ts *testscript.TestScript, secret, name string) ([]byte, error) {
-	out, err := ask(ts, "get", "secret", secret, "--output=json")
+	out, err := kubectlOutput(ts, "get", "secret", secret, "--output=json")
 	if err != nil {
 		return nil, err
 	}

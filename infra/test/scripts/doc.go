@@ -1,17 +1,16 @@
-// Package scripts plays the texts of this folder: conversations with the system that
-// anyone can read, the same against the local runner and, by BASE_URL, against a
-// cluster.
+// Package scripts runs the text scripts of this folder: readable conversations with the system.
+// They are the same against the local runner and, with BASE_URL, against a cluster.
 //
 //	go test ./infra/test/scripts                                  the local runner
 //	BASE_URL=http://… KUBECONFIG=… go test ./infra/test/scripts   a cluster
-//	SCRIPT=errors.txt go test ./infra/test/scripts                one text
+//	SCRIPT=errors.txt go test ./infra/test/scripts                one script
 //
-// HOST_HEADER is the host that is asked for, where that is not BASE_URL's own;
-// KINGRESS_URL is where a cluster has the routes in a second form, by a Knative Ingress.
+// HOST_HEADER is the value of the Host header if it differs from the host of BASE_URL.
+// KINGRESS_URL is the address of the routes that a Knative Ingress adds to a cluster.
 //
-// The texts in cluster/ are of what only a cluster can do, and are played one at a time.
-// They break things, so they are played only where the system's namespace is labelled as
-// being for that: by the overlays e2e, which infra/cluster brings up, and local-e2e.
+// The scripts in cluster/ test the system on a cluster and run one at a time. They break
+// things. So they run only if the namespace of the system has the label for tests, as with the
+// overlays e2e, which infra/cluster deploys, and local-e2e.
 //
-// It is all tests. What a script may say is listed in verbs_test.go.
+// The package has only tests. The file verbs_test.go lists the commands of the scripts.
 package scripts

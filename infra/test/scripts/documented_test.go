@@ -27,24 +27,24 @@ const (
 	rollback   = "rollback.md"
 )
 
-// The commands of the documents run as written, on functions that nothing has deployed
-// before, and the result serves the conversation.
+// The documented commands run as written, on functions that are not deployed yet. The result
+// serves the conversation.
 func TestDocumentedCommands_Kn(t *testing.T) {
 	d := newDocumented(t, "kn")
 	d.run(t, d.root, "kubectl apply -f infra/knative/accounts.yaml")
 	applied := commands(t, deployKn, "kn service apply ")
 	if len(applied) != len(catalog.Functions())+1 {
-		t.Fatalf("%d commands for %d functions and the process that serves every route", len(applied), len(catalog.Functions()))
+		t.Fatalf("got %d commands, want one for each of %d functions and one for the process that serves every route", len(applied), len(catalog.Functions()))
 	}
 	d.removeServices(t)
 	functions, auth := applied[:len(applied)-1], applied[len(applied)-1]
 	for _, command := range functions {
 		d.run(t, d.folder, command)
 	}
-	d.converse(t, os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER"))
+	d.runConversation(t, os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER"))
 	rotated := commands(t, keysPage, "kn service update signin --namespace ticketing --annotation-revision keys=")
 	if len(rotated) != 1 {
-		t.Fatalf("keys.md has %d commands for a step of a key rotation, not 1", len(rotated))
+		t.Fatalf("keys.md has %d commands for a step of a key rotation, want 1", len(rotated))
 	}
 	d.removeServices(t, slices.DeleteFunc(names(), func(name string) bool { return name == "signin" })...)
 	d.run(t, d.folder, rotated[0])
@@ -53,23 +53,23 @@ func TestDocumentedCommands_Kn(t *testing.T) {
 	}
 	d.removeServices(t)
 	d.run(t, d.folder, auth)
-	d.converseWithAuth(t)
+	d.runConversationWithAuth(t)
 }
 
-// A rollback by the documented commands, and the command that ends it.
+// The documented commands run a rollback and end it.
 func TestDocumentedCommands_Rollback(t *testing.T) {
 	d := newDocumented(t, "kn")
-	renewed := commands(t, keysPage, "kn service update signin --namespace ticketing --annotation-revision keys=")[0]
-	d.run(t, d.folder, strings.ReplaceAll(renewed, "signin", "currentuser"))
+	redeploy := commands(t, keysPage, "kn service update signin --namespace ticketing --annotation-revision keys=")[0]
+	d.run(t, d.folder, strings.ReplaceAll(redeploy, "signin", "currentuser"))
 	latest := d.get(t, "ksvc", "currentuser", "{.status.latestReadyRevisionName}")
 	revisions := strings.Fields(d.get(t, "revisions.serving.knative.dev", "--selector=serving.knative.dev/service=currentuser", "{.items[*].metadata.name}"))
 	old := revisions[slices.IndexFunc(revisions, func(name string) bool { return name != latest })]
 	want := []string{"", old + "=90 " + latest + "=10", old + "=100", latest + "=100"}
-	played := append(commands(t, rollback, "kn revision list "), commands(t, rollback, "kn service update ")...)
-	if len(played) != len(want) {
-		t.Fatalf("rollback.md has %d commands of kn, want %d", len(played), len(want))
+	documented := append(commands(t, rollback, "kn revision list "), commands(t, rollback, "kn service update ")...)
+	if len(documented) != len(want) {
+		t.Fatalf("rollback.md has %d commands of kn, want %d", len(documented), len(want))
 	}
-	for i, command := range played {
+	for i, command := range documented {
 		output := d.run(t, d.folder, strings.NewReplacer("currentuser-00001", old, "currentuser-00002", latest).Replace(command))
 		if i == 0 {
 			if !strings.Contains(output, old) || !strings.Contains(output, latest) {
@@ -83,7 +83,7 @@ func TestDocumentedCommands_Rollback(t *testing.T) {
 	}
 }
 
-// func deploys images that are there already, and the command behind it sets what func cannot.
+// func deploys existing images. The command of kn behind it sets the options that func lacks.
 func TestDocumentedCommands_Func(t *testing.T) {
 	d := newDocumented(t, "func", "kn")
 	d.removeServices(t, "signin")
@@ -102,7 +102,7 @@ func TestDocumentedCommands_Func(t *testing.T) {
 			return strings.Contains(update, " "+name+" ") && strings.Contains(update, "--timeout")
 		})
 		if i < 0 {
-			t.Fatalf("no command of kn follows %q", command)
+			t.Fatalf("deploy-func.md has no command of kn for %q", command)
 		}
 		d.run(t, d.folder, updated[i])
 		for field, want := range map[string]string{
@@ -115,9 +115,9 @@ func TestDocumentedCommands_Func(t *testing.T) {
 			}
 		}
 		if name == "auth" {
-			d.converseWithAuth(t)
+			d.runConversationWithAuth(t)
 		} else {
-			d.converse(t, os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER"))
+			d.runConversation(t, os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER"))
 		}
 		d.removeServices(t, name)
 	}
@@ -130,8 +130,8 @@ type documented struct {
 	env    []string
 }
 
-// newDocumented skips a test without its programs, and has the deployed Services restored
-// after it.
+// newDocumented skips the test if a program is missing. After the test it restores the deployed
+// Services.
 func newDocumented(t *testing.T, programs ...string) documented {
 	t.Helper()
 	needsTestCluster(t)
@@ -163,7 +163,7 @@ func newDocumented(t *testing.T, programs ...string) documented {
 			t.Fatal(err)
 		}
 	}
-	// The images are on the nodes: "ko build" names them.
+	// This ko prints the name of an image that is on the nodes.
 	programsFolder := t.TempDir()
 	const ko = "#!/bin/sh\nkubectl get nodes --output='jsonpath={range .items[*].status.images[*].names[*]}{@}{\"\\n\"}{end}' | grep -m1 \"/$(basename \"$2\")[:-]\"\n"
 	if err := os.WriteFile(filepath.Join(programsFolder, "ko"), []byte(ko), 0o755); err != nil {
@@ -174,7 +174,7 @@ func newDocumented(t *testing.T, programs ...string) documented {
 	return d
 }
 
-// names are the Services of the documents.
+// names returns the names of the documented Services.
 func names() []string {
 	all := []string{"auth"}
 	for _, e := range catalog.Functions() {
@@ -183,8 +183,8 @@ func names() []string {
 	return all
 }
 
-// removeServices removes Services and waits until their pods are gone: a small node has no
-// room for these and others.
+// removeServices removes Services and waits until their pods are gone. A small node has not
+// enough memory for these and others.
 func (d documented) removeServices(t *testing.T, services ...string) {
 	t.Helper()
 	if len(services) == 0 {
@@ -193,7 +193,7 @@ func (d documented) removeServices(t *testing.T, services ...string) {
 	run(t, "", append([]string{"--namespace", knative.Namespace, "delete", "ksvc", "--ignore-not-found", "--cascade=foreground"}, services...)...)
 }
 
-// restoreServices puts back at the end what is deployed now.
+// restoreServices deploys the present Services again at the end of the test.
 func (d documented) restoreServices(t *testing.T) {
 	t.Helper()
 	var list struct {
@@ -226,7 +226,7 @@ func (d documented) restoreServices(t *testing.T) {
 	})
 }
 
-// run runs a command of the documents in a shell and returns its output.
+// run runs a documented command in a shell and returns its output.
 func (d documented) run(t *testing.T, dir, command string) string {
 	t.Helper()
 	start := time.Now()
@@ -238,28 +238,28 @@ func (d documented) run(t *testing.T, dir, command string) string {
 		case err == nil:
 			t.Logf("%s (%s)", command, time.Since(start).Round(time.Second))
 			return string(output)
-		case !isWebhookAway(string(output)) || time.Since(start) > time.Minute:
+		case !webhookUnavailable(string(output)) || time.Since(start) > time.Minute:
 			t.Fatalf("%s: %v\n%s", command, err, output)
 		}
 		time.Sleep(time.Second)
 	}
 }
 
-func (d documented) get(t *testing.T, kind, which, field string) string {
+func (d documented) get(t *testing.T, kind, selector, field string) string {
 	t.Helper()
-	return run(t, "", "--namespace", knative.Namespace, "get", kind, which, "--output=jsonpath="+field)
+	return run(t, "", "--namespace", knative.Namespace, "get", kind, selector, "--output=jsonpath="+field)
 }
 
-// converse plays the conversation.
-func (d documented) converse(t *testing.T, base, host string) {
+// runConversation runs the script conversation.txt.
+func (d documented) runConversation(t *testing.T, base, host string) {
 	t.Helper()
-	params := played(t, ".", base, host)
+	params := scriptParams(t, ".", base, host)
 	params.Dir, params.Files = "", []string{"conversation.txt"}
-	testscript.RunT(oneByOne{t}, params)
+	testscript.RunT(sequential{t}, params)
 }
 
-// converseWithAuth plays it with the Service of every route, at the host of its own.
-func (d documented) converseWithAuth(t *testing.T) {
+// runConversationWithAuth runs the conversation against the Service that serves every route.
+func (d documented) runConversationWithAuth(t *testing.T) {
 	t.Helper()
 	address, err := url.Parse(d.get(t, "ksvc", "auth", "{.status.url}"))
 	if err != nil {
@@ -269,19 +269,19 @@ func (d documented) converseWithAuth(t *testing.T) {
 	if base == "" {
 		base = os.Getenv("BASE_URL")
 	}
-	d.converse(t, base, address.Host)
+	d.runConversation(t, base, address.Host)
 }
 
-// commands returns those of a page of infra/docs that begin with some words: lines of a block, or words
-// between backquotes.
+// commands returns the commands of a page of infra/docs that begin with prefix: lines of a code
+// block, or text between backquotes.
 func commands(t *testing.T, document, prefix string) (all []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", document))
 	if err != nil {
 		t.Fatal(err)
 	}
-	begins := regexp.QuoteMeta(prefix)
-	pattern := fmt.Sprintf("(?m)^ *(%s(?:.*\\\\\\n)*.*)$|`(%s[^`]*)`", begins, begins)
+	quoted := regexp.QuoteMeta(prefix)
+	pattern := fmt.Sprintf("(?m)^ *(%s(?:.*\\\\\\n)*.*)$|`(%s[^`]*)`", quoted, quoted)
 	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
 		all = append(all, m[1]+m[2])
 	}

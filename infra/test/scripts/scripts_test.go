@@ -20,60 +20,59 @@ import (
 
 func TestMain(m *testing.M) { e2e.Main(m) }
 
-// The scripts are played against BASE_URL, or, if there is none, against the local
-// runner.
+// The scripts run against BASE_URL or, if it is not set, against the local runner.
 func TestScripts(t *testing.T) {
 	base := os.Getenv("BASE_URL")
 	if base == "" {
-		url, interrupt := e2e.Local(t, filepath.Join(t.TempDir(), "data"), "RATE_LIMIT=off")
-		t.Cleanup(interrupt) // scripts are played at the same time, after this function
+		url, interrupt := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"), "RATE_LIMIT=off")
+		t.Cleanup(interrupt) // the scripts run in parallel, after this function has returned
 		base = url
 	}
-	testscript.Run(t, played(t, ".", base, os.Getenv("HOST_HEADER")))
+	testscript.Run(t, scriptParams(t, ".", base, os.Getenv("HOST_HEADER")))
 }
 
-// The ingress takes the routes in another form as well, where KINGRESS_URL says so.
-func TestScriptsByTheKnativeIngress(t *testing.T) {
+// With KINGRESS_URL the scripts also run through the routes of a Knative Ingress.
+func TestScripts_KnativeIngress(t *testing.T) {
 	url := os.Getenv("KINGRESS_URL")
 	if url == "" {
-		t.Skip("left out, since KINGRESS_URL names no ingress")
+		t.Skip("KINGRESS_URL is not set")
 	}
-	testscript.Run(t, played(t, ".", url, knative.Host))
+	testscript.Run(t, scriptParams(t, ".", url, knative.Host))
 }
 
-// What only a cluster can do is played where KUBECONFIG names one that is there for it,
-// one script at a time: they put functions to sleep, cut the broker and the database off,
-// and rotate the keys.
-func TestClusterScripts(t *testing.T) {
+// The cluster scripts run if KUBECONFIG names a cluster for tests. They run one at a time,
+// because they scale functions to zero, disconnect the broker and the database, and rotate
+// the keys.
+func TestScripts_Cluster(t *testing.T) {
 	needsTestCluster(t)
-	testscript.RunT(oneByOne{t}, played(t, "cluster", os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER")))
+	testscript.RunT(sequential{t}, scriptParams(t, "cluster", os.Getenv("BASE_URL"), os.Getenv("HOST_HEADER")))
 }
 
-// needsTestCluster skips a test where there is no cluster whose namespace is labelled for
+// needsTestCluster skips the test unless there is a cluster whose namespace is labelled for
 // tests.
 func needsTestCluster(t *testing.T) {
 	t.Helper()
 	if is, _ := condition("cluster"); !is {
-		t.Skip("left out, since BASE_URL and KUBECONFIG name no cluster that has the system, or there is no kubectl")
+		t.Skip("BASE_URL or KUBECONFIG is not set, or kubectl is not on the PATH")
 	}
 	cmd := exec.Command("kubectl", "get", "namespace", knative.Namespace, "--output=jsonpath={.metadata.labels}")
 	labels, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("ask whether the cluster is for tests: %v", err)
+		t.Fatalf("read the labels of the namespace: %v", err)
 	}
 	if !strings.Contains(string(labels), `"ticketing.com/for-tests":"true"`) {
-		t.Skip("left out, since they break things, and the namespace is not labelled ticketing.com/for-tests=true, as the overlay e2e does")
+		t.Skip("the scripts break things, and the namespace lacks the label ticketing.com/for-tests=true, which the overlay e2e sets")
 	}
 }
 
-// A real API server judges every overlay: schemas, the CRDs' own rules, Knative's webhooks.
-// A fresh namespace stands for that of its user's cluster, with the service accounts, which
-// the webhooks look up.
+// A real API server validates every overlay: schemas, the rules of the CRDs, Knative's webhooks.
+// The test uses a fresh namespace in place of the user's. It has the service accounts, because
+// the webhooks read them.
 func TestOverlays_ServerDryRun(t *testing.T) {
 	needsTestCluster(t)
 	overlays, err := filepath.Glob("../../knative/overlays/*")
 	if err != nil || len(overlays) == 0 {
-		t.Fatalf("no overlays are found: %v", err)
+		t.Fatalf("got no overlays: %v", err)
 	}
 	const fresh = knative.Namespace + "-dry-run"
 	makeNamespace(t, fresh)
@@ -97,7 +96,7 @@ func TestOverlays_ServerDryRun(t *testing.T) {
 	}
 }
 
-// makeNamespace creates a namespace that the cluster does not have, for the time of a test.
+// makeNamespace creates a namespace for the test, unless the cluster has it.
 func makeNamespace(t *testing.T, name string) {
 	t.Helper()
 	if exec.Command("kubectl", "get", "namespace", name).Run() == nil {
@@ -119,25 +118,25 @@ func run(t *testing.T, stdin string, args ...string) string {
 		if err == nil {
 			return string(out)
 		}
-		if !isWebhookAway(stderr.String()) || time.Now().After(end) {
+		if !webhookUnavailable(stderr.String()) || time.Now().After(end) {
 			t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
 		}
 	}
 }
 
-// oneByOne is a test whose parts are not played at the same time.
-type oneByOne struct{ *testing.T }
+// A sequential runs the scripts of a test one after the other.
+type sequential struct{ *testing.T }
 
-func (oneByOne) Parallel()     {}
-func (oneByOne) Verbose() bool { return testing.Verbose() }
-func (t oneByOne) Run(name string, part func(testscript.T)) {
-	t.T.Run(name, func(t *testing.T) { part(oneByOne{t}) })
+func (sequential) Parallel()     {}
+func (sequential) Verbose() bool { return testing.Verbose() }
+func (t sequential) Run(name string, part func(testscript.T)) {
+	t.T.Run(name, func(t *testing.T) { part(sequential{t}) })
 }
 
-// One process that serves every route answers as the functions do.
-func TestScriptsOnTheAllInOne(t *testing.T) {
+// One process that serves every route responds as the functions do.
+func TestScripts_AllInOne(t *testing.T) {
 	if os.Getenv("BASE_URL") != "" {
-		t.Skip("BASE_URL names the system to play against")
+		t.Skip("BASE_URL names another system")
 	}
 	uri, keys := mongotest.URI(t), t.TempDir()
 	if err := keyring.Create(keys, time.Now()); err != nil {
@@ -149,11 +148,12 @@ func TestScriptsOnTheAllInOne(t *testing.T) {
 	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=insecure", "RATE_LIMIT=off",
 		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS_FILE="+filepath.Join(keys, keyring.VerifyingFile))
-	testscript.Run(t, played(t, ".", p.URL, ""))
+	testscript.Run(t, scriptParams(t, ".", p.URL, ""))
 }
 
-// played are the texts of a folder, or the one of them that SCRIPT names.
-func played(t *testing.T, dir, base, host string) testscript.Params {
+// scriptParams returns the parameters for the scripts of a folder, or for the script that
+// SCRIPT names.
+func scriptParams(t *testing.T, dir, base, host string) testscript.Params {
 	params := testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
@@ -164,11 +164,11 @@ func played(t *testing.T, dir, base, host string) testscript.Params {
 			env.Vars = append(env.Vars,
 				"KUBECONFIG="+os.Getenv("KUBECONFIG"),
 				"KUBECACHEDIR="+filepath.Join(env.WorkDir, "kubectl"),
-				"ANN=ann-"+strings.ToLower(rand.Text())+"@example.com", // the database may remember other runs
+				"ANN=ann-"+strings.ToLower(rand.Text())+"@example.com", // the database may have users of earlier runs
 				"BOB=bob-"+strings.ToLower(rand.Text())+"@example.com",
 				"PASSWORD=correct-horse-battery-staple",
 			)
-			c := &caller{t: t, base: base, host: host, began: time.Now()}
+			c := &client{t: t, base: base, host: host, began: time.Now()}
 			env.Values[key{}] = c
 			env.Defer(func() { c.load.end() })
 			return nil
@@ -176,15 +176,15 @@ func played(t *testing.T, dir, base, host string) testscript.Params {
 	}
 	if only := os.Getenv("SCRIPT"); only != "" {
 		if filepath.Dir(only) != dir {
-			t.Skipf("SCRIPT names %s alone", only)
+			t.Skipf("SCRIPT names only %s", only)
 		}
 		params.Dir, params.Files = "", []string{only}
 	}
 	return params
 }
 
-// condition knows [cluster]: the system is not the local runner, and there is a Kubernetes
-// to speak to. Many have KUBECONFIG set for another reason.
+// condition evaluates [cluster]: the system is not the local runner, and kubectl can reach its
+// cluster. KUBECONFIG alone does not suffice; many users set it for another reason.
 func condition(name string) (bool, error) {
 	switch name {
 	case "cluster":

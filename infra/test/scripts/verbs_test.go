@@ -14,75 +14,75 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-type key struct{} // under which a script has its caller
+type key struct{} // of the client in the values of a script
 
-// A caller sends a script's requests and remembers the last answer.
-type caller struct {
+// A client sends the requests of a script and stores the last response.
+type client struct {
 	t          *testing.T
 	base, host string
-	answer     *http.Response
+	response   *http.Response
 	body       string
 	load       *load
 	rotations  int
 	began      time.Time
 }
 
-// What a script may say, beside what package testscript lets it say:
+// verbs returns the commands of the scripts. Package testscript adds its own.
 //
 //	get|post|… PATH [BODY] [as TOKEN] [with HEADER]…   sends a request
-//	answer STATUS               of the last request
-//	body TEXT                   the whole body; … stands for anything within a string
-//	header NAME VALUE           '' if there must be none
-//	keep NAME MEMBER            puts a member of the body, such as user.id, into $NAME
-//	keep NAME                   puts the output of the last kubectl there
-//	until VERB ARGUMENT…        tries again, for up to two minutes
-//	finally VERB ARGUMENT…      at the end, also after a failure; the last of them first
+//	status STATUS               checks the status of the last response
+//	body TEXT                   checks the whole body; … matches any text within a string
+//	header NAME VALUE           checks a header; '' requires that it is absent
+//	save NAME MEMBER            stores a member of the body, such as user.id, in $NAME
+//	save NAME                   stores the output of the last kubectl in $NAME
+//	until VERB ARGUMENT…        retries for up to two minutes
+//	finally VERB ARGUMENT…      runs at the end, also after a failure; the last one first
 //
-// and, of a cluster,
+// These commands need a cluster:
 //
-//	kubectl ARGUMENT…           in the system's namespace
-//	pods FUNCTION COUNT         as many pods of a function are there; 2+ is two or more
-//	serving FUNCTION COUNT      as many are ready, and not on their way out
-//	asleep FUNCTION…            these have none, but on their way out
-//	logged FUNCTION TEXT…       since the script began a pod of a function has logged a
-//	                            line with all these texts
-//	sigkill FUNCTION            kills what runs in the pods that serve it
-//	renew FUNCTION…             gives each a new revision, and waits for it
-//	load COUNT METHOD PATH …    so many callers send this request again and again from
-//	                            now on, beside those of a load that has not ended; %n in
-//	                            it is the request's number; after "then" comes a second
-//	                            METHOD PATH, sent with the token of the first answer
-//	met STATUS [COUNT]          at least COUNT (1) of them have been answered this; +COUNT
-//	                            is so many since the last met
-//	elsewhere METHOD PATH …     sends a request from a pod, so from another address
-//	loaded STATUS…              ends that. Every answer was one of these, the first
-//	                            among them; "lost" is no answer. 429 and 503 said
-//	                            when to come back
-//	acknowledged METHOD PATH …  sends this for the number of every request of the last
-//	                            load that was done (2xx), and is answered 200
-//	event TYPE DATA [with HEADER]…   sends an event to the broker
-//	told COUNT TEXT…            since the script began the broker's listener was told so
-//	                            many events that have all these texts in them
-//	heard COUNT TEXT…           and such events came so many times, or more often
-//	rotate                      the next step of a rotation of the keys, in the Secrets,
-//	                            as if the time for it had come; one that was not
-//	                            finished is undone at the end
+//	kubectl ARGUMENT…           runs kubectl in the namespace of the system
+//	pods FUNCTION COUNT         checks the number of pods; 2+ means two or more
+//	ready FUNCTION COUNT        checks the number of ready pods, without terminating ones
+//	scaled-to-zero FUNCTION…    checks that there are no pods, except terminating ones
+//	logged FUNCTION TEXT…       checks that a pod has logged a line with all these texts
+//	                            since the script began
+//	sigkill FUNCTION            kills the processes in the ready pods
+//	redeploy FUNCTION…          creates a new revision and waits until it is ready
+//	load COUNT METHOD PATH …    starts COUNT clients that repeat this request, in addition
+//	                            to a running load. %n is the number of the request. After
+//	                            "then" comes a second METHOD PATH; it is sent with the
+//	                            token of the first response
+//	responses STATUS [COUNT]    checks for at least COUNT (1) responses of the load with
+//	                            this status; +COUNT counts from the last check
+//	end-load STATUS…            ends the load. Every response has one of these statuses,
+//	                            and one has the first. "lost" is no response. 429 and 503
+//	                            need Retry-After
+//	check-acknowledged METHOD PATH …   sends this for every request of the last load with a
+//	                            2xx response, and expects 200
+//	from-pod METHOD PATH …      sends a request from a pod, so from another address
+//	send-event TYPE DATA [with HEADER]…   sends an event to the broker
+//	published COUNT TEXT…       checks how many events with all these texts the listener
+//	                            has received since the script began
+//	deliveries COUNT TEXT…      checks for at least COUNT deliveries of such events
+//	rotate                      runs the next step of a key rotation in the Secrets, as if
+//	                            its time had come. The end of the script undoes an
+//	                            incomplete rotation
 //
-// A "!" before a verb says that it must fail.
+// A "!" before a verb requires that it fails.
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
-	all := map[string]func(*testscript.TestScript, *caller, []string) error{
-		"answer": answer, "body": body, "header": header, "keep": keep,
-		"pods": counting("pods", func(pod) bool { return false }), "serving": counting("serving", pod.isAway), "asleep": asleep,
-		"kubectl": kubectl, "sigkill": sigkill, "renew": renew, "rotate": rotate, "logged": logged,
-		"elsewhere": elsewhere, "load": startLoad, "met": met, "loaded": loaded, "acknowledged": acknowledged,
-		"event": event, "told": told, "heard": heard,
+	all := map[string]func(*testscript.TestScript, *client, []string) error{
+		"status": status, "body": body, "header": header, "save": save,
+		"pods": countPods("pods", func(pod) bool { return false }), "ready": countPods("ready", pod.isUnavailable), "scaled-to-zero": scaledToZero,
+		"kubectl": kubectl, "sigkill": sigkill, "redeploy": redeploy, "rotate": rotate, "logged": logged,
+		"from-pod": fromPod, "load": startLoad, "responses": responses, "end-load": endLoad, "check-acknowledged": checkAcknowledged,
+		"send-event": sendEvent, "published": published, "deliveries": deliveries,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
-		all[method] = func(ts *testscript.TestScript, c *caller, args []string) error {
+		all[method] = func(ts *testscript.TestScript, c *client, args []string) error {
 			return c.send(ts, strings.ToUpper(method), args)
 		}
 	}
-	all["until"] = func(ts *testscript.TestScript, c *caller, args []string) error {
+	all["until"] = func(ts *testscript.TestScript, c *client, args []string) error {
 		if len(args) == 0 || all[args[0]] == nil {
 			return errors.New("usage: until VERB ARGUMENT…")
 		}
@@ -92,15 +92,15 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 				return nil
 			}
 		}
-		return fmt.Errorf("two minutes have passed: %w", err)
+		return fmt.Errorf("after two minutes: %w", err)
 	}
-	all["finally"] = func(ts *testscript.TestScript, c *caller, args []string) error {
+	all["finally"] = func(ts *testscript.TestScript, c *client, args []string) error {
 		if len(args) == 0 || all[args[0]] == nil {
 			return errors.New("usage: finally VERB ARGUMENT…")
 		}
 		ts.Defer(func() {
 			if err := all[args[0]](ts, c, args[1:]); err != nil {
-				c.t.Errorf("finally %s: %v: what was changed for a script is not undone", args[0], err)
+				c.t.Errorf("finally %s: %v: the change of the script is not undone", args[0], err)
 			}
 		})
 		return nil
@@ -108,32 +108,32 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	commands := map[string]func(*testscript.TestScript, bool, []string){}
 	for name, verb := range all {
 		commands[name] = func(ts *testscript.TestScript, neg bool, args []string) {
-			err := verb(ts, ts.Value(key{}).(*caller), args)
+			err := verb(ts, ts.Value(key{}).(*client), args)
 			switch {
 			case err != nil && !neg:
 				ts.Fatalf("%v", err)
 			case err == nil && neg:
-				ts.Fatalf("%s %s must fail", name, strings.Join(args, " "))
+				ts.Fatalf("%s %s succeeded, want a failure", name, strings.Join(args, " "))
 			}
 		}
 	}
 	return commands
 }
 
-func (c *caller) send(ts *testscript.TestScript, method string, args []string) error {
+func (c *client) send(ts *testscript.TestScript, method string, args []string) error {
 	r, err := c.request(method, args)
 	if err != nil {
 		return err
 	}
-	if c.answer, c.body, err = do(r); err != nil {
+	if c.response, c.body, err = do(r); err != nil {
 		return err
 	}
-	ts.Logf("%s\n%s", c.answer.Status, c.body)
+	ts.Logf("%s\n%s", c.response.Status, c.body)
 	return nil
 }
 
-// request makes a request of a script's words.
-func (c *caller) request(method string, args []string) (*http.Request, error) {
+// request returns the request that the words of a script describe.
+func (c *client) request(method string, args []string) (*http.Request, error) {
 	if len(args) == 0 {
 		return nil, errors.New("usage: METHOD PATH [BODY] [as TOKEN] [with HEADER]…")
 	}
@@ -154,25 +154,26 @@ func (c *caller) request(method string, args []string) (*http.Request, error) {
 		switch name, value, ok := strings.Cut(args[1], ": "); {
 		case args[0] == "as":
 			r.Header.Add("Authorization", "Bearer "+args[1])
-		case args[0] == "with" && name == "Host": // which is no header to package http
+		case args[0] == "with" && name == "Host": // net/http sends it from a field of its own
 			r.Host = value
 		case args[0] == "with" && ok:
 			r.Header.Set(name, value)
 		default:
-			return nil, fmt.Errorf("%s %s: what is that?", args[0], args[1])
+			return nil, fmt.Errorf("got %s %q, want as TOKEN or with HEADER", args[0], args[1])
 		}
 	}
 	return r, nil
 }
 
-// do sends a request and reads the whole answer. On a busy machine a pod can take longer to
-// start than a request may take. Then the activator says so, and do sends the request again.
+// do sends a request and reads the whole response. On a busy machine a pod can take longer to
+// start than a request may take. Then the activator responds with a timeout, and do sends the
+// request again.
 func do(r *http.Request) (*http.Response, string, error) {
 	for end := time.Now().Add(2 * time.Minute); ; {
-		answer, body, err := once(r)
-		late := err == nil && answer.StatusCode == http.StatusGatewayTimeout && strings.HasPrefix(body, "activator request timeout")
+		response, body, err := doOnce(r)
+		late := err == nil && response.StatusCode == http.StatusGatewayTimeout && strings.HasPrefix(body, "activator request timeout")
 		if !late || time.Now().After(end) {
-			return answer, body, err
+			return response, body, err
 		}
 		if r.GetBody != nil {
 			if r.Body, err = r.GetBody(); err != nil {
@@ -182,52 +183,52 @@ func do(r *http.Request) (*http.Response, string, error) {
 	}
 }
 
-func once(r *http.Request) (*http.Response, string, error) {
+func doOnce(r *http.Request) (*http.Response, string, error) {
 	client := &http.Client{Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	answer, err := client.Do(r)
+	response, err := client.Do(r)
 	if err != nil {
 		return nil, "", err
 	}
-	defer answer.Body.Close()
-	all, err := io.ReadAll(answer.Body)
-	return answer, string(all), err
+	defer response.Body.Close()
+	all, err := io.ReadAll(response.Body)
+	return response, string(all), err
 }
 
-func answer(_ *testscript.TestScript, c *caller, args []string) error {
-	if len(args) != 1 || c.answer == nil {
-		return errors.New("usage: answer STATUS, after a request")
+func status(_ *testscript.TestScript, c *client, args []string) error {
+	if len(args) != 1 || c.response == nil {
+		return errors.New("usage: status STATUS, after a request")
 	}
-	if got := fmt.Sprint(c.answer.StatusCode); got != args[0] {
-		return fmt.Errorf("the answer is %s", got)
+	if got := fmt.Sprint(c.response.StatusCode); got != args[0] {
+		return fmt.Errorf("got status %s, want %s: %s", got, args[0], c.body)
 	}
 	return nil
 }
 
-func body(_ *testscript.TestScript, c *caller, args []string) error {
+func body(_ *testscript.TestScript, c *client, args []string) error {
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.Join(args, " ")), "…", `[^"]+`)
 	if !regexp.MustCompile("^" + pattern + "$").MatchString(c.body) {
-		return fmt.Errorf("the body is %s", c.body)
+		return fmt.Errorf("got the body %s, want %s", c.body, strings.Join(args, " "))
 	}
 	return nil
 }
 
-func header(_ *testscript.TestScript, c *caller, args []string) error {
-	if len(args) != 2 || c.answer == nil {
+func header(_ *testscript.TestScript, c *client, args []string) error {
+	if len(args) != 2 || c.response == nil {
 		return errors.New("usage: header NAME VALUE, after a request")
 	}
-	if got := strings.Join(c.answer.Header.Values(args[0]), ", "); got != args[1] {
-		return fmt.Errorf("%s is %q", args[0], got)
+	if got := strings.Join(c.response.Header.Values(args[0]), ", "); got != args[1] {
+		return fmt.Errorf("got %s %q, want %q", args[0], got, args[1])
 	}
 	return nil
 }
 
-func keep(ts *testscript.TestScript, c *caller, args []string) error {
+func save(ts *testscript.TestScript, c *client, args []string) error {
 	if len(args) == 1 {
 		ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 		return nil
 	}
 	if len(args) != 2 {
-		return errors.New("usage: keep NAME [MEMBER]")
+		return errors.New("usage: save NAME [MEMBER]")
 	}
 	var value any
 	if err := json.Unmarshal([]byte(c.body), &value); err != nil {
@@ -238,7 +239,7 @@ func keep(ts *testscript.TestScript, c *caller, args []string) error {
 		value = members[name]
 	}
 	if value == nil {
-		return fmt.Errorf("there is no %s in %s", args[1], c.body)
+		return fmt.Errorf("the body has no %s: %s", args[1], c.body)
 	}
 	ts.Setenv(args[0], fmt.Sprint(value))
 	return nil

@@ -1,6 +1,5 @@
-// Command bare is the floor that the functions' starts are measured against: an
-// HTTP server of the standard library that answers and does nothing else. In a pod it
-// listens where PORT says.
+// Command bare is the baseline for the cold start of the functions: an HTTP server of the
+// standard library that only responds with 200. In a pod it listens on PORT.
 package main
 
 import (
@@ -17,8 +16,8 @@ import (
 
 const text = `usage: bare
 
-Answers every request with 200, and does nothing else. It listens on the port PORT, or on
-a free port of 127.0.0.1.
+Responds to every request with 200. It listens on the port PORT, or on a free port of
+127.0.0.1.
 `
 
 func main() {

@@ -1,11 +1,11 @@
-// Listener is another service of the platform, as the end-to-end scripts play it: it
-// takes any event, and prints what it was told as one line of JSON, its attributes and
-// its data. It runs in the cluster beside the functions (see the overlay e2e), and the
-// scripts read its log.
+// Listener is the event receiver of the end-to-end scripts. It accepts every event and prints
+// its attributes and its data as one line of JSON. It runs in the cluster beside the functions
+// (see the overlay e2e), and the scripts read its log.
 //
-// "listener kill CONTAINER" is another thing that they need there: it sends SIGKILL to the
-// processes of a container, from a pod that sees those of its node. "listener send REQUEST"
-// sends a request from a pod, as a client with another address, and prints the answer.
+// The scripts also need two more commands inside the cluster. "listener kill CONTAINER" sends
+// SIGKILL to the processes of a container, from a pod that sees the processes of its node.
+// "listener send REQUEST" sends a request from a pod, as a client with another address, and
+// prints the response.
 package main
 
 import (
@@ -33,8 +33,8 @@ const text = `usage: listener
        listener send REQUEST
 
 Accepts events on port 8080 and prints each as one line of JSON. "kill" sends SIGKILL to
-the processes of a container of the node. "send" sends a request, which is JSON, and prints
-the response as JSON.
+the processes of a container of the node. "send" sends the request that REQUEST describes
+in JSON, and prints the response as JSON.
 `
 
 func main() {
@@ -58,7 +58,7 @@ func main() {
 		}
 		return
 	}
-	var one sync.Mutex // a line at a time
+	var output sync.Mutex // one line at a time
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
 	log.Fatal(http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -67,26 +67,26 @@ func main() {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		told := map[string]any{}
+		event := map[string]any{}
 		for _, name := range slices.Sorted(maps.Keys(r.Header)) {
 			if attribute, is := strings.CutPrefix(strings.ToLower(name), "ce-"); is {
-				told[attribute] = r.Header.Get(name)
+				event[attribute] = r.Header.Get(name)
 			}
 		}
 		if json.Valid(data) {
-			told["data"] = json.RawMessage(data)
+			event["data"] = json.RawMessage(data)
 		}
-		one.Lock()
-		defer one.Unlock()
-		out.Encode(told)
+		output.Lock()
+		defer output.Unlock()
+		out.Encode(event)
 	})))
 }
 
-// kill kills those processes that the kernel counts for a container: its id is in the name
-// of their cgroup.
+// kill kills the processes of a container. The name of their cgroup contains the container's
+// id.
 func kill(container string) error {
 	if len(container) < 12 {
-		return fmt.Errorf("%q is no container's id", container)
+		return fmt.Errorf("%q is too short for the id of a container", container)
 	}
 	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {
@@ -96,7 +96,7 @@ func kill(container string) error {
 	for _, path := range groups {
 		group, err := os.ReadFile(path)
 		if err != nil || !strings.Contains(string(group), container) {
-			continue // it has gone, or is another's
+			continue // the process has exited or belongs to another container
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err != nil {
@@ -108,25 +108,25 @@ func kill(container string) error {
 		killed++
 	}
 	if killed == 0 {
-		return fmt.Errorf("container %s has no processes here", container)
+		return fmt.Errorf("container %s has no processes on this node", container)
 	}
 	return nil
 }
 
-// send sends a request, which is JSON, and prints the answer as JSON.
+// send sends a request that is described in JSON, and prints the response as JSON.
 func send(request string) error {
-	var asked struct {
+	var described struct {
 		Method, URL, Host, Body string
 		Header                  http.Header
 	}
-	if err := json.Unmarshal([]byte(request), &asked); err != nil {
+	if err := json.Unmarshal([]byte(request), &described); err != nil {
 		return err
 	}
-	r, err := http.NewRequest(asked.Method, asked.URL, strings.NewReader(asked.Body))
+	r, err := http.NewRequest(described.Method, described.URL, strings.NewReader(described.Body))
 	if err != nil {
 		return err
 	}
-	r.Host, r.Header = asked.Host, asked.Header
+	r.Host, r.Header = described.Host, described.Header
 	answer, err := (&http.Client{Timeout: time.Minute}).Do(r)
 	if err != nil {
 		return err

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// A promise is worth what its test is worth, and a test that is gone holds none.
-func TestEveryPromiseNamesATestThatExists(t *testing.T) {
-	there := map[string]bool{}
+// Every test that security.md names exists, and every claim names a test.
+func TestSecurityClaims_NameExistingTests(t *testing.T) {
+	existing := map[string]bool{}
 	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
 	err := filepath.WalkDir("../../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
@@ -22,42 +22,42 @@ func TestEveryPromiseNamesATestThatExists(t *testing.T) {
 		}
 		source, err := os.ReadFile(path)
 		for _, m := range declared.FindAllStringSubmatch(string(source), -1) {
-			there[m[1]] = true
+			existing[m[1]] = true
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	promises, err := os.ReadFile("../../docs/security.md")
+	document, err := os.ReadFile("../../docs/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := aTest.FindAllStringSubmatch(string(promises), -1)
+	named := testName.FindAllStringSubmatch(string(document), -1)
 	if len(named) < 30 {
-		t.Errorf("only %d tests are named", len(named))
+		t.Errorf("security.md names %d tests, want at least 30", len(named))
 	}
 	for _, m := range named {
-		if !there[m[1]] {
-			t.Errorf("there is no %s", m[1])
+		if !existing[m[1]] {
+			t.Errorf("security.md names %s, which does not exist", m[1])
 		}
 	}
-	rows, bare := unheld(string(promises))
-	if rows < 40 {
-		t.Errorf("only %d promises were found", rows)
+	claims, untested := untestedClaims(string(document))
+	if claims < 40 {
+		t.Errorf("got %d claims, want at least 40", claims)
 	}
-	for _, row := range bare {
-		t.Errorf("nothing holds: %s", row)
+	for _, row := range untested {
+		t.Errorf("this claim names no test: %s", row)
 	}
 }
 
-var aTest = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
+var testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
 
-// unheld returns how many promises the tables make, and those that neither name a test
-// nor say that they are met by absence. In the section about attacks each row of a table is
-// a promise; in the table of requirements, each row that is met. A benchmark checks nothing.
-// The header of a table is no promise.
-func unheld(document string) (rows int, bare []string) {
+// untestedClaims returns the number of claims in the tables, and the claims that neither name
+// a test nor say that they are met by absence. In the section about attacks every row is a
+// claim, except the header. In the table of requirements every row that is met is a claim. A
+// benchmark does not count as a test.
+func untestedClaims(document string) (claims int, untested []string) {
 	attack := false
 	lines := strings.Split(document, "\n")
 	for i, line := range lines {
@@ -76,40 +76,40 @@ func unheld(document string) (rows int, bare []string) {
 		if !attack && !met {
 			continue
 		}
-		rows++
-		held := slices.ContainsFunc(aTest.FindAllStringSubmatch(cells[3], -1), func(m []string) bool {
+		claims++
+		tested := slices.ContainsFunc(testName.FindAllStringSubmatch(cells[3], -1), func(m []string) bool {
 			return !strings.HasPrefix(m[1], "Benchmark")
 		})
-		if !held && !(met && strings.HasPrefix(strings.TrimSpace(cells[3]), "by absence: ")) {
-			bare = append(bare, line)
+		if !tested && !(met && strings.HasPrefix(strings.TrimSpace(cells[3]), "by absence: ")) {
+			untested = append(untested, line)
 		}
 	}
-	return rows, bare
+	return claims, untested
 }
 
-func TestAPromiseThatNothingHoldsIsFound(t *testing.T) {
+func TestSecurityClaims_FindsUntestedClaims(t *testing.T) {
 	for row, want := range map[string]int{
-		"| 6.2.1 at least 8 characters | met | `TestCheck` |":                                                     0,
-		"| 6.4.1 initial passwords | met | by absence: there are none |":                                          0,
-		"| 6.3.3 a second factor | not met | passwords alone |":                                                   0,
-		"| 6.2.6 input fields | not applicable | |":                                                               0,
-		"| 6.4.1 initial passwords | met | there are none |":                                                      1,
-		"| 7.1.1 lifetime | met in part | 30 days |":                                                              1,
-		"| 6.1.1 brute force | met | `README` |":                                                                  1,
-		"## What holds under attack\n| a flood | a line | `TestGate` |":                                           0,
-		"## What holds under attack\n| a flood | a line | `BenchmarkLoad` |":                                      1,
-		"## What holds under attack\n| a flood | a line | by absence: nobody comes |":                             1,
-		"## What holds under attack\n| attack | behaviour | test |\n|---|---|---|\n| a flood | a line | a word |": 1,
+		"| 6.2.1 at least 8 characters | met | `TestCheck` |":                                                      0,
+		"| 6.4.1 initial passwords | met | by absence: there are none |":                                           0,
+		"| 6.3.3 a second factor | not met | passwords alone |":                                                    0,
+		"| 6.2.6 input fields | not applicable | |":                                                                0,
+		"| 6.4.1 initial passwords | met | there are none |":                                                       1,
+		"| 7.1.1 lifetime | met in part | 30 days |":                                                               1,
+		"| 6.1.1 brute force | met | `README` |":                                                                   1,
+		"## What holds under attack\n| a flood | a queue | `TestGate` |":                                           0,
+		"## What holds under attack\n| a flood | a queue | `BenchmarkLoad` |":                                      1,
+		"## What holds under attack\n| a flood | a queue | by absence: there is no attack |":                       1,
+		"## What holds under attack\n| attack | behaviour | test |\n|---|---|---|\n| a flood | a queue | a word |": 1,
 	} {
-		if _, bare := unheld(row); len(bare) != want {
-			t.Errorf("%s\nfound: %q", row, bare)
+		if _, untested := untestedClaims(row); len(untested) != want {
+			t.Errorf("%s\ngot the untested claims %q, want %d", row, untested, want)
 		}
 	}
 }
 
 // The table has every requirement of chapters V6, V7 and V9 of OWASP ASVS 5.0.0 once, with
 // its level.
-func TestASVS_EveryRequirementIsListedWithItsLevel(t *testing.T) {
+func TestASVS_ListsEveryRequirement(t *testing.T) {
 	document, err := os.ReadFile("../../docs/security.md")
 	if err != nil {
 		t.Fatal(err)
@@ -135,8 +135,8 @@ func TestASVS_EveryRequirementIsListedWithItsLevel(t *testing.T) {
 	}
 }
 
-// requirements returns the levels that the rows of a table give each requirement, of cells
-// such as "6.5.1 – 6.5.5 (L2), 6.5.8 (L3) codes".
+// requirements returns the levels of each requirement in a table. It parses cells such as
+// "6.5.1 – 6.5.5 (L2), 6.5.8 (L3) codes".
 func requirements(table string) map[string][]string {
 	levels := map[string][]string{}
 	group, number := regexp.MustCompile(`([\d., –]+)\(L([123])\)`), regexp.MustCompile(`(\d+\.\d+\.)(\d+)(?: – \d+\.\d+\.(\d+))?`)
@@ -161,8 +161,8 @@ func requirements(table string) map[string][]string {
 	return levels
 }
 
-// A tag may be moved to another commit, a commit is what it is.
-func TestEveryActionIsPinnedByItsCommit(t *testing.T) {
+// A tag can move to another commit; a commit hash always names the same code.
+func TestWorkflows_PinActionsByCommit(t *testing.T) {
 	workflows, err := filepath.Glob("../../../.github/workflows/*")
 	if err != nil || len(workflows) == 0 {
 		t.Fatal("no workflows", err)
@@ -175,11 +175,11 @@ func TestEveryActionIsPinnedByItsCommit(t *testing.T) {
 		}
 		found := uses.FindAllStringSubmatch(string(text), -1)
 		if len(found) == 0 {
-			t.Errorf("%s uses nothing", path)
+			t.Errorf("%s uses no action", path)
 		}
 		for _, m := range found {
 			if !pinned.MatchString(m[1]) {
-				t.Errorf("%s: %s is not named by its commit", path, m[1])
+				t.Errorf("%s: got the action %s, want a commit hash behind @", path, m[1])
 			}
 		}
 	}

@@ -14,15 +14,15 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// TestDroppedDatabaseConnections has the network drop twelve pooled connections, without
-// a FIN or a RST, while the database is healthy. Of twelve requests one after the other
-// one is slow at most, and all get the answer that they get otherwise, as do twelve at
-// once.
-func TestDroppedDatabaseConnections(t *testing.T) {
+// TestDatabase_DroppedConnections drops twelve pooled connections without a FIN or a RST, while
+// the database is healthy. Then twelve requests run one after the other. All must get the usual
+// response, and at most one may be slow. After another drop, twelve concurrent requests must get
+// the usual response.
+func TestDatabase_DroppedConnections(t *testing.T) {
 	const connections = 12
 	db := mongotest.Server(t).URI()
-	s := start(t, db, limits...)
-	members := make([]granted, 2*connections+1)
+	s := start(t, db, rateLimitsOn...)
+	accounts := make([]tokenPair, 2*connections+1)
 	email := func(i int) string { return fmt.Sprintf("u%d@example.com", i) }
 	var address atomic.Int32
 	send := func(method, url, bearer, body string) (status int, answer string, took time.Duration) {
@@ -32,13 +32,13 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 			return
 		}
 		n := address.Add(1)
-		r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.0.%d.%d", n>>8, n&255)) // no limit of an address is reached
+		r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.0.%d.%d", n>>8, n&255)) // no address reaches a rate limit
 		r.Header.Set("Content-Type", "application/json")
 		if bearer != "" {
 			r.Header.Set("Authorization", "Bearer "+bearer)
 		}
 		began := time.Now()
-		response, err := patient.Do(r)
+		response, err := httpClient.Do(r)
 		if err != nil {
 			t.Error(err)
 			return
@@ -50,30 +50,31 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 		}
 		return response.StatusCode, string(read), time.Since(began)
 	}
-	for i := range members {
+	for i := range accounts {
 		status, body, _ := send(http.MethodPost, s.url("signup")+"/api/users/signup", "", credentials(email(i)))
 		if status != http.StatusCreated {
-			t.Fatal(status, body)
+			t.Fatalf("sign-up: got %d %s, want 201", status, body)
 		}
-		members[i] = grant(t, body)
+		accounts[i] = parseTokens(t, body)
 	}
-	leaving := members[2*connections]
-	unissued := []byte(leaving.RefreshToken)
+	toSignOut := accounts[2*connections]
+	unissued := []byte(toSignOut.RefreshToken)
 	if last := &unissued[len(unissued)-2]; *last == 'A' {
 		*last = 'B'
 	} else {
 		*last = 'A'
 	}
 
-	// what is sent, by the number of a request; those from 2*connections on fill the pool
+	// requests[function](i) returns request i and its usual status. Requests from 2*connections on
+	// only fill the connection pool.
 	requests := map[string]func(i int) (bearer, body string, want int){
-		"currentuser": func(int) (string, string, int) { return members[0].Token, "", 200 },
+		"currentuser": func(int) (string, string, int) { return accounts[0].Token, "", 200 },
 		"signin":      func(i int) (string, string, int) { return "", credentials(email(i % connections)), 200 },
 		"refresh": func(i int) (string, string, int) {
 			if i >= 2*connections {
 				return "", `{"refreshToken":"` + string(unissued) + `"}`, 401
 			}
-			return "", `{"refreshToken":"` + members[i].RefreshToken + `"}`, 200
+			return "", `{"refreshToken":"` + accounts[i].RefreshToken + `"}`, 200
 		},
 		"signup": func(i int) (string, string, int) {
 			if i >= 2*connections {
@@ -81,9 +82,9 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 			}
 			return "", credentials("new-" + email(i)), 201
 		},
-		"signout": func(int) (string, string, int) { return leaving.Token, "", 200 },
+		"signout": func(int) (string, string, int) { return toSignOut.Token, "", 200 },
 	}
-	together(t, requests, func(t *testing.T, request func(i int) (bearer, body string, want int)) {
+	runParallel(t, requests, func(t *testing.T, request func(i int) (bearer, body string, want int)) {
 		name := t.Name()[strings.LastIndex(t.Name(), "/")+1:]
 		method := http.MethodPost
 		if name == "currentuser" {
@@ -96,14 +97,14 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 			bearer, body, want := request(i)
 			status, answer, took := send(method, function.URL+"/api/users/"+name, bearer, body)
 			if status != want {
-				t.Errorf("after %v: %d %s, want %d", took, status, answer, want)
+				t.Errorf("got %d %s after %v, want %d", status, answer, took, want)
 			}
 			return took
 		}
 		drop := func() {
 			tap.RoundTrip(30 * time.Millisecond)
-			for open := tap.Open(); open < 1+connections; open = tap.Open() { // one is the heartbeat's
-				atOnce(connections, func(i int) { do(2*connections + i) })
+			for open := tap.Open(); open < 1+connections; open = tap.Open() { // one more is for the heartbeat
+				runConcurrently(connections, func(i int) { do(2*connections + i) })
 			}
 			tap.RoundTrip(0)
 			tap.Drop()
@@ -114,9 +115,9 @@ func TestDroppedDatabaseConnections(t *testing.T) {
 			took = append(took, do(i))
 		}
 		if slow := slices.Sorted(slices.Values(took))[connections-2:]; slow[0] > 1200*time.Millisecond {
-			t.Errorf("one after the other: %v, want one slow request at most", took)
+			t.Errorf("got response times %v, want at most one over 1.2 s", took)
 		}
 		drop()
-		atOnce(connections, func(i int) { do(connections + i) })
+		runConcurrently(connections, func(i int) { do(connections + i) })
 	})
 }

@@ -10,9 +10,9 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// A function answers on its own path, on those of the probes, and nowhere else: not
-// where programs tell of themselves, and not on the paths of the others.
-func TestNothingAnswersThatIsNotInTheCatalog(t *testing.T) {
+// A function serves its own path and the paths of the probes. All other paths are not found:
+// those of other functions and of debug and status pages.
+func TestFunctions_UnknownPathsNotFound(t *testing.T) {
 	s := start(t, mongotest.URI(t))
 	paths := []string{
 		"/", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars", "/debug/requests", "/metrics", "/healthz",
@@ -24,7 +24,7 @@ func TestNothingAnswersThatIsNotInTheCatalog(t *testing.T) {
 			paths = append(paths, f.Path)
 		}
 	}
-	for name, p := range s.all {
+	for name, p := range s.processes {
 		for _, path := range paths {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				status, header, body, err := e2e.Call(t.Context(), method, p.URL+path, "", "")
@@ -36,7 +36,7 @@ func TestNothingAnswersThatIsNotInTheCatalog(t *testing.T) {
 				}
 				if status != http.StatusNotFound || body != `{"errors":[{"message":"There is nothing here."}]}` ||
 					header.Get("Server") != "" || header.Get("X-Powered-By") != "" {
-					t.Errorf("%s %s %s: %d %v %s", name, method, path, status, header, body)
+					t.Errorf("%s %s %s: got %d %v %s, want 404", name, method, path, status, header, body)
 				}
 			}
 		}
