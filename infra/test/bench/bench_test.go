@@ -55,7 +55,7 @@ type system struct {
 	grant    session.Grant
 	tokens   *token.Verifier
 	users    *mongo.Collection
-	cfg   *config.Config
+	cfg      *config.Config
 }
 
 func start(b *testing.B, more ...string) system {
