@@ -44,11 +44,11 @@ func TestLocalRunner_RestartPreservesData(t *testing.T) {
 
 // The local runner reports a failed start in one line.
 func TestLocalRunner_StartFailure(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer listener.Close()
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestLocalRunner_StartFailure(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"a port that is in use", []string{"-addr", taken.Addr().String(), "-data", t.TempDir()}, " is in use: choose another address with -addr"},
+		{"a port that is in use", []string{"-addr", listener.Addr().String(), "-data", t.TempDir()}, " is in use: choose another address with -addr"},
 		{"a file in place of the folder", []string{"-addr", "127.0.0.1:0", "-data", file}, "not a directory"},
 		{"a second start on one folder", []string{"-addr", "127.0.0.1:0", "-data", inUse}, "another server is using it"},
 	} {

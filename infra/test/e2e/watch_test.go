@@ -92,14 +92,14 @@ func TestLocalRunner_WatchRestartsAfterChange(t *testing.T) {
 	waitUntil("remove the old binary", oneBinary)
 	save(`"There is nothing here."`, `"There is nothing`)
 	waitUntil("report that the change does not compile", func() bool {
-		return strings.Contains(stderr.String(), "It does not compile. What was there before goes on.")
+		return strings.Contains(stderr.String(), "The build failed. The previous build continues to run.")
 	})
 	if !strings.Contains(stderr.String(), "shared/httpserver/http.go:") || !strings.Contains(notFound(), "Nothing at all.") {
 		t.Errorf("got the response %s and this output, want the old response and the file that does not compile:\n%s", notFound(), stderr)
 	}
 	save("\n)\n", "\n)\n\nfunc init() { panic(\"test\") }\n") // behind the imports
 	waitUntil("report that the change does not start", func() bool {
-		return strings.Contains(stderr.String(), "It does not start: exit status 2. What was there before goes on.")
+		return strings.Contains(stderr.String(), "The new build does not start: exit status 2. The previous build continues to run.")
 	})
 	save("There is nothing here.", "Nothing here again.")
 	waitUntil("serve the fixed source", func() bool { return strings.Contains(notFound(), "Nothing here again.") })
@@ -110,7 +110,7 @@ func TestLocalRunner_WatchRestartsAfterChange(t *testing.T) {
 	for _, when := range []string{"at once", "in 1s, or after a change"} {
 		kill(t, binaries())
 		waitUntil("restart the functions "+when, func() bool {
-			return strings.Contains(stderr.String(), "The functions have stopped by themselves: signal: killed. They start again "+when+".\n")
+			return strings.Contains(stderr.String(), "The functions stopped: signal: killed. Restarting "+when+".\n")
 		})
 		waitUntil("serve the stored user", func() bool {
 			_, _, body, err := e2e.Call(t.Context(), http.MethodGet, url+"/api/users/currentuser", g.Token, "")
