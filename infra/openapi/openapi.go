@@ -128,7 +128,7 @@ func itemOf(e endpoint.Endpoint, named *schemas) (pathItem, error) {
 	shown := append(examples()[e.Name], f.refused()...)
 	if f.keyed() {
 		o.Parameters = []parameter{{
-			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxRetryKey},
+			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxIdempotencyKey},
 			Description: "A string of the caller's own, new for each request and the same for its retries, so that a retry whose first answer was lost does not do it again. It should be random, such as a UUID: who knows it can take it away from a request to come.",
 		}}
 	}

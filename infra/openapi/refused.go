@@ -50,7 +50,7 @@ func (f function) refused() []scene {
 func (f function) faults() []scene {
 	all := []scene{faulty("unforeseen", "A fault of the system itself.", errors.New("not foreseen"))}
 	if slices.Contains(f.Required, "MONGODB_URI") {
-		all = append(all, faulty("away", "The database does not answer.", apierror.Away(nil)))
+		all = append(all, faulty("away", "The database does not answer.", apierror.Unreachable(nil)))
 	}
 	if slices.Contains(f.Optional, "HASH_CONCURRENCY") {
 		all = append(all, faulty("busy", "More passwords are being checked than there is room for.", apierror.Busy(time.Second, nil)))

@@ -162,8 +162,8 @@ func Busy(after time.Duration, cause error) *Error {
 	return Retry(Unavailable, after, "The service is busy. Try again shortly.", cause)
 }
 
-// Away is Unavailable because something this instance needs does not answer.
-func Away(cause error) *Error {
+// Unreachable is Unavailable because something this instance needs does not answer.
+func Unreachable(cause error) *Error {
 	return Retry(Unavailable, time.Second, "The service is unavailable. Try again shortly.", cause)
 }
 

@@ -28,7 +28,7 @@ func TestAFaultIsRenderedForTheCallerAndKeepsItsCauseForTheLog(t *testing.T) {
 		{"busy for less than a second says one second", apierror.Busy(time.Millisecond, cause), 503, "Retry-After", "1", `{"errors":[{"message":"The service is busy. Try again shortly."}]}`},
 		{"a wait is rounded up", apierror.Retry(apierror.TooMany, 1500*time.Millisecond, "Wait.", nil), 429, "Retry-After", "2", `{"errors":[{"message":"Wait."}]}`},
 		{"a caller over its limit", apierror.Limited("signin", 100, 5*time.Minute, 90500*time.Millisecond), 429, "Retry-After RateLimit-Policy RateLimit", `91 "signin";q=100;w=300 "signin";r=0;t=91`, `{"errors":[{"message":"Too many requests. Try again later."}]}`},
-		{"away", apierror.Away(cause), 503, "Retry-After", "1", `{"errors":[{"message":"The service is unavailable. Try again shortly."}]}`},
+		{"away", apierror.Unreachable(cause), 503, "Retry-After", "1", `{"errors":[{"message":"The service is unavailable. Try again shortly."}]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := apierror.From(c.err)
@@ -42,7 +42,7 @@ func TestAFaultIsRenderedForTheCallerAndKeepsItsCauseForTheLog(t *testing.T) {
 			}
 		})
 	}
-	if !errors.Is(apierror.From(cause), cause) || !errors.Is(apierror.Away(cause), cause) {
+	if !errors.Is(apierror.From(cause), cause) || !errors.Is(apierror.Unreachable(cause), cause) {
 		t.Error("the cause is lost for the log")
 	}
 }

@@ -78,8 +78,8 @@ func (cfg *Config) Err() error {
 // ExitSettings is the exit code of a process whose settings are missing or wrong.
 const ExitSettings = 2
 
-// Complain tells an operator why a process cannot start.
-func Complain(out io.Writer, process string, err error) {
+// PrintError tells an operator why a process cannot start.
+func PrintError(out io.Writer, process string, err error) {
 	fmt.Fprintf(out, "%s cannot start:\n  %s\n", process, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 }
 

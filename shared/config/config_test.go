@@ -51,7 +51,7 @@ func TestEveryFaultIsListedOnceAndNoValueIsQuoted(t *testing.T) {
 		t.Errorf("faults:\n%v", err)
 	}
 	var out strings.Builder
-	config.Complain(&out, "signup", cfg.Err())
+	config.PrintError(&out, "signup", cfg.Err())
 	if got := out.String(); got != "signup cannot start:\n  "+strings.ReplaceAll(want, "\n", "\n  ")+"\n" {
 		t.Errorf("complaint:\n%s", got)
 	}

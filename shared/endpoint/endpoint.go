@@ -69,13 +69,13 @@ type Endpoint struct {
 	limit   func(*config.Config) Allow
 	early   bool
 
-	// EventDoor is the door that its events come through. A function brings it
+	// EventReceiver is the door that its events come through. A function brings it
 	// along, so that those which take no events do not link it.
-	EventDoor EventDoor
+	EventReceiver EventReceiver
 }
 
-// An EventDoor returns what takes the events of a process, by their types.
-type EventDoor func(cfg *config.Config, takers map[string]*Function) http.Handler
+// An EventReceiver returns what takes the events of a process, by their types.
+type EventReceiver func(cfg *config.Config, takers map[string]*Function) http.Handler
 
 type call func(context.Context, *Request) (any, error)
 
@@ -83,7 +83,7 @@ type call func(context.Context, *Request) (any, error)
 // needs, which is also the only statement of what the function needs; it must do
 // no work.
 //
-// In is None, Bearer, or a struct of JSON members, which may embed Keyed and Caller and
+// In is None, Bearer, or a struct of JSON members, which may embed Keyed and Client and
 // have a method Validate(*fault.Fields). If Validate needs settings, In has a method
 // Configure(*config.Config) too, which is called once, at the start of the process: every input
 // starts as a copy of the one that it is called on.
@@ -94,13 +94,13 @@ func Define[In, Out any](spec Spec, wire func(*config.Config) Handler[In, Out]) 
 // On declares that a function takes an event as well, through a door. Its data is
 // In, read as that of a route, and its Out is the data of the reply. Functions use
 // cloudevents.On, which has the door.
-func On[In, Out any](e Endpoint, door EventDoor, t Trigger, wire func(*config.Config) Handler[In, Out]) Endpoint {
-	e.EventDoor, e.Trigger, e.event = door, t, bind(wire)
+func On[In, Out any](e Endpoint, door EventReceiver, t Trigger, wire func(*config.Config) Handler[In, Out]) Endpoint {
+	e.EventReceiver, e.Trigger, e.event = door, t, bind(wire)
 	return e
 }
 
 // An Allow counts a request and returns an API error if its client has reached a limit.
-type Allow func(context.Context, Caller) error
+type Allow func(context.Context, Client) error
 
 // LimitRequests returns an endpoint whose rate limit counts each request before its input is
 // read, for a function whose validation is expensive. Events are not counted.
@@ -116,9 +116,9 @@ func LimitInvalid(e Endpoint, limit func(*config.Config) Allow) Endpoint {
 	return e
 }
 
-// Like declares what an answer is like which the handle renders by itself: a raw
+// WithOutput declares what an answer is like which the handle renders by itself: a raw
 // JSON value does not say.
-func Like[Out any](e Endpoint) Endpoint {
+func WithOutput[Out any](e Endpoint) Endpoint {
 	e.Out = reflect.TypeFor[Out]()
 	return e
 }
@@ -170,7 +170,7 @@ func limited(timeout time.Duration, allow Allow, early bool, next call) call {
 	count := func(ctx context.Context, r *Request) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		return allow(ctx, r.Caller)
+		return allow(ctx, r.Client)
 	}
 	return func(ctx context.Context, r *Request) (any, error) {
 		if early {

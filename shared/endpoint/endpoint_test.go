@@ -61,7 +61,7 @@ func TestInvokeNeverFails(t *testing.T) {
 		log    string
 	}{
 		{"an untyped error", func(context.Context, endpoint.None) (any, error) { return nil, boom }, 500, "secret of the database"},
-		{"a fault with a cause", func(context.Context, endpoint.None) (any, error) { return nil, apierror.Away(boom) }, 503, "secret of the database"},
+		{"a fault with a cause", func(context.Context, endpoint.None) (any, error) { return nil, apierror.Unreachable(boom) }, 503, "secret of the database"},
 		{"a panic with a value", func(context.Context, endpoint.None) (any, error) { panic("password123") }, 500, "panic: a string"},
 		{"a nil dereference", func(context.Context, endpoint.None) (any, error) { var p *input; return p.Name, nil }, 500, "nil pointer"},
 		{"an answer that cannot be rendered", func(context.Context, endpoint.None) (any, error) { return make(chan int), nil }, 500, "render"},
@@ -98,7 +98,7 @@ func TestASuccessMayBeCacheable(t *testing.T) {
 	failing := true
 	f, _ := bind(cached, func(context.Context, endpoint.None) (string, error) {
 		if failing {
-			return "", apierror.Away(nil)
+			return "", apierror.Unreachable(nil)
 		}
 		return "x", nil
 	})

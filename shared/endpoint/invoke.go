@@ -98,11 +98,11 @@ func panicked(p any) error {
 	return fmt.Errorf("panic: %s\n%s", what, debug.Stack())
 }
 
-// expired makes an Away of an untyped error that is only the deadline's.
+// expired makes an Unreachable of an untyped error that is only the deadline's.
 func expired(ctx context.Context, err error) error {
 	var f *apierror.Error
 	if !errors.As(err, &f) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return apierror.Away(err)
+		return apierror.Unreachable(err)
 	}
 	return err
 }

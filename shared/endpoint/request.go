@@ -33,22 +33,22 @@ type Request struct {
 	Length          int64    // of the body, in bytes; negative where unknown
 	Body            io.Reader
 	Authorization   []string // the Authorization headers; more than one is refused
-	RetryKey        []string // the Idempotency-Key headers
+	IdempotencyKey  []string // the Idempotency-Key headers
 	Key             string   // what a retry of the same request has in common with it, where the door knows
-	Caller          Caller   // nobody, of an event
+	Client          Client   // nobody, of an event
 
 	invalid bool // the input was rejected before the handle was called
 }
 
-// A Caller is where a request came from, as far as its wire tells. An input embeds it
+// A Client is where a request came from, as far as its wire tells. An input embeds it
 // that wants to know. It is no identity: it tells one crowd from another.
-type Caller struct {
+type Client struct {
 	Peer      string   `json:"-"` // address, perhaps with a port, of whoever holds the other end of the wire
 	Forwarded []string `json:"-"` // the X-Forwarded-For headers, which anybody may have written
 	Device    string   `json:"-"` // the device token that the client presents, perhaps of no device
 }
 
-func (c *Caller) setCaller(caller Caller) { *c = caller }
+func (c *Client) setClient(client Client) { *c = client }
 
 // Keyed is embedded by an input that wants to know a retry from a new request.
 type Keyed struct {
@@ -78,14 +78,14 @@ func read[In any](spec Spec, r *Request, out In) (_ In, err error) {
 		if k, ok := in.(interface{ setKey(string) }); ok {
 			key := r.Key
 			if key == "" {
-				if key, err = retryKey(r.RetryKey); err != nil {
+				if key, err = retryKey(r.IdempotencyKey); err != nil {
 					return out, err
 				}
 			}
 			k.setKey(key)
 		}
-		if c, ok := in.(interface{ setCaller(Caller) }); ok {
-			c.setCaller(r.Caller)
+		if c, ok := in.(interface{ setClient(Client) }); ok {
+			c.setClient(r.Client)
 		}
 		err = decode(r, in)
 	}
@@ -144,15 +144,15 @@ func retryKey(headers []string) (string, error) {
 	} else if strings.Contains(value, ",") { // two headers that a gateway has joined
 		value = ""
 	}
-	if len(headers) > 1 || value == "" || len(value) > MaxRetryKey || strings.ContainsFunc(value, odd) {
+	if len(headers) > 1 || value == "" || len(value) > MaxIdempotencyKey || strings.ContainsFunc(value, odd) {
 		return "", apierror.New(apierror.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
 	}
 	sum := sha256.Sum256([]byte("http\x00" + value))
 	return hex.EncodeToString(sum[:16]), nil
 }
 
-// MaxRetryKey is the longest Idempotency-Key, in characters.
-const MaxRetryKey = 255
+// MaxIdempotencyKey is the longest Idempotency-Key, in characters.
+const MaxIdempotencyKey = 255
 
 // decode reads the body into the struct that in points to, and validates it.
 func decode(r *Request, in any) error {

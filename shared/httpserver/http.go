@@ -18,9 +18,9 @@ import (
 // serve while it has faults.
 func Handler(cfg *config.Config, endpoints ...endpoint.Endpoint) http.Handler {
 	d := &door{routes: map[string]*endpoint.Function{}, log: cfg.Log()}
-	open := Events(cfg)
+	open := EventsEnabled(cfg)
 	takers := map[string]*endpoint.Function{}
-	var events endpoint.EventDoor
+	var events endpoint.EventReceiver
 	for _, e := range endpoints {
 		if e.Path == "" && !open {
 			cfg.Problem("EVENTS", "must be on: "+e.Name+" takes nothing else")
@@ -30,7 +30,7 @@ func Handler(cfg *config.Config, endpoints ...endpoint.Endpoint) http.Handler {
 			d.routes[e.Path] = f
 		}
 		for _, kind := range e.Trigger.Types {
-			takers[kind], events = f, e.EventDoor
+			takers[kind], events = f, e.EventReceiver
 		}
 	}
 	if open && events != nil {
@@ -40,8 +40,8 @@ func Handler(cfg *config.Config, endpoints ...endpoint.Endpoint) http.Handler {
 	return Drain(crossOrigin(cfg, d.methods(), d))
 }
 
-// Events returns whether the process takes events: EVENTS.
-func Events(cfg *config.Config) bool {
+// EventsEnabled reports whether the process takes events: EVENTS.
+func EventsEnabled(cfg *config.Config) bool {
 	switch cfg.Text("EVENTS", "off") {
 	case "on", "insecure":
 		return true
@@ -118,8 +118,8 @@ func (d *door) answer(ctx context.Context, r *http.Request) endpoint.Response {
 		Length:          r.ContentLength,
 		Body:            r.Body,
 		Authorization:   r.Header.Values("Authorization"),
-		RetryKey:        r.Header.Values("Idempotency-Key"),
-		Caller:          endpoint.Caller{Peer: r.RemoteAddr, Forwarded: r.Header.Values("X-Forwarded-For"), Device: deviceToken(r)},
+		IdempotencyKey:  r.Header.Values("Idempotency-Key"),
+		Client:          endpoint.Client{Peer: r.RemoteAddr, Forwarded: r.Header.Values("X-Forwarded-For"), Device: deviceToken(r)},
 	})
 }
 

@@ -47,11 +47,11 @@ const drainTimeout = 28 * time.Second
 // Main runs a process that serves the given endpoints, from the environment
 // alone, until SIGTERM or an interrupt. It does not return.
 func Main(endpoints ...endpoint.Endpoint) {
-	MainOf(func(*config.Config) []endpoint.Endpoint { return endpoints })
+	MainFunc(func(*config.Config) []endpoint.Endpoint { return endpoints })
 }
 
-// MainOf is Main for a process whose settings decide what it serves.
-func MainOf(choose func(*config.Config) []endpoint.Endpoint) {
+// MainFunc is Main for a process whose settings decide what it serves.
+func MainFunc(choose func(*config.Config) []endpoint.Endpoint) {
 	if len(os.Args) > 1 {
 		help := usage.Command{Call: filepath.Base(os.Args[0]), Stdout: os.Stdout, Stderr: os.Stderr}
 		help.Text = describe(help.Call, choose)
@@ -81,7 +81,7 @@ func describe(call string, choose func(*config.Config) []endpoint.Endpoint) stri
 	return text + "All settings come from the environment: see infra/docs/configuration.md.\n"
 }
 
-// Run is MainOf with its surroundings passed in; it returns the exit code.
+// Run is MainFunc with its surroundings passed in; it returns the exit code.
 func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose func(*config.Config) []endpoint.Endpoint) int {
 	cfg := config.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(stderr, o) }, time.Now)
 	endpoints := choose(cfg)
@@ -89,7 +89,7 @@ func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose fun
 	port := cfg.Number("PORT", 8080, 0, 65535)
 	onLambda := cfg.Text(lambdaSetting, "") != ""
 	if err := cfg.Err(); err != nil {
-		config.Complain(stderr, names(endpoints), err)
+		config.PrintError(stderr, names(endpoints), err)
 		return config.ExitSettings
 	}
 	if onLambda {
@@ -100,7 +100,7 @@ func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose fun
 		err = fmt.Errorf("port %d is in use: choose another with PORT", port)
 	}
 	if err != nil {
-		config.Complain(stderr, names(endpoints), err)
+		config.PrintError(stderr, names(endpoints), err)
 		return exitFailed
 	}
 	cfg.Log().Info("listening", "function", names(endpoints), "port", listener.Addr().(*net.TCPAddr).Port)

@@ -34,7 +34,7 @@ func Translate(step string, err error) error {
 	case is && sheds(server):
 		return apierror.Busy(overloaded, err)
 	}
-	return apierror.Away(err)
+	return apierror.Unreachable(err)
 }
 
 // sheds reports whether the server refuses commands because it has too much to do. Of a

@@ -50,7 +50,7 @@ func (c Command) Error(problem string) (code int) {
 	return 2
 }
 
-// Asked reports whether an argument asks for help.
-func Asked(arg string) bool {
+// IsHelp reports whether an argument asks for help.
+func IsHelp(arg string) bool {
 	return arg == "-h" || arg == "-help" || arg == "--help" || arg == "help"
 }

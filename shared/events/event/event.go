@@ -46,10 +46,10 @@ const (
 
 // Why a session ended.
 const (
-	ByUser    = "signout"   // its owner signed out
-	OnRequest = "requested" // another service asked for it
-	Displaced = "displaced" // its user opened more sessions than are kept
-	Theft     = "theft"     // a refresh token was used twice
+	ByUser     = "signout"   // its owner signed out
+	OnRequest  = "requested" // another service asked for it
+	Displaced  = "displaced" // its user opened more sessions than are kept
+	TokenReuse = "theft"     // a refresh token was used twice
 )
 
 // An Event is one thing that happened to a user.

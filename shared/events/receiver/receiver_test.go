@@ -41,7 +41,7 @@ var greeter = receiver.On(echo, endpoint.Trigger{Types: []string{"hello.v1"}, Re
 			case "x":
 				return named{}, apierror.Field("name", "Not x.")
 			case "y":
-				return named{}, apierror.Away(nil)
+				return named{}, apierror.Unreachable(nil)
 			case "z":
 				panic("z")
 			}
