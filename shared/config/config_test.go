@@ -90,7 +90,7 @@ func TestPart_CreatedOnce(t *testing.T) {
 	}
 }
 
-// A Secret created by echo ends with a line feed.
+// A Secret created with echo ends with a line feed.
 func TestSettings_TrimsWhiteSpace(t *testing.T) {
 	for _, around := range []string{"\n", "\r\n", " ", "\t", "\n\n", "\u00a0", "\u2028", " \r\n\t "} {
 		file := filepath.Join(t.TempDir(), "keys")
