@@ -23,7 +23,7 @@ func Handler(cfg *config.Config, endpoints ...endpoint.Endpoint) http.Handler {
 	var newReceiver endpoint.EventReceiver
 	for _, e := range endpoints {
 		if e.Path == "" && !enabled {
-			cfg.Problem("EVENTS", "must be on: "+e.Name+" takes nothing else")
+			cfg.Problem("EVENTS", "must be on: "+e.Name+" only receives events")
 		}
 		f := e.Bind(cfg, enabled || e.Path == "")
 		if e.Path != "" {
