@@ -56,7 +56,7 @@ func EventsEnabled(cfg *config.Config) bool {
 // several functions, and on AWS Lambda. The event path of a single function on Knative is
 // reachable only inside the cluster.
 func checkSenders(cfg *config.Config, several bool) {
-	anonymous := cfg.Text("EVENT_OIDC_ISSUER", "")+cfg.Text("EVENT_OIDC_AUDIENCE", "") == "" // wiring the events rejects one of them alone
+	anonymous := cfg.Text("EVENT_OIDC_ISSUER", "")+cfg.Text("EVENT_OIDC_AUDIENCE", "") == "" // the receiver rejects one of them alone
 	if cfg.Text("EVENTS", "") == "on" && anonymous && (several || cfg.Text(lambdaSetting, "") != "") {
 		cfg.Problem("EVENTS", "must not be on without EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE where the public reaches the event path: any client could create accounts and end sessions. Set both, or set EVENTS to off, or to insecure to take events from any client")
 	}

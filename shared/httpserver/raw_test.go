@@ -65,9 +65,9 @@ func exchange(t *testing.T, address, raw string) string {
 	}
 }
 
-// A proxy and the server must see the same requests on a connection. If a proxy forwards as a
-// body the bytes that the server parses as a request, an attacker can send a request in the
-// name of another client (RFC 9112 §11.2). So the server rejects an ambiguous request or
+// A proxy and the server must see the same requests on a connection. Otherwise an attacker
+// can hide a request in bytes that the proxy takes for a body. The server would treat it as
+// a request of another client (RFC 9112 §11.2). So the server rejects an ambiguous request or
 // closes the connection after its response.
 //
 // The server accepts bare LF, a folded line and two equal lengths, as the RFC allows (§2.2,

@@ -118,8 +118,8 @@ func structured(h http.Header, body []byte) (envelope, error) {
 	if _, err := d.ReadToken(); err != io.EOF {
 		return e, malformed()
 	}
-	// the headers of binary mode are allowed (HTTP Protocol Binding §3.2.3), but they must
-	// equal the envelope, because a proxy may have routed the event by them
+	// the headers of binary mode are allowed (HTTP Protocol Binding §3.2.3); they must equal
+	// the envelope, because a proxy may have routed the event by them
 	headers, err := headerAttributes(h)
 	for name, value := range headers {
 		if inside, is := e.attributes[name]; !is || inside != value {

@@ -3,7 +3,6 @@ package receiver_test
 import (
 	"context"
 	"encoding/base64"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
