@@ -16,7 +16,7 @@ import (
 )
 
 // Endpoint is GET /.well-known/jwks.json.
-var Endpoint = endpoint.Like[token.Set](endpoint.Define(endpoint.Spec{
+var Endpoint = endpoint.WithOutput[token.Set](endpoint.Define(endpoint.Spec{
 	Name:    "jwks",
 	Method:  http.MethodGet,
 	Path:    "/.well-known/jwks.json",

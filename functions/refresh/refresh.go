@@ -30,12 +30,12 @@ var Endpoint = endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
 	Refuses: []apierror.Kind{apierror.Unauthenticated},
 }, newHandler), func(cfg *config.Config) endpoint.Allow {
 	limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Refresh(cfg)
-	return func(ctx context.Context, c endpoint.Caller) error { return limiter.Allow(ctx, limit, c) }
+	return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, limit, c) }
 })
 
 // Input is a refresh token.
 type Input struct {
-	endpoint.Caller
+	endpoint.Client
 	RefreshToken string `json:"refreshToken"`
 }
 
@@ -70,7 +70,7 @@ func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
 // it was the first, and that of the first where the answer got lost on its way
 // and the same token comes again. So both get the same answer.
 func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
-	rejected := r.limiter.Allow(ctx, r.perAddress, in.Caller)
+	rejected := r.limiter.Allow(ctx, r.perAddress, in.Client)
 	presented, err := session.Parse(in.RefreshToken)
 	if err != nil {
 		return session.Grant{}, cmp.Or(rejected, error(apierror.InvalidToken(err)))

@@ -32,12 +32,12 @@ var Endpoint = endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
 	Refuses: []apierror.Kind{apierror.Unauthenticated},
 }, newHandler), func(cfg *config.Config) endpoint.Allow {
 	limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Signin(cfg)
-	return func(ctx context.Context, c endpoint.Caller) error { return limiter.Allow(ctx, limit, c) }
+	return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, limit, c) }
 })
 
 // Input is an email and its password.
 type Input struct {
-	endpoint.Caller
+	endpoint.Client
 	Email    string `json:"email"`
 	Password string `json:"password"`
 
@@ -81,7 +81,7 @@ func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
 func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 	var grant session.Grant
 	err := s.credentials.Check(ctx, credentials.Claim{
-		Client:   in.Caller,
+		Client:   in.Client,
 		Email:    string(in.address),
 		Password: in.Password,
 		Find:     func(ctx context.Context) (user.Account, error) { return s.users.Account(ctx, string(in.address)) },

@@ -12,7 +12,7 @@ import (
 // There is no limiter, so a request to the database would panic.
 func TestSignup_NoFreeHashSlot(t *testing.T) {
 	full := password.New(password.Config{Queue: -1})
-	if err := allow(full, nil, ratelimit.Limit{})(t.Context(), endpoint.Caller{}); !errors.Is(err, password.ErrBusy) {
+	if err := allow(full, nil, ratelimit.Limit{})(t.Context(), endpoint.Client{}); !errors.Is(err, password.ErrBusy) {
 		t.Errorf("got %v, want %v", err, password.ErrBusy)
 	}
 }

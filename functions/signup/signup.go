@@ -41,7 +41,7 @@ var Endpoint = receiver.On(endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 // Input is an email and the password chosen for it.
 type Input struct {
 	endpoint.Keyed
-	endpoint.Caller
+	endpoint.Client
 	Email    string `json:"email"`
 	Password string `json:"password"`
 
@@ -93,7 +93,7 @@ func limit(cfg *config.Config) endpoint.Allow {
 }
 
 func allow(passwords *password.Hasher, limiter *ratelimit.Limiter, limit ratelimit.Limit) endpoint.Allow {
-	return func(ctx context.Context, c endpoint.Caller) error {
+	return func(ctx context.Context, c endpoint.Client) error {
 		if err := passwords.Room(); err != nil {
 			return err
 		}
@@ -179,7 +179,7 @@ const (
 // passwords here.
 func (s signup) again(ctx context.Context, in Input, account user.Account) (grant session.Grant, err error) {
 	err = s.credentials.Check(ctx, credentials.Claim{
-		Client:   in.Caller,
+		Client:   in.Client,
 		Email:    account.Email,
 		Password: in.Password,
 		Find:     func(context.Context) (user.Account, error) { return account, nil },

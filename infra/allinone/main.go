@@ -12,4 +12,4 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { httpserver.MainOf(catalog.Together) }
+func main() { httpserver.MainFunc(catalog.Together) }

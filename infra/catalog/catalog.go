@@ -34,6 +34,6 @@ func Functions() []endpoint.Endpoint {
 // Together returns those that one process serves if it serves all: one without a
 // route only takes events, and only passes on what a sink did not take.
 func Together(cfg *config.Config) []endpoint.Endpoint {
-	relayed := httpserver.Events(cfg) && cfg.Text("K_SINK", "") != ""
+	relayed := httpserver.EventsEnabled(cfg) && cfg.Text("K_SINK", "") != ""
 	return slices.DeleteFunc(Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !relayed })
 }

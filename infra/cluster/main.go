@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		flags.Func("with", "", func(change string) error { c.with = append(c.with, change); return nil })
 	}
 	switch {
-	case usage.Asked(command):
+	case usage.IsHelp(command):
 		return help.Help()
 	case do == nil:
 		return help.Error("unknown command")

@@ -10,7 +10,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && usage.Asked(os.Args[1]) {
+	if len(os.Args) > 1 && usage.IsHelp(os.Args[1]) {
 		fmt.Print(text)
 		return
 	}

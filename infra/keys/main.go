@@ -81,7 +81,7 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 			return secrets(*dir, *mongodb)
 		}
 	default:
-		if usage.Asked(command) {
+		if usage.IsHelp(command) {
 			return help.Help()
 		}
 		return help.Error("unknown command")

@@ -99,7 +99,7 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 	user.FromConfig(check, nil)
 	httpserver.Handler(check, catalog.Together(check)...)
 	if err := check.Err(); err != nil {
-		config.Complain(os.Stderr, "local", err)
+		config.PrintError(os.Stderr, "local", err)
 		return config.ExitSettings
 	}
 	if err := system(ctx, listener, data, added); err != nil && !stopped(ctx, err) {

@@ -46,7 +46,7 @@ func run() int {
 	cfg := config.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
 	users, counts := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg)
 	if err := cfg.Err(); err != nil {
-		config.Complain(os.Stderr, "migrate", err)
+		config.PrintError(os.Stderr, "migrate", err)
 		return config.ExitSettings
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait)

@@ -50,7 +50,7 @@ func (f function) errorSamples() []sample {
 func (f function) otherErrors() []sample {
 	all := []sample{errorSample("internal-error", "An error in the service.", errors.New("unexpected"))}
 	if slices.Contains(f.Required, "MONGODB_URI") {
-		all = append(all, errorSample("database-unavailable", "The database does not respond.", apierror.Away(nil)))
+		all = append(all, errorSample("database-unavailable", "The database does not respond.", apierror.Unreachable(nil)))
 	}
 	if slices.Contains(f.Optional, "HASH_CONCURRENCY") {
 		all = append(all, errorSample("overloaded", "The queue for password checks is full.", apierror.Busy(time.Second, nil)))

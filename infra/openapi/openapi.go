@@ -127,7 +127,7 @@ func itemOf(e endpoint.Endpoint, named *schemas) (pathItem, error) {
 	all := append(examples()[e.Name], f.errorSamples()...)
 	if f.takesIdempotencyKey() {
 		o.Parameters = []parameter{{
-			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxRetryKey},
+			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxIdempotencyKey},
 			Description: "A string that the client chooses for each request and repeats in its retries. A retry after a lost response then does not repeat the operation. Use a random string such as a UUID. An attacker that can guess the key can use it first, and the request then fails.",
 		}}
 	}

@@ -1,14 +1,14 @@
-// Package fault is the one vocabulary of failure: what can go wrong, which
-// status it has, and the only writer of the body
+// Package apierror defines the errors that clients receive: their kinds, their HTTP
+// statuses and their only body format:
 //
 //	{"errors":[{"message":"…","field":"…"}]}
 //
-// A fault has two sides. Its items are public: fixed sentences that never carry
-// the input, a driver's text or a secret. Its cause is private: it goes to the
-// log and nowhere else. An error that is no fault is a 500 with a fixed text.
+// An Error has public items and a private cause. The items are fixed sentences. They never
+// contain the input, the text of a driver or a secret. Only the log receives the cause.
+// Any other error becomes a 500 with a fixed text.
 //
-// Functions and the packages they share return faults; package endpoint renders
-// them. Nothing here knows of HTTP but the numbers.
+// Functions and shared packages return Errors, and package endpoint writes them. This
+// package depends on HTTP only for the status numbers and header fields.
 package apierror
 
 import (
@@ -24,25 +24,25 @@ import (
 	"ticketing.com/auth/shared/reference"
 )
 
-// A Kind is what went wrong, as far as a caller can act on it.
+// A Kind classifies an error by the possible reaction of the client.
 type Kind uint8
 
 // The kinds, in the order of their statuses.
 const (
-	Internal         Kind = iota // nobody foresaw it; the zero value on purpose
-	Invalid                      // the input is wrong; the items say where
-	Unauthenticated              // no credentials that count
-	Forbidden                    // known, and not allowed
-	NotFound                     // no such path
-	MethodNotAllowed             // the path exists, the method does not
-	TooLarge                     // the body is over its limit
-	UnsupportedMedia             // the body is in a form nobody reads here
-	Mismatch                     // an Idempotency-Key used again with another body
-	TooMany                      // this caller must wait
-	Unavailable                  // everybody must wait
+	Internal         Kind = iota // unexpected; the zero value on purpose
+	Invalid                      // invalid input; the items name the fields
+	Unauthenticated              // missing or invalid credentials
+	Forbidden                    // authenticated, but not allowed
+	NotFound                     // unknown path
+	MethodNotAllowed             // known path, but another method
+	TooLarge                     // the body exceeds its limit
+	UnsupportedMedia             // unsupported media type or encoding of the body
+	Mismatch                     // Idempotency-Key reused with another body
+	TooMany                      // the client must wait
+	Unavailable                  // all clients must wait
 )
 
-// statuses is the one table from kind to HTTP status (RFC 9110 §15, RFC 6585).
+// statuses maps each kind to its HTTP status (RFC 9110 §15, RFC 6585).
 var statuses = [...]int{
 	Internal:         http.StatusInternalServerError,
 	Invalid:          http.StatusBadRequest,
@@ -57,44 +57,43 @@ var statuses = [...]int{
 	Unavailable:      http.StatusServiceUnavailable,
 }
 
-// An Item is one thing that is wrong, told to the caller.
+// An Item is one public error message.
 type Item struct {
 	Message string `json:"message"`
-	Field   string `json:"field,omitzero"` // the member of the input it is about
+	Field   string `json:"field,omitzero"` // the invalid member of the input, if any
 }
 
 // Members implements reference.Described.
 func (Item) Members() []reference.Member {
 	return []reference.Member{
-		{Name: "message", About: "A sentence for people. It never carries the input."},
-		{Name: "field", About: "The member of the request that it is about, if it is about one."},
+		{Name: "message", About: "A sentence for people. It never contains the input."},
+		{Name: "field", About: "The invalid member of the request body, if the error concerns one."},
 	}
 }
 
-// An Error is a fault on its way to the caller. It is immutable.
+// An Error is an error response for the client. It is immutable.
 type Error struct {
 	kind    Kind
 	items   []Item
-	headers []Header // that belong to the kind
+	headers []Header
 	cause   error
 }
 
-// A Header is a line that goes with the answer.
+// A Header is a header field of the response.
 type Header struct{ Name, Value string }
 
-// New returns a fault of a kind with one public sentence.
+// New returns an Error with one public message.
 func New(kind Kind, message string) *Error {
 	return &Error{kind: kind, items: []Item{{Message: message}}}
 }
 
-// Field returns an Invalid fault about one member of the input.
+// Field returns an Invalid error for one member of the input.
 func Field(field, message string) *Error {
 	return &Error{kind: Invalid, items: []Item{{Message: message, Field: field}}}
 }
 
-// Credentials is the answer to a sign-in that fails, whatever the reason: an
-// unknown account must be indistinguishable from a wrong password (OWASP ASVS
-// 5.0.0, 6.3.8). The cause, if there is one, is for the log.
+// Credentials returns the error for every failed sign-in. An unknown account must be
+// indistinguishable from a wrong password (OWASP ASVS 5.0.0, 6.3.8). The cause may be nil.
 func Credentials(cause error) *Error {
 	e := New(Unauthenticated, "Email or password is wrong.")
 	e.headers = []Header{{"WWW-Authenticate", "Bearer"}}
@@ -102,16 +101,16 @@ func Credentials(cause error) *Error {
 	return e
 }
 
-// NoToken is the answer where a bearer token is needed and none was sent. It
-// names no error code (RFC 6750 §3.1).
+// NoToken returns the error for a request without the required bearer token. It contains
+// no error code (RFC 6750 §3.1).
 func NoToken() *Error {
 	e := New(Unauthenticated, "A bearer token is needed.")
 	e.headers = []Header{{"WWW-Authenticate", "Bearer"}}
 	return e
 }
 
-// InvalidToken is the answer to a token that does not count: malformed, forged,
-// expired or ended (RFC 6750 §3.1). Which of them is for the log alone.
+// InvalidToken returns the error for a malformed, forged, expired or revoked token (RFC
+// 6750 §3.1). Only the log receives the cause.
 func InvalidToken(cause error) *Error {
 	e := New(Unauthenticated, "The token is not valid.")
 	e.headers = []Header{{"WWW-Authenticate", `Bearer error="invalid_token"`}}
@@ -119,14 +118,14 @@ func InvalidToken(cause error) *Error {
 	return e
 }
 
-// Method is the answer to a method that a path does not have.
+// Method returns the error for a method that the path does not support.
 func Method(allow string) *Error {
 	e := New(MethodNotAllowed, "This method is not allowed here.")
 	e.headers = []Header{{"Allow", allow}}
 	return e
 }
 
-// Encoded is the answer to a body with a content coding, such as gzip (RFC 9110
+// Encoded returns the error for a body with a content coding, such as gzip (RFC 9110
 // §15.5.16).
 func Encoded() *Error {
 	e := New(UnsupportedMedia, "The body must have no Content-Encoding.")
@@ -134,9 +133,8 @@ func Encoded() *Error {
 	return e
 }
 
-// Retry returns a fault of kind TooMany or Unavailable that asks the caller to
-// come back after a while; it is told whole seconds, at least one (RFC 9110
-// §10.2.3).
+// Retry returns a TooMany or Unavailable error with a Retry-After header. The header
+// contains whole seconds, at least one (RFC 9110 §10.2.3).
 func Retry(kind Kind, after time.Duration, message string, cause error) *Error {
 	e := New(kind, message)
 	e.headers = []Header{{"Retry-After", seconds(after)}}
@@ -144,9 +142,9 @@ func Retry(kind Kind, after time.Duration, message string, cause error) *Error {
 	return e
 }
 
-// Limited is TooMany for a caller who has used up what a policy grants: so many
-// requests in a window, which is over after a while. It says so in the fields of
-// draft-ietf-httpapi-ratelimit-headers-10 as well.
+// Limited returns a TooMany error for a client that has reached a rate limit. The policy
+// allows quota requests per window, and the current window ends after the given duration.
+// The headers follow draft-ietf-httpapi-ratelimit-headers-10.
 func Limited(policy string, quota int, window, after time.Duration) *Error {
 	e := Retry(TooMany, after, "Too many requests. Try again later.", nil)
 	e.headers = append(e.headers,
@@ -157,18 +155,19 @@ func Limited(policy string, quota int, window, after time.Duration) *Error {
 
 func seconds(d time.Duration) string { return strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))) }
 
-// Busy is Unavailable because there is more work than this instance can do.
+// Busy returns an Unavailable error for an overloaded process.
 func Busy(after time.Duration, cause error) *Error {
 	return Retry(Unavailable, after, "The service is busy. Try again shortly.", cause)
 }
 
-// Away is Unavailable because something this instance needs does not answer.
-func Away(cause error) *Error {
+// Unreachable returns an Unavailable error for a dependency that does not respond, such as
+// the database.
+func Unreachable(cause error) *Error {
 	return Retry(Unavailable, time.Second, "The service is unavailable. Try again shortly.", cause)
 }
 
-// From makes a fault of any error: a fault stays what it is, all else becomes
-// Internal with the error as its cause.
+// From returns the Error that err is or wraps. For any other error it returns an Internal
+// Error with err as its cause.
 func From(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
@@ -178,7 +177,7 @@ func From(err error) *Error {
 	return e
 }
 
-// Error tells the log what happened.
+// Error returns the first message and the cause, for the log.
 func (e *Error) Error() string {
 	s := e.items[0].Message
 	if e.cause != nil {
@@ -190,21 +189,21 @@ func (e *Error) Error() string {
 // Unwrap returns the private cause, or nil.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Kind returns what went wrong.
+// Kind returns the kind.
 func (e *Error) Kind() Kind { return e.kind }
 
-// Items returns what the caller is told.
+// Items returns the public messages.
 func (e *Error) Items() []Item { return e.items }
 
 // Status returns the HTTP status.
 func (e *Error) Status() int { return statuses[e.kind] }
 
-// Headers returns what goes with the answer.
+// Headers returns the header fields of the response.
 func (e *Error) Headers() []Header { return e.headers }
 
 // Body returns the JSON document.
 func (e *Error) Body() []byte {
-	// Items are valid UTF-8 written by us: marshalling cannot fail.
+	// Marshal cannot fail: all messages are constants in valid UTF-8.
 	b, err := json.Marshal(struct {
 		Errors []Item `json:"errors"`
 	}{e.items})
@@ -214,18 +213,18 @@ func (e *Error) Body() []byte {
 	return b
 }
 
-// Fields collects what is wrong with an input, at most one item a field, so that
-// a caller learns of all faults at once.
+// Fields collects the errors of an input, at most one per field. The client thus receives
+// all of them in one response.
 type Fields struct{ items []Item }
 
-// Add notes a fault of a field, unless the field already has one.
+// Add adds an error for a field, unless the field already has one.
 func (f *Fields) Add(field, message string) {
 	if !f.Has(field) {
 		f.items = append(f.items, Item{Message: message, Field: field})
 	}
 }
 
-// Has tells whether a field already has a fault.
+// Has reports whether a field has an error.
 func (f *Fields) Has(field string) bool {
 	for _, i := range f.items {
 		if i.Field == field {
@@ -235,7 +234,7 @@ func (f *Fields) Has(field string) bool {
 	return false
 }
 
-// Err returns an Invalid fault that lists every item, or nil if there is none.
+// Err returns an Invalid error with all items, or nil if there are none.
 func (f *Fields) Err() error {
 	if len(f.items) == 0 {
 		return nil

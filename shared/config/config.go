@@ -1,15 +1,13 @@
-// Package app reads the environment. It is the only place where a setting is
-// looked up.
+// Package config reads the environment. No other package looks up a setting.
 //
-// A function asks the Wire functions of the packages it uses for its parts, and
-// they ask a Wiring for their settings; asking is what makes a setting required. So
-// what a function needs is stated once, by its own wiring: one that never asks for
-// the signing key starts without it, and one that never asks for the store does not
-// even link the database's driver. Nothing is opened or computed here: parts are
-// lazy, and a cold start pays for what its request uses.
+// A function calls the FromConfig functions of the packages that it uses, and these read
+// their settings from a Config. A setting is required only if a function reads it. So a
+// function that does not sign tokens starts without the signing key. A function without a
+// store does not link the database driver. FromConfig functions open no connection and
+// compute nothing expensive, so that a cold start does only the work of its request.
 //
-// Faults are collected, not returned one by one: an operator who mends a setting
-// wants to know of all of them. They never quote a value, which may be a secret.
+// A Config collects the problems of all settings, so that the operator sees them at once. A
+// problem never contains a value, because the value may be a secret.
 package config
 
 import (
@@ -28,13 +26,13 @@ import (
 	"unicode/utf8"
 )
 
-// A Lookup finds a setting, as os.LookupEnv does. A Wiring drops white space around a
-// value, since a Secret made by echo ends with a line feed. A value of nothing else counts
-// as not set.
+// A Lookup returns a setting, as os.LookupEnv does. A Config trims white space around a
+// value, because a Secret created with echo ends with a line feed. A value of only white
+// space counts as not set.
 type Lookup func(name string) (value string, set bool)
 
-// A Wiring is the environment at the start of a process, and the parts made of it.
-// It is not for concurrent use; the parts are.
+// A Config holds the settings of a process and the shared values created from them. It is
+// not safe for concurrent use.
 type Config struct {
 	lookup   Lookup
 	log      *slog.Logger
@@ -44,8 +42,8 @@ type Config struct {
 	close    []func(context.Context) error
 }
 
-// New returns a wiring over an environment. Handler is where logs go, LOG_LEVEL
-// decides what; now is the clock of all parts.
+// New returns a Config for an environment. handler returns the log handler, given the level
+// from LOG_LEVEL. now is the clock.
 func New(lookup Lookup, handler func(*slog.HandlerOptions) slog.Handler, now func() time.Time) *Config {
 	cfg := &Config{lookup: lookup, now: now, parts: map[string]any{}}
 	level := slog.LevelInfo
@@ -56,18 +54,19 @@ func New(lookup Lookup, handler func(*slog.HandlerOptions) slog.Handler, now fun
 	return cfg
 }
 
-// Part returns the part of a name, which is made once and shared by all who ask.
-func Part[T any](cfg *Config, name string, make func() T) T {
-	part, made := cfg.parts[name]
-	if !made {
-		part = make()
+// Part returns the value with the given name. The first call creates it, and later calls
+// return the same value.
+func Part[T any](cfg *Config, name string, create func() T) T {
+	part, ok := cfg.parts[name]
+	if !ok {
+		part = create()
 		cfg.parts[name] = part
 	}
 	return part.(T)
 }
 
-// Err returns one error that lists every fault of every setting that was asked
-// for, a line each, or nil.
+// Err returns one error with all problems of the settings read so far, one per line. It
+// returns nil if there are none.
 func (cfg *Config) Err() error {
 	if len(cfg.problems) == 0 {
 		return nil
@@ -75,18 +74,18 @@ func (cfg *Config) Err() error {
 	return errors.New(strings.Join(cfg.problems, "\n"))
 }
 
-// ExitSettings is the exit code of a process whose settings are missing or wrong.
+// ExitSettings is the exit code of a process with missing or invalid settings.
 const ExitSettings = 2
 
-// Complain tells an operator why a process cannot start.
-func Complain(out io.Writer, process string, err error) {
+// PrintError writes the error that keeps a process from starting, for the operator.
+func PrintError(out io.Writer, process string, err error) {
 	fmt.Fprintf(out, "%s cannot start:\n  %s\n", process, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 }
 
-// OnClose has a part give back what it holds when the process ends.
+// OnClose registers a function that releases resources. Close calls it.
 func (cfg *Config) OnClose(f func(context.Context) error) { cfg.close = append(cfg.close, f) }
 
-// Close ends the parts.
+// Close calls the functions registered with OnClose and joins their errors.
 func (cfg *Config) Close(ctx context.Context) error {
 	var errs []error
 	for _, f := range cfg.close {
@@ -108,24 +107,24 @@ func (cfg *Config) Problem(name, problem string) {
 	}
 }
 
-// Text returns a setting of one line, or otherwise where it is not set.
-func (cfg *Config) Text(name, otherwise string) string { return cfg.text(name, otherwise, "") }
+// Text returns a setting of one line, or the default value if it is not set.
+func (cfg *Config) Text(name, defaultValue string) string { return cfg.text(name, defaultValue, "") }
 
 // Lines returns a setting that may have several lines, such as PEM or JSON, or "".
 func (cfg *Config) Lines(name string) string { return cfg.text(name, "", "\t\r\n") }
 
-// text returns a setting without the white space around it, or otherwise. A control or
-// invisible character that is not in allowed is a fault.
-func (cfg *Config) text(name, otherwise, allowed string) string {
+// text returns a setting without surrounding white space, or the default value. It reports
+// a control or invisible character that is not in allowed as a problem.
+func (cfg *Config) text(name, defaultValue, allowed string) string {
 	s := cfg.value(name)
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) && !strings.ContainsRune(allowed, c) }) {
 		cfg.Problem(name, "must not contain control or invisible characters")
-		return otherwise
+		return defaultValue
 	}
-	return cmp.Or(s, otherwise)
+	return cmp.Or(s, defaultValue)
 }
 
-// value returns a setting as it is, without the white space around it.
+// value returns a setting without surrounding white space.
 func (cfg *Config) value(name string) string {
 	s, _ := cfg.lookup(name)
 	return strings.TrimSpace(s)
@@ -139,39 +138,39 @@ func (cfg *Config) Required(name string) string {
 	return cfg.Text(name, "")
 }
 
-// Number returns a whole number in bounds.
-func (cfg *Config) Number(name string, otherwise, least, most int) int {
+// Number returns a whole number from least to most, or the default value if it is not set.
+func (cfg *Config) Number(name string, defaultValue, least, most int) int {
 	s := cfg.Text(name, "")
 	if s == "" {
-		return otherwise
+		return defaultValue
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < least || n > most {
 		cfg.Problem(name, fmt.Sprintf("must be a whole number from %d to %d", least, most))
-		return otherwise
+		return defaultValue
 	}
 	return n
 }
 
-// Duration returns a duration in bounds.
-func (cfg *Config) Duration(name string, otherwise, least, most time.Duration) time.Duration {
+// Duration returns a duration from least to most, or the default value if it is not set.
+func (cfg *Config) Duration(name string, defaultValue, least, most time.Duration) time.Duration {
 	s := cfg.Text(name, "")
 	if s == "" {
-		return otherwise
+		return defaultValue
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < least || d > most {
-		cfg.Problem(name, fmt.Sprintf("must be a duration from %s to %s, such as %s", least, most, otherwise))
-		return otherwise
+		cfg.Problem(name, fmt.Sprintf("must be a duration from %s to %s, such as %s", least, most, defaultValue))
+		return defaultValue
 	}
 	return d
 }
 
-// Switch returns whether a setting is on.
-func (cfg *Config) Switch(name string, otherwise bool) bool {
+// Switch reports whether a setting is "on". It returns the default value if it is not set.
+func (cfg *Config) Switch(name string, defaultValue bool) bool {
 	switch cfg.Text(name, "") {
 	case "":
-		return otherwise
+		return defaultValue
 	case "on":
 		return true
 	case "off":
@@ -181,8 +180,9 @@ func (cfg *Config) Switch(name string, otherwise bool) bool {
 	return false
 }
 
-// Document returns a required document, from the setting itself or from the file
-// that its …_FILE twin names, and which of the two it was; nil where there is none.
+// Document returns a required document. The setting contains the document, or setting+"_FILE"
+// contains the path of a file with it. name is the setting that was used. Document returns
+// nil if both are missing or invalid.
 func (cfg *Config) Document(setting string) (name string, document []byte) {
 	text, path := cfg.Lines(setting), cfg.Text(setting+"_FILE", "")
 	switch {

@@ -12,13 +12,13 @@ import (
 	"ticketing.com/auth/shared/config"
 )
 
-func wiring(settings map[string]string) *config.Config {
+func newConfig(settings map[string]string) *config.Config {
 	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
 }
 
-func TestEveryFaultIsListedOnceAndNoValueIsQuoted(t *testing.T) {
-	cfg := wiring(map[string]string{
+func TestErr_AllProblemsWithoutValues(t *testing.T) {
+	cfg := newConfig(map[string]string{
 		"LOG_LEVEL": "secret", "NUMBER": "secret", "LOW": "0", "FRACTION": "1.5", "DURATION": "30", "LONG": "48h", "SWITCH": "secret",
 		"BOTH": "secret", "BOTH_FILE": "secret", "GONE_FILE": "/secret",
 	})
@@ -48,23 +48,23 @@ func TestEveryFaultIsListedOnceAndNoValueIsQuoted(t *testing.T) {
 		"NONE (or NONE_FILE) is not set",
 	}, "\n")
 	if err := cfg.Err(); err == nil || err.Error() != want {
-		t.Errorf("faults:\n%v", err)
+		t.Errorf("got problems:\n%v\nwant:\n%s", err, want)
 	}
 	var out strings.Builder
-	config.Complain(&out, "signup", cfg.Err())
+	config.PrintError(&out, "signup", cfg.Err())
 	if got := out.String(); got != "signup cannot start:\n  "+strings.ReplaceAll(want, "\n", "\n  ")+"\n" {
-		t.Errorf("complaint:\n%s", got)
+		t.Errorf("PrintError wrote:\n%s", got)
 	}
 }
 
-func TestWhatIsNotSetHasItsDefault(t *testing.T) {
-	cfg := wiring(map[string]string{"EMPTY": ""})
+func TestSettings_Defaults(t *testing.T) {
+	cfg := newConfig(map[string]string{"EMPTY": ""})
 	if cfg.Number("EMPTY", 7, 0, 9) != 7 || cfg.Duration("NONE", time.Minute, 0, time.Hour) != time.Minute || cfg.Switch("NONE", false) || !cfg.Switch("NONE", true) || cfg.Text("EMPTY", "x") != "x" || cfg.Err() != nil {
-		t.Errorf("faults: %v", cfg.Err())
+		t.Errorf("a setting does not have its default, or is a problem: %v", cfg.Err())
 	}
 }
 
-func TestADocumentMayComeFromAFile(t *testing.T) {
+func TestDocument_FromFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys")
 	if err := os.WriteFile(file, []byte("document"), 0o600); err != nil {
 		t.Fatal(err)
@@ -73,31 +73,31 @@ func TestADocumentMayComeFromAFile(t *testing.T) {
 		"KEYS":      {"KEYS": "document", "KEYS_FILE": ""},
 		"KEYS_FILE": {"KEYS_FILE": file},
 	} {
-		name, got := wiring(settings).Document("KEYS")
+		name, got := newConfig(settings).Document("KEYS")
 		if name != from || string(got) != "document" {
-			t.Errorf("%s: %s %s", from, name, got)
+			t.Errorf("got %s from %s, want document from %s", got, name, from)
 		}
 	}
 }
 
-func TestAPartIsMadeOnce(t *testing.T) {
-	cfg, made := wiring(nil), 0
+func TestPart_CreatedOnce(t *testing.T) {
+	cfg, created := newConfig(nil), 0
 	for range 3 {
-		config.Part(cfg, "part", func() int { made++; return made })
+		config.Part(cfg, "part", func() int { created++; return created })
 	}
-	if made != 1 {
-		t.Errorf("made %d times", made)
+	if created != 1 {
+		t.Errorf("created %d times, want 1", created)
 	}
 }
 
-// A Secret made by echo ends with a line feed.
-func TestSettings_WhiteSpaceAroundAValueIsDropped(t *testing.T) {
+// A Secret created with echo ends with a line feed.
+func TestSettings_TrimsWhiteSpace(t *testing.T) {
 	for _, around := range []string{"\n", "\r\n", " ", "\t", "\n\n", "\u00a0", "\u2028", " \r\n\t "} {
 		file := filepath.Join(t.TempDir(), "keys")
 		if err := os.WriteFile(file, []byte("document"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cfg := wiring(map[string]string{
+		cfg := newConfig(map[string]string{
 			"LOG_LEVEL": around + "debug" + around, "TEXT": around + "a b" + around, "PORT": around + "8080" + around, "LIFE": "15m" + around,
 			"SWITCH": around + "on", "PEM": around + "a\r\n\tb" + around, "KEYS": "{\n}" + around, "KEYS_FILE": around, "OTHER_FILE": around + file + around,
 		})
@@ -105,32 +105,32 @@ func TestSettings_WhiteSpaceAroundAValueIsDropped(t *testing.T) {
 		_, other := cfg.Document("OTHER")
 		if cfg.Text("TEXT", "") != "a b" || cfg.Required("TEXT") != "a b" || cfg.Number("PORT", 1, 0, 65535) != 8080 || cfg.Duration("LIFE", 0, 0, time.Hour) != 15*time.Minute ||
 			!cfg.Switch("SWITCH", false) || cfg.Lines("PEM") != "a\r\n\tb" || keys != "KEYS" || string(document) != "{\n}" || string(other) != "document" {
-			t.Errorf("%q is part of a value", around)
+			t.Errorf("%q is not trimmed from a value", around)
 		}
 		if err := cfg.Err(); err != nil {
-			t.Errorf("%q: %v", around, err)
+			t.Errorf("%q: got %v, want no problem", around, err)
 		}
 	}
 }
 
-func TestSettings_WhiteSpaceAloneIsNotSet(t *testing.T) {
+func TestSettings_OnlyWhiteSpace(t *testing.T) {
 	for _, blank := range []string{" ", "\n", "\r\n", "\t", "\u00a0", " \n "} {
-		cfg := wiring(map[string]string{"LOG_LEVEL": blank, "TEXT": blank, "PORT": blank, "LIFE": blank, "SWITCH": blank, "REQUIRED": blank, "KEYS": blank, "KEYS_FILE": blank})
+		cfg := newConfig(map[string]string{"LOG_LEVEL": blank, "TEXT": blank, "PORT": blank, "LIFE": blank, "SWITCH": blank, "REQUIRED": blank, "KEYS": blank, "KEYS_FILE": blank})
 		if cfg.Text("TEXT", "x") != "x" || cfg.Number("PORT", 7, 0, 9) != 7 || cfg.Duration("LIFE", time.Minute, 0, time.Hour) != time.Minute || !cfg.Switch("SWITCH", true) || cfg.Lines("TEXT") != "" {
-			t.Errorf("%q is set", blank)
+			t.Errorf("%q counts as set", blank)
 		}
 		cfg.Required("REQUIRED")
 		cfg.Document("KEYS")
 		if err := cfg.Err(); err == nil || err.Error() != "REQUIRED is not set\nKEYS (or KEYS_FILE) is not set" {
-			t.Errorf("%q: %v", blank, err)
+			t.Errorf("%q: got %v, want REQUIRED and KEYS to be not set", blank, err)
 		}
 	}
 }
 
-func TestSettings_ControlCharactersAreRefused(t *testing.T) {
+func TestSettings_ControlCharacters(t *testing.T) {
 	for _, bad := range []string{"\n", "\r", "\t", "\x00", "\x1b", "\x7f", "\u0085", "\u00a0", "\u200b", "\u202e", "\ufeff", "\u2028", "\xff"} {
 		value := "secret" + bad + "secret"
-		cfg := wiring(map[string]string{"LOG_LEVEL": value, "TEXT": value, "PORT": value, "LIFE": value, "SWITCH": value, "KEYS_FILE": value, "A": value, "A_FILE": value})
+		cfg := newConfig(map[string]string{"LOG_LEVEL": value, "TEXT": value, "PORT": value, "LIFE": value, "SWITCH": value, "KEYS_FILE": value, "A": value, "A_FILE": value})
 		cfg.Text("TEXT", "")
 		cfg.Required("TEXT")
 		cfg.Number("PORT", 1, 0, 9)
@@ -138,17 +138,17 @@ func TestSettings_ControlCharactersAreRefused(t *testing.T) {
 		cfg.Switch("SWITCH", false)
 		cfg.Document("KEYS")
 		want := []string{"LOG_LEVEL", "TEXT", "PORT", "LIFE", "SWITCH", "KEYS_FILE"}
-		if !strings.Contains("\n\r\t", bad) { // of a document these are part
+		if !strings.Contains("\n\r\t", bad) { // a document may contain these
 			cfg.Lines("A")
 			want = append(want, "A")
 		}
 		all := strings.Join(want, " must not contain control or invisible characters\n") + " must not contain control or invisible characters"
 		if err := cfg.Err(); err == nil || err.Error() != all {
-			t.Errorf("%q:\n%v", bad, err)
+			t.Errorf("%q: got\n%v\nwant\n%s", bad, err, all)
 		}
 	}
-	cfg := wiring(map[string]string{"MARKED": "\ufeffsecret"})
+	cfg := newConfig(map[string]string{"MARKED": "\ufeffsecret"})
 	if cfg.Text("MARKED", ""); cfg.Err() == nil {
-		t.Error("a byte order mark is part of a value")
+		t.Error("a byte order mark: got no problem")
 	}
 }

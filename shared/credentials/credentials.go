@@ -37,7 +37,7 @@ func FromConfig(cfg *config.Config) *Checker {
 
 // A Claim is an email and a password that a client presents.
 type Claim struct {
-	Client   endpoint.Caller
+	Client   endpoint.Client
 	Email    string
 	Password string
 	// Find returns the account of the email. For user.ErrNotFound and user.ErrUnreadable the

@@ -1,15 +1,14 @@
-// Package endpoint is the typed contract between the wire and the business: a
-// function declares an Endpoint, and the doors of package serve invoke it.
+// Package endpoint defines the typed contract between transports and handlers. A
+// function declares an Endpoint, and the transports of package httpserver invoke it:
 //
-//	wire → serve (a door) → Endpoint.Invoke → the function's handle
+//	client → transport (package httpserver) → Function.Invoke → handler
 //
-// Everything that is the same for all functions happens here, once: limits,
-// decoding, validation, the bearer header, panics, deadlines, rendering, the log
-// line. A handle takes a typed input and returns a typed output or an error; it
-// sees no HTTP and writes nothing.
+// The package does once the work that all functions share: limits, decoding,
+// validation, the Authorization header, panics, deadlines, encoding and the log line. A
+// handler takes a typed input and returns a typed output or an error. It does not see
+// HTTP and writes nothing.
 //
-// It is no router and no server: which function a path belongs to is package
-// serve's business.
+// Package httpserver does the routing.
 package endpoint
 
 import (
@@ -24,83 +23,82 @@ import (
 	"ticketing.com/auth/shared/config"
 )
 
-// A Trigger is an event of another service that a function takes.
+// A Trigger lists the events of other services that a function receives.
 type Trigger struct {
 	Types   []string // the event types
-	Reply   string   // type of the event that answers a success; an empty answer where empty
-	Refusal string   // type of the event that answers an input which is refused
+	Reply   string   // the event type of the reply to a success; if empty, there is no reply
+	Refusal string   // the event type of the reply to rejected input
 }
 
-// A Spec is what is known of a function before it runs: the catalog, the
-// manifests and the reference are made from it.
+// A Spec describes a function before it runs. The catalog, the manifests and the API
+// reference are generated from it.
 type Spec struct {
 	Name    string        // the function, its folder, service and image: a DNS label
-	Method  string        // GET answers HEAD as well
-	Path    string        // matched exactly; a function that only takes events has none
-	Success int           // the status of an answer that is no error
-	Summary string        // one sentence for the reference
-	MaxAge  time.Duration // how long a success may be cached by anybody; 0: never stored
-	Budget  time.Duration // the longest a request may take; 0: 4.5 s
+	Method  string        // GET includes HEAD
+	Path    string        // matched exactly; empty for a function that only receives events
+	Success int           // the status of a response that is not an error
+	Summary string        // one sentence for the API reference
+	MaxAge  time.Duration // how long shared caches may store a success; 0: no-store
+	Budget  time.Duration // the time limit of a request; 0: 4.5 s
 
-	// Anonymous lets a request without a token through to a handle that takes a
-	// Bearer; its Token is then empty.
+	// Anonymous admits a request without a token to a handler that takes a Bearer. The
+	// Token is then empty.
 	Anonymous bool
 
-	// Refuses names what the handle refuses beyond what follows from its input and
-	// its parts. It is for the reference alone.
+	// Refuses lists the errors of the handler that do not follow from its input and its
+	// dependencies. Only the API reference uses it.
 	Refuses []apierror.Kind
 }
 
-// Limit returns the longest that a request may take.
+// Limit returns the time limit of a request.
 func (s Spec) Limit() time.Duration { return cmp.Or(s.Budget, budget) }
 
-// A Handler is the business of a function. It must be safe for concurrent use,
-// and it leaves nothing running: after the answer a function may be frozen or
-// gone.
+// A Handler implements a function. It must be safe for concurrent use. It must not leave a
+// goroutine running, because the platform may freeze or end the process after the response.
 type Handler[In, Out any] func(context.Context, In) (Out, error)
 
-// An Endpoint is a function that is not yet wired to its environment.
+// An Endpoint is a function without its configuration.
 type Endpoint struct {
 	Spec
 	In, Out reflect.Type
 	Trigger Trigger
 	bind    func(Spec, *config.Config) call
-	event   func(Spec, *config.Config) call // nil: it takes no event
+	event   func(Spec, *config.Config) call // nil: it receives no events
 	limit   func(*config.Config) Allow
 	early   bool
 
-	// EventDoor is the door that its events come through. A function brings it
-	// along, so that those which take no events do not link it.
-	EventDoor EventDoor
+	// EventReceiver receives the events of the function. It is a field, so that functions
+	// without events do not link the receiver.
+	EventReceiver EventReceiver
 }
 
-// An EventDoor returns what takes the events of a process, by their types.
-type EventDoor func(cfg *config.Config, takers map[string]*Function) http.Handler
+// An EventReceiver returns the handler for the events of a process, given the function for
+// each event type.
+type EventReceiver func(cfg *config.Config, functions map[string]*Function) http.Handler
 
 type call func(context.Context, *Request) (any, error)
 
-// Define declares a function. wire asks the environment for what the handle
-// needs, which is also the only statement of what the function needs; it must do
-// no work.
+// Define declares a function. newHandler reads the settings that the handler needs. Its
+// reads are the only declaration of these needs. newHandler must do no other work.
 //
-// In is None, Bearer, or a struct of JSON members, which may embed Keyed and Caller and
-// have a method Validate(*fault.Fields). If Validate needs settings, In has a method
-// Configure(*config.Config) too, which is called once, at the start of the process: every input
-// starts as a copy of the one that it is called on.
-func Define[In, Out any](spec Spec, wire func(*config.Config) Handler[In, Out]) Endpoint {
-	return Endpoint{Spec: spec, In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), bind: bind(wire)}
+// In is None, Bearer, or a struct of JSON members. A struct may embed Keyed and Client, and
+// may have a method Validate(*apierror.Fields). If Validate needs settings, In also has a
+// method Configure(*config.Config). Bind calls Configure once, on a blank input. Each input
+// starts as a copy of that one.
+func Define[In, Out any](spec Spec, newHandler func(*config.Config) Handler[In, Out]) Endpoint {
+	return Endpoint{Spec: spec, In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), bind: bind(newHandler)}
 }
 
-// On declares that a function takes an event as well, through a door. Its data is
-// In, read as that of a route, and its Out is the data of the reply. Functions use
-// cloudevents.On, which has the door.
-func On[In, Out any](e Endpoint, door EventDoor, t Trigger, wire func(*config.Config) Handler[In, Out]) Endpoint {
-	e.EventDoor, e.Trigger, e.event = door, t, bind(wire)
+// On declares that a function also receives events. In is the data of the event, decoded
+// as the body of a request is. Out is the data of the reply. Functions call receiver.On,
+// which supplies the EventReceiver.
+func On[In, Out any](e Endpoint, receiver EventReceiver, t Trigger, newHandler func(*config.Config) Handler[In, Out]) Endpoint {
+	e.EventReceiver, e.Trigger, e.event = receiver, t, bind(newHandler)
 	return e
 }
 
 // An Allow counts a request and returns an API error if its client has reached a limit.
-type Allow func(context.Context, Caller) error
+type Allow func(context.Context, Client) error
 
 // LimitRequests returns an endpoint whose rate limit counts each request before its input is
 // read, for a function whose validation is expensive. Events are not counted.
@@ -116,16 +114,16 @@ func LimitInvalid(e Endpoint, limit func(*config.Config) Allow) Endpoint {
 	return e
 }
 
-// Like declares what an answer is like which the handle renders by itself: a raw
-// JSON value does not say.
-func Like[Out any](e Endpoint) Endpoint {
+// WithOutput returns an endpoint that describes its output as Out. It is for a handler that
+// returns encoded JSON, because the type of such a value does not describe the members.
+func WithOutput[Out any](e Endpoint) Endpoint {
 	e.Out = reflect.TypeFor[Out]()
 	return e
 }
 
-func bind[In, Out any](wire func(*config.Config) Handler[In, Out]) func(Spec, *config.Config) call {
+func bind[In, Out any](newHandler func(*config.Config) Handler[In, Out]) func(Spec, *config.Config) call {
 	return func(spec Spec, cfg *config.Config) call {
-		handle := wire(cfg)
+		handle := newHandler(cfg)
 		var blank In
 		if in, ok := any(&blank).(interface{ Configure(*config.Config) }); ok {
 			in.Configure(cfg)
@@ -147,9 +145,9 @@ func bind[In, Out any](wire func(*config.Config) Handler[In, Out]) func(Spec, *c
 	}
 }
 
-// Bind wires the function. What is missing or wrong in the environment is
-// collected by the wiring; the result must not be invoked while it has faults.
-// Events are wired only if the function is to take them.
+// Bind configures the function. cfg collects missing and invalid settings. While cfg.Err
+// returns an error, the function must not be invoked. Bind configures the event handler
+// only if events is true.
 func (e Endpoint) Bind(cfg *config.Config, events bool) *Function {
 	f := &Function{Spec: e.Spec, Trigger: e.Trigger, log: cfg.Log()}
 	if e.bind != nil {
@@ -164,13 +162,14 @@ func (e Endpoint) Bind(cfg *config.Config, events bool) *Function {
 	return f
 }
 
-// limited returns a call whose requests are counted: all of them before their input is read,
-// or those with invalid input.
+// limited returns a call that counts requests toward a rate limit. If early is true, it
+// counts all requests before it reads their input. Otherwise it counts requests with
+// invalid input.
 func limited(timeout time.Duration, allow Allow, early bool, next call) call {
 	count := func(ctx context.Context, r *Request) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		return allow(ctx, r.Caller)
+		return allow(ctx, r.Client)
 	}
 	return func(ctx context.Context, r *Request) (any, error) {
 		if early {
@@ -186,7 +185,7 @@ func limited(timeout time.Duration, allow Allow, early bool, next call) call {
 	}
 }
 
-// A Function is a wired endpoint.
+// A Function is an endpoint with its configuration.
 type Function struct {
 	Spec
 	Trigger     Trigger

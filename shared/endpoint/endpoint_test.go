@@ -27,7 +27,7 @@ func (in *input) Validate(bad *apierror.Fields) {
 	}
 }
 
-// bind makes a function of a handle, and of the log it writes.
+// bind returns a function with the given handler, and its log.
 func bind[In, Out any](spec endpoint.Spec, handle endpoint.Handler[In, Out]) (*endpoint.Function, *bytes.Buffer) {
 	var log bytes.Buffer
 	cfg := config.New(func(string) (string, bool) { return "", false },
@@ -41,30 +41,30 @@ func request(body string) *endpoint.Request {
 
 var spec = endpoint.Spec{Name: "test", Method: "POST", Path: "/test", Success: 200}
 
-func TestInvokeDecodesCallsAndRenders(t *testing.T) {
+func TestInvoke_Success(t *testing.T) {
 	f, log := bind(spec, func(_ context.Context, in input) (input, error) { return in, nil })
 	got := f.Invoke(t.Context(), request(`{"count":3,"name":"<ann>","more":[{}]}`))
 	if got.Status != 200 || string(got.Body) != `{"name":"<ann>","count":3}` || got.Header.Get("Cache-Control") != "no-store" {
-		t.Errorf("%d %v %s", got.Status, got.Header, got.Body)
+		t.Errorf("got %d %v %s, want 200, no-store and the input", got.Status, got.Header, got.Body)
 	}
 	if strings.Contains(log.String(), "ann") || strings.Count(log.String(), "\n") != 1 {
-		t.Errorf("log: %s", log)
+		t.Errorf("log %s, want one line without the input", log)
 	}
 }
 
-func TestInvokeNeverFails(t *testing.T) {
-	boom := errors.New("secret of the database")
+func TestInvoke_Failure(t *testing.T) {
+	cause := errors.New("secret of the database")
 	for _, c := range []struct {
 		name   string
 		handle endpoint.Handler[endpoint.None, any]
 		status int
 		log    string
 	}{
-		{"an untyped error", func(context.Context, endpoint.None) (any, error) { return nil, boom }, 500, "secret of the database"},
-		{"a fault with a cause", func(context.Context, endpoint.None) (any, error) { return nil, apierror.Away(boom) }, 503, "secret of the database"},
+		{"an untyped error", func(context.Context, endpoint.None) (any, error) { return nil, cause }, 500, "secret of the database"},
+		{"an API error with a cause", func(context.Context, endpoint.None) (any, error) { return nil, apierror.Unreachable(cause) }, 503, "secret of the database"},
 		{"a panic with a value", func(context.Context, endpoint.None) (any, error) { panic("password123") }, 500, "panic: a string"},
 		{"a nil dereference", func(context.Context, endpoint.None) (any, error) { var p *input; return p.Name, nil }, 500, "nil pointer"},
-		{"an answer that cannot be rendered", func(context.Context, endpoint.None) (any, error) { return make(chan int), nil }, 500, "render"},
+		{"an output that JSON cannot represent", func(context.Context, endpoint.None) (any, error) { return make(chan int), nil }, 500, "render"},
 		{"a deadline", func(ctx context.Context, _ endpoint.None) (any, error) { <-ctx.Done(); return nil, ctx.Err() }, 503, "deadline"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -73,61 +73,61 @@ func TestInvokeNeverFails(t *testing.T) {
 			defer cancel()
 			got := f.Invoke(ctx, &endpoint.Request{Method: "POST"})
 			if got.Status != c.status || strings.Contains(string(got.Body), "secret") {
-				t.Errorf("%d %s", got.Status, got.Body)
+				t.Errorf("got %d %s, want %d without the cause", got.Status, got.Body, c.status)
 			}
 			if !strings.Contains(log.String(), c.log) || strings.Contains(log.String(), "password123") {
-				t.Errorf("log: %s", log)
+				t.Errorf("log %s, want %q and no panic value", log, c.log)
 			}
 		})
 	}
 }
 
-func TestACallerThatLeftIsLoggedAsGone(t *testing.T) {
+func TestInvoke_ClientDisconnects(t *testing.T) {
 	f, log := bind(spec, func(ctx context.Context, _ endpoint.None) (any, error) { return nil, ctx.Err() })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f.Invoke(ctx, &endpoint.Request{Method: "POST"})
 	if !strings.Contains(log.String(), `"status":499`) || strings.Contains(log.String(), `"level":"ERROR"`) {
-		t.Errorf("log: %s", log)
+		t.Errorf("log %s, want status 499 below level ERROR", log)
 	}
 }
 
-func TestASuccessMayBeCacheable(t *testing.T) {
+func TestInvoke_CacheControl(t *testing.T) {
 	cached := spec
 	cached.MaxAge = time.Minute
 	failing := true
 	f, _ := bind(cached, func(context.Context, endpoint.None) (string, error) {
 		if failing {
-			return "", apierror.Away(nil)
+			return "", apierror.Unreachable(nil)
 		}
 		return "x", nil
 	})
 	if got := f.Invoke(t.Context(), &endpoint.Request{}).Header.Get("Cache-Control"); got != "no-store" {
-		t.Errorf("a failure: %s", got)
+		t.Errorf("an error: Cache-Control %q, want no-store", got)
 	}
 	failing = false
 	if got := f.Invoke(t.Context(), &endpoint.Request{}).Header.Get("Cache-Control"); got != "public, max-age=60" {
-		t.Errorf("a success: %s", got)
+		t.Errorf("a success: Cache-Control %q, want public, max-age=60", got)
 	}
 }
 
-// A door must be able to pass a body it cannot measure, and one that breaks off.
-func TestABodyIsReadNoFurtherThanItsLimit(t *testing.T) {
+// A transport may pass a body of unknown length or a truncated body.
+func TestInvoke_BodyLimit(t *testing.T) {
 	f, _ := bind(spec, func(_ context.Context, in input) (input, error) { return in, nil })
 	endless := &counting{r: zeros{}}
 	r := request("")
 	r.Length, r.Body = -1, endless
 	if got := f.Invoke(t.Context(), r); got.Status != http.StatusRequestEntityTooLarge || endless.n > endpoint.MaxBody+1 {
-		t.Errorf("%d after %d bytes", got.Status, endless.n)
+		t.Errorf("a body of unknown length: got %d after %d bytes, want 413 after at most %d", got.Status, endless.n, endpoint.MaxBody+1)
 	}
 	declared := &counting{r: zeros{}}
 	r.Length, r.Body = endpoint.MaxBody+1, declared
 	if got := f.Invoke(t.Context(), r); got.Status != http.StatusRequestEntityTooLarge || declared.n != 0 {
-		t.Errorf("%d after %d bytes", got.Status, declared.n)
+		t.Errorf("a body with a large Content-Length: got %d after %d bytes, want 413 after 0", got.Status, declared.n)
 	}
-	r.Length, r.Body = 10, io.MultiReader(strings.NewReader(`{"name":`), broken{})
+	r.Length, r.Body = 10, io.MultiReader(strings.NewReader(`{"name":`), truncated{})
 	if got := f.Invoke(t.Context(), r); got.Status != http.StatusBadRequest {
-		t.Errorf("a body that breaks off: %d %s", got.Status, got.Body)
+		t.Errorf("a truncated body: got %d %s, want 400", got.Status, got.Body)
 	}
 }
 
@@ -162,15 +162,15 @@ func TestInvoke_ContentEncoding(t *testing.T) {
 		r.ContentEncoding = c.headers
 		got := f.Invoke(t.Context(), r)
 		if got.Status != c.status {
-			t.Errorf("%q: %d %s", c.headers, got.Status, got.Body)
+			t.Errorf("%q: got %d %s, want %d", c.headers, got.Status, got.Body, c.status)
 		}
-		if refused := c.status == http.StatusUnsupportedMediaType; refused != (got.Header.Get("Accept-Encoding") == "identity") || refused && string(got.Body) != `{"errors":[{"message":"The body must have no Content-Encoding."}]}` {
-			t.Errorf("%q: %v %s", c.headers, got.Header, got.Body)
+		if rejected := c.status == http.StatusUnsupportedMediaType; rejected != (got.Header.Get("Accept-Encoding") == "identity") || rejected && string(got.Body) != `{"errors":[{"message":"The body must have no Content-Encoding."}]}` {
+			t.Errorf("%q: got %v %s, want Accept-Encoding only with 415", c.headers, got.Header, got.Body)
 		}
 	}
 }
 
-func TestMembersAreOfTheirTypes(t *testing.T) {
+func TestDecode_InvalidMembers(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"name":"ann","count":"3"}`:  "count must be a whole number.",
 		`{"name":"ann","count":3.5}`:  "count must be a whole number.",
@@ -181,7 +181,7 @@ func TestMembersAreOfTheirTypes(t *testing.T) {
 	} {
 		err := endpoint.Decode([]byte(body), new(input))
 		if items := apierror.From(err).Items(); len(items) != 1 || items[0].Message != want {
-			t.Errorf("%s: %v", body, err)
+			t.Errorf("%s: got %v, want %q", body, err, want)
 		}
 	}
 }
@@ -194,12 +194,12 @@ func FuzzDecode(f *testing.F) {
 		var in input
 		if err := endpoint.Decode(body, &in); err != nil {
 			if kind := apierror.From(err).Kind(); kind != apierror.Invalid || errors.Unwrap(apierror.From(err)) != nil {
-				t.Errorf("kind %d, %v", kind, err)
+				t.Errorf("kind %d, %v, want Invalid without a cause", kind, err)
 			}
 			return
 		}
 		if bytes.Contains(body, []byte{0}) || strings.ContainsRune(in.Name, 0) || !strings.HasPrefix(strings.TrimLeft(string(body), " \t\r\n"), "{") {
-			t.Errorf("%q is taken", body)
+			t.Errorf("Decode(%q) returns no error", body)
 		}
 	})
 }
@@ -218,9 +218,9 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-type broken struct{}
+type truncated struct{}
 
-func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+func (truncated) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 type counting struct {
 	r io.Reader

@@ -18,34 +18,34 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// budget bounds the work of a request, from when its input was read. It lies below
-// the five seconds after which a caller may count on an honest 503. How long the
-// input may take is the door's business.
+// budget is the time limit of a request after its input was read. It is shorter than the
+// five seconds within which a client receives a response, 503 at worst. The transport
+// limits how long the client may take to send the input.
 const budget = 4500 * time.Millisecond
 
-// statusGone is what the log says of a caller that left before the answer. It
-// is never sent. (The number is nginx's; no RFC has one.)
+// statusGone is the logged status of a request whose client closed the connection before
+// the response. It is never sent. (The number is that of nginx; no RFC defines one.)
 const statusGone = 499
 
-// A Response is what every door writes, each on its own wire.
+// A Response is the response of a function, independent of the transport.
 type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
 }
 
-// Invoke runs the function. It never fails and never panics: what goes wrong
-// becomes the response. It writes the request's one log line.
+// Invoke runs the function and logs the request in one line. It never panics: an error or
+// a panic becomes the response.
 func (f *Function) Invoke(ctx context.Context, r *Request) Response {
 	return Answer(ctx, f.log, f.Spec, r.Method, func() (any, error) { return f.call(ctx, r) })
 }
 
-// InvokeEvent runs what the function does on an event. replyType is that of the
-// event which the response is; where it is empty, a success has no body and a
-// failure is no reply.
+// InvokeEvent runs the event handler of the function. replyType is the type of the reply
+// event, and the response is its data. If replyType is empty, there is no reply event: a
+// success has no body, and a failure is an error response.
 //
-// An input that is refused is a reply, not a failure: a broker would send it
-// again, to be refused again.
+// Rejected input gets a reply, not an error status. After an error status a broker would
+// retry the event, and the function would reject it again.
 func (f *Function) InvokeEvent(ctx context.Context, r *Request) (response Response, replyType string) {
 	spec := f.Spec
 	spec.Path, spec.Success = "event", http.StatusOK
@@ -62,11 +62,11 @@ func (f *Function) InvokeEvent(ctx context.Context, r *Request) (response Respon
 	return response, ""
 }
 
-// Answer renders what do returns and writes the log line. It serves Invoke and
-// those answers that belong to no function, such as a router's 404.
+// Answer returns the response to the result of do and writes the log line. Transports call
+// it for responses outside of a function, such as the 404 of a router.
 func Answer(ctx context.Context, log *slog.Logger, spec Spec, method string, do func() (any, error)) Response {
 	began := time.Now()
-	out, err := shielded(do)
+	out, err := callSafely(do)
 	var response Response
 	if err == nil {
 		response, err = success(spec, out)
@@ -78,31 +78,32 @@ func Answer(ctx context.Context, log *slog.Logger, spec Spec, method string, do 
 	return response
 }
 
-// shielded calls do and makes an error of a panic.
-func shielded(do func() (any, error)) (out any, err error) {
+// callSafely calls do and converts a panic to an error.
+func callSafely(do func() (any, error)) (out any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = panicked(p)
+			err = panicError(p)
 		}
 	}()
 	return do()
 }
 
-// panicked keeps the stack for the log. Of the value it keeps only what the
-// runtime itself said: any other could hold a secret.
-func panicked(p any) error {
-	what := fmt.Sprintf("a %T", p)
+// panicError returns an error with the stack. It includes the text of a runtime.Error only:
+// any other value could contain a secret.
+func panicError(p any) error {
+	text := fmt.Sprintf("a %T", p)
 	if e, ok := p.(runtime.Error); ok {
-		what = e.Error()
+		text = e.Error()
 	}
-	return fmt.Errorf("panic: %s\n%s", what, debug.Stack())
+	return fmt.Errorf("panic: %s\n%s", text, debug.Stack())
 }
 
-// expired makes an Away of an untyped error that is only the deadline's.
+// expired converts an untyped error after the deadline to apierror.Unreachable. It returns
+// other errors unchanged.
 func expired(ctx context.Context, err error) error {
 	var f *apierror.Error
 	if !errors.As(err, &f) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return apierror.Away(err)
+		return apierror.Unreachable(err)
 	}
 	return err
 }
@@ -110,7 +111,7 @@ func expired(ctx context.Context, err error) error {
 func success(spec Spec, out any) (Response, error) {
 	body, err := json.Marshal(out, json.Deterministic(true))
 	if err != nil {
-		return Response{}, fmt.Errorf("render the answer: %w", err)
+		return Response{}, fmt.Errorf("render the response: %w", err)
 	}
 	h := header()
 	if more, ok := out.(interface{ Header() http.Header }); ok {
@@ -122,7 +123,7 @@ func success(spec Spec, out any) (Response, error) {
 	return Response{Status: spec.Success, Header: h, Body: body}, nil
 }
 
-// Refuse renders a fault.
+// Refuse returns the response to an API error.
 func Refuse(e *apierror.Error) Response {
 	h := header()
 	for _, more := range e.Headers() {
@@ -131,12 +132,12 @@ func Refuse(e *apierror.Error) Response {
 	return Response{Status: e.Status(), Header: h, Body: e.Body()}
 }
 
-// Healthy is the answer to a probe.
+// Healthy returns the response to a probe.
 func Healthy() Response {
 	return Response{Status: http.StatusOK, Header: header(), Body: []byte(`{"status":"ok"}`)}
 }
 
-// Write writes the response on an HTTP wire.
+// Write writes the response to w.
 func (r Response) Write(w http.ResponseWriter) {
 	h := w.Header()
 	for name, values := range r.Header {
@@ -144,7 +145,7 @@ func (r Response) Write(w http.ResponseWriter) {
 	}
 	h.Set("Content-Length", strconv.Itoa(len(r.Body)))
 	w.WriteHeader(r.Status)
-	w.Write(r.Body) // a caller that is gone has no use for the error; of HEAD net/http sends no body
+	w.Write(r.Body) // an error means that the client is gone; net/http omits the body of HEAD
 }
 
 func header() http.Header {
@@ -155,7 +156,7 @@ func header() http.Header {
 	}
 }
 
-// logLine writes what happened: never the input, never the output.
+// logLine logs a request. It never logs the input or the output.
 func logLine(ctx context.Context, log *slog.Logger, spec Spec, method string, status int, took time.Duration, err error) {
 	level := slog.LevelInfo
 	switch {
@@ -168,7 +169,7 @@ func logLine(ctx context.Context, log *slog.Logger, spec Spec, method string, st
 	}
 	attrs := []slog.Attr{
 		slog.String("function", spec.Name),
-		slog.String("method", known(method)),
+		slog.String("method", standardMethod(method)),
 		slog.String("path", spec.Path),
 		slog.Int("status", status),
 		slog.Float64("ms", float64(took.Microseconds())/1000),
@@ -180,8 +181,9 @@ func logLine(ctx context.Context, log *slog.Logger, spec Spec, method string, st
 	log.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// known keeps what a stranger may write for a method out of the log.
-func known(method string) string {
+// standardMethod returns a standard method, or "-", because a client can send any text as a
+// method.
+func standardMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
 		http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace:

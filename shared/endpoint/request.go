@@ -19,53 +19,53 @@ import (
 )
 
 const (
-	// MaxBody is the most a body may have, in bytes. Beyond it nothing is read.
+	// MaxBody is the maximum length of a body, in bytes. Decoding stops there.
 	MaxBody = 16 << 10
-	// MaxToken is the longest bearer token that is looked at, in bytes.
+	// MaxToken is the maximum length of a bearer token, in bytes.
 	MaxToken = 8 << 10
 )
 
-// A Request is what a door makes of its wire: everything an endpoint may see.
+// A Request is a request as a transport passes it to an endpoint.
 type Request struct {
 	Method          string
-	ContentType     []string // the Content-Type headers; more than one is refused
+	ContentType     []string // the Content-Type headers; more than one is rejected
 	ContentEncoding []string // the Content-Encoding headers
-	Length          int64    // of the body, in bytes; negative where unknown
+	Length          int64    // of the body, in bytes; negative if unknown
 	Body            io.Reader
-	Authorization   []string // the Authorization headers; more than one is refused
-	RetryKey        []string // the Idempotency-Key headers
-	Key             string   // what a retry of the same request has in common with it, where the door knows
-	Caller          Caller   // nobody, of an event
+	Authorization   []string // the Authorization headers; more than one is rejected
+	IdempotencyKey  []string // the Idempotency-Key headers
+	Key             string   // equal for a request and its retries; empty if the transport has none
+	Client          Client   // zero for an event
 
-	invalid bool // the input was rejected before the handle was called
+	invalid bool // the input was rejected before the call of the handler
 }
 
-// A Caller is where a request came from, as far as its wire tells. An input embeds it
-// that wants to know. It is no identity: it tells one crowd from another.
-type Caller struct {
-	Peer      string   `json:"-"` // address, perhaps with a port, of whoever holds the other end of the wire
-	Forwarded []string `json:"-"` // the X-Forwarded-For headers, which anybody may have written
-	Device    string   `json:"-"` // the device token that the client presents, perhaps of no device
+// A Client describes the client of a request, for rate limits. Embed it in an input that
+// needs it. It does not authenticate the client.
+type Client struct {
+	Peer      string   `json:"-"` // the address of the connection's peer, with or without a port
+	Forwarded []string `json:"-"` // the X-Forwarded-For headers; a client can forge them
+	Device    string   `json:"-"` // the device token that the client sent, valid or not
 }
 
-func (c *Caller) setCaller(caller Caller) { *c = caller }
+func (c *Client) setClient(client Client) { *c = client }
 
-// Keyed is embedded by an input that wants to know a retry from a new request.
+// Keyed holds the key of a request. Embed it in an input that must recognize retries.
 type Keyed struct {
 	Key string `json:"-"` // as in Request
 }
 
 func (k *Keyed) setKey(key string) { k.Key = key }
 
-// None is the input of a function that takes nothing.
+// None is an empty input.
 type None struct{}
 
-// Bearer is the input of a function that takes a bearer token and nothing else.
-// The token counts only in the Authorization header (RFC 6750 §2.1): in a query
-// it would end up in logs, in a cookie it would travel unasked.
+// Bearer is the input of a function that takes only a bearer token. The token must be in
+// the Authorization header (RFC 6750 §2.1). A query would expose it in logs. A browser
+// would send a cookie with cross-site requests.
 type Bearer struct{ Token string }
 
-// read returns the input of a handle: a blank one, completed from a request.
+// read completes a blank input from a request.
 func read[In any](spec Spec, r *Request, out In) (_ In, err error) {
 	switch in := any(&out).(type) {
 	case *None:
@@ -78,23 +78,23 @@ func read[In any](spec Spec, r *Request, out In) (_ In, err error) {
 		if k, ok := in.(interface{ setKey(string) }); ok {
 			key := r.Key
 			if key == "" {
-				if key, err = retryKey(r.RetryKey); err != nil {
+				if key, err = requestKey(r.IdempotencyKey); err != nil {
 					return out, err
 				}
 			}
 			k.setKey(key)
 		}
-		if c, ok := in.(interface{ setCaller(Caller) }); ok {
-			c.setCaller(r.Caller)
+		if c, ok := in.(interface{ setClient(Client) }); ok {
+			c.setClient(r.Client)
 		}
 		err = decode(r, in)
 	}
 	return out, err
 }
 
-// bearer returns the token of the one Authorization header, or "" where there is none or it
-// has another scheme. A gateway may join two headers with a comma; a second header that
-// carries a bearer token is refused in that form as well.
+// bearer returns the token in the Authorization header. It returns "" if there is no header
+// or the scheme is not Bearer. A gateway may join two headers with a comma. bearer rejects a
+// second bearer token in that form as well.
 func bearer(headers []string) (string, error) {
 	switch len(headers) {
 	case 0:
@@ -126,16 +126,16 @@ func bearer(headers []string) (string, error) {
 	return token, nil
 }
 
-// retryKey makes the key of a request of its Idempotency-Key header
-// (draft-ietf-httpapi-idempotency-key-header-07 §2.1: one Structured Field string;
-// the quotes may be left out). It is a digest: what a caller sends as a key goes
-// nowhere else.
-func retryKey(headers []string) (string, error) {
+// requestKey returns the key of a request with an Idempotency-Key header
+// (draft-ietf-httpapi-idempotency-key-header-07 §2.1: one Structured Field string). The
+// client may omit the quotes. The key is a digest, because the client can send personal
+// data as the header value.
+func requestKey(headers []string) (string, error) {
 	if len(headers) == 0 {
 		return "", nil
 	}
 	value := strings.TrimSpace(headers[0])
-	odd := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
+	invalid := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
 	if unquoted, ok := strings.CutPrefix(value, `"`); ok {
 		value, ok = strings.CutSuffix(unquoted, `"`)
 		if !ok {
@@ -144,17 +144,17 @@ func retryKey(headers []string) (string, error) {
 	} else if strings.Contains(value, ",") { // two headers that a gateway has joined
 		value = ""
 	}
-	if len(headers) > 1 || value == "" || len(value) > MaxRetryKey || strings.ContainsFunc(value, odd) {
+	if len(headers) > 1 || value == "" || len(value) > MaxIdempotencyKey || strings.ContainsFunc(value, invalid) {
 		return "", apierror.New(apierror.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
 	}
 	sum := sha256.Sum256([]byte("http\x00" + value))
 	return hex.EncodeToString(sum[:16]), nil
 }
 
-// MaxRetryKey is the longest Idempotency-Key, in characters.
-const MaxRetryKey = 255
+// MaxIdempotencyKey is the maximum length of an Idempotency-Key, in characters.
+const MaxIdempotencyKey = 255
 
-// decode reads the body into the struct that in points to, and validates it.
+// decode decodes the body into the struct that in points to, and validates it.
 func decode(r *Request, in any) error {
 	if !isJSON(r.ContentType) {
 		return apierror.New(apierror.UnsupportedMedia, "The body must be application/json.")
@@ -179,8 +179,8 @@ func decode(r *Request, in any) error {
 	return Decode(body, in)
 }
 
-// CheckEncoding returns a fault unless the Content-Encoding headers of a request name no
-// coding but identity. An empty header or list element names none.
+// CheckEncoding returns an API error if the Content-Encoding headers of a request name a
+// coding other than identity. It ignores empty headers and empty list elements.
 func CheckEncoding(headers []string) error {
 	for _, header := range headers {
 		for coding := range strings.SplitSeq(header, ",") {
@@ -192,13 +192,14 @@ func CheckEncoding(headers []string) error {
 	return nil
 }
 
-// Decode reads one JSON object into the struct that in points to and validates
-// it. Every member of the struct is required unless it is a pointer, names are
-// case-sensitive, unknown members are ignored. The document must be valid UTF-8 without NUL, with no
-// name twice and nothing after it (RFC 7493, I-JSON).
+// Decode decodes one JSON object into the struct that in points to, and validates it.
 //
-// The faults are Invalid and list every faulty member at once. They carry no
-// cause: what a parser says of its input may hold a part of a password.
+// A member of the struct is required unless it is a pointer. Names are case-sensitive.
+// Decode ignores unknown members. The document must be valid UTF-8 without NUL, without
+// duplicate names and without data after it (RFC 7493, I-JSON).
+//
+// An error is Invalid and lists all invalid members. It has no cause, because the error
+// text of a parser can contain a part of a password.
 func Decode(body []byte, in any) error {
 	if err := WellFormed(body); err != nil {
 		return err
@@ -228,8 +229,7 @@ func Decode(body []byte, in any) error {
 	return bad.Err()
 }
 
-// WellFormed checks the syntax of one JSON object token by token, so that what
-// follows meets only I-JSON. Its faults are Invalid.
+// WellFormed returns an Invalid error unless body is one JSON object in I-JSON (RFC 7493).
 func WellFormed(body []byte) error {
 	d := jsontext.NewDecoder(bytes.NewReader(body))
 	if d.PeekKind() != '{' {
@@ -267,8 +267,8 @@ func isJSON(contentTypes []string) bool {
 	return err == nil && mediaType == "application/json"
 }
 
-// isUTF8 reports whether a valid Content-Type names no charset but UTF-8. RFC 8259 section
-// 11 defines no such parameter for JSON, but clients send it.
+// isUTF8 reports whether a valid Content-Type has the charset UTF-8 or none. RFC 8259
+// section 11 defines no charset parameter for JSON, but clients send it.
 func isUTF8(contentType string) bool {
 	_, parameters, _ := mime.ParseMediaType(contentType)
 	charset, named := parameters["charset"]
@@ -279,7 +279,7 @@ func isUTF8(contentType string) bool {
 type field struct {
 	name  string
 	index int
-	kind  string // the word a caller knows its type by
+	kind  string // the type, in words for the client
 
 	optional bool
 }
@@ -308,7 +308,7 @@ func fieldsOf(t reflect.Type) []field {
 	return all
 }
 
-// kindOf names a type as a caller knows it.
+// kindOf returns the name of a type, in words for the client.
 func kindOf(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.String:
@@ -318,5 +318,5 @@ func kindOf(t reflect.Type) string {
 	case reflect.Bool:
 		return "true or false"
 	}
-	panic("endpoint: an input member of type " + t.String()) // its author sees it in the first test
+	panic("endpoint: unsupported type of an input member: " + t.String()) // a programming error
 }

@@ -17,7 +17,7 @@ import (
 
 // crossOrigin returns a handler that allows scripts of the origins in CORS_ALLOWED_ORIGINS
 // to call next with the given methods. The setting lists full origins, separated by commas.
-// It takes no pattern: that would allow an attacker with control of one matching name.
+// It supports no patterns, because an attacker may control a name that matches.
 func crossOrigin(cfg *config.Config, methods []string, next http.Handler) http.Handler {
 	var origins []string
 	for s := range strings.SplitSeq(cfg.Text("CORS_ALLOWED_ORIGINS", ""), ",") {
@@ -75,7 +75,7 @@ var hosts = idna.New(
 
 var (
 	plainHost   = regexp.MustCompile(`^[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*$`)
-	numericHost = regexp.MustCompile(`(^|\.)([0-9]+|0[xX][0-9a-fA-F]*)$`) // of these, browsers make IPv4 addresses
+	numericHost = regexp.MustCompile(`(^|\.)([0-9]+|0[xX][0-9a-fA-F]*)$`) // browsers convert these to IPv4 addresses
 )
 
 // browserOrigin returns an origin as a browser sends it, and reports whether a browser can
@@ -103,7 +103,7 @@ func browserOrigin(s string) (origin string, ok bool) {
 		if port == map[string]string{"http": "80", "https": "443"}[u.Scheme] {
 			port = ""
 		}
-	case "", "ws", "wss", "ftp", "file", "data", "blob", "about", "javascript": // no page has these, or its origin is null
+	case "", "ws", "wss", "ftp", "file", "data", "blob", "about", "javascript": // no page has one of these schemes, or its origin is null
 		return "", false
 	default:
 		if !plainHost.MatchString(host) {

@@ -10,18 +10,18 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-func TestCORS_OnlyNamedOriginsAreAllowed(t *testing.T) {
+func TestCORS_Origin(t *testing.T) {
 	for _, c := range []struct{ name, allowed, origin, want string }{
-		{"none is allowed where none is named", "", "https://tickets.example", ""},
-		{"one that is named is allowed", "https://a.example, https://tickets.example", "https://tickets.example", "https://tickets.example"},
-		{"another is not", "https://tickets.example", "https://evil.example", ""},
+		{"an empty setting allows no origin", "", "https://tickets.example", ""},
+		{"a listed origin is allowed", "https://a.example, https://tickets.example", "https://tickets.example", "https://tickets.example"},
+		{"an origin that is not listed is rejected", "https://tickets.example", "https://evil.example", ""},
 		{"another scheme is another origin", "https://tickets.example", "http://tickets.example", ""},
 		{"another port is another origin", "https://tickets.example", "https://tickets.example:444", ""},
 		{"a longer name is another origin", "https://tickets.example", "https://tickets.example.evil", ""},
-		{"an opaque origin is none", "https://tickets.example", "null", ""},
+		{"an opaque origin is rejected", "https://tickets.example", "null", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cfg := wiring(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": c.allowed})
+			cfg := newConfig(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": c.allowed})
 			handler := httpserver.Handler(cfg, echo(nil))
 			if err := cfg.Err(); err != nil {
 				t.Fatal(err)
@@ -37,19 +37,19 @@ func TestCORS_OnlyNamedOriginsAreAllowed(t *testing.T) {
 				handler.ServeHTTP(answer, r)
 				h := answer.Result().Header
 				if got := h.Get("Access-Control-Allow-Origin"); got != c.want || h.Get("Access-Control-Allow-Credentials") != "" {
-					t.Errorf("%s: %v", r.Method, h)
+					t.Errorf("%s: got %v, want Access-Control-Allow-Origin %q", r.Method, h, c.want)
 				}
 				if r == preflight && (h.Get("Access-Control-Allow-Headers") != "") != (c.want != "") {
-					t.Errorf("preflight: %v", h)
+					t.Errorf("preflight: got %v, want Access-Control-Allow-Headers only for an allowed origin", h)
 				}
 			}
 		})
 	}
 }
 
-func TestCORS_PreflightAllowsHeadersAndMethodsOfTheRoutes(t *testing.T) {
-	cfg := wiring(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": "https://tickets.example"})
-	handler := httpserver.Handler(cfg, echo(nil), needless)
+func TestCORS_Preflight(t *testing.T) {
+	cfg := newConfig(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": "https://tickets.example"})
+	handler := httpserver.Handler(cfg, echo(nil), minimal)
 	if err := cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -78,28 +78,28 @@ func TestCORS_PreflightAllowsHeadersAndMethodsOfTheRoutes(t *testing.T) {
 		r := httptest.NewRequest(http.MethodOptions, "/echo", nil)
 		r.Header.Set("Origin", "https://tickets.example")
 		r.Header.Set("Access-Control-Request-Method", c.method)
-		for _, asked := range c.headers {
-			r.Header.Add("Access-Control-Request-Headers", asked)
+		for _, requested := range c.headers {
+			r.Header.Add("Access-Control-Request-Headers", requested)
 		}
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, r)
 		h := answer.Result().Header
 		if allowed := h.Get("Access-Control-Allow-Origin") != "" && h.Get("Access-Control-Allow-Methods") == c.method; allowed != c.allowed {
-			t.Errorf("%s %q: %v", c.method, c.headers, h)
+			t.Errorf("%s %q: got %v, want allowed: %v", c.method, c.headers, h, c.allowed)
 		}
-		for _, asked := range c.headers {
-			for name := range strings.SplitSeq(strings.ToLower(asked), ",") {
+		for _, requested := range c.headers {
+			for name := range strings.SplitSeq(strings.ToLower(requested), ",") {
 				if c.allowed && !strings.Contains(h.Get("Access-Control-Allow-Headers"), strings.TrimSpace(name)) {
-					t.Errorf("%q: %s is not allowed: %v", c.headers, name, h)
+					t.Errorf("%q: got %v, want %s to be allowed", c.headers, h, name)
 				}
 			}
 		}
 	}
 }
 
-// An origin in the setting counts as a browser sends it, or is refused at start.
-func TestCORS_OriginsInTheSetting(t *testing.T) {
-	const refused = ""
+// The server converts an origin in the setting to the form that browsers send, or rejects it.
+func TestCORS_Setting(t *testing.T) {
+	const rejected = ""
 	for setting, sent := range map[string]string{
 		"https://tickets.example":        "https://tickets.example",
 		"HTTPS://Tickets.EXAMPLE":        "https://tickets.example",
@@ -123,57 +123,57 @@ func TestCORS_OriginsInTheSetting(t *testing.T) {
 		"capacitor://localhost":          "capacitor://localhost",
 		"Capacitor://localhost":          "capacitor://localhost",
 		"moz-extension://0a1b2c3d":       "moz-extension://0a1b2c3d",
-		"*":                              refused,
-		"https://*":                      refused,
-		"https://*.tickets.example":      refused,
-		"null":                           refused,
-		"tickets.example":                refused,
-		"//tickets.example":              refused,
-		"https:tickets.example":          refused,
-		"https:///tickets.example":       refused,
-		"https://":                       refused,
-		"https://tickets.example/":       refused,
-		"https://tickets.example/app":    refused,
-		"https://tickets.example?":       refused,
-		"https://tickets.example?a=b":    refused,
-		"https://tickets.example#":       refused,
-		"https://tickets.example#a":      refused,
-		"https://ann@tickets.example":    refused,
-		"https://ann:pw@tickets.example": refused,
-		"https://@tickets.example":       refused,
-		"https://tickets.example:x":      refused,
-		"https://tickets.example:65536":  refused,
-		"https://tickets.example:-1":     refused,
-		"https://tickets.example https:": refused,
-		"https://tickets%2eexample":      refused,
-		"https://tickets\\example":       refused,
-		"https://a..example":             refused,
-		"https://.example":               refused,
-		"https://xn--zzzzzzzz.example":   refused,
-		"https://a\u200bb.example":       refused,
-		"https://127.1":                  refused,
-		"https://0x7f.0.0.1":             refused,
-		"https://127.0.0.01":             refused,
-		"https://2130706433":             refused,
-		"https://::1":                    refused,
-		"https://[::1":                   refused,
-		"https://[::1%25lo]":             refused,
-		"https://[127.0.0.1]":            refused,
-		"https://[tickets.example]":      refused,
-		"http://[::ffff:127.0.0.1]":      refused,
-		"file:///":                       refused,
-		"file://tickets.example":         refused,
-		"ws://tickets.example":           refused,
-		"wss://tickets.example":          refused,
-		"data:text/html,x":               refused,
-		"javascript://tickets.example":   refused,
-		"capacitor://local host":         refused,
-		"capacitor://localhost/":         refused,
+		"*":                              rejected,
+		"https://*":                      rejected,
+		"https://*.tickets.example":      rejected,
+		"null":                           rejected,
+		"tickets.example":                rejected,
+		"//tickets.example":              rejected,
+		"https:tickets.example":          rejected,
+		"https:///tickets.example":       rejected,
+		"https://":                       rejected,
+		"https://tickets.example/":       rejected,
+		"https://tickets.example/app":    rejected,
+		"https://tickets.example?":       rejected,
+		"https://tickets.example?a=b":    rejected,
+		"https://tickets.example#":       rejected,
+		"https://tickets.example#a":      rejected,
+		"https://ann@tickets.example":    rejected,
+		"https://ann:pw@tickets.example": rejected,
+		"https://@tickets.example":       rejected,
+		"https://tickets.example:x":      rejected,
+		"https://tickets.example:65536":  rejected,
+		"https://tickets.example:-1":     rejected,
+		"https://tickets.example https:": rejected,
+		"https://tickets%2eexample":      rejected,
+		"https://tickets\\example":       rejected,
+		"https://a..example":             rejected,
+		"https://.example":               rejected,
+		"https://xn--zzzzzzzz.example":   rejected,
+		"https://a\u200bb.example":       rejected,
+		"https://127.1":                  rejected,
+		"https://0x7f.0.0.1":             rejected,
+		"https://127.0.0.01":             rejected,
+		"https://2130706433":             rejected,
+		"https://::1":                    rejected,
+		"https://[::1":                   rejected,
+		"https://[::1%25lo]":             rejected,
+		"https://[127.0.0.1]":            rejected,
+		"https://[tickets.example]":      rejected,
+		"http://[::ffff:127.0.0.1]":      rejected,
+		"file:///":                       rejected,
+		"file://tickets.example":         rejected,
+		"ws://tickets.example":           rejected,
+		"wss://tickets.example":          rejected,
+		"data:text/html,x":               rejected,
+		"javascript://tickets.example":   rejected,
+		"capacitor://local host":         rejected,
+		"capacitor://localhost/":         rejected,
 	} {
-		cfg := wiring(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": "https://a.example," + setting})
+		cfg := newConfig(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": "https://a.example," + setting})
 		handler := httpserver.Handler(cfg, echo(nil))
-		if err := cfg.Err(); (err != nil) != (sent == refused) {
-			t.Errorf("%s: %v", setting, err)
+		if err := cfg.Err(); (err != nil) != (sent == rejected) {
+			t.Errorf("%s: got error %v, want rejected: %v", setting, err, sent == rejected)
 			continue
 		} else if err != nil {
 			continue
@@ -183,7 +183,7 @@ func TestCORS_OriginsInTheSetting(t *testing.T) {
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, r)
 		if got := answer.Result().Header.Get("Access-Control-Allow-Origin"); got != sent {
-			t.Errorf("%s: a page of %s is answered %q", setting, sent, got)
+			t.Errorf("%s: a request from %s: Access-Control-Allow-Origin %q", setting, sent, got)
 		}
 	}
 }

@@ -10,27 +10,27 @@ const (
 	// discardTimeout is how long the server reads and discards the rest of a request
 	// before it sends the response.
 	discardTimeout = time.Second
-	// lingerTimeout is how long it reads on after the response, if there is still more.
+	// lingerTimeout is how long it continues to read after the response.
 	lingerTimeout = time.Second
 )
 
-// Drain returns a handler that keeps a TCP reset from destroying the response of next.
+// Drain returns a handler that prevents a TCP reset from destroying the response of next.
 //
-// A server that closes a connection with unread data resets it, and the reset can
+// If a server closes a connection with unread data, it resets the connection. The reset can
 // overtake the response (RFC 9112 §9.6). So Drain reads and discards the rest of the body,
 // for a limited time. It does so before it sends the response, because some clients and
 // proxies send the whole request before they read. A client that sends slowly, or that has
 // stopped, receives the response after discardTimeout. A client that waits for 100 (Continue)
 // receives it at once.
 //
-// Unless next has read the whole body, the response closes the connection, so that no rest
-// of a body is taken for the next request. So does the response to a chunked request. If a
-// request has both a length and chunks, net/http reads the chunks and hides the length; a
-// proxy that reads by the length would see another request there (RFC 9112 §6.1: "MUST
-// close").
+// Unless next has read the whole body, the response closes the connection. Otherwise the
+// rest of the body could be parsed as the next request. The response to a chunked request
+// closes the connection as well. If a request has both a length and chunks, net/http reads
+// the chunks and hides the length. A proxy that reads by the length would then see another
+// request (RFC 9112 §6.1: "MUST close").
 //
-// next receives a copy of the request, because net/http inspects the body of its own.
-// Handler drains its requests itself.
+// next receives a copy of the request, because net/http inspects the body of the original.
+// Handler includes Drain.
 func Drain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 {
@@ -60,7 +60,7 @@ func discardRest(w http.ResponseWriter, body *trackedBody, expectsContinue bool)
 	if w.Header().Get("Content-Length") == "" {
 		return // net/http has yet to write the end of the response
 	}
-	// what is left may be no valid body, so it is read from the connection itself
+	// the rest may not be a valid body, so it is read from the connection
 	conn, _, err := c.Hijack()
 	if err != nil {
 		return // AWS Lambda
@@ -76,7 +76,7 @@ func discardRest(w http.ResponseWriter, body *trackedBody, expectsContinue bool)
 // A trackedBody records how far a body was read.
 type trackedBody struct {
 	io.ReadCloser
-	read bool  // it was read from
+	read bool  // Read was called
 	err  error // of the last read; io.EOF at the end
 }
 
@@ -87,8 +87,8 @@ func (b *trackedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A closingWriter writes a response that closes the connection, unless the whole request
-// was read and cannot be read in two ways.
+// A closingWriter writes a response that closes the connection, unless the request is not
+// chunked and was read to its end.
 type closingWriter struct {
 	http.ResponseWriter
 	body    *trackedBody

@@ -37,27 +37,27 @@ type keyedInput struct {
 	Name string `json:"name"`
 }
 
-// taker takes an event.
-var taker = receiver.On(endpoint.Define(endpoint.Spec{Name: "taker", Method: http.MethodPost, Path: "/taker", Success: http.StatusOK},
+// subscriber receives an event.
+var subscriber = receiver.On(endpoint.Define(endpoint.Spec{Name: "subscriber", Method: http.MethodPost, Path: "/subscriber", Success: http.StatusOK},
 	func(*config.Config) endpoint.Handler[named, named] {
 		return func(_ context.Context, in named) (named, error) { return in, nil }
-	}), endpoint.Trigger{Types: []string{"taken"}, Reply: "done", Refusal: "refused"},
+	}), endpoint.Trigger{Types: []string{"taken"}, Reply: "done", Refusal: "rejected"},
 	func(*config.Config) endpoint.Handler[named, named] {
 		return func(_ context.Context, in named) (named, error) { return in, nil }
 	})
 
 const eventHeaders = "Content-Type: application/json\r\nCe-Specversion: 1.0\r\nCe-Id: 1\r\nCe-Source: /test\r\nCe-Type: taken\r\n"
 
-// serveEarly serves endpoints of every kind, as a process does, and returns the address
-// of the server and that of a reverse proxy in front of it.
-func serveEarly(t *testing.T, settings map[string]string) (direct, proxy string) {
+// startServers serves endpoints of every kind. It returns the addresses of the server and of
+// a reverse proxy in front of it.
+func startServers(t *testing.T, settings map[string]string) (direct, proxy string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := wiring(io.Discard, settings)
-	handler := httpserver.Handler(cfg, echo(nil), needless, private, keyed, taker)
+	cfg := newConfig(io.Discard, settings)
+	handler := httpserver.Handler(cfg, echo(nil), minimal, private, keyed, subscriber)
 	if err := cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func serveEarly(t *testing.T, settings map[string]string) (direct, proxy string)
 	return direct, front.Listener.Addr().String()
 }
 
-// writeAll writes a whole request, and only then reads. It returns the status.
+// writeAll writes a whole request before it reads the response. It returns the status.
 func writeAll(address, head, body string, chunked bool) (int, error) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
@@ -90,11 +90,11 @@ func writeAll(address, head, body string, chunked bool) (int, error) {
 	if _, err := io.WriteString(c, head+framed); err != nil {
 		return 0, fmt.Errorf("write: %w", err)
 	}
-	return answered(c)
+	return readResponse(c)
 }
 
-// answered reads one whole response.
-func answered(c net.Conn) (int, error) {
+// readResponse reads one whole response and returns its status.
+func readResponse(c net.Conn) (int, error) {
 	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		return 0, fmt.Errorf("read: %w", err)
@@ -105,7 +105,7 @@ func answered(c net.Conn) (int, error) {
 	return answer.StatusCode, nil
 }
 
-// post sends a request as Go's client does: it reads while it writes.
+// post sends a request with the client of net/http, which reads while it writes.
 func post(address, body string, chunked bool) (int, error) {
 	var reader io.Reader = strings.NewReader(body)
 	if chunked {
@@ -125,23 +125,23 @@ func post(address, body string, chunked bool) (int, error) {
 	return answer.StatusCode, err
 }
 
-// A server that closes a connection with something unread resets it, and the reset can
+// If a server closes a connection with unread data, it resets the connection. The reset can
 // overtake the response.
-func TestEarlyAnswer_LargeBody(t *testing.T) {
+func TestEarlyResponse_LargeBody(t *testing.T) {
 	t.Parallel()
-	direct, proxy := serveEarly(t, nil)
+	direct, proxy := startServers(t, nil)
 	const head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 	for _, size := range []int{1 << 20, 4 << 20} {
 		body := strings.Repeat(" ", size)
-		for way, address := range map[string]string{"direct": direct, "through a reverse proxy": proxy} {
+		for via, address := range map[string]string{"direct": direct, "through a reverse proxy": proxy} {
 			for kind, send := range map[string]func(chunked bool) (int, error){
 				"a client that reads while it writes": func(chunked bool) (int, error) { return post(address, body, chunked) },
 				"a client that writes, then reads":    func(chunked bool) (int, error) { return writeAll(address, head, body, chunked) },
 			} {
-				t.Run(fmt.Sprintf("%d MB, %s, %s", size>>20, way, kind), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%d MB, %s, %s", size>>20, via, kind), func(t *testing.T) {
 					for i := range 60 {
 						if status, err := send(i%2 == 1); err != nil || status != http.StatusRequestEntityTooLarge {
-							t.Errorf("request %d: %d %v", i, status, err)
+							t.Errorf("request %d: got %d %v, want 413", i, status, err)
 						}
 					}
 				})
@@ -150,43 +150,43 @@ func TestEarlyAnswer_LargeBody(t *testing.T) {
 	}
 }
 
-// Every response that comes before the body was read, on a route and to an event.
-func TestEarlyAnswer_EveryStatus(t *testing.T) {
-	direct, proxy := serveEarly(t, map[string]string{"EVENTS": "insecure"})
-	shut, shutProxy := serveEarly(t, map[string]string{"EVENTS": "on", "EVENT_OIDC_ISSUER": "https://issuer.example", "EVENT_OIDC_AUDIENCE": "test"})
+// Every response before the end of the body, on a route and to an event.
+func TestEarlyResponse_EveryStatus(t *testing.T) {
+	direct, proxy := startServers(t, map[string]string{"EVENTS": "insecure"})
+	oidc, oidcProxy := startServers(t, map[string]string{"EVENTS": "on", "EVENT_OIDC_ISSUER": "https://issuer.example", "EVENT_OIDC_AUDIENCE": "test"})
 	const json = "Content-Type: application/json\r\n"
 	body := strings.Repeat(" ", 1<<20)
 	for name, c := range map[string]struct {
-		line, headers string
-		want          int
+		route, headers string
+		want           int
 	}{
-		"200, no body is read":              {"POST /private", "Authorization: Bearer x\r\n", 200},
-		"200, a GET with a body":            {"GET /needless", "", 200},
-		"401, no token":                     {"POST /private", "", 401},
-		"400, the key of a retry":           {"POST /keyed", json + "Idempotency-Key: \"\"\r\n", 400},
-		"404, an unknown path":              {"POST /nothing", json, 404},
-		"405, another method":               {"PUT /echo", json, 405},
-		"405, a probe":                      {"POST /health/liveness", json, 405},
-		"413, a body":                       {"POST /echo", json, 413},
-		"415, another media type":           {"POST /echo", "Content-Type: text/plain\r\n", 415},
-		"415, a coding":                     {"POST /echo", json + "Content-Encoding: gzip\r\n", 415},
-		"415, an event on a route":          {"POST /echo", eventHeaders, 415},
-		"401, an event without a token":     {"POST /", eventHeaders, 401},
-		"413, an event":                     {"POST /", eventHeaders, 413},
-		"415, an event with a coding":       {"POST /", eventHeaders + "Content-Encoding: gzip\r\n", 415},
-		"404, no event, on the events path": {"PUT /", json, 404},
+		"200, a handler without a body":        {"POST /private", "Authorization: Bearer x\r\n", 200},
+		"200, a GET with a body":               {"GET /minimal", "", 200},
+		"401, no token":                        {"POST /private", "", 401},
+		"400, an empty Idempotency-Key":        {"POST /keyed", json + "Idempotency-Key: \"\"\r\n", 400},
+		"404, an unknown path":                 {"POST /nothing", json, 404},
+		"405, another method":                  {"PUT /echo", json, 405},
+		"405, a probe":                         {"POST /health/liveness", json, 405},
+		"413, a large body":                    {"POST /echo", json, 413},
+		"415, another media type":              {"POST /echo", "Content-Type: text/plain\r\n", 415},
+		"415, a coding":                        {"POST /echo", json + "Content-Encoding: gzip\r\n", 415},
+		"415, an event on a route":             {"POST /echo", eventHeaders, 415},
+		"401, an event without a token":        {"POST /", eventHeaders, 401},
+		"413, a large event":                   {"POST /", eventHeaders, 413},
+		"415, an event with a coding":          {"POST /", eventHeaders + "Content-Encoding: gzip\r\n", 415},
+		"404, the event path without an event": {"PUT /", json, 404},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ways := map[string]string{"direct": direct, "through a reverse proxy": proxy}
-			if c.line == "POST /" && c.want == http.StatusUnauthorized {
-				ways = map[string]string{"direct": shut, "through a reverse proxy": shutProxy}
+			addresses := map[string]string{"direct": direct, "through a reverse proxy": proxy}
+			if c.route == "POST /" && c.want == http.StatusUnauthorized {
+				addresses = map[string]string{"direct": oidc, "through a reverse proxy": oidcProxy}
 			}
-			for way, address := range ways {
+			for via, address := range addresses {
 				for i := range 6 {
-					status, err := writeAll(address, c.line+" HTTP/1.1\r\nHost: x\r\n"+c.headers, body, i%2 == 1)
+					status, err := writeAll(address, c.route+" HTTP/1.1\r\nHost: x\r\n"+c.headers, body, i%2 == 1)
 					if err != nil || status != c.want {
-						t.Errorf("%s: %d %v", way, status, err)
+						t.Errorf("%s: got %d %v, want %d", via, status, err, c.want)
 					}
 				}
 			}
@@ -194,40 +194,40 @@ func TestEarlyAnswer_EveryStatus(t *testing.T) {
 	}
 }
 
-// What net/http cannot read as a body it does not skip either.
-func TestEarlyAnswer_MalformedChunks(t *testing.T) {
+// net/http does not discard a body that it cannot parse.
+func TestEarlyResponse_MalformedChunks(t *testing.T) {
 	t.Parallel()
-	direct, _ := serveEarly(t, nil)
+	direct, _ := startServers(t, nil)
 	for range 60 {
 		c, err := net.Dial("tcp", direct)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = io.WriteString(c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n"+strings.Repeat(" ", 4<<20))
-		if status, readErr := answered(c); err != nil || readErr != nil || status != http.StatusBadRequest {
-			t.Errorf("%d %v %v", status, err, readErr)
+		if status, readErr := readResponse(c); err != nil || readErr != nil || status != http.StatusBadRequest {
+			t.Errorf("got %d, write error %v, read error %v, want 400", status, err, readErr)
 		}
 		c.Close()
 	}
 }
 
-// A client that never stops, or that pauses forever, gets its response and is
-// disconnected.
-func TestEarlyAnswer_EndlessBody(t *testing.T) {
-	direct, _ := serveEarly(t, map[string]string{"EVENTS": "insecure"})
+// A client that sends an endless body receives the response. Then the server closes the
+// connection.
+func TestEarlyResponse_EndlessBody(t *testing.T) {
+	direct, _ := startServers(t, map[string]string{"EVENTS": "insecure"})
 	chunk := strings.Repeat(" ", 1<<10)
 	for name, c := range map[string]struct {
 		head, piece string
 		pause       time.Duration
 		want        int
 	}{
-		"a length":                {"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000000\r\n\r\n", chunk, 0, 413},
-		"chunks":                  {"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n", "400\r\n" + chunk + "\r\n", 0, 413},
-		"a length, slowly":        {"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", " ", 10 * time.Millisecond, 404},
-		"chunks, slowly":          {"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n", 10 * time.Millisecond, 404},
-		"no chunks, slowly":       {"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n", "no chunk\r\n", 10 * time.Millisecond, 400},
-		"a length, asked to wait": {"POST /nothing HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n", " ", 10 * time.Millisecond, 404},
-		"an event":                {"POST / HTTP/1.1\r\nHost: x\r\n" + eventHeaders + "Transfer-Encoding: chunked\r\n\r\n", "400\r\n" + chunk + "\r\n", 0, 413},
+		"a length":             {"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000000\r\n\r\n", chunk, 0, 413},
+		"chunks":               {"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n", "400\r\n" + chunk + "\r\n", 0, 413},
+		"a length, slowly":     {"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", " ", 10 * time.Millisecond, 404},
+		"chunks, slowly":       {"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n", 10 * time.Millisecond, 404},
+		"no chunks, slowly":    {"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n", "no chunk\r\n", 10 * time.Millisecond, 400},
+		"Expect: 100-continue": {"POST /nothing HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n", " ", 10 * time.Millisecond, 404},
+		"an event":             {"POST / HTTP/1.1\r\nHost: x\r\n" + eventHeaders + "Transfer-Encoding: chunked\r\n\r\n", "400\r\n" + chunk + "\r\n", 0, 413},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -247,19 +247,19 @@ func TestEarlyAnswer_EndlessBody(t *testing.T) {
 					time.Sleep(c.pause)
 				}
 			}()
-			if status, err := answered(conn); err != nil || status != c.want {
-				t.Errorf("%d %v", status, err)
+			if status, err := readResponse(conn); err != nil || status != c.want {
+				t.Errorf("got %d %v, want %d", status, err, c.want)
 			}
 			if took := <-closed; took > 5*time.Second {
-				t.Errorf("the connection was open for %v", took)
+				t.Errorf("the connection was open for %v, want at most 5s", took)
 			}
 		})
 	}
 }
 
-// A client that waits for leave to send its body learns at once that it need not.
-func TestEarlyAnswer_ExpectContinue(t *testing.T) {
-	direct, _ := serveEarly(t, nil)
+// A client that waits for 100 (Continue) receives a final response at once.
+func TestEarlyResponse_ExpectContinue(t *testing.T) {
+	direct, _ := startServers(t, nil)
 	conn, err := net.Dial("tcp", direct)
 	if err != nil {
 		t.Fatal(err)
@@ -267,15 +267,15 @@ func TestEarlyAnswer_ExpectContinue(t *testing.T) {
 	defer conn.Close()
 	began := time.Now()
 	io.WriteString(conn, "POST /nothing HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n")
-	if status, err := answered(conn); err != nil || status != http.StatusNotFound || time.Since(began) > 500*time.Millisecond {
-		t.Errorf("%d %v after %v", status, err, time.Since(began))
+	if status, err := readResponse(conn); err != nil || status != http.StatusNotFound || time.Since(began) > 500*time.Millisecond {
+		t.Errorf("got %d %v after %v, want 404 within 500ms", status, err, time.Since(began))
 	}
 }
 
-// Behind a proxy two requests may share a connection, and what one leaves unread must not
-// become the start of the next.
-func TestEarlyAnswer_ClosesTheConnection(t *testing.T) {
-	server := httptest.NewServer(httpserver.Handler(wiring(io.Discard, nil), echo(nil)))
+// Behind a proxy two requests may share a connection. The unread rest of the first must not
+// become the start of the second.
+func TestEarlyResponse_ClosesTheConnection(t *testing.T) {
+	server := httptest.NewServer(httpserver.Handler(newConfig(io.Discard, nil), echo(nil)))
 	t.Cleanup(server.Close)
 	for request, status := range map[string]string{
 		"POST /echo HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 1000000000": "413",
@@ -292,17 +292,17 @@ func TestEarlyAnswer_ClosesTheConnection(t *testing.T) {
 			}
 			defer c.Close()
 			fmt.Fprintf(c, "%s\r\nHost: x\r\n\r\n", request)
-			answer, err := io.ReadAll(bufio.NewReader(c)) // to the end, though the body is never sent
+			answer, err := io.ReadAll(bufio.NewReader(c)) // until the server closes the connection: the body is never sent
 			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 "+status+" ") || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
-				t.Errorf("%v %s", err, answer)
+				t.Errorf("got %s, error %v, want %s and Connection: close", answer, err, status)
 			}
 		})
 	}
 }
 
-// A client that has its response may send the rest, whether or not it has asked to close
-// the connection.
-func TestEarlyAnswer_ClientSendsOn(t *testing.T) {
+// A client may send the rest of the body after it has received the response, with or without
+// Connection: close.
+func TestEarlyResponse_ClientContinues(t *testing.T) {
 	address := listen(t)
 	for _, connection := range []string{"close", "keep-alive"} {
 		for _, framing := range []string{"Content-Length: 20000", "Transfer-Encoding: chunked"} {
@@ -314,17 +314,17 @@ func TestEarlyAnswer_ClientSendsOn(t *testing.T) {
 				}
 				defer c.Close()
 				fmt.Fprintf(c, "POST /nothing HTTP/1.1\r\nHost: x\r\n%s\r\nConnection: %s\r\n\r\n", framing, connection)
-				if status, err := answered(c); err != nil || status != http.StatusNotFound {
-					t.Fatal(status, err)
+				if status, err := readResponse(c); err != nil || status != http.StatusNotFound {
+					t.Fatalf("got %d %v, want 404", status, err)
 				}
 				for range 20 {
 					if _, err := io.WriteString(c, strings.Repeat(" ", 1000)); err != nil {
-						t.Error(err)
+						t.Errorf("write the rest: %v", err)
 					}
 					time.Sleep(time.Millisecond)
 				}
 				if n, err := c.Read(make([]byte, 1)); n > 0 || err != io.EOF {
-					t.Error(n, err)
+					t.Errorf("read after the response: got %d bytes and %v, want EOF", n, err)
 				}
 			})
 		}

@@ -1,11 +1,11 @@
-// Package serve opens the doors of a process: it wires the functions it is
-// given, listens, and stops gracefully. A door turns its wire into an
-// endpoint.Request and writes the endpoint.Response, and knows nothing of any
-// function. HTTP and AWS Lambda are here; the door of events, in package cloudevents,
-// comes along with the functions that take some.
+// Package httpserver runs a process that serves endpoints: it configures them, listens, and
+// shuts down gracefully. It contains the transports for HTTP and AWS Lambda. A transport
+// converts a request to an endpoint.Request and writes the endpoint.Response. It does not
+// depend on any function. The receiver of events is in package receiver, and only functions
+// with events link it.
 //
-// The mains of the functions call Main; the local runner and the tests use the
-// parts.
+// The programs of the functions call Main. The local runner and the tests call the other
+// functions.
 package httpserver
 
 import (
@@ -31,10 +31,10 @@ import (
 	"ticketing.com/auth/shared/usage"
 )
 
-// The ways a process ends.
+// Exit codes, beside config.ExitSettings.
 const (
-	exitFine   = 0
-	exitFailed = 1 // nobody foresaw it; app.ExitSettings is the other
+	exitSuccess = 0
+	exitFailure = 1
 )
 
 // readTimeout is how long a client may take to send a request, headers and body.
@@ -44,14 +44,14 @@ const readTimeout = 5 * time.Second
 // 25 s. Kubernetes and Knative grant 30 s.
 const drainTimeout = 28 * time.Second
 
-// Main runs a process that serves the given endpoints, from the environment
-// alone, until SIGTERM or an interrupt. It does not return.
+// Main runs a process that serves the given endpoints until SIGTERM or an interrupt. All
+// settings come from the environment. Main does not return.
 func Main(endpoints ...endpoint.Endpoint) {
-	MainOf(func(*config.Config) []endpoint.Endpoint { return endpoints })
+	MainFunc(func(*config.Config) []endpoint.Endpoint { return endpoints })
 }
 
-// MainOf is Main for a process whose settings decide what it serves.
-func MainOf(choose func(*config.Config) []endpoint.Endpoint) {
+// MainFunc is Main for a process whose settings determine its endpoints.
+func MainFunc(choose func(*config.Config) []endpoint.Endpoint) {
 	if len(os.Args) > 1 {
 		help := usage.Command{Call: filepath.Base(os.Args[0]), Stdout: os.Stdout, Stderr: os.Stderr}
 		help.Text = describe(help.Call, choose)
@@ -60,13 +60,13 @@ func MainOf(choose func(*config.Config) []endpoint.Endpoint) {
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	context.AfterFunc(ctx, stop) // a second signal ends the process as signals do
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := Run(ctx, os.LookupEnv, os.Stderr, choose)
 	stop()
 	os.Exit(code)
 }
 
-// describe returns the usage of a process: what it serves where no setting is set.
+// describe returns the usage of a process. It lists the endpoints for an empty environment.
 func describe(call string, choose func(*config.Config) []endpoint.Endpoint) string {
 	unset := func(string) (string, bool) { return "", false }
 	discard := func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }
@@ -81,7 +81,7 @@ func describe(call string, choose func(*config.Config) []endpoint.Endpoint) stri
 	return text + "All settings come from the environment: see infra/docs/configuration.md.\n"
 }
 
-// Run is MainOf with its surroundings passed in; it returns the exit code.
+// Run is MainFunc with an explicit environment and log output. It returns the exit code.
 func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose func(*config.Config) []endpoint.Endpoint) int {
 	cfg := config.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(stderr, o) }, time.Now)
 	endpoints := choose(cfg)
@@ -89,7 +89,7 @@ func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose fun
 	port := cfg.Number("PORT", 8080, 0, 65535)
 	onLambda := cfg.Text(lambdaSetting, "") != ""
 	if err := cfg.Err(); err != nil {
-		config.Complain(stderr, names(endpoints), err)
+		config.PrintError(stderr, names(endpoints), err)
 		return config.ExitSettings
 	}
 	if onLambda {
@@ -100,16 +100,16 @@ func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose fun
 		err = fmt.Errorf("port %d is in use: choose another with PORT", port)
 	}
 	if err != nil {
-		config.Complain(stderr, names(endpoints), err)
-		return exitFailed
+		config.PrintError(stderr, names(endpoints), err)
+		return exitFailure
 	}
 	cfg.Log().Info("listening", "function", names(endpoints), "port", listener.Addr().(*net.TCPAddr).Port)
 	err = errors.Join(Serve(ctx, listener, handler, cfg.Log()), closed(cfg))
 	if err != nil {
 		cfg.Log().Error("stopped", "error", err)
-		return exitFailed
+		return exitFailure
 	}
-	return exitFine
+	return exitSuccess
 }
 
 // Serve answers requests on a listener until the context ends. Then it drains in-flight

@@ -25,65 +25,66 @@ type named struct {
 	Name string `json:"name"`
 }
 
-// echo answers with its input, after the gate if there is one.
-func echo(gate chan struct{}) endpoint.Endpoint {
+// echo returns its input. If pause is not nil, the handler sends on it, then waits for a
+// value from it.
+func echo(pause chan struct{}) endpoint.Endpoint {
 	return endpoint.Define(endpoint.Spec{Name: "echo", Method: http.MethodPost, Path: "/echo", Success: http.StatusOK},
 		func(*config.Config) endpoint.Handler[named, named] {
 			return func(_ context.Context, in named) (named, error) {
-				if gate != nil {
-					gate <- struct{}{} // begun
-					<-gate             // go on
+				if pause != nil {
+					pause <- struct{}{}
+					<-pause
 				}
 				return in, nil
 			}
 		})
 }
 
-// needless is a function that asks for nothing.
-var needless = endpoint.Define(endpoint.Spec{Name: "needless", Method: http.MethodGet, Path: "/needless", Success: http.StatusOK},
+// minimal is a function without settings.
+var minimal = endpoint.Define(endpoint.Spec{Name: "minimal", Method: http.MethodGet, Path: "/minimal", Success: http.StatusOK},
 	func(*config.Config) endpoint.Handler[endpoint.None, string] {
 		return func(context.Context, endpoint.None) (string, error) { return "hello", nil }
 	})
 
-// needy is a function that asks for all there is.
-var needy = endpoint.Define(endpoint.Spec{Name: "needy", Method: http.MethodGet, Path: "/needy", Success: http.StatusOK},
+// configured is a function with required settings.
+var configured = endpoint.Define(endpoint.Spec{Name: "configured", Method: http.MethodGet, Path: "/configured", Success: http.StatusOK},
 	func(cfg *config.Config) endpoint.Handler[endpoint.None, string] {
 		cfg.Required("MONGODB_URI")
 		cfg.Document("SIGNING_KEYS")
 		return func(context.Context, endpoint.None) (string, error) { return "", nil }
 	})
 
-func wiring(log io.Writer, settings map[string]string) *config.Config {
+func newConfig(log io.Writer, settings map[string]string) *config.Config {
 	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(log, o) }, time.Now)
 }
 
-func TestAStartWithAWrongEnvironmentSaysAllThatIsWrongAndExits2(t *testing.T) {
+func TestRun_InvalidSettings(t *testing.T) {
 	var stderr bytes.Buffer
 	code := httpserver.Run(t.Context(), func(name string) (string, bool) {
 		s, ok := map[string]string{"PORT": "http", "LOG_LEVEL": "loud"}[name]
 		return s, ok
-	}, &stderr, func(*config.Config) []endpoint.Endpoint { return []endpoint.Endpoint{needy} })
-	want := `needy cannot start:
+	}, &stderr, func(*config.Config) []endpoint.Endpoint { return []endpoint.Endpoint{configured} })
+	want := `configured cannot start:
   LOG_LEVEL must be debug, info, warn or error
   MONGODB_URI is not set
   SIGNING_KEYS (or SIGNING_KEYS_FILE) is not set
   PORT must be a whole number from 0 to 65535
 `
 	if code != 2 || stderr.String() != want {
-		t.Errorf("exit code %d:\n%s", code, &stderr)
+		t.Errorf("got exit code %d and\n%s\nwant 2 and\n%s", code, &stderr, want)
 	}
 }
 
-// Server.Shutdown by itself drops a request that it reads after it has begun.
-func TestServe_ShutdownAnswersOpenConnections(t *testing.T) {
+// Without newConnections, Server.Shutdown drops a request that arrives after its start.
+func TestServe_ShutdownServesOpenConnections(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	accepted := &countedListener{Listener: listener}
 	ctx, stop := context.WithCancel(t.Context())
-	cfg := wiring(io.Discard, nil)
+	cfg := newConfig(io.Discard, nil)
 	stopped := make(chan error, 1)
 	go func() { stopped <- httpserver.Serve(ctx, accepted, httpserver.Handler(cfg, echo(nil)), cfg.Log()) }()
 	connections := make([]net.Conn, 20)
@@ -106,7 +107,7 @@ func TestServe_ShutdownAnswersOpenConnections(t *testing.T) {
 		fmt.Fprint(c, "GET /health/readiness HTTP/1.1\r\nHost: x\r\n\r\n")
 		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil || answer.StatusCode != http.StatusOK || !answer.Close {
-			t.Fatalf("connection %d: %v %v", i, answer, err)
+			t.Fatalf("connection %d: got %v %v, want 200 and Connection: close", i, answer, err)
 		}
 		c.Close()
 	}
@@ -115,7 +116,7 @@ func TestServe_ShutdownAnswersOpenConnections(t *testing.T) {
 	}
 }
 
-// A countedListener counts the connections that were accepted.
+// A countedListener counts accepted connections.
 type countedListener struct {
 	net.Listener
 	n atomic.Int32
@@ -137,7 +138,7 @@ func TestServe_ShutdownClosesSilentConnections(t *testing.T) {
 	}
 	accepted := &countedListener{Listener: listener}
 	ctx, stop := context.WithCancel(t.Context())
-	cfg := wiring(io.Discard, nil)
+	cfg := newConfig(io.Discard, nil)
 	stopped := make(chan error, 1)
 	go func() { stopped <- httpserver.Serve(ctx, accepted, httpserver.Handler(cfg, echo(nil)), cfg.Log()) }()
 	silent, err := net.Dial("tcp", listener.Addr().String())
@@ -153,11 +154,11 @@ func TestServe_ShutdownClosesSilentConnections(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the connection: %v, want EOF", err)
+		t.Errorf("read from the silent connection: got %v, want EOF", err)
 	}
 }
 
-// A client that sends slowly is disconnected after the read timeout.
+// The server closes the connection of a slow client after the read timeout.
 func TestServe_SlowClientIsDisconnected(t *testing.T) {
 	address := listen(t)
 	for name, sent := range map[string]string{
@@ -174,7 +175,7 @@ func TestServe_SlowClientIsDisconnected(t *testing.T) {
 			defer c.Close()
 			io.WriteString(c, sent)
 			if answer, err := io.ReadAll(c); err != nil || bytes.Contains(answer, []byte("200 OK")) {
-				t.Errorf("%q %v", answer, err)
+				t.Errorf("got %q, error %v, want EOF without status 200", answer, err)
 			}
 		})
 	}
@@ -191,35 +192,35 @@ func TestMaxConnections(t *testing.T) {
 		"no limit":          {math.MaxInt64, 4096},
 	} {
 		if got := httpserver.MaxConnections(c.memory); got != c.want {
-			t.Errorf("%s: %d, want %d", name, got, c.want)
+			t.Errorf("%s: got %d, want %d", name, got, c.want)
 		}
 	}
 }
 
-func TestAStopFinishesWhatHasBegun(t *testing.T) {
-	gate := make(chan struct{})
+func TestServe_ShutdownDrainsInFlightRequests(t *testing.T) {
+	pause := make(chan struct{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := wiring(io.Discard, nil)
+	cfg := newConfig(io.Discard, nil)
 	ctx, stop := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
-	go func() { stopped <- httpserver.Serve(ctx, listener, httpserver.Handler(cfg, echo(gate)), cfg.Log()) }()
-	answered := make(chan string, 1)
+	go func() { stopped <- httpserver.Serve(ctx, listener, httpserver.Handler(cfg, echo(pause)), cfg.Log()) }()
+	responses := make(chan string, 1)
 	go func() {
 		r, err := http.Post("http://"+listener.Addr().String()+"/echo", "application/json", strings.NewReader(`{"name":"ann"}`))
 		if err != nil {
-			answered <- err.Error()
+			responses <- err.Error()
 			return
 		}
 		defer r.Body.Close()
 		b, _ := io.ReadAll(r.Body)
-		answered <- r.Status + string(b)
+		responses <- r.Status + string(b)
 	}()
-	<-gate
+	<-pause
 	stop()
-	for { // until the stop is under way
+	for { // until the listener is closed
 		c, err := net.Dial("tcp", listener.Addr().String())
 		if err != nil {
 			break
@@ -228,20 +229,20 @@ func TestAStopFinishesWhatHasBegun(t *testing.T) {
 	}
 	select {
 	case err := <-stopped:
-		t.Fatalf("stopped before the answer: %v", err)
-	case gate <- struct{}{}:
+		t.Fatalf("Serve returned %v before the response", err)
+	case pause <- struct{}{}:
 	}
-	if got := <-answered; got != `200 OK{"name":"ann"}` {
-		t.Errorf("answer %s", got)
+	if got := <-responses; got != `200 OK{"name":"ann"}` {
+		t.Errorf("got %s, want 200 and the input", got)
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
 }
 
-func TestHealthAsksNobodyAndIsNotLogged(t *testing.T) {
+func TestHealth(t *testing.T) {
 	var log bytes.Buffer
-	server := httptest.NewServer(httpserver.Handler(wiring(&log, nil), echo(nil)))
+	server := httptest.NewServer(httpserver.Handler(newConfig(&log, nil), echo(nil)))
 	defer server.Close()
 	for _, path := range []string{"/health/liveness", "/health/readiness"} {
 		r, err := http.Get(server.URL + path)
@@ -251,51 +252,51 @@ func TestHealthAsksNobodyAndIsNotLogged(t *testing.T) {
 		body, _ := io.ReadAll(r.Body)
 		r.Body.Close()
 		if r.StatusCode != http.StatusOK || string(body) != `{"status":"ok"}` || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s: %v %s", path, r, body)
+			t.Errorf("%s: got %v %s, want 200", path, r, body)
 		}
 	}
 	if log.Len() > 0 {
-		t.Errorf("log: %s", &log)
+		t.Errorf("log %s, want no lines for probes", &log)
 	}
 	for path, want := range map[string]int{"/health": 404, "/health/": 404, "/health/readiness/": 404, "/health%2Fliveness": 404} {
 		r, err := http.Get(server.URL + path)
 		if err != nil || r.StatusCode != want {
-			t.Errorf("%s: %v %v", path, r, err)
+			t.Errorf("%s: got %v %v, want %d", path, r, err, want)
 		}
 		r.Body.Close()
 	}
 	r, err := http.Post(server.URL+"/health/liveness", "", nil)
 	if err != nil || r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" {
-		t.Errorf("POST: %v %v", r, err)
+		t.Errorf("POST: got %v %v, want 405 and Allow: GET, HEAD", r, err)
 	}
 	r.Body.Close()
 }
 
-func TestTheTraceOfTheCallerIsLogged(t *testing.T) {
+func TestLog_TraceOfTheRequest(t *testing.T) {
 	var log bytes.Buffer
-	handler := httpserver.Handler(wiring(&log, nil), echo(nil))
-	r := httptest.NewRequest(http.MethodGet, "/elsewhere", nil)
+	handler := httpserver.Handler(newConfig(&log, nil), echo(nil))
+	r := httptest.NewRequest(http.MethodGet, "/unknown", nil)
 	r.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	handler.ServeHTTP(httptest.NewRecorder(), r)
-	if !strings.Contains(log.String(), `"trace":"4bf92f3577b34da6a3ce929d0e0e4736"`) || strings.Contains(log.String(), "elsewhere") {
-		t.Errorf("log: %s", &log)
+	if !strings.Contains(log.String(), `"trace":"4bf92f3577b34da6a3ce929d0e0e4736"`) || strings.Contains(log.String(), "unknown") {
+		t.Errorf("log %s, want the trace without the path", &log)
 	}
 }
 
-func TestAWholeBodyKeepsTheConnection(t *testing.T) {
-	server := httptest.NewServer(httpserver.Handler(wiring(io.Discard, nil), echo(nil)))
+func TestServe_KeepsConnectionAfterWholeBody(t *testing.T) {
+	server := httptest.NewServer(httpserver.Handler(newConfig(io.Discard, nil), echo(nil)))
 	defer server.Close()
 	for _, body := range []string{`{"name":"ann"}`, `{"name":1}`} {
 		r, err := http.Post(server.URL+"/echo", "application/json", strings.NewReader(body))
 		if err != nil || r.Close {
-			t.Errorf("%s: %v %v", body, r, err)
+			t.Errorf("%s: got %v %v, want an open connection", body, r, err)
 		}
 		r.Body.Close()
 	}
 }
 
 func TestEvents_ContentEncoding(t *testing.T) {
-	server := httptest.NewServer(httpserver.Handler(wiring(io.Discard, map[string]string{"EVENTS": "on"}), taker))
+	server := httptest.NewServer(httpserver.Handler(newConfig(io.Discard, map[string]string{"EVENTS": "on"}), subscriber))
 	defer server.Close()
 	for _, c := range []struct {
 		coding string
@@ -323,7 +324,7 @@ func TestEvents_ContentEncoding(t *testing.T) {
 			body, _ := io.ReadAll(answer.Body)
 			answer.Body.Close()
 			if answer.StatusCode != c.status || c.status == 415 && string(body) != `{"errors":[{"message":"The body must have no Content-Encoding."}]}` {
-				t.Errorf("%s, %q: %d %s", mode, c.coding, answer.StatusCode, body)
+				t.Errorf("%s, %q: got %d %s, want %d", mode, c.coding, answer.StatusCode, body, c.status)
 			}
 		}
 	}

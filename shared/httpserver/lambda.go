@@ -22,14 +22,14 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// lambdaSetting is set where the process was started by AWS Lambda.
+// lambdaSetting is an environment variable that AWS Lambda sets for its processes.
 const lambdaSetting = "AWS_LAMBDA_RUNTIME_API"
 
-// A lambdaHandler serves API Gateway HTTP APIs (payload format 2.0) and Function URLs
-// (buffered) by an HTTP handler, so that both answer alike.
+// A lambdaHandler passes the requests of API Gateway HTTP APIs (payload format 2.0) and
+// buffered Function URLs to an HTTP handler. So the responses are the same as over HTTP.
 type lambdaHandler struct{ http.Handler }
 
-// Lambda returns the Lambda handler over an HTTP handler.
+// Lambda returns a Lambda handler that calls an HTTP handler.
 func Lambda(handler http.Handler) lambda.Handler { return lambdaHandler{handler} }
 
 // Invoke implements lambda.Handler. It never returns an error: the response to a malformed
@@ -38,9 +38,9 @@ func Lambda(handler http.Handler) lambda.Handler { return lambdaHandler{handler}
 // Invoke decodes the event itself. Package lambda would use encoding/json, which silently
 // replaces invalid text.
 func (h lambdaHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
-	w := &answer{header: http.Header{}, status: http.StatusOK}
+	w := &bufferedResponse{header: http.Header{}, status: http.StatusOK}
 	var e lambdaEvent
-	// invalid text in a path or a header makes another path or header, as over HTTP
+	// as over HTTP, a path or header with invalid text is another path or header
 	err := json.Unmarshal(payload, &e, jsontext.AllowInvalidUTF8(true))
 	var r *http.Request
 	if err == nil {
@@ -54,13 +54,13 @@ func (h lambdaHandler) Invoke(ctx context.Context, payload []byte) ([]byte, erro
 	if e.RequestContext.HTTP.Method == http.MethodHead {
 		w.body.Reset()
 	}
-	return json.Marshal(w.proxied())
+	return json.Marshal(w.payload())
 }
 
-// serveLambda runs the Lambda handler for the life of the process. Lambda sends SIGTERM
-// only between invocations, so there is nothing to finish.
+// serveLambda runs the Lambda handler until the process ends. Lambda sends SIGTERM only
+// between invocations, so no request is in flight.
 func serveLambda(ctx context.Context, handler http.Handler) {
-	context.AfterFunc(ctx, func() { os.Exit(exitFine) })
+	context.AfterFunc(ctx, func() { os.Exit(exitSuccess) })
 	lambda.Start(Lambda(handler))
 }
 
@@ -82,10 +82,10 @@ type lambdaEvent struct {
 	} `json:"requestContext"`
 }
 
-// errMalformed: not a request as a gateway passes it on.
+// errMalformed is the error for an event that no gateway sends.
 var errMalformed = errors.New("malformed request")
 
-// request returns the request of an event.
+// request returns the HTTP request in an event.
 func (e *lambdaEvent) request(ctx context.Context) (*http.Request, error) {
 	target, method := e.path(), e.RequestContext.HTTP.Method
 	if method == "" || !strings.HasPrefix(target, "/") && target != "*" || strings.ContainsFunc(e.RawQueryString, noURI) {
@@ -109,7 +109,7 @@ func (e *lambdaEvent) request(ctx context.Context) (*http.Request, error) {
 	for name, value := range e.Headers {
 		addHeader(r.Header, name, value)
 	}
-	// AWS itself names the client, above; the rest of the header is the client's
+	// SourceIP, from AWS, is the client address; the client can forge the rest of the header
 	r.Header.Del("X-Forwarded-For")
 	for _, cookie := range e.Cookies {
 		r.Header.Add("Cookie", cookie)
@@ -117,9 +117,9 @@ func (e *lambdaEvent) request(ctx context.Context) (*http.Request, error) {
 	return r, nil
 }
 
-// path returns the path of a request, without the stage. A named stage of an HTTP API is
-// the first segment of rawPath, on a custom domain as well. The stage $default, the only one
-// of a Function URL, is not in rawPath.
+// path returns the path of a request without the stage. A named stage of an HTTP API is the
+// first segment of rawPath, also on a custom domain. rawPath does not contain the stage
+// $default, the only stage of a Function URL.
 func (e *lambdaEvent) path() string {
 	if stage := e.RequestContext.Stage; stage != "" && stage != "$default" {
 		rest, ok := strings.CutPrefix(e.RawPath, "/"+stage)
@@ -130,8 +130,8 @@ func (e *lambdaEvent) path() string {
 	return e.RawPath
 }
 
-// body returns the body of a request, byte for byte. Text that is not Unicode, such as a
-// lone surrogate, becomes invalid UTF-8, so the endpoint refuses it as over HTTP.
+// body returns the body of a request. It converts text that is not Unicode, such as a lone
+// surrogate, to invalid UTF-8, which the endpoint rejects as over HTTP.
 func (e *lambdaEvent) body() ([]byte, error) {
 	switch e.Body.Kind() {
 	case 0, 'n': // absent or null
@@ -150,9 +150,9 @@ func (e *lambdaEvent) body() ([]byte, error) {
 	return body, nil
 }
 
-// addHeader adds a header to those of a request. A gateway joins headers of one name with
-// commas. A second Authorization header is refused, so addHeader separates those again: a
-// comma that no parameter of the same credentials follows ends a header (RFC 9110 §11.4).
+// addHeader adds a header to a request. A gateway joins headers of one name with commas. An
+// endpoint rejects a second Authorization header, so addHeader splits a joined one. A comma
+// ends a header unless a parameter of the same credentials follows (RFC 9110 §11.4).
 func addHeader(h http.Header, name, value string) {
 	if http.CanonicalHeaderKey(name) == "Authorization" {
 		for i := 0; i < len(value); i++ {
@@ -168,24 +168,24 @@ func addHeader(h http.Header, name, value string) {
 // authParam is the beginning of a parameter, such as realm="x".
 var authParam = regexp.MustCompile(`^[ \t]*[^ \t=,]+[ \t]*=`)
 
-// noURI reports whether net/http refuses a character in a request target.
+// noURI reports whether net/http rejects a character in a request target.
 func noURI(c rune) bool { return c <= ' ' || c == 0x7f }
 
-// An answer is a response that is kept until it is whole.
-type answer struct {
+// A bufferedResponse buffers a response.
+type bufferedResponse struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
 }
 
 // Header implements http.ResponseWriter.
-func (a *answer) Header() http.Header { return a.header }
+func (w *bufferedResponse) Header() http.Header { return w.header }
 
 // WriteHeader implements http.ResponseWriter.
-func (a *answer) WriteHeader(status int) { a.status = status }
+func (w *bufferedResponse) WriteHeader(status int) { w.status = status }
 
 // Write implements http.ResponseWriter.
-func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
+func (w *bufferedResponse) Write(p []byte) (int, error) { return w.body.Write(p) }
 
 // A lambdaResponse is a response in payload format 2.0.
 type lambdaResponse struct {
@@ -196,17 +196,17 @@ type lambdaResponse struct {
 	IsBase64Encoded bool              `json:"isBase64Encoded"`
 }
 
-// proxied returns the answer as the gateway takes it.
-func (a *answer) proxied() lambdaResponse {
-	out := lambdaResponse{StatusCode: a.status, Headers: map[string]string{}, Body: a.body.String()}
+// payload returns the response in payload format 2.0.
+func (w *bufferedResponse) payload() lambdaResponse {
+	out := lambdaResponse{StatusCode: w.status, Headers: map[string]string{}, Body: w.body.String()}
 	if !utf8.ValidString(out.Body) {
-		out.Body, out.IsBase64Encoded = base64.StdEncoding.EncodeToString(a.body.Bytes()), true
+		out.Body, out.IsBase64Encoded = base64.StdEncoding.EncodeToString(w.body.Bytes()), true
 	}
-	for name, values := range a.header {
+	for name, values := range w.header {
 		switch name {
 		case "Set-Cookie":
 			out.Cookies = values
-		case "Connection", "Content-Length": // the gateway's own business
+		case "Connection", "Content-Length": // the gateway sets these
 		default:
 			out.Headers[name] = strings.Join(values, ", ") // RFC 9110 §5.3
 		}

@@ -12,10 +12,9 @@ import (
 // Some clients, such as browsers, open connections that they do not use.
 const firstRequestTimeout = time.Second
 
-// newConnections is the set of open connections whose first request has not reached a
-// handler.
+// newConnections is the set of open connections without a first request at the handler.
 //
-// Server.Shutdown drops such a request without a response, although the server accepted
+// Server.Shutdown drops a first request without a response, although the server accepted
 // the connection earlier. So a shutdown waits for these requests first.
 type newConnections struct {
 	mu    sync.Mutex
@@ -25,7 +24,7 @@ type newConnections struct {
 
 type connKey struct{} // the context key of a request's connection
 
-// track makes a server maintain the set.
+// track returns the set of a server and registers the hooks that update it.
 func track(server *http.Server) *newConnections {
 	n := &newConnections{open: map[net.Conn]bool{}, empty: make(chan struct{}, 1)}
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
@@ -58,7 +57,8 @@ func (n *newConnections) remove(c net.Conn) {
 	}
 }
 
-// wait returns when the set is empty. After firstRequestTimeout it closes what is left.
+// wait returns when the set is empty. After firstRequestTimeout it closes the remaining
+// connections.
 func (n *newConnections) wait() {
 	timeout := time.After(firstRequestTimeout)
 	for n.len() > 0 {

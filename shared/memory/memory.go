@@ -1,6 +1,7 @@
-// Package memory tells how much of it this process may use. What a stranger can make a
-// process keep is bounded by that: hashes in package password, connections in package
-// serve. Beyond the limit the kernel ends the process, and every request in it.
+// Package memory reports the memory limit of the process. Two limits follow from it: the
+// number of concurrent hashes in package password, and of connections in package
+// httpserver. Without them, an attacker could exhaust the memory. The kernel then kills the
+// process with all its in-flight requests.
 package memory
 
 import (
@@ -11,12 +12,13 @@ import (
 	"strings"
 )
 
-// Limit returns how many bytes this process may use: the least of GOMEMLIMIT and what
-// its control group grants. Where neither is set, as on a developer's machine, that is
-// math.MaxInt64.
+// Limit returns the memory limit of the process in bytes: the lower of GOMEMLIMIT and the
+// limit of its control group. It returns math.MaxInt64 if neither is set, as on a
+// developer's machine.
 func Limit() int64 { return limit(os.DirFS("/")) }
 
-// limit asks the control group, version 2 or 1. A container sees its own at the root.
+// limit reads the files of control groups, versions 2 and 1. In a container, the root of
+// this file system is its own group.
 func limit(root fs.FS) int64 {
 	least := debug.SetMemoryLimit(-1)
 	for _, name := range []string{"sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"} {
@@ -24,7 +26,7 @@ func limit(root fs.FS) int64 {
 		if err != nil {
 			continue
 		}
-		// "max" is no number: no limit. Version 1 says 2⁶³ less a page for the same.
+		// Without a limit, version 2 has "max", and version 1 has 2⁶³ minus a page.
 		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 {
 			least = min(least, n)
 		}

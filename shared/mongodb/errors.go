@@ -35,7 +35,7 @@ func Translate(step string, err error) error {
 	case is && isOverloaded(server):
 		return apierror.Busy(overloadRetryAfter, err)
 	}
-	return apierror.Away(err)
+	return apierror.Unreachable(err)
 }
 
 // isOverloaded reports whether the server rejects commands because of overload. The driver

@@ -49,7 +49,7 @@ func New(uri string) (*Connection, error) {
 func (c *Connection) Collection(ctx context.Context, name string) (*mongo.Collection, error) {
 	client, err := c.connected(ctx)
 	if err != nil {
-		return nil, apierror.Away(fmt.Errorf("connect: %w", err))
+		return nil, apierror.Unreachable(fmt.Errorf("connect: %w", err))
 	}
 	return client.Database(databaseName(c.uri)).Collection(name), nil
 }

@@ -43,7 +43,7 @@ func networks(cfg *config.Config) (all []netip.Prefix) {
 //     counts for its own address, which the first proxy on its way appended.
 //
 // Without both, only the limit per account holds for such a pod.
-func (l *Limiter) client(c endpoint.Caller) netip.Addr {
+func (l *Limiter) client(c endpoint.Client) netip.Addr {
 	peer, _ := parse(c.Peer)
 	sender := peer
 	for n := range l.hops {

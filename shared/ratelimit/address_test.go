@@ -54,7 +54,7 @@ func TestClient_TrustedProxies(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := &Limiter{addresses: true, hops: c.hops}
-			if got := l.client(endpoint.Caller{Peer: c.peer, Forwarded: c.forwarded}); got.String() != c.want {
+			if got := l.client(endpoint.Client{Peer: c.peer, Forwarded: c.forwarded}); got.String() != c.want {
 				t.Errorf("client %s, want %s", got, c.want)
 			}
 		})
@@ -78,7 +78,7 @@ func TestClient_ProxyNetworks(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := limiter(t, "mongodb://127.0.0.1:1/", at(noon), "TRUSTED_PROXIES=3", "PROXY_NETWORKS="+c.networks)
-			if got := l.client(endpoint.Caller{Peer: c.peer, Forwarded: []string{c.forwarded}}); got.String() != c.want {
+			if got := l.client(endpoint.Client{Peer: c.peer, Forwarded: []string{c.forwarded}}); got.String() != c.want {
 				t.Errorf("client %s, want %s", got, c.want)
 			}
 		})
@@ -95,10 +95,10 @@ func FuzzClient_ForgedHeader(f *testing.F) {
 		l := &Limiter{hops: hops}
 		trusted := "198.51.100.7" + strings.Repeat(", 10.0.0.1", hops-1)
 		for _, forwarded := range [][]string{{header, trusted}, {header, sameHeader + ", " + trusted}, {sameHeader + "," + trusted}} {
-			if got := l.client(endpoint.Caller{Peer: "192.0.2.1:1", Forwarded: forwarded}); got != netip.MustParseAddr("198.51.100.7") {
+			if got := l.client(endpoint.Client{Peer: "192.0.2.1:1", Forwarded: forwarded}); got != netip.MustParseAddr("198.51.100.7") {
 				t.Errorf("%q makes it %s", forwarded, got)
 			}
 		}
-		l.client(endpoint.Caller{Peer: header, Forwarded: []string{sameHeader}}) // does not panic
+		l.client(endpoint.Client{Peer: header, Forwarded: []string{sameHeader}}) // does not panic
 	})
 }

@@ -39,7 +39,7 @@ type Attempt struct {
 
 // Begin starts to reserve an attempt. A client that presents a device token reserves it in
 // the counter of that device. That the account knows the device turns out in Allow.
-func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Caller, email string) *Attempt {
+func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, email string) *Attempt {
 	a := &Attempt{limiter: l, ctx: ctx, email: email, device: c.Device}
 	a.owner = account(email)
 	if a.device != "" {

@@ -109,7 +109,7 @@ type rejection struct {
 
 // Allow counts a request of a client address. It returns an API error of kind TooMany if the
 // limit is reached. It costs one command.
-func (l *Limiter) Allow(ctx context.Context, limit Limit, c endpoint.Caller) error {
+func (l *Limiter) Allow(ctx context.Context, limit Limit, c endpoint.Client) error {
 	return l.allow(ctx, limit, func() []counter { return l.addressCounters(limit, c, 1) })
 }
 
@@ -141,7 +141,7 @@ type counter struct {
 }
 
 // addressCounters returns the counters of a client in the current window.
-func (l *Limiter) addressCounters(limit Limit, c endpoint.Caller, weight int) []counter {
+func (l *Limiter) addressCounters(limit Limit, c endpoint.Client, weight int) []counter {
 	if !l.addresses {
 		return nil
 	}

@@ -27,7 +27,7 @@ var signin, _ = Default("signin")
 
 func at(moment time.Time) func() time.Time { return func() time.Time { return moment } }
 
-func from(address string) endpoint.Caller { return endpoint.Caller{Peer: address} }
+func from(address string) endpoint.Client { return endpoint.Client{Peer: address} }
 
 func wiring(t *testing.T, now func() time.Time, settings ...string) *config.Config {
 	environment := map[string]string{}
@@ -62,7 +62,7 @@ func skewed(t *testing.T, uri string, now func() time.Time, by time.Duration) *L
 }
 
 // try makes an attempt from a client and settles it, unless it was rejected.
-func try(t *testing.T, l *Limiter, c endpoint.Caller, known bool, settle func(*Attempt)) error {
+func try(t *testing.T, l *Limiter, c endpoint.Client, known bool, settle func(*Attempt)) error {
 	t.Helper()
 	a := l.Begin(t.Context(), signin, c, "ann@example.com")
 	defer a.Close()
@@ -211,7 +211,7 @@ func TestAccount_ParallelAttempts(t *testing.T) {
 			var mu sync.Mutex
 			var begun []*Attempt
 			attempt := func(i int) error {
-				a := limiters[i%2].Begin(context.Background(), signin, endpoint.Caller{Device: device}, "ann@example.com")
+				a := limiters[i%2].Begin(context.Background(), signin, endpoint.Client{Device: device}, "ann@example.com")
 				mu.Lock()
 				begun = append(begun, a)
 				mu.Unlock()
@@ -263,10 +263,10 @@ func TestAccount_InFlight(t *testing.T) {
 }
 
 func TestAttempt_Settled(t *testing.T) {
-	device := endpoint.Caller{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}
+	device := endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}
 	for _, c := range []struct {
 		name   string
-		client endpoint.Caller
+		client endpoint.Client
 		known  bool
 		settle func(*Attempt)
 		want   map[string][2]int
@@ -340,7 +340,7 @@ func TestAttempt_SuccessForgives(t *testing.T) {
 // An attacker at the limit of the account cannot lock out a device, nor one device another.
 func TestAttempt_DeviceHasItsOwnCounter(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
-	device := func(token string) endpoint.Caller { return endpoint.Caller{Peer: "192.0.2.1:1", Device: token} }
+	device := func(token string) endpoint.Client { return endpoint.Client{Peer: "192.0.2.1:1", Device: token} }
 	for range 2 * freeFailures {
 		try(t, l, from("192.0.2.9:1"), false, (*Attempt).Fail)
 		try(t, l, device("attacker"), false, (*Attempt).Fail)
@@ -564,7 +564,7 @@ func TestClock_SlowReply(t *testing.T) {
 
 func TestLimiter_StoresOnlyDigests(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
-	try(t, l, endpoint.Caller{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, true, (*Attempt).Fail)
+	try(t, l, endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, true, (*Attempt).Fail)
 	c, err := l.collection(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -613,7 +613,7 @@ func TestLimiter_DatabaseDown(t *testing.T) {
 func TestLimiter_Off(t *testing.T) {
 	l := limiter(t, "mongodb://127.0.0.1:1/", at(noon), "RATE_LIMIT=off")
 	for range 3 * freeFailures {
-		err := try(t, l, endpoint.Caller{Device: "unknown"}, false, (*Attempt).Fail)
+		err := try(t, l, endpoint.Client{Device: "unknown"}, false, (*Attempt).Fail)
 		if err := errors.Join(err, l.Allow(t.Context(), Limit{"test", 1, time.Minute}, from("192.0.2.1:1"))); err != nil {
 			t.Fatal(err)
 		}

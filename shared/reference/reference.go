@@ -1,25 +1,24 @@
-// Package reference is how a type tells the reference of the API, the OpenAPI
-// document, what its Go types cannot say of its JSON members: limits, formats, a
-// sentence. It is told beside the type, with the constants that the code itself goes
-// by.
+// Package reference describes JSON members for the API reference, the OpenAPI document. It
+// covers details that a Go type cannot express: limits, formats and a sentence. The
+// description stands beside the type and uses the constants of its code.
 //
-// It is told by a method, which nothing in a function calls: ten kilobytes of a binary
-// of twenty megabytes, and no work at a start. It decides nothing; what is refused is
-// decided by Validate.
+// A type has a method for it, and no function calls the method at run time. It adds ten
+// kilobytes to a binary of twenty megabytes, and no work at startup. It validates nothing:
+// Validate does.
 package reference
 
-// A Member is what is known of a JSON member beyond its type. Every zero says nothing.
+// A Member describes a JSON member. A zero field adds nothing to the description.
 type Member struct {
 	Name  string // as in JSON
 	About string // a sentence or two
 
-	Format               string // of JSON Schema; a hint, as everywhere in it
+	Format               string // the format of JSON Schema, an annotation
 	MinLength, MaxLength int    // in characters
 	Minimum              int
 
-	Opaque bool // a caller hands it back as it is, and reads nothing into it
-	Secret bool // it is in no answer, and so not described
+	Opaque bool // the client sends it back unchanged and does not interpret it
+	Secret bool // no response contains it, and the reference omits it
 }
 
-// Described is a struct of JSON members, or a pointer to one, that has more to say.
+// Described is implemented by a struct of JSON members, or a pointer to it.
 type Described interface{ Members() []Member }

@@ -1,8 +1,8 @@
-// Package telemetry gives every request an identity that logs can be joined on:
-// the trace id of the W3C Trace Context the caller sent, or a new one.
+// Package telemetry gives every request a trace ID that correlates its log lines. It
+// continues the W3C Trace Context of the client, or starts a new trace.
 //
-// It exports nothing by itself: logs go to standard error as one JSON object a
-// line, which is what Knative, Lambda and every collector read.
+// The package exports no traces. Logs go to standard error, one JSON object per line, the
+// format that Knative, AWS Lambda and log collectors read.
 package telemetry
 
 import (
@@ -17,12 +17,12 @@ import (
 type Trace struct {
 	ID    string // 32 lower-case hexadecimal digits, never all zero
 	Span  string // 16 lower-case hexadecimal digits: this function's own span
-	Flags string // 2 hexadecimal digits: the caller's sampling decision
+	Flags string // 2 hexadecimal digits: the client's sampling decision
 }
 
-// Continue returns the trace that a traceparent header names, with a new span,
-// or a new trace where the header is absent or malformed (§3.2.2, §4.2). Of a
-// later version only the fields known here are read, as §3.2.4 asks.
+// Continue returns the trace of a traceparent header, with a new span. If the header is
+// absent or malformed, it returns a new trace (§3.2.2, §4.2). From a later version it reads
+// only the fields of version 00 (§3.2.4).
 func Continue(traceparent string) Trace {
 	t := Trace{ID: digits(16), Span: digits(8), Flags: "00"}
 	version, rest, _ := strings.Cut(traceparent, "-")
@@ -41,10 +41,10 @@ func Continue(traceparent string) Trace {
 	return t
 }
 
-// Traceparent returns the header that passes this trace on.
+// Traceparent returns the value of the traceparent header for outgoing requests.
 func (t Trace) Traceparent() string { return "00-" + t.ID + "-" + t.Span + "-" + t.Flags }
 
-// Attr is the trace as a log attribute.
+// Attr returns the trace ID as a log attribute.
 func (t Trace) Attr() slog.Attr { return slog.String("trace", t.ID) }
 
 type key struct{}

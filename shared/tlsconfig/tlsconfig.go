@@ -1,5 +1,6 @@
-// Package trust makes connections that trust more certificates than the system
-// does: a cluster's own authority signs for what is inside it.
+// Package tlsconfig returns HTTP transports that trust certificate authorities in addition
+// to those of the system. Services inside a cluster have certificates of the cluster's own
+// authority.
 package tlsconfig
 
 import (
@@ -9,16 +10,16 @@ import (
 	"net/http"
 )
 
-// Transport returns a transport that trusts the certificates of a PEM document
-// beside the system's; the system's alone where it is empty. It returns an error
-// for a document without a certificate.
+// Transport returns a transport that trusts the system's certificates and those of a PEM
+// document. The document may be empty. Transport returns an error if a document that is
+// not empty contains no certificate.
 func Transport(pem []byte) (*http.Transport, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if len(pem) == 0 {
 		return transport, nil
 	}
 	roots, err := x509.SystemCertPool()
-	if err != nil { // a scratch image has none
+	if err != nil { // an image without certificates, such as scratch
 		roots = x509.NewCertPool()
 	}
 	if !roots.AppendCertsFromPEM(pem) {

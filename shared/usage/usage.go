@@ -1,6 +1,6 @@
-// Package usage answers a command line that asks for help or that a command cannot use,
-// in the same way for every command: help is the usage on standard output with exit code
-// 0, an error is one line on standard error with exit code 2. Neither reads a setting.
+// Package usage handles the help option and invalid arguments, in the same way for every
+// command. Help prints the usage to standard output, with exit code 0. An error prints one
+// line to standard error, with exit code 2. Neither depends on a setting.
 package usage
 
 import (
@@ -11,16 +11,15 @@ import (
 	"path"
 )
 
-// A Command is a command as its user sees it.
+// A Command describes a command to its user.
 type Command struct {
-	Call           string // how a user runs it, such as "go run ./infra/keys" or "signup"
+	Call           string // the command line, such as "go run ./infra/keys" or "signup"
 	Text           string // the usage
 	Stdout, Stderr io.Writer
 }
 
-// Parse parses arguments into flags and exactly as many operands as the command takes,
-// which flags.Args returns. It reports whether the command must end, and with which exit
-// code.
+// Parse parses the flags and the given number of operands. flags.Args returns the operands.
+// If end is true, the command must exit with the given code.
 func (c Command) Parse(flags *flag.FlagSet, args []string, operands int) (code int, end bool) {
 	flags.Init(c.Call, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -43,14 +42,13 @@ func (c Command) Help() (code int) {
 	return 0
 }
 
-// Error writes what is wrong with the command line, and how to get help, in one line. It
-// returns the exit code.
+// Error writes one line with the problem and the help command. It returns the exit code.
 func (c Command) Error(problem string) (code int) {
 	fmt.Fprintf(c.Stderr, "%s: %s: run %q for help\n", path.Base(c.Call), problem, c.Call+" -h")
 	return 2
 }
 
-// Asked reports whether an argument asks for help.
-func Asked(arg string) bool {
+// IsHelp reports whether an argument requests help.
+func IsHelp(arg string) bool {
 	return arg == "-h" || arg == "-help" || arg == "--help" || arg == "help"
 }

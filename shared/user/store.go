@@ -442,7 +442,7 @@ func (s *Store) endStolen(ctx context.Context, r Rotation) error {
 	w := s.outbox.window(ctx)
 	defer w.close()
 	family := bson.D{{Key: "_id", Value: r.User}, {Key: session(r.Session) + ".family", Value: r.Family}}
-	if err := s.end(ctx, w, family, r.User, r.Session, event.Theft); err != nil {
+	if err := s.end(ctx, w, family, r.User, r.Session, event.TokenReuse); err != nil {
 		return err
 	}
 	return ErrTokenReused

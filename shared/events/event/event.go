@@ -1,16 +1,14 @@
-// Package event is what the system tells others: that somebody signed up, signed
-// in or out, as CloudEvents 1.0.
+// Package event defines the events that this system publishes, as CloudEvents 1.0: a user
+// signed up, signed in or signed out.
 //
-// An Event is written into the user's document together with the change it tells
-// of, so it exists if and only if the change does. Then a Sink sends it, and it is
-// forgotten when the sink has acknowledged it; what was not delivered stays where
-// it is until the relay function delivers it. So every event arrives at least
-// once, with the same id each time, and a consumer that remembers ids sees each
-// once.
+// The events are delivered by a transactional outbox. The write that changes a user's
+// document also stores the Event there, so either both exist or neither does. Then a Sink
+// sends the event, and its acknowledgment deletes it from the document. The relay function
+// delivers the events that remain. So each event arrives at least once, always with the
+// same ID, and a consumer can drop duplicates by ID.
 //
-// No event holds a password, a hash or a token. Package user writes and forgets
-// them; the events that other services send to us are the business of package
-// cloudevents.
+// No event contains a password, a hash or a token. Package user stores and deletes the
+// events. Package receiver handles the events that other services send.
 package event
 
 import (
@@ -21,40 +19,39 @@ import (
 	"time"
 )
 
-// A Sink is where events go. There is one, in package sink; it is an interface so
-// that functions which tell nobody of anything do not link it.
+// A Sink receives events. Package sender has the only implementation. It is an interface so
+// that functions without events do not link package sender.
 type Sink interface {
-	// Send sends an event and returns nil when it was acknowledged.
+	// Send sends an event. It returns nil after the sink has acknowledged the event.
 	Send(context.Context, Event) error
-	// Timeout is the most that a person's request waits for the sink.
+	// Timeout returns the maximum time that a client's request waits for the sink.
 	Timeout() time.Duration
 }
 
-// ErrRefused is what Send returns where the sink will not take this event, however
-// often it is sent.
+// ErrRefused is the error of Send for an event that the sink rejects permanently.
 var ErrRefused = errors.New("the sink refuses the event")
 
-// Source is the source attribute of everything this system sends.
+// Source is the source attribute of all published events.
 const Source = "/api/users"
 
-// The types.
+// The event types.
 const (
 	SignedUp  = "com.ticketing.user.signedup.v1"
 	SignedIn  = "com.ticketing.user.signedin.v1"
 	SignedOut = "com.ticketing.user.signedout.v1"
 )
 
-// Why a session ended.
+// The reasons for the end of a session.
 const (
-	ByUser    = "signout"   // its owner signed out
-	OnRequest = "requested" // another service asked for it
-	Displaced = "displaced" // its user opened more sessions than are kept
-	Theft     = "theft"     // a refresh token was used twice
+	ByUser     = "signout"   // the user signed out
+	OnRequest  = "requested" // another service requested it
+	Displaced  = "displaced" // the user opened more sessions than the limit
+	TokenReuse = "theft"     // a refresh token was used twice
 )
 
-// An Event is one thing that happened to a user.
+// An Event is one change to a user.
 type Event struct {
-	ID    string    `bson:"-"` // the key in the document's map
+	ID    string    `bson:"-"` // the key in the map of the document
 	Type  string    `bson:"type"`
 	Time  time.Time `bson:"time"`            // whole milliseconds
 	Trace string    `bson:"trace,omitempty"` // traceparent of the request that caused it
@@ -62,11 +59,11 @@ type Event struct {
 	Tries int       `bson:"tries,omitempty"` // failed deliveries by the relay
 }
 
-// Data is what an event says.
+// Data is the data of an event.
 type Data struct {
 	UserID    string `json:"userId" bson:"userId"`
 	Email     string `json:"email,omitempty" bson:"email,omitempty"`
-	SessionID string `json:"sessionId,omitempty" bson:"sessionId,omitempty"` // absent where an account was made without a session
+	SessionID string `json:"sessionId,omitempty" bson:"sessionId,omitempty"` // absent if the account was created without a session
 	Reason    string `json:"reason,omitempty" bson:"reason,omitempty"`
 }
 

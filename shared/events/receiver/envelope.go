@@ -23,14 +23,14 @@ import (
 )
 
 // An envelope is an event before validation: its attributes in their canonical string
-// form, and its data. Both modes fill one, and check validates it, so an event gets the
-// same verdict in both modes.
+// form, and its data. Both modes result in an envelope, and check validates it. So both
+// modes have the same rules.
 //
-// The SDK does not read events here, because sdk-go v2.16.2
+// The package does not decode events with the SDK, because sdk-go v2.16.2
 //   - leaves the quotes and the percent-encoding in header values;
 //   - rejects times with a lower-case t or z, and leap seconds;
 //   - rejects data of a +json type in structured mode, unless it is a string;
-//   - accepts data beside data_base64, and lets the order of the members decide;
+//   - accepts data together with data_base64, and the result depends on their order;
 //   - accepts control characters, noncharacters, fractional numbers and attributes
 //     that are empty or occur twice;
 //   - panics on a header named "Ce-".
@@ -75,24 +75,24 @@ var (
 	percentPair  = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 )
 
-// decoded returns the attribute value of a header (§3.1.3.2). A quoted string loses its
-// quotes and backslashes (RFC 7230 §3.2.6). Then percent-encoding is decoded once.
+// decoded returns the attribute value in a header (§3.1.3.2). It removes the quotes and
+// backslashes of a quoted string (RFC 7230 §3.2.6). Then it decodes percent-encoding once.
 //
-// A quote or percent sign outside of these sequences stands for itself, because common
-// SDKs encode nothing. Invalid UTF-8 is left for check to reject.
+// It does not change a quote or percent sign outside of these sequences, because common
+// SDKs encode nothing. Invalid UTF-8 remains, and check rejects it.
 func decoded(header string) string {
 	if quotedString.MatchString(header) {
 		header = quotedPair.ReplaceAllString(header[1:len(header)-1], "$1")
 	}
 	return percentPair.ReplaceAllStringFunc(header, func(pair string) string {
-		b, _ := hex.DecodeString(pair[1:]) // the expression admits hexadecimal digits alone
+		b, _ := hex.DecodeString(pair[1:]) // the expression matches only hexadecimal digits
 		return string(b)
 	})
 }
 
 // structured reads an event in the JSON format (JSON Event Format 1.0 §2 and §3).
 //
-// The data keeps its bytes, including duplicate names and invalid UTF-8. The function
+// It copies the data unchanged, including duplicate names and invalid UTF-8. The endpoint
 // rejects these as it does in binary mode.
 func structured(h http.Header, body []byte) (envelope, error) {
 	e := envelope{attributes: map[string]string{}}
@@ -118,8 +118,8 @@ func structured(h http.Header, body []byte) (envelope, error) {
 	if _, err := d.ReadToken(); err != io.EOF {
 		return e, malformed()
 	}
-	// the headers of binary mode are allowed beside the envelope (HTTP Protocol Binding
-	// §3.2.3); a proxy may have routed by them, so they must not differ from it
+	// the headers of binary mode are allowed (HTTP Protocol Binding §3.2.3); they must equal
+	// the envelope, because a proxy may have routed the event by them
 	headers, err := headerAttributes(h)
 	for name, value := range headers {
 		if inside, is := e.attributes[name]; !is || inside != value {
@@ -138,11 +138,11 @@ func readString(d *jsontext.Decoder) (string, error) {
 	return string(text), err
 }
 
-// set adds a member of the JSON format. It returns false for an invalid one.
+// set adds a member of the JSON format. It reports whether the member is valid.
 func (e *envelope) set(name string, value jsontext.Value) bool {
 	kind := value.Kind()
 	if name == "data" {
-		// null is a value like any other (§3.1.1)
+		// null is a value (§3.1.1)
 		both := e.data != nil
 		e.data = bytes.Clone(value)
 		return !both
@@ -164,7 +164,7 @@ func (e *envelope) set(name string, value jsontext.Value) bool {
 		both := e.data != nil
 		var err error
 		e.data, err = base64.StdEncoding.Strict().DecodeString(text)
-		return kind == '"' && !both && err == nil && !strings.ContainsAny(text, "\r\n") // which package base64 skips
+		return kind == '"' && !both && err == nil && !strings.ContainsAny(text, "\r\n") // package base64 skips line breaks
 	case kind == '"':
 	case isCore: // every core attribute is a string in JSON
 		return false
@@ -196,8 +196,7 @@ var core = map[string]struct {
 
 var attributeName = regexp.MustCompile(`^[a-z0-9]+$`)
 
-// check returns nil for a valid CloudEvents 1.0 event whose data, where it is JSON, is
-// in UTF-8.
+// check returns nil for a valid CloudEvents 1.0 event. JSON data must be in UTF-8.
 func (e envelope) check() error {
 	for name, value := range e.attributes {
 		if !attributeName.MatchString(name) || !isString(value) {
@@ -216,8 +215,8 @@ func (e envelope) check() error {
 	return nil
 }
 
-// dataType returns the media type of the data and its charset. It returns
-// application/json for every JSON-formatted type and for none (JSON Event Format §3.1.1).
+// dataType returns the media type of the data and its charset. For every JSON type, and for
+// an absent one, it returns application/json (JSON Event Format §3.1.1).
 func (e envelope) dataType() (mediaType, charset string) {
 	value, is := e.attributes["datacontenttype"]
 	if !is {
@@ -230,7 +229,7 @@ func (e envelope) dataType() (mediaType, charset string) {
 	return mediaType, parameters["charset"]
 }
 
-// isUTF8 reports whether text in a charset is UTF-8. JSON without a charset is.
+// isUTF8 reports whether text in a charset is UTF-8. JSON without a charset is UTF-8.
 func isUTF8(charset string) bool {
 	switch strings.ToLower(charset) {
 	case "", "utf-8", "utf8", "us-ascii":
@@ -249,7 +248,7 @@ func isString(s string) bool {
 
 func isNotEmpty(s string) bool { return s != "" }
 
-// The grammar of RFC 3986 appendix A, but for the digits of an IP address. Package url
+// The grammar of RFC 3986 appendix A, except for the digits of an IP address. Package url
 // accepts more, such as spaces and characters outside of ASCII.
 var (
 	uriReference = regexp.MustCompile(`^(?:` + uriScheme + `(?:` + uriAuthority + `|` + uriPath + `)|` +
@@ -300,8 +299,9 @@ func isTimestamp(s string) bool {
 	return t.Hour() == 23 && t.Minute() == 59 && t.AddDate(0, 0, 1).Day() == 1
 }
 
-// request returns the data as the body of a request. Its key follows from source and id,
-// which identify the event (CloudEvents 1.0 §"id"), so a second delivery has the same key.
+// request returns a request with the data as its body. Its key is a digest of source and id,
+// because these identify the event (CloudEvents 1.0 §"id"). So a repeated delivery has the
+// same key.
 func (e envelope) request(method string) *endpoint.Request {
 	mediaType, _ := e.dataType()
 	return &endpoint.Request{
@@ -313,7 +313,7 @@ func (e envelope) request(method string) *endpoint.Request {
 	}
 }
 
-// digest returns 128 bits of SHA-256, in hexadecimal digits, of texts without NUL.
+// digest returns 128 bits of SHA-256, in hexadecimal digits. The texts must not contain NUL.
 func digest(texts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(texts, "\x00")))
 	return hex.EncodeToString(sum[:16])

@@ -25,12 +25,11 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// A fakeIssuer answers requests without a network, so that a test can run on the clock
-// of synctest.
+// A fakeIssuer is an issuer without a network, so that a test can use the clock of synctest.
 type fakeIssuer struct {
-	keys   []*ecdsa.PrivateKey
-	answer atomic.Pointer[func(*http.Request) (*http.Response, error)] // nil: as an issuer that works
-	asked  atomic.Int64
+	keys     []*ecdsa.PrivateKey
+	response atomic.Pointer[func(*http.Request) (*http.Response, error)] // nil: valid documents
+	requests atomic.Int64
 }
 
 func newFakeIssuer(t *testing.T) *fakeIssuer {
@@ -48,21 +47,22 @@ func newFakeIssuer(t *testing.T) *fakeIssuer {
 
 // RoundTrip implements http.RoundTripper.
 func (i *fakeIssuer) RoundTrip(r *http.Request) (*http.Response, error) {
-	i.asked.Add(1)
-	if answer := i.answer.Load(); answer != nil {
-		return (*answer)(r)
+	i.requests.Add(1)
+	if response := i.response.Load(); response != nil {
+		return (*response)(r)
 	}
-	return i.works(i.keys[0])(r)
+	return i.valid(i.keys[0])(r)
 }
 
-func (i *fakeIssuer) answers(f func(*http.Request) (*http.Response, error)) { i.answer.Store(&f) }
+// respond sets the responses of the issuer.
+func (i *fakeIssuer) respond(f func(*http.Request) (*http.Response, error)) { i.response.Store(&f) }
 
-// works returns an answer of an issuer with these keys.
-func (i *fakeIssuer) works(keys ...*ecdsa.PrivateKey) func(*http.Request) (*http.Response, error) {
+// valid returns the responses of an issuer with these keys.
+func (i *fakeIssuer) valid(keys ...*ecdsa.PrivateKey) func(*http.Request) (*http.Response, error) {
 	return func(r *http.Request) (*http.Response, error) {
 		var document any = map[string]string{"issuer": "https://issuer.example", "jwks_uri": "https://issuer.example/keys"}
 		if r.URL.Path == "/keys" {
-			// one of an unknown kind
+			// a key of an unknown type
 			all := []any{map[string]string{"kty": "OKP", "crv": "X448", "kid": "x", "x": "AA"}}
 			for _, key := range keys {
 				all = append(all, jose.JSONWebKey{Key: key.Public(), KeyID: "k", Algorithm: "ES256", Use: "sig"})
@@ -74,13 +74,13 @@ func (i *fakeIssuer) works(keys ...*ecdsa.PrivateKey) func(*http.Request) (*http
 	}
 }
 
-// silent never answers.
+// silent sends no response.
 func silent(r *http.Request) (*http.Response, error) {
 	<-r.Context().Done()
 	return nil, r.Context().Err()
 }
 
-// trickle answers a space a second.
+// trickle sends one space per second.
 func trickle(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Body: spaces{r.Context()}, Request: r}, nil
 }
@@ -99,13 +99,13 @@ func (s spaces) Read(p []byte) (int, error) {
 
 func (spaces) Close() error { return nil }
 
-// sendersOf returns senders that must have a token of the issuer.
-func sendersOf(t *testing.T, i *fakeIssuer) *senders {
+// sendersFor returns senders that require a token of the issuer.
+func sendersFor(t *testing.T, i *fakeIssuer) *senders {
 	t.Helper()
 	settings := map[string]string{"EVENT_OIDC_ISSUER": "https://issuer.example", "EVENT_OIDC_AUDIENCE": "signup"}
 	cfg := config.New(func(name string) (string, bool) { s, is := settings[name]; return s, is },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	s := wireSenders(cfg)
+	s := newSenders(cfg)
 	if err := cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func sendersOf(t *testing.T, i *fakeIssuer) *senders {
 	return s
 }
 
-// bearer is an Authorization header with a token signed by a key.
+// bearer returns an Authorization header with a token signed by a key.
 func bearer(t *testing.T, key *ecdsa.PrivateKey) string {
 	t.Helper()
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://issuer.example", "aud": "signup", "sub": "s", "exp": time.Now().Add(time.Hour).Unix()})
@@ -124,17 +124,17 @@ func bearer(t *testing.T, key *ecdsa.PrivateKey) string {
 	return "Bearer " + signed
 }
 
-// checks returns a function that checks a token signed by a key.
-func checks(t *testing.T, i *fakeIssuer) func(context.Context, *ecdsa.PrivateKey) error {
+// newCheck returns a function that checks a token signed by a key.
+func newCheck(t *testing.T, i *fakeIssuer) func(context.Context, *ecdsa.PrivateKey) error {
 	t.Helper()
-	s := sendersOf(t, i)
+	s := sendersFor(t, i)
 	return func(ctx context.Context, key *ecdsa.PrivateKey) error {
 		return s.check(ctx, []string{bearer(t, key)})
 	}
 }
 
-// is fails the test unless an error is a fault of this kind; Internal is none at all.
-func is(t *testing.T, err error, kind apierror.Kind) {
+// wantKind fails the test unless err is an API error of the given kind, or nil for accepted.
+func wantKind(t *testing.T, err error, kind apierror.Kind) {
 	t.Helper()
 	f, _ := errors.AsType[*apierror.Error](err)
 	if kind == apierror.Internal && err != nil || kind != apierror.Internal && (f == nil || f.Kind() != kind) {
@@ -142,49 +142,49 @@ func is(t *testing.T, err error, kind apierror.Kind) {
 	}
 }
 
-const taken = apierror.Internal // the zero Kind stands for no fault
+const accepted = apierror.Internal // the zero Kind means no error
 
-func TestKeys_OneFetchWhoseFailureIsSharedForAPause(t *testing.T) {
-	for name, answer := range map[string]func(*http.Request) (*http.Response, error){"an issuer that is silent": silent, "an issuer that trickles": trickle} {
+func TestKeys_SharesFailureDuringPause(t *testing.T) {
+	for name, response := range map[string]func(*http.Request) (*http.Response, error){"an issuer without a response": silent, "an issuer with a slow response": trickle} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				i := newFakeIssuer(t)
-				i.answers(answer)
-				check := checks(t, i)
+				i.respond(response)
+				check := newCheck(t, i)
 				deliver := func(n int) (took time.Duration) {
-					began, answered := time.Now(), make(chan error)
+					began, results := time.Now(), make(chan error)
 					for range n {
-						go func() { answered <- check(t.Context(), i.keys[0]) }()
+						go func() { results <- check(t.Context(), i.keys[0]) }()
 					}
 					for range n {
-						is(t, <-answered, apierror.Unavailable)
+						wantKind(t, <-results, apierror.Unavailable)
 					}
 					return time.Since(began)
 				}
 				for round := range 3 {
 					if took := deliver(16); took != fetchTimeout {
-						t.Errorf("round %d: 16 deliveries took %s", round, took)
+						t.Errorf("round %d: 16 deliveries took %s, want %s", round, took, fetchTimeout)
 					}
 					if took := deliver(16); took != 0 {
-						t.Errorf("round %d: in the pause 16 deliveries took %s", round, took)
+						t.Errorf("round %d: 16 deliveries during the pause took %s, want 0", round, took)
 					}
-					if n := i.asked.Load(); n != int64(round+1) {
-						t.Errorf("round %d: the issuer got %d requests", round, n)
+					if n := i.requests.Load(); n != int64(round+1) {
+						t.Errorf("round %d: the issuer got %d requests, want %d", round, n, round+1)
 					}
 					time.Sleep(fetchPause)
 				}
-				i.answers(i.works(i.keys[0]))
-				is(t, check(t.Context(), i.keys[0]), taken)
+				i.respond(i.valid(i.keys[0]))
+				wantKind(t, check(t.Context(), i.keys[0]), accepted)
 			})
 		})
 	}
 }
 
-func TestKeys_RetryAfterIsTheRestOfThePause(t *testing.T) {
+func TestKeys_RetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newFakeIssuer(t)
-		i.answers(func(r *http.Request) (*http.Response, error) { return nil, errors.New("no route") })
-		check := checks(t, i)
+		i.respond(func(r *http.Request) (*http.Response, error) { return nil, errors.New("no route") })
+		check := newCheck(t, i)
 		for _, want := range []string{"5", "5", "4", "4", "3", "3", "2", "2", "1", "1", "5"} {
 			err := apierror.From(check(t.Context(), i.keys[0]))
 			if got := err.Headers(); err.Kind() != apierror.Unavailable || len(got) != 1 || got[0] != (apierror.Header{Name: "Retry-After", Value: want}) {
@@ -195,7 +195,7 @@ func TestKeys_RetryAfterIsTheRestOfThePause(t *testing.T) {
 		cancelled, cancel := context.WithCancel(t.Context())
 		cancel()
 		time.Sleep(fetchPause)
-		i.answers(silent)
+		i.respond(silent)
 		if got := apierror.From(check(cancelled, i.keys[0])).Headers(); len(got) != 1 || got[0].Value != "1" {
 			t.Errorf("got %v while a fetch is in flight, want Retry-After 1", got)
 		}
@@ -203,31 +203,31 @@ func TestKeys_RetryAfterIsTheRestOfThePause(t *testing.T) {
 	})
 }
 
-func TestKeys_SlowDiscoveryAndSlowKeysShareOneTimeout(t *testing.T) {
+func TestKeys_FetchTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newFakeIssuer(t)
-		i.answers(func(r *http.Request) (*http.Response, error) {
+		i.respond(func(r *http.Request) (*http.Response, error) {
 			select {
 			case <-time.After(fetchTimeout - time.Second):
-				return i.works(i.keys[0])(r)
+				return i.valid(i.keys[0])(r)
 			case <-r.Context().Done():
 				return nil, r.Context().Err()
 			}
 		})
 		began := time.Now()
-		is(t, checks(t, i)(t.Context(), i.keys[0]), apierror.Unavailable)
+		wantKind(t, newCheck(t, i)(t.Context(), i.keys[0]), apierror.Unavailable)
 		if took := time.Since(began); took != fetchTimeout {
-			t.Errorf("it took %s", took)
+			t.Errorf("the fetch took %s, want %s", took, fetchTimeout)
 		}
 	})
 }
 
-func TestReceiver_WaitForKeysCountsTowardTheLimit(t *testing.T) {
+func TestReceiver_TimeLimitIncludesFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newFakeIssuer(t)
-		i.answers(func(r *http.Request) (*http.Response, error) {
+		i.respond(func(r *http.Request) (*http.Response, error) {
 			time.Sleep(time.Second)
-			return i.works(i.keys[0])(r)
+			return i.valid(i.keys[0])(r)
 		})
 		cfg := config.New(func(string) (string, bool) { return "", false },
 			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
@@ -237,28 +237,28 @@ func TestReceiver_WaitForKeysCountsTowardTheLimit(t *testing.T) {
 				return endpoint.None{}, ctx.Err()
 			}
 		})
-		d := &receiver{map[string]*endpoint.Function{"hello.v1": slow.Bind(cfg, true)}, sendersOf(t, i), cfg.Log()}
+		d := &receiver{map[string]*endpoint.Function{"hello.v1": slow.Bind(cfg, true)}, sendersFor(t, i), cfg.Log()}
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": "1", "Ce-Source": "/s", "Ce-Type": "hello.v1", "Authorization": bearer(t, i.keys[0])} {
 			r.Header.Set(name, value)
 		}
-		answer, began := httptest.NewRecorder(), time.Now()
-		d.ServeHTTP(answer, r)
-		if took := time.Since(began); answer.Code != http.StatusServiceUnavailable || answer.Header().Get("Retry-After") == "" || took != slow.Limit() {
-			t.Errorf("%d %v after %s, want 503 after %s", answer.Code, answer.Header(), took, slow.Limit())
+		w, began := httptest.NewRecorder(), time.Now()
+		d.ServeHTTP(w, r)
+		if took := time.Since(began); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || took != slow.Limit() {
+			t.Errorf("got %d %v after %s, want 503 after %s", w.Code, w.Header(), took, slow.Limit())
 		}
 	})
 }
 
-func TestKeys_CancellationOfTheFirstDeliveryFailsNoOther(t *testing.T) {
+func TestKeys_CanceledDeliveryDoesNotCancelFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newFakeIssuer(t)
-		goOn := make(chan struct{})
-		i.answers(func(r *http.Request) (*http.Response, error) {
-			<-goOn
-			return i.works(i.keys[0])(r)
+		proceed := make(chan struct{})
+		i.respond(func(r *http.Request) (*http.Response, error) {
+			<-proceed
+			return i.valid(i.keys[0])(r)
 		})
-		check := checks(t, i)
+		check := newCheck(t, i)
 		ctx, cancel := context.WithCancel(t.Context())
 		first, second := make(chan error, 1), make(chan error, 1)
 		go func() { first <- check(ctx, i.keys[0]) }()
@@ -266,85 +266,85 @@ func TestKeys_CancellationOfTheFirstDeliveryFailsNoOther(t *testing.T) {
 		go func() { second <- check(t.Context(), i.keys[0]) }()
 		synctest.Wait()
 		cancel()
-		is(t, <-first, apierror.Unavailable)
-		close(goOn)
-		is(t, <-second, taken)
-		if n := i.asked.Load(); n != 2 { // the document and the keys
-			t.Errorf("%d requests", n)
+		wantKind(t, <-first, apierror.Unavailable)
+		close(proceed)
+		wantKind(t, <-second, accepted)
+		if n := i.requests.Load(); n != 2 { // the document and the keys
+			t.Errorf("got %d requests, want 2", n)
 		}
 	})
 }
 
-func TestKeys_KnownOnesVerifyForTheirAgeDuringAnOutage(t *testing.T) {
+func TestKeys_OutageOfIssuer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newFakeIssuer(t)
-		check := checks(t, i)
+		check := newCheck(t, i)
 		old, new := i.keys[0], i.keys[1]
-		is(t, check(t.Context(), old), taken)
-		i.answers(silent)
+		wantKind(t, check(t.Context(), old), accepted)
+		i.respond(silent)
 		fetched := time.Now()
 		time.Sleep(fetchPause)
 		began := time.Now()
-		is(t, check(t.Context(), new), apierror.Unavailable) // it may be valid: the broker must try again
+		wantKind(t, check(t.Context(), new), apierror.Unavailable) // the token may be valid, so the broker must retry
 		if took := time.Since(began); took != fetchTimeout {
-			t.Errorf("a delivery with an unknown key took %s", took)
+			t.Errorf("a delivery with an unknown key took %s, want %s", took, fetchTimeout)
 		}
 		for time.Since(fetched) < keysAge {
 			began := time.Now()
-			is(t, check(t.Context(), old), taken)
+			wantKind(t, check(t.Context(), old), accepted)
 			if took := time.Since(began); took != 0 {
-				t.Errorf("%s into the outage a delivery with a known key took %s", time.Since(fetched), took)
+				t.Errorf("%s after the fetch, a delivery with a known key took %s, want 0", time.Since(fetched), took)
 			}
 			time.Sleep(30 * time.Second)
 		}
 		time.Sleep(time.Second)
-		is(t, check(t.Context(), old), apierror.Unavailable)
-		i.answers(i.works(new))
+		wantKind(t, check(t.Context(), old), apierror.Unavailable)
+		i.respond(i.valid(new))
 		time.Sleep(fetchPause)
-		is(t, check(t.Context(), new), taken)
-		is(t, check(t.Context(), old), apierror.Unauthenticated)
+		wantKind(t, check(t.Context(), new), accepted)
+		wantKind(t, check(t.Context(), old), apierror.Unauthenticated)
 	})
 }
 
-func TestKeys_InUseAreFetchedAgainBesideTheDeliveries(t *testing.T) {
+func TestKeys_RefreshInBackground(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newFakeIssuer(t)
-		check := checks(t, i)
+		check := newCheck(t, i)
 		old, new := i.keys[0], i.keys[1]
-		is(t, check(t.Context(), old), taken)
-		i.answers(i.works(new)) // the issuer has withdrawn the old one
+		wantKind(t, check(t.Context(), old), accepted)
+		i.respond(i.valid(new)) // the issuer has withdrawn the old key
 		time.Sleep(keysRefresh + time.Second)
-		is(t, check(t.Context(), old), taken)
-		synctest.Wait() // for the fetch that this began
-		is(t, check(t.Context(), old), apierror.Unauthenticated)
-		is(t, check(t.Context(), new), taken)
+		wantKind(t, check(t.Context(), old), accepted)
+		synctest.Wait() // for the fetch in the background
+		wantKind(t, check(t.Context(), old), apierror.Unauthenticated)
+		wantKind(t, check(t.Context(), new), accepted)
 	})
 }
 
-func TestKeys_AnIssuerThatGivesNoneIsAway(t *testing.T) {
+func TestKeys_InvalidDocument(t *testing.T) {
 	document := func(status int, body string) func(*http.Request) (*http.Response, error) {
 		return func(r *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 		}
 	}
 	i := newFakeIssuer(t)
-	another := func(r *http.Request) (*http.Response, error) {
+	otherIssuer := func(r *http.Request) (*http.Response, error) {
 		if r.URL.Path == "/keys" {
-			return i.works(i.keys[0])(r)
+			return i.valid(i.keys[0])(r)
 		}
 		return document(http.StatusOK, `{"issuer":"https://evil.example","jwks_uri":"https://issuer.example/keys"}`)(r)
 	}
-	for name, answer := range map[string]func(*http.Request) (*http.Response, error){
+	for name, response := range map[string]func(*http.Request) (*http.Response, error){
 		"an error":           document(http.StatusInternalServerError, `{}`),
-		"another issuer":     another,
-		"words":              document(http.StatusOK, `<html>`),
+		"another issuer":     otherIssuer,
+		"no JSON":            document(http.StatusOK, `<html>`),
 		"half a document":    document(http.StatusOK, `{"issuer":"https://issuer.example"`),
-		"an endless one":     document(http.StatusOK, `{"issuer":"https://issuer.example","x":"`+strings.Repeat("x", maxDocument)+`"}`),
-		"no address of keys": document(http.StatusOK, `{"issuer":"https://issuer.example"}`),
+		"a large document":   document(http.StatusOK, `{"issuer":"https://issuer.example","x":"`+strings.Repeat("x", maxDocument)+`"}`),
+		"no URL of the keys": document(http.StatusOK, `{"issuer":"https://issuer.example"}`),
 		"no keys":            document(http.StatusOK, `{"issuer":"https://issuer.example","jwks_uri":"https://issuer.example/keys"}`),
-		"a secret for a key": document(http.StatusOK, `{"issuer":"https://issuer.example","jwks_uri":"https://issuer.example/keys","keys":[{"kty":"oct","k":"AAAA"}]}`),
+		"a symmetric key":    document(http.StatusOK, `{"issuer":"https://issuer.example","jwks_uri":"https://issuer.example/keys","keys":[{"kty":"oct","k":"AAAA"}]}`),
 	} {
-		i.answers(answer)
-		t.Run(name, func(t *testing.T) { is(t, checks(t, i)(t.Context(), i.keys[0]), apierror.Unavailable) })
+		i.respond(response)
+		t.Run(name, func(t *testing.T) { wantKind(t, newCheck(t, i)(t.Context(), i.keys[0]), apierror.Unavailable) })
 	}
 }

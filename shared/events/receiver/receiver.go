@@ -1,10 +1,9 @@
-// Package cloudevents receives the events of other services: CloudEvents 1.0 over
-// HTTP, in binary and structured mode, as Knative's brokers, sources and channels
-// deliver them.
+// Package receiver receives the events of other services: CloudEvents 1.0 over HTTP, in
+// binary and structured mode, as Knative's brokers, sources and channels deliver them.
 //
-// A function that takes an event declares it with On, which links this package; the
-// others do not link it. This package reads, checks and answers an event. The function
-// decides what the event does.
+// A function that receives events calls On. Other functions do not link this package. The
+// package authenticates the sender, reads and validates the event, and writes the reply.
+// The function processes the data.
 package receiver
 
 import (
@@ -29,45 +28,45 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// On declares that a function takes an event as well, as endpoint.On does.
-func On[In, Out any](e endpoint.Endpoint, t endpoint.Trigger, wire func(*config.Config) endpoint.Handler[In, Out]) endpoint.Endpoint {
-	return endpoint.On(e, open, t, wire)
+// On declares that a function also receives events. It is endpoint.On with this receiver.
+func On[In, Out any](e endpoint.Endpoint, t endpoint.Trigger, newHandler func(*config.Config) endpoint.Handler[In, Out]) endpoint.Endpoint {
+	return endpoint.On(e, newReceiver, t, newHandler)
 }
 
-// A receiver takes the events of a process. Its statuses are for a broker, which retries
+// A receiver handles the events of a process. Its statuses are for a broker, which retries
 // after 404, 408, 409, 429 and 5xx, and discards the event after any other error. The
 // body of a 2xx is an event or empty, because a broker publishes it as the reply.
 type receiver struct {
-	takers  map[string]*endpoint.Function // by event type
-	senders *senders
-	log     *slog.Logger
+	functions map[string]*endpoint.Function // by event type
+	senders   *senders
+	log       *slog.Logger
 }
 
-func open(cfg *config.Config, takers map[string]*endpoint.Function) http.Handler {
-	return &receiver{takers: takers, senders: wireSenders(cfg), log: cfg.Log()}
+func newReceiver(cfg *config.Config, functions map[string]*endpoint.Function) http.Handler {
+	return &receiver{functions: functions, senders: newSenders(cfg), log: cfg.Log()}
 }
 
-// maxEvent bounds an event on the wire, in bytes. In structured mode the data, of at
-// most endpoint.MaxBody, may be base64 and has the attributes beside it.
+// maxEvent is the maximum length of an encoded event, in bytes. In structured mode it
+// includes the attributes, and the data of at most endpoint.MaxBody may be in base64.
 const maxEvent = 4 * endpoint.MaxBody
 
 // ServeHTTP implements http.Handler (CloudEvents HTTP Protocol Binding 1.0 §3).
-func (d *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	began := time.Now()
-	err := d.senders.check(ctx, r.Header.Values("Authorization"))
-	waited := time.Since(began) // for the issuer's keys; it counts toward the function's limit
+	err := rc.senders.check(ctx, r.Header.Values("Authorization"))
+	waited := time.Since(began) // for the issuer's keys; the time limit of the function includes it
 	var e envelope
 	if err == nil {
 		e, err = read(w, r)
 	}
-	f := d.takers[e.attributes["type"]]
+	f := rc.functions[e.attributes["type"]]
 	if err == nil && f == nil {
 		err = apierror.New(apierror.Invalid, "Events of this type are not taken here.")
 	}
 	if err != nil {
 		spec := endpoint.Spec{Name: "-", Path: "event"}
-		endpoint.Answer(ctx, d.log, spec, r.Method, func() (any, error) { return nil, err }).Write(w)
+		endpoint.Answer(ctx, rc.log, spec, r.Method, func() (any, error) { return nil, err }).Write(w)
 		return
 	}
 	ctx, cancel := context.WithTimeout(traced(ctx, r, e), f.Limit()-waited)
@@ -85,7 +84,7 @@ func (d *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// read reads and checks an event.
+// read reads and validates an event.
 func read(w http.ResponseWriter, r *http.Request) (envelope, error) {
 	decode, err := mode(r.Header)
 	if err != nil {
@@ -143,23 +142,23 @@ func mode(h http.Header) (func(http.Header, []byte) (envelope, error), error) {
 	return nil, apierror.New(apierror.UnsupportedMedia, "This address takes CloudEvents 1.0.")
 }
 
-// traced continues the trace in the event where its delivery has none (CloudEvents
-// Distributed Tracing extension).
+// traced returns a context with the trace of the event, if the delivery has no trace
+// (CloudEvents Distributed Tracing extension).
 func traced(ctx context.Context, r *http.Request, e envelope) context.Context {
-	began := e.attributes["traceparent"]
-	if r.Header.Get("Traceparent") != "" || began == "" {
+	parent := e.attributes["traceparent"]
+	if r.Header.Get("Traceparent") != "" || parent == "" {
 		return ctx
 	}
-	return telemetry.With(ctx, telemetry.Continue(began))
+	return telemetry.With(ctx, telemetry.Continue(parent))
 }
 
 func malformed() error {
 	return apierror.New(apierror.Invalid, "This is not a valid CloudEvents 1.0 event.")
 }
 
-// writeReply writes the reply event. Its id follows from the key of the event that it
-// answers, its type and its data. A consumer that drops duplicates thus receives each
-// different reply, and an equal one to a repeated delivery once.
+// writeReply writes the reply event. Its ID is a digest of the key of the received event, the
+// reply type and the data. So a repeated delivery results in a reply with the same ID unless
+// the data differ, and a consumer can drop duplicates.
 func writeReply(ctx context.Context, w http.ResponseWriter, key, replyType string, data []byte) {
 	reply := event.New()
 	reply.SetID(digest("reply", key, replyType, string(data)))
@@ -177,6 +176,6 @@ func writeReply(ctx context.Context, w http.ResponseWriter, key, replyType strin
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	// the status is written; a broker that is gone delivers again
+	// the status is already written; after a broken connection the broker retries
 	_ = cehttp.WriteResponseWriter(ctx, binding.ToMessage(&reply), http.StatusOK, w)
 }

@@ -3,7 +3,6 @@ package receiver_test
 import (
 	"context"
 	"encoding/base64"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -28,12 +27,13 @@ var echo = endpoint.Define(endpoint.Spec{Name: "echo", Method: http.MethodPost, 
 		return func(_ context.Context, in named) (named, error) { return in, nil }
 	})
 
-func wiring(settings map[string]string) *config.Config {
+func newConfig(settings map[string]string) *config.Config {
 	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
 }
 
-// greeter answers an event that names somebody; it refuses x, and is away for y.
+// greeter replies to an event with its data. It rejects x, is unavailable for y, and panics
+// for z.
 var greeter = receiver.On(echo, endpoint.Trigger{Types: []string{"hello.v1"}, Reply: "greeted.v1", Refusal: "refused.v1"},
 	func(*config.Config) endpoint.Handler[named, named] {
 		return func(_ context.Context, in named) (named, error) {
@@ -41,7 +41,7 @@ var greeter = receiver.On(echo, endpoint.Trigger{Types: []string{"hello.v1"}, Re
 			case "x":
 				return named{}, apierror.Field("name", "Not x.")
 			case "y":
-				return named{}, apierror.Away(nil)
+				return named{}, apierror.Unreachable(nil)
 			case "z":
 				panic("z")
 			}
@@ -73,10 +73,10 @@ func envelope(members string) string {
 	return `{"specversion":"1.0","id":"1","source":"/s","type":"hello.v1"` + members + `}`
 }
 
-// The cases of the CloudEvents conformance definitions for the HTTP binding, and
-// what brokers and strangers send beside them.
-func TestTheEventDoor(t *testing.T) {
-	handler := httpserver.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+// The cases of the CloudEvents conformance definitions for the HTTP binding, and invalid
+// requests.
+func TestReceiver(t *testing.T) {
+	handler := httpserver.Handler(newConfig(map[string]string{"EVENTS": "on"}), greeter)
 	ann := base64.StdEncoding.EncodeToString([]byte(`{"name":"ann"}`))
 	for _, c := range []struct {
 		name, header, body string
@@ -89,15 +89,15 @@ func TestTheEventDoor(t *testing.T) {
 		{"structured mode", structured, envelope(`,"datacontenttype":"application/json","data":{"name":"ann"}`), 200, "greeted.v1", `{"name":"ann"}`},
 		{"structured mode with a charset", structured + "; charset=utf-8", envelope(`,"data":{"name":"ann"}`), 200, "greeted.v1", `{"name":"ann"}`},
 		{"structured mode with base64", structured, envelope(`,"datacontenttype":"application/json","data_base64":"` + ann + `"`), 200, "greeted.v1", `{"name":"ann"}`},
-		{"what the function refuses is a reply", binary, `{"name":"x"}`, 200, "refused.v1", `{"errors":[{"message":"Not x.","field":"name"}]}`},
-		{"what cannot be read is a refusal", binary, `{"name":"ann"`, 200, "refused.v1", `one JSON object`},
-		{"no data is a refusal", binary, ``, 200, "refused.v1", `one JSON object`},
-		{"structured mode without data is a refusal", structured, envelope(``), 200, "refused.v1", `one JSON object`},
-		{"what may help later is no reply", binary, `{"name":"y"}`, 503, "", `unavailable`},
-		{"a panic is no reply", binary, `{"name":"z"}`, 500, "", `Something went wrong.`},
-		{"another data type is not read", strings.Replace(binary, "application/json", "text/xml", 1), `<name/>`, 415, "", `application/json`},
-		{"a batch is not taken", "content-type: application/cloudevents-batch+json", `[` + envelope(``) + `]`, 415, "", `batches`},
-		{"another type of event is refused", strings.Replace(binary, "hello", "bye", 1), `{}`, 400, "", `this type`},
+		{"input that the function rejects gets a reply", binary, `{"name":"x"}`, 200, "refused.v1", `{"errors":[{"message":"Not x.","field":"name"}]}`},
+		{"malformed data gets a refusal", binary, `{"name":"ann"`, 200, "refused.v1", `one JSON object`},
+		{"no data gets a refusal", binary, ``, 200, "refused.v1", `one JSON object`},
+		{"structured mode without data gets a refusal", structured, envelope(``), 200, "refused.v1", `one JSON object`},
+		{"a temporary error gets no reply", binary, `{"name":"y"}`, 503, "", `unavailable`},
+		{"a panic gets no reply", binary, `{"name":"z"}`, 500, "", `Something went wrong.`},
+		{"another data type is rejected", strings.Replace(binary, "application/json", "text/xml", 1), `<name/>`, 415, "", `application/json`},
+		{"a batch is rejected", "content-type: application/cloudevents-batch+json", `[` + envelope(``) + `]`, 415, "", `batches`},
+		{"another event type is rejected", strings.Replace(binary, "hello", "bye", 1), `{}`, 400, "", `this type`},
 		{"no type", strings.Replace(binary, "ce-type: hello.v1\n", "", 1), `{}`, 400, "", `not a valid`},
 		{"no id", strings.Replace(binary, "ce-id: 1\n", "", 1), `{}`, 400, "", `not a valid`},
 		{"an empty id", strings.Replace(binary, "ce-id: 1", "ce-id: ", 1), `{}`, 400, "", `not a valid`},
@@ -111,31 +111,31 @@ func TestTheEventDoor(t *testing.T) {
 		{"an attribute in broken percent-encoding", strings.Replace(binary, "ce-id: 1", "ce-id: %C3%", 1), `{"name":"ann"}`, 400, "", `not a valid`},
 		{"an attribute in percent-encoding", strings.Replace(binary, "ce-id: 1", "ce-id: %C3%A9", 1), `{"name":"ann"}`, 200, "greeted.v1", `{"name":"ann"}`},
 		{"a member of the envelope twice", structured, strings.Replace(envelope(`,"data":{"name":"ann"}`), `"id":"1"`, `"id":"1","id":"2"`, 1), 400, "", `not a valid`},
-		{"structured mode that is no JSON", structured, `{"specversion":"1.0"`, 400, "", `not a valid`},
+		{"structured mode with invalid JSON", structured, `{"specversion":"1.0"`, 400, "", `not a valid`},
 		{"structured mode without attributes", structured, `{}`, 400, "", `not a valid`},
-		{"structured mode of the old version", structured, strings.Replace(envelope(``), "1.0", "0.3", 1), 400, "", `not a valid`},
+		{"structured mode with the old version", structured, strings.Replace(envelope(``), "1.0", "0.3", 1), 400, "", `not a valid`},
 		{"a plain request", "content-type: application/json", `{"name":"ann"}`, 415, "", `takes CloudEvents`},
-		{"nothing at all", "", ``, 415, "", `takes CloudEvents`},
+		{"an empty request", "", ``, 415, "", `takes CloudEvents`},
 		{"data over the limit", binary, `{"name":"` + strings.Repeat("a", endpoint.MaxBody) + `"}`, 413, "", `16 KiB`},
 		{"an event over the limit", structured, envelope(`,"data":{"name":"` + strings.Repeat("a", 80<<10) + `"}`), 413, "", `64 KiB`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			status, header, body := deliver(t, handler, c.header, c.body)
 			if status != c.status || header.Get("Ce-Type") != c.kind || !strings.Contains(body, c.want) {
-				t.Errorf("%d %v %s", status, header, body)
+				t.Errorf("got %d %v %s, want %d %q %q", status, header, body, c.status, c.kind, c.want)
 			}
 			if c.kind != "" && (header.Get("Ce-Specversion") != "1.0" || header.Get("Ce-Id") == "" || header.Get("Ce-Source") != "/api/users" || header.Get("Content-Type") != "application/json") {
-				t.Errorf("reply %v", header)
+				t.Errorf("got the reply %v, want a valid event", header)
 			}
 			if c.kind == "" && !strings.HasPrefix(body, `{"errors":`) {
-				t.Errorf("error %s", body)
+				t.Errorf("got %s, want a JSON error", body)
 			}
 		})
 	}
 }
 
-func TestTheTraceOfAnEventGoesOn(t *testing.T) {
-	handler := httpserver.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+func TestReceiver_ContinuesTrace(t *testing.T) {
+	handler := httpserver.Handler(newConfig(map[string]string{"EVENTS": "on"}), greeter)
 	const id = "4bf92f3577b34da6a3ce929d0e0e4736"
 	trace := "00-" + id + "-00f067aa0ba902b7-01"
 	for name, delivery := range map[string][2]string{
@@ -145,20 +145,20 @@ func TestTheTraceOfAnEventGoesOn(t *testing.T) {
 	} {
 		_, header, _ := deliver(t, handler, delivery[0], delivery[1])
 		if !strings.Contains(header.Get("Ce-Traceparent"), id) {
-			t.Errorf("%s: %v", name, header)
+			t.Errorf("%s: got %v, want the trace %s", name, header, id)
 		}
 	}
 }
 
-func TestTheEventDoorIsShutUnlessItIsOpened(t *testing.T) {
-	handler := httpserver.Handler(wiring(nil), greeter)
+func TestReceiver_DisabledByDefault(t *testing.T) {
+	handler := httpserver.Handler(newConfig(nil), greeter)
 	if status, _, body := deliver(t, handler, binary, `{"name":"ann"}`); status != http.StatusNotFound {
-		t.Errorf("%d %s", status, body)
+		t.Errorf("got %d %s, want 404", status, body)
 	}
 }
 
-func TestAnEventOnARouteIsRefused(t *testing.T) {
-	handler := httpserver.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+func TestReceiver_RejectsEventsOnRoutes(t *testing.T) {
+	handler := httpserver.Handler(newConfig(map[string]string{"EVENTS": "on"}), greeter)
 	for _, header := range []string{"Ce-Id", "Ce-Type", "Ce-Anything"} {
 		r := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
 		r.Header.Set(header, "1.0")
@@ -166,13 +166,13 @@ func TestAnEventOnARouteIsRefused(t *testing.T) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
 		if w.Code != http.StatusUnsupportedMediaType {
-			t.Errorf("%s: %d", header, w.Code)
+			t.Errorf("%s: got %d, want 415", header, w.Code)
 		}
 	}
 }
 
-func FuzzEventDoor(f *testing.F) {
-	handler := httpserver.Handler(wiring(map[string]string{"EVENTS": "on"}), greeter)
+func FuzzReceiver(f *testing.F) {
+	handler := httpserver.Handler(newConfig(map[string]string{"EVENTS": "on"}), greeter)
 	f.Add("1.0", "1", "/s", "hello.v1", "application/json", `{"name":"ann"}`)
 	f.Add("", "", "", "", "application/cloudevents+json", envelope(`,"data":{"name":"ann"}`))
 	f.Add("1.0", "%zz", "::", "hello.v1", "application/cloudevents+json", `{"specversion":"1.0","data":1}`)
@@ -185,12 +185,12 @@ func FuzzEventDoor(f *testing.F) {
 		}
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
-		// a 2xx is an event or empty, all else an error in the one form
+		// a 2xx is an event or empty; any other response is a JSON error
 		switch {
 		case w.Code == http.StatusOK && (w.Body.Len() == 0 || w.Header().Get("Ce-Type") != ""):
 		case w.Code >= 400 && strings.HasPrefix(w.Body.String(), `{"errors":`):
 		default:
-			t.Error(fmt.Sprint(w.Code), w.Header(), w.Body)
+			t.Errorf("got %d %v %s, want an event or a JSON error", w.Code, w.Header(), w.Body)
 		}
 	})
 }

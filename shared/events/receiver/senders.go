@@ -25,43 +25,46 @@ import (
 	"ticketing.com/auth/shared/tlsconfig"
 )
 
-// senders authenticates the senders of events. With an issuer and an audience each delivery
-// must carry an OIDC token of them, as Knative's broker and sources send; without, the
-// network decides. A client that may create pods anywhere in a cluster can get a token
-// of its issuer for any audience: only the subject names the pod's namespace.
+// senders authenticates the senders of events. With an issuer and an audience, each delivery
+// must have an OIDC token of that issuer for that audience, as Knative's broker and sources
+// send. Without them, only the network restricts the senders.
 //
-// It fails closed: while the issuer's keys are unavailable, each delivery gets 503, and
+// An attacker that can create a pod in any namespace can get a token of the cluster's issuer
+// for any audience. Only the subject of the token names the namespace.
+//
+// senders fails closed: while the issuer's keys are unavailable, each delivery gets 503, and
 // the broker retries.
 type senders struct {
 	issuer, audience string
-	subject          string // prefix of a token's subject
-	keysURL          string // of the issuer's JWK Set; empty: discovered
+	subject          string // the required prefix of a token's subject
+	keysURL          string // the URL of the issuer's JWK Set; empty: discovered
 	client           func() (*http.Client, error)
 	keys             *keys
 	verifier         *oidc.IDTokenVerifier
 }
 
 const (
-	// keysAge is how long keys verify after they were fetched, whether the issuer
-	// withdraws them or cannot be reached.
+	// keysAge is how long fetched keys are valid, even if the issuer withdraws them or is
+	// unreachable.
 	keysAge = 15 * time.Minute
-	// keysRefresh is the age at which keys in use are fetched again, beside the
-	// deliveries that they verify.
+	// keysRefresh is the age at which a delivery triggers another fetch. The delivery does
+	// not wait for it.
 	keysRefresh = 5 * time.Minute
-	// fetchPause is the least time from one fetch to the next, so that an attacker who
-	// sends tokens with unknown key ids does not put load on the issuer. Issuers
-	// publish a key before they use it, so no valid one is missed.
+	// fetchPause is the minimum time between fetches. It limits the load that tokens with
+	// unknown key IDs put on the issuer. Issuers publish a key before they use it, so a
+	// pause does not reject valid tokens.
 	fetchPause = 5 * time.Second
-	// fetchTimeout bounds one fetch: the issuer's document and its keys. It lies below
-	// the limit of a function, so that each delivery is answered within 5 s.
+	// fetchTimeout is the time limit of one fetch: the issuer's document and its keys. It is
+	// shorter than the time limit of a function, so that each delivery gets a response
+	// within 5 s.
 	fetchTimeout = 3 * time.Second
-	// maxDocument bounds a document of the issuer, in bytes.
+	// maxDocument is the maximum length of a document of the issuer, in bytes.
 	maxDocument = 256 << 10
 )
 
-// wireSenders reads the settings: EVENT_OIDC_ISSUER, EVENT_OIDC_AUDIENCE,
+// newSenders reads the settings: EVENT_OIDC_ISSUER, EVENT_OIDC_AUDIENCE,
 // EVENT_OIDC_SUBJECT, EVENT_OIDC_JWKS_URL, EVENT_OIDC_CA_FILE.
-func wireSenders(cfg *config.Config) *senders {
+func newSenders(cfg *config.Config) *senders {
 	s := &senders{
 		issuer:   cfg.Text("EVENT_OIDC_ISSUER", ""),
 		audience: cfg.Text("EVENT_OIDC_AUDIENCE", ""),
@@ -93,7 +96,7 @@ func wireSenders(cfg *config.Config) *senders {
 	return s
 }
 
-// check returns nil for a delivery that may be taken.
+// check returns nil if the Authorization headers authenticate an accepted sender.
 func (s *senders) check(ctx context.Context, headers []string) error {
 	if s.issuer == "" {
 		return nil
@@ -105,13 +108,13 @@ func (s *senders) check(ctx context.Context, headers []string) error {
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") {
 		return apierror.InvalidToken(errors.New("not one bearer token"))
 	}
-	var missing error // the verifier's own error does not wrap it
+	var missing error // the verifier does not wrap the error of the key set
 	checked, err := s.verifier.Verify(context.WithValue(ctx, keysMissing{}, &missing), strings.TrimSpace(token))
 	if missing != nil {
 		return apierror.Retry(apierror.Unavailable, s.keys.pause(), "The service is unavailable. Try again shortly.", fmt.Errorf("the keys of event tokens: %w", missing))
 	}
 	if err != nil {
-		return apierror.InvalidToken(errors.New("the event token does not verify")) // the library's words may quote claims
+		return apierror.InvalidToken(errors.New("the event token does not verify")) // the error of the library can contain claims
 	}
 	if !strings.HasPrefix(checked.Subject, s.subject) {
 		return apierror.InvalidToken(errors.New("the event token has another subject"))
@@ -119,7 +122,7 @@ func (s *senders) check(ctx context.Context, headers []string) error {
 	return nil
 }
 
-// fetchKeys asks the issuer for its keys.
+// fetchKeys returns the keys of the issuer.
 func (s *senders) fetchKeys(ctx context.Context) (*oidc.StaticKeySet, error) {
 	client, err := s.client()
 	if err != nil {
@@ -136,7 +139,7 @@ func (s *senders) fetchKeys(ctx context.Context) (*oidc.StaticKeySet, error) {
 			return nil, err
 		}
 		if document.Issuer != s.issuer {
-			return nil, errors.New("the document is another issuer's")
+			return nil, errors.New("the discovery document has another issuer")
 		}
 		address = document.KeysURL
 	}
@@ -150,20 +153,20 @@ func (s *senders) fetchKeys(ctx context.Context) (*oidc.StaticKeySet, error) {
 	for _, raw := range set.Keys {
 		var key jose.JSONWebKey
 		if key.UnmarshalJSON(raw) != nil {
-			continue // an unknown kind of key (RFC 7517 §5)
+			continue // an unknown key type (RFC 7517 §5)
 		}
 		switch key.Key.(type) {
 		case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
 			public = append(public, key.Key)
 		}
 	}
-	if len(public) == 0 { // 401 would make the broker discard events for a fault of the issuer
+	if len(public) == 0 { // with 401 the broker would discard events because of the issuer's error
 		return nil, errors.New("the key set has no usable key")
 	}
 	return &oidc.StaticKeySet{PublicKeys: public}, nil
 }
 
-// get reads a JSON document of at most maxDocument.
+// get fetches a JSON document of at most maxDocument bytes.
 func get(ctx context.Context, client *http.Client, address string, document any) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -175,12 +178,13 @@ func get(ctx context.Context, client *http.Client, address string, document any)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", address, response.Status)
+		return fmt.Errorf("GET %s: %s", address, response.Status)
 	}
 	return json.NewDecoder(io.LimitReader(response.Body, maxDocument)).Decode(document)
 }
 
-// newClient reads the certificates anew each time, because a cluster renews them.
+// newClient returns a client that trusts the certificates in caFile. It is called for each
+// fetch, because a cluster renews the certificates.
 func newClient(caFile string) (*http.Client, error) {
 	var pem []byte
 	if caFile != "" {
@@ -196,20 +200,19 @@ func newClient(caFile string) (*http.Client, error) {
 	return &http.Client{Transport: transport, Timeout: fetchTimeout}, nil
 }
 
-// keys are the public keys of the issuer, fetched when a token needs them. One goroutine
-// at a time fetches, and all deliveries that need its result wait for it. The
+// keys caches the public keys of the issuer. A token with an unknown key triggers a fetch. At
+// most one fetch runs at a time, and all deliveries that need its result wait for it. The
 // cancellation of a delivery does not cancel the fetch.
 type keys struct {
 	fetch func(context.Context) (*oidc.StaticKeySet, error)
 
-	mu      sync.Mutex // not held while the issuer is asked
+	mu      sync.Mutex // not held during a fetch
 	known   *oidc.StaticKeySet
-	fetched time.Time // when known came
+	fetched time.Time // the time of the fetch of known
 	last    *attempt
 }
 
-// An attempt is one fetch. Its result counts for all deliveries until fetchPause after
-// its end.
+// An attempt is one fetch. All deliveries use its result until fetchPause after its end.
 type attempt struct {
 	done  chan struct{} // closed at the end
 	ended time.Time
@@ -243,7 +246,7 @@ func (k *keys) VerifySignature(ctx context.Context, token string) ([]byte, error
 	return set.VerifySignature(ctx, token)
 }
 
-// usable returns the known keys and their age, or no keys where they are too old.
+// usable returns the known keys and their age. It returns no keys if they are too old.
 func (k *keys) usable() (*oidc.StaticKeySet, time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -254,7 +257,7 @@ func (k *keys) usable() (*oidc.StaticKeySet, time.Duration) {
 	return k.known, age
 }
 
-// pause returns the time until the next fetch may begin, or 0 while one is in flight.
+// pause returns the time until the next fetch may start, or 0 while one is in flight.
 func (k *keys) pause() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -264,7 +267,7 @@ func (k *keys) pause() time.Duration {
 	return fetchPause - time.Since(k.last.ended)
 }
 
-// refresh begins a fetch, unless one is in flight or ended less than fetchPause ago.
+// refresh starts a fetch, unless one is in flight or ended less than fetchPause ago.
 func (k *keys) refresh() *attempt {
 	k.mu.Lock()
 	defer k.mu.Unlock()

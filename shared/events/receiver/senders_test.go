@@ -26,13 +26,13 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-// An issuer is an OIDC provider of a cluster.
+// An issuer is the OIDC provider of a cluster.
 type issuer struct {
-	url   string
-	ca    string
-	key   *rsa.PrivateKey
-	asked atomic.Int64
-	down  atomic.Bool
+	url      string
+	ca       string
+	key      *rsa.PrivateKey
+	requests atomic.Int64
+	down     atomic.Bool
 }
 
 func newIssuer(t *testing.T) *issuer {
@@ -53,7 +53,7 @@ func newIssuer(t *testing.T) *issuer {
 }
 
 func (i *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	i.asked.Add(1)
+	i.requests.Add(1)
 	switch {
 	case i.down.Load():
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -87,16 +87,16 @@ func signed(t *testing.T, method jwt.SigningMethod, key any, kid string, change 
 	return s
 }
 
-func TestADeliveryMustProveWhereItComesFrom(t *testing.T) {
+func TestSenders_Token(t *testing.T) {
 	i := newIssuer(t)
-	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	attacker, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	right := jwt.MapClaims{"iss": i.url, "aud": []string{"other", "signup"}}
+	valid := jwt.MapClaims{"iss": i.url, "aud": []string{"other", "signup"}}
 	with := func(name string, value any) jwt.MapClaims {
 		c := jwt.MapClaims{}
-		for k, v := range right {
+		for k, v := range valid {
 			c[k] = v
 		}
 		c[name] = value
@@ -108,7 +108,7 @@ func TestADeliveryMustProveWhereItComesFrom(t *testing.T) {
 		"by a JWK Set URL": i.settings("EVENT_OIDC_SUBJECT", "system:serviceaccount:knative-eventing:", "EVENT_OIDC_JWKS_URL", i.url+"/keys"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := wiring(settings)
+			cfg := newConfig(settings)
 			handler := httpserver.Handler(cfg, greeter)
 			if err := cfg.Err(); err != nil {
 				t.Fatal(err)
@@ -117,19 +117,19 @@ func TestADeliveryMustProveWhereItComesFrom(t *testing.T) {
 				name, authorization string
 				status              int
 			}{
-				{"a token of the issuer for this audience", "Bearer " + signed(t, rs, i.key, "k1", right), 200},
-				{"the same with the scheme in other letters", "bearer " + signed(t, rs, i.key, "k1", right), 200},
-				{"none", "", 401},
-				{"another scheme", "Basic " + signed(t, rs, i.key, "k1", right), 401},
-				{"words", "Bearer of good news", 401},
+				{"a token of the issuer for this audience", "Bearer " + signed(t, rs, i.key, "k1", valid), 200},
+				{"the scheme in lower case", "bearer " + signed(t, rs, i.key, "k1", valid), 200},
+				{"no token", "", 401},
+				{"another scheme", "Basic " + signed(t, rs, i.key, "k1", valid), 401},
+				{"text that is not a token", "Bearer of good news", 401},
 				{"another audience", "Bearer " + signed(t, rs, i.key, "k1", with("aud", "signin")), 401},
 				{"another subject", "Bearer " + signed(t, rs, i.key, "k1", with("sub", "system:serviceaccount:knative-eventing-too:broker")), 401},
 				{"another issuer", "Bearer " + signed(t, rs, i.key, "k1", with("iss", "https://evil.example")), 401},
-				{"an expired one", "Bearer " + signed(t, rs, i.key, "k1", with("exp", time.Now().Add(-time.Minute).Unix())), 401},
-				{"another key under the known id", "Bearer " + signed(t, jwt.SigningMethodES256, stranger, "k1", right), 401},
-				{"an unknown key", "Bearer " + signed(t, jwt.SigningMethodES256, stranger, "k9", right), 401},
-				{"the public key as a secret", "Bearer " + signed(t, jwt.SigningMethodHS256, i.key.N.Bytes(), "k1", right), 401},
-				{"no signature", "Bearer " + signed(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "k1", right), 401},
+				{"an expired token", "Bearer " + signed(t, rs, i.key, "k1", with("exp", time.Now().Add(-time.Minute).Unix())), 401},
+				{"another key with the known ID", "Bearer " + signed(t, jwt.SigningMethodES256, attacker, "k1", valid), 401},
+				{"an unknown key", "Bearer " + signed(t, jwt.SigningMethodES256, attacker, "k9", valid), 401},
+				{"the public key as a secret", "Bearer " + signed(t, jwt.SigningMethodHS256, i.key.N.Bytes(), "k1", valid), 401},
+				{"no signature", "Bearer " + signed(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "k1", valid), 401},
 			} {
 				header := binary
 				if c.authorization != "" {
@@ -137,96 +137,96 @@ func TestADeliveryMustProveWhereItComesFrom(t *testing.T) {
 				}
 				status, h, body := deliver(t, handler, header, `{"name":"ann"}`)
 				if status != c.status || (status == 401) != (h.Get("WWW-Authenticate") != "") {
-					t.Errorf("%s: %d %v %s", c.name, status, h, body)
+					t.Errorf("%s: got %d %v %s, want %d", c.name, status, h, body, c.status)
 				}
 			}
-			before := i.asked.Load()
+			before := i.requests.Load()
 			for range 20 {
-				deliver(t, handler, binary+"\nAuthorization: Bearer "+signed(t, jwt.SigningMethodES256, stranger, "k9", right), `{}`)
+				deliver(t, handler, binary+"\nAuthorization: Bearer "+signed(t, jwt.SigningMethodES256, attacker, "k9", valid), `{}`)
 			}
-			if n := i.asked.Load() - before; n > 1 {
-				t.Errorf("tokens of unknown keys made %d requests to the issuer", n)
+			if n := i.requests.Load() - before; n > 1 {
+				t.Errorf("20 tokens with unknown keys: got %d requests to the issuer, want at most 1", n)
 			}
 		})
 	}
 }
 
-func TestWhileTheIssuerIsAwayNoEventIsLetIn(t *testing.T) {
+func TestSenders_IssuerUnreachable(t *testing.T) {
 	i := newIssuer(t)
 	i.down.Store(true)
 	token := signed(t, jwt.SigningMethodRS256, i.key, "k1", jwt.MapClaims{"iss": i.url, "aud": "signup"})
 	for name, settings := range map[string]map[string]string{
-		"its document": i.settings(),
-		"its keys":     i.settings("EVENT_OIDC_JWKS_URL", i.url+"/keys"),
-		"its address":  i.settings("EVENT_OIDC_JWKS_URL", "https://127.0.0.1:1/keys"),
+		"the document": i.settings(),
+		"the keys":     i.settings("EVENT_OIDC_JWKS_URL", i.url+"/keys"),
+		"the address":  i.settings("EVENT_OIDC_JWKS_URL", "https://127.0.0.1:1/keys"),
 	} {
-		handler := httpserver.Handler(wiring(settings), greeter)
+		handler := httpserver.Handler(newConfig(settings), greeter)
 		for range 2 {
 			status, h, body := deliver(t, handler, binary+"\nAuthorization: Bearer "+token, `{"name":"ann"}`)
 			if status != http.StatusServiceUnavailable || h.Get("Retry-After") == "" {
-				t.Errorf("%s: %d %s", name, status, body)
+				t.Errorf("%s: got %d %s, want 503 and Retry-After", name, status, body)
 			}
 		}
 	}
 }
 
-func TestSenders_SilentIssuerSlowsNoPublicRoute(t *testing.T) {
+func TestSenders_SlowIssuerDoesNotDelayRoutes(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dialled := make(chan net.Conn, 16)
+	connections := make(chan net.Conn, 16)
 	go func() {
 		for {
 			c, err := silent.Accept()
 			if err != nil {
-				close(dialled)
+				close(connections)
 				return
 			}
-			dialled <- c
+			connections <- c
 		}
 	}()
 	i := newIssuer(t)
-	handler := httpserver.Handler(wiring(i.settings("EVENT_OIDC_JWKS_URL", "http://"+silent.Addr().String()+"/keys")), greeter)
+	handler := httpserver.Handler(newConfig(i.settings("EVENT_OIDC_JWKS_URL", "http://"+silent.Addr().String()+"/keys")), greeter)
 	header := binary + "\nAuthorization: Bearer " + signed(t, jwt.SigningMethodRS256, i.key, "k1", jwt.MapClaims{"iss": i.url, "aud": "signup"})
-	answered := make(chan int)
+	statuses := make(chan int)
 	for range 16 {
 		go func() {
 			status, h, _ := deliver(t, handler, header, `{"name":"ann"}`)
 			if h.Get("Retry-After") == "" {
-				t.Errorf("%d %v", status, h)
+				t.Errorf("got %d %v, want Retry-After", status, h)
 			}
-			answered <- status
+			statuses <- status
 		}()
 	}
-	connection := <-dialled
+	connection := <-connections
 	r := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
 	select {
-	case status := <-answered:
-		t.Errorf("a delivery was answered %d before the issuer", status)
+	case status := <-statuses:
+		t.Errorf("a delivery got %d before the response of the issuer", status)
 	default:
 	}
 	if w.Code != http.StatusOK {
-		t.Errorf("the public route: %d %s", w.Code, w.Body)
+		t.Errorf("the public route: got %d %s, want 200", w.Code, w.Body)
 	}
 	connection.Close()
 	for range 16 {
-		if status := <-answered; status != http.StatusServiceUnavailable {
-			t.Errorf("a delivery: %d", status)
+		if status := <-statuses; status != http.StatusServiceUnavailable {
+			t.Errorf("a delivery: got %d, want 503", status)
 		}
 	}
 	silent.Close()
-	for range dialled {
-		t.Error("the issuer was dialled again")
+	for range connections {
+		t.Error("got a second connection to the issuer, want one")
 	}
 }
 
-// A function on Knative is reached at its event path only from inside the cluster;
-// several in one process, and one on Lambda, are reached there by the public.
-func TestEVENTS_OnNeedsOIDCWhereThePublicReachesIt(t *testing.T) {
+// The event path of one function on Knative is reachable only inside the cluster. The event
+// path of several functions in one process, or of a function on Lambda, is public.
+func TestEvents_PublicPathRequiresOIDC(t *testing.T) {
 	other := endpoint.Define(endpoint.Spec{Name: "other", Method: http.MethodPost, Path: "/other", Success: http.StatusOK},
 		func(*config.Config) endpoint.Handler[named, named] { return nil })
 	const (
@@ -235,18 +235,18 @@ func TestEVENTS_OnNeedsOIDCWhereThePublicReachesIt(t *testing.T) {
 	)
 	oidc := map[string]string{"EVENT_OIDC_ISSUER": "https://i.example", "EVENT_OIDC_AUDIENCE": "a"}
 	for _, c := range []struct {
-		name   string
-		events string
-		oidc   map[string]string
-		public string // what is wrong where the public reaches the process; empty: nothing
-		single string // the same of one function on Knative
-		takes  bool
+		name    string
+		events  string
+		oidc    map[string]string
+		public  string // the problem if the event path is public; empty: none
+		single  string // the problem of one function on Knative
+		enabled bool
 	}{
 		{"not set", "", nil, "", "", false},
 		{"off", "off", nil, "", "", false},
 		{"on", "on", nil, events, "", true},
 		{"on with OIDC", "on", oidc, "", "", true},
-		{"on with half of it", "on", map[string]string{"EVENT_OIDC_ISSUER": "https://i.example"}, pair, pair, true},
+		{"on with one setting of OIDC", "on", map[string]string{"EVENT_OIDC_ISSUER": "https://i.example"}, pair, pair, true},
 		{"insecure", "insecure", nil, "", "", true},
 		{"insecure with OIDC", "insecure", oidc, "", "", true},
 		{"in capitals", "ON", nil, "EVENTS must be on, insecure or off", "EVENTS must be on, insecure or off", false},
@@ -262,35 +262,35 @@ func TestEVENTS_OnNeedsOIDCWhereThePublicReachesIt(t *testing.T) {
 		} {
 			settings := map[string]string{"EVENTS": c.events, "AWS_LAMBDA_RUNTIME_API": start.lambda}
 			maps.Copy(settings, c.oidc)
-			cfg := wiring(settings)
+			cfg := newConfig(settings)
 			handler := httpserver.Handler(cfg, start.endpoints...)
 			if err := cfg.Err(); (err == nil) != (start.want == "") || err != nil && !strings.HasPrefix(err.Error(), start.want) {
-				t.Errorf("%s, %s: %v", c.name, where, err)
+				t.Errorf("%s, %s: got error %v, want %q", c.name, where, err, start.want)
 			}
 			want := http.StatusNotFound
 			switch {
-			case c.takes && c.oidc != nil: // insecure does not outweigh them
+			case c.enabled && c.oidc != nil: // insecure does not disable OIDC
 				want = http.StatusUnauthorized
-			case c.takes:
+			case c.enabled:
 				want = http.StatusOK
 			}
 			if status, _, body := deliver(t, handler, binary, `{"name":"ann"}`); start.want == "" && status != want {
-				t.Errorf("%s, %s: %d %s", c.name, where, status, body)
+				t.Errorf("%s, %s: got %d %s, want %d", c.name, where, status, body, want)
 			}
 		}
 	}
 }
 
-func TestWrongSettingsOfTheIssuerStopTheStart(t *testing.T) {
+func TestSenders_InvalidSettings(t *testing.T) {
 	for name, settings := range map[string]map[string]string{
 		"EVENT_OIDC_ISSUER":   {"EVENT_OIDC_ISSUER": "no url", "EVENT_OIDC_AUDIENCE": "a"},
 		"EVENT_OIDC_JWKS_URL": {"EVENT_OIDC_ISSUER": "https://i.example", "EVENT_OIDC_AUDIENCE": "a", "EVENT_OIDC_JWKS_URL": "::"},
 		"EVENT_OIDC_CA_FILE":  {"EVENT_OIDC_ISSUER": "https://i.example", "EVENT_OIDC_AUDIENCE": "a", "EVENT_OIDC_CA_FILE": "/nowhere"},
 	} {
 		settings["EVENTS"] = "on"
-		cfg := wiring(settings)
+		cfg := newConfig(settings)
 		if httpserver.Handler(cfg, greeter); cfg.Err() == nil || !strings.HasPrefix(cfg.Err().Error(), name+" ") {
-			t.Errorf("%s: %v", name, cfg.Err())
+			t.Errorf("got error %v, want one about %s", cfg.Err(), name)
 		}
 	}
 }

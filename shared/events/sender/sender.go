@@ -1,9 +1,9 @@
-// Package sink sends the system's events to K_SINK as CloudEvents 1.0, over HTTP in
-// binary mode, with what SinkBinding asks for: overrides, certificates, an OIDC
+// Package sender sends the events of this system to K_SINK as CloudEvents 1.0, over HTTP in
+// binary mode. It supports the settings of SinkBinding: overrides, certificates and an OIDC
 // token.
 //
-// It sends one event when told to, and remembers nothing: what to send, and what
-// was sent, is the business of package user.
+// It sends one event per call and stores nothing. Package user stores the events that are
+// not yet delivered.
 package sender
 
 import (
@@ -30,28 +30,29 @@ import (
 	"ticketing.com/auth/shared/tlsconfig"
 )
 
-// A Config says where events go. SinkBinding sets most of it.
+// A Config configures a Sink. SinkBinding sets most of it.
 type Config struct {
 	URL       string        // K_SINK
 	Overrides string        // K_CE_OVERRIDES: {"extensions":{…}}
-	CACerts   string        // K_CA_CERTS: PEM, trusted beside the system's
-	TokenFile string        // the OIDC token, if the file exists; it is read for each send, since it is renewed
-	Timeout   time.Duration // the most a request waits for the sink
+	CACerts   string        // K_CA_CERTS: PEM, trusted in addition to the system's certificates
+	TokenFile string        // the file of the OIDC token, if it exists; Send reads it each time, because it is renewed
+	Timeout   time.Duration // how long a client's request waits for the sink
 }
 
-// tokenFile is where SinkBinding mounts the OIDC token for the sink's audience.
+// tokenFile is the file in which SinkBinding mounts the OIDC token for the sink's audience.
 const tokenFile = "/oidc/token"
 
-// A Sink receives events. It is safe for concurrent use.
+// A Sink sends events to one URL. It is safe for concurrent use.
 type Sink struct {
 	url        string
 	extensions map[string]string
 	tokenFile  string
 	timeout    time.Duration
-	client     func() *http.Client // made when the first event needs it
+	client     func() *http.Client // created for the first event
 }
 
-// New checks a configuration. It opens nothing.
+// New returns the Sink of a configuration, or an error that starts with the name of the
+// invalid setting. It opens no connection.
 func New(c Config) (*Sink, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -70,8 +71,8 @@ func New(c Config) (*Sink, error) {
 	}, nil
 }
 
-// extensions returns the attributes that the overrides add to each event. It checks all of
-// a configuration but the URL.
+// extensions returns the attributes that the overrides add to each event. It validates the
+// whole configuration except the URL.
 func (c Config) extensions() (map[string]string, error) {
 	var overrides struct {
 		Extensions map[string]string `json:"extensions"`
@@ -86,7 +87,7 @@ func (c Config) extensions() (map[string]string, error) {
 	}
 	sample := event.New(event.SignedUp, time.Unix(0, 0), "", event.Data{UserID: "sample"})
 	if _, err := (&Sink{extensions: overrides.Extensions}).request(context.Background(), sample); err != nil {
-		return nil, errors.New("K_CE_OVERRIDES makes no valid CloudEvent")
+		return nil, errors.New("K_CE_OVERRIDES does not result in a valid CloudEvent")
 	}
 	if c.CACerts != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CACerts)) {
 		return nil, errors.New("K_CA_CERTS has no certificate in PEM form")
@@ -94,9 +95,9 @@ func (c Config) extensions() (map[string]string, error) {
 	return overrides.Extensions, nil
 }
 
-// FromConfig returns the sink of the environment, or nil where there is none: K_SINK,
-// K_CE_OVERRIDES, K_CA_CERTS, which SinkBinding sets, and K_SINK_TIMEOUT. It checks each of
-// them, also where K_SINK is not set.
+// FromConfig returns the sink that the settings configure, or nil if K_SINK is not set.
+// SinkBinding sets K_SINK, K_CE_OVERRIDES and K_CA_CERTS. The operator can set
+// K_SINK_TIMEOUT. FromConfig validates all of them, even if K_SINK is not set.
 func FromConfig(cfg *config.Config) event.Sink {
 	s := config.Part(cfg, "sink", func() *Sink {
 		c := Config{
@@ -114,8 +115,8 @@ func FromConfig(cfg *config.Config) event.Sink {
 			s, err = New(c)
 		}
 		if err != nil {
-			name, what, _ := strings.Cut(err.Error(), " ")
-			cfg.Problem(name, what)
+			name, problem, _ := strings.Cut(err.Error(), " ")
+			cfg.Problem(name, problem)
 		}
 		return s
 	})
@@ -128,8 +129,8 @@ func FromConfig(cfg *config.Config) event.Sink {
 // Timeout implements event.Sink.
 func (s *Sink) Timeout() time.Duration { return s.timeout }
 
-// Send sends one event, in binary mode, and returns nil when the sink has
-// acknowledged it with a 2xx.
+// Send sends one event in binary mode. It returns nil after the sink has acknowledged the
+// event with a 2xx status.
 func (s *Sink) Send(ctx context.Context, e event.Event) error {
 	r, err := s.request(ctx, e)
 	if err != nil {
@@ -140,19 +141,19 @@ func (s *Sink) Send(ctx context.Context, e event.Event) error {
 		return fmt.Errorf("send event %s: %w", e.ID, err)
 	}
 	defer response.Body.Close()
-	io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection can be used again
+	io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // allows reuse of the connection
 	switch status := response.StatusCode; {
 	case 200 <= status && status <= 299:
 		return nil
-	case 400 <= status && status <= 499 && !slices.Contains(passing, status):
+	case 400 <= status && status <= 499 && !slices.Contains(retryable, status):
 		return fmt.Errorf("%w: event %s, %s", event.ErrRefused, e.ID, response.Status)
 	}
-	return fmt.Errorf("send event %s: the sink answered %s", e.ID, response.Status)
+	return fmt.Errorf("send event %s: the sink responded %s", e.ID, response.Status)
 }
 
-// passing are those answers of 4xx which another try may not get: the sink is not
-// there yet, wants other credentials, or has too much to do.
-var passing = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout,
+// retryable lists the 4xx statuses after which a retry can succeed: the sink does not exist
+// yet, needs other credentials, or is overloaded.
+var retryable = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout,
 	http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests}
 
 func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error) {
@@ -162,9 +163,9 @@ func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error
 	out.SetType(e.Type)
 	out.SetTime(e.Time)
 	out.SetSubject(e.Data.UserID)
-	out.SetExtension("partitionkey", e.Data.UserID) // CloudEvents Partitioning: all of a user in order
+	out.SetExtension("partitionkey", e.Data.UserID) // CloudEvents Partitioning: keeps the events of a user in order
 	if e.Trace != "" {
-		out.SetExtension("traceparent", e.Trace) // CloudEvents Distributed Tracing: where it began
+		out.SetExtension("traceparent", e.Trace) // CloudEvents Distributed Tracing: the trace of the first request
 	}
 	for name, value := range s.extensions {
 		out.SetExtension(name, value)
@@ -182,7 +183,7 @@ func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error
 	if e.Trace != "" {
 		r.Header.Set("Traceparent", e.Trace)
 	}
-	for name, values := range r.Header { // the SDK leaves this to us (HTTP Protocol Binding §3.1.3.2)
+	for name, values := range r.Header { // the SDK does not encode (HTTP Protocol Binding §3.1.3.2)
 		if strings.HasPrefix(name, "Ce-") {
 			r.Header[name] = []string{encoded(values[0])}
 		}
@@ -193,8 +194,8 @@ func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error
 	return r, nil
 }
 
-// encoded is the value of an attribute as a header may have it: what is no printable
-// ASCII, and space, quote and percent, in percent-encoding.
+// encoded returns an attribute value for a header. It percent-encodes all bytes outside of
+// printable ASCII, and also space, quote and percent.
 func encoded(value string) string {
 	var out strings.Builder
 	for _, b := range []byte(value) {
@@ -207,18 +208,19 @@ func encoded(value string) string {
 	return out.String()
 }
 
-// longest is how long a send may take whose context has no end: none of ours.
-const longest = 10 * time.Second
+// maxTimeout limits Send for a context without a deadline. This project always sets one.
+const maxTimeout = 10 * time.Second
 
-// newClient follows no redirect: the token is for the sink and nobody else.
+// newClient returns a client that follows no redirect. A redirect would send the token to
+// another server than the sink.
 func newClient(caCerts string) *http.Client {
 	transport, err := tlsconfig.Transport([]byte(caCerts))
 	if err != nil {
-		panic(err) // New has looked
+		panic(err) // New has validated the certificates
 	}
 	return &http.Client{
 		Transport:     transport,
-		Timeout:       longest,
+		Timeout:       maxTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

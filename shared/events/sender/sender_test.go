@@ -16,12 +16,12 @@ import (
 	"ticketing.com/auth/shared/events/sender"
 )
 
-func hello() event.Event {
+func sampleEvent() event.Event {
 	return event.New(event.SignedUp, time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 		event.Data{UserID: "u1", Email: "ann@example.com", SessionID: "s1"})
 }
 
-func TestAnEventOnTheWire(t *testing.T) {
+func TestSend(t *testing.T) {
 	var got *http.Request
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = r
@@ -40,12 +40,12 @@ func TestAnEventOnTheWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := hello()
+	e := sampleEvent()
 	if err := s.Send(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
 	if got.URL.Path != "/ns/broker" || got.Header.Get("Authorization") != "" {
-		t.Errorf("%s %v", got.URL, got.Header)
+		t.Errorf("got %s %v, want /ns/broker without Authorization", got.URL, got.Header)
 	}
 	for name, want := range map[string]string{
 		"Ce-Specversion": "1.0", "Ce-Id": e.ID, "Ce-Source": "/api/users", "Ce-Type": "com.ticketing.user.signedup.v1", "Ce-Subject": "u1",
@@ -53,41 +53,42 @@ func TestAnEventOnTheWire(t *testing.T) {
 		"Traceparent": e.Trace, "Content-Type": "application/json",
 	} {
 		if got.Header.Get(name) != want {
-			t.Errorf("%s: %q, want %q", name, got.Header.Get(name), want)
+			t.Errorf("%s: got %q, want %q", name, got.Header.Get(name), want)
 		}
 	}
-	for _, renewed := range []string{"first", "second"} { // the file changes while the process lives
+	for _, renewed := range []string{"first", "second"} { // the cluster renews the file
 		if err := os.WriteFile(token, []byte(renewed+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Send(t.Context(), e); err != nil || got.Header.Get("Authorization") != "Bearer "+renewed {
-			t.Errorf("%v %v", err, got.Header)
+			t.Errorf("got %v %v, want the token %s", err, got.Header, renewed)
 		}
 	}
 	c.CACerts = ""
 	s, _ = sender.New(c)
 	if err := s.Send(t.Context(), e); err == nil {
-		t.Error("a certificate that nobody vouches for is trusted")
+		t.Error("a certificate of an unknown authority: Send returns no error")
 	}
 }
 
-func TestARedirectIsNotFollowed(t *testing.T) {
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the event, and the token with it, went elsewhere") }))
-	defer elsewhere.Close()
-	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+func TestSend_DoesNotFollowRedirects(t *testing.T) {
+	target := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("the target of the redirect received the event")
+	}))
+	defer target.Close()
+	server := httptest.NewServer(http.RedirectHandler(target.URL, http.StatusTemporaryRedirect))
 	defer server.Close()
 	s, err := sender.New(sender.Config{URL: server.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Send(t.Context(), hello()); err == nil {
-		t.Error("a redirect counts as taken")
+	if err := s.Send(t.Context(), sampleEvent()); err == nil {
+		t.Error("a redirect: Send returns no error")
 	}
 }
 
-// A setting that counts only together with K_SINK is wrong from the start, not on the day on
-// which K_SINK is set.
-func TestWire_ChecksEachSettingWithoutASink(t *testing.T) {
+// An invalid setting must fail the start even before K_SINK is set.
+func TestFromConfig_ValidatesSettingsWithoutSink(t *testing.T) {
 	for setting, valid := range map[string]bool{
 		`K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`: true,
 		`K_CE_OVERRIDES={"extensions":["secret"]}`:        false,
@@ -106,26 +107,26 @@ func TestWire_ChecksEachSettingWithoutASink(t *testing.T) {
 			s := sender.FromConfig(cfg)
 			err := cfg.Err()
 			if valid && (err != nil || (s != nil) != (address != "")) {
-				t.Errorf("%s, K_SINK=%s: %v, sink %v", setting, address, err, s)
+				t.Errorf("%s, K_SINK=%s: got error %v and sink %v, want no error", setting, address, err, s)
 			}
 			if !valid && (err == nil || !strings.HasPrefix(err.Error(), name+" ") || strings.Contains(err.Error(), "secret")) {
-				t.Errorf("%s, K_SINK=%s: %v", setting, address, err)
+				t.Errorf("%s, K_SINK=%s: got error %v, want one about %s without the value", setting, address, err, name)
 			}
 		}
 	}
 }
 
-func TestAWrongConfigurationIsNamed(t *testing.T) {
+func TestNew_InvalidConfig(t *testing.T) {
 	for name, c := range map[string]sender.Config{
 		"K_SINK":                               {URL: "broker.ns.svc"},
 		"K_CE_OVERRIDES":                       {URL: "http://sink", Overrides: `{"extensions":["secret"]}`},
 		"K_CE_OVERRIDES has a name":            {URL: "http://sink", Overrides: `{"extensions":{"Not-Allowed":"secret"}}`},
 		"K_CE_OVERRIDES has a name or a value": {URL: "http://sink", Overrides: `{"extensions":{"tenant":"secret\n"}}`},
-		"K_CE_OVERRIDES makes":                 {URL: "http://sink", Overrides: `{"extensions":{"type":"secret"}}`},
+		"K_CE_OVERRIDES does not":              {URL: "http://sink", Overrides: `{"extensions":{"type":"secret"}}`},
 		"K_CA_CERTS":                           {URL: "http://sink", CACerts: "secret"},
 	} {
 		if _, err := sender.New(c); err == nil || !strings.HasPrefix(err.Error(), name) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("got error %v, want one that starts with %q, without the value", err, name)
 		}
 	}
 }
