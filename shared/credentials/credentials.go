@@ -72,7 +72,7 @@ const maxChecks = 3
 // open runs. An unknown email, a wrong password and a disabled account cost the same commands
 // and one hash each, so their times do not differ.
 func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Context, Proof) error) error {
-	if err := c.passwords.Room(); err != nil {
+	if err := c.passwords.Available(); err != nil {
 		return err
 	}
 	claim.Client.Device = wellFormed(claim.Client.Device)

@@ -85,7 +85,7 @@ func TestGateTurnsAwayAtOnceWhenTheLineIsFull(t *testing.T) {
 		}
 		synctest.Wait()
 		h := &Hasher{gate: func() *gate { return g }}
-		if err := h.Room(); !errors.Is(err, ErrBusy) {
+		if err := h.Available(); !errors.Is(err, ErrBusy) {
 			t.Errorf("Room: %v", err)
 		}
 		began := time.Now()
@@ -102,7 +102,7 @@ func TestGateTurnsAwayAtOnceWhenTheLineIsFull(t *testing.T) {
 		}
 		leave()
 		synctest.Wait()
-		if err := h.Room(); err != nil {
+		if err := h.Available(); err != nil {
 			t.Errorf("Room when all are gone: %v", err)
 		}
 		empty(t, g)

@@ -197,7 +197,7 @@ func (h *Hasher) compare(ctx context.Context, s stored, plain string) (right str
 
 // Room returns what Hash, Verify and Decoy would return now if there is not even room
 // in the line. Who asks first spares the database a flood that comes to nothing.
-func (h *Hasher) Room() error {
+func (h *Hasher) Available() error {
 	if g := h.gate(); g.isFull() {
 		return g.busy()
 	}

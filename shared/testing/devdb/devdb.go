@@ -127,7 +127,7 @@ func (s *Server) URI() string { return s.uri }
 
 // Died delivers one error if the server ends without Stop or Kill, and nothing
 // ever otherwise.
-func (s *Server) Died() <-chan error { return s.died }
+func (s *Server) UnexpectedExit() <-chan error { return s.died }
 
 // Stop ends the server: the command in flight finishes, and the process is
 // gone when Stop returns. It returns an error if the server did not end well,

@@ -117,7 +117,7 @@ func TestStartServeStop(t *testing.T) {
 		t.Error("the scratch data is left behind")
 	}
 	select {
-	case err := <-server.Died():
+	case err := <-server.UnexpectedExit():
 		t.Errorf("it is said to have died: %v", err)
 	default:
 	}
@@ -163,7 +163,7 @@ func TestADeathIsNoticed(t *testing.T) {
 	server := mustStart(t, Options{})
 	server.cmd.Process.Kill()
 	select {
-	case err := <-server.Died():
+	case err := <-server.UnexpectedExit():
 		if err.Error() != "embedded database: signal: killed" {
 			t.Error(err)
 		}
@@ -183,7 +183,7 @@ func TestAKillIsNoDeathByItself(t *testing.T) {
 		t.Error("it still listens")
 	}
 	select {
-	case err := <-server.Died():
+	case err := <-server.UnexpectedExit():
 		t.Errorf("it is said to have died: %v", err)
 	default:
 	}
@@ -249,7 +249,7 @@ func TestServersThatMisbehave(t *testing.T) {
 		}
 		server.stdin.Close()
 		select {
-		case err := <-server.Died():
+		case err := <-server.UnexpectedExit():
 			if !strings.HasPrefix(err.Error(), "embedded database: exit status 2: panic: later") {
 				t.Error(err)
 			}

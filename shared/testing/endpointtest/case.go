@@ -21,7 +21,7 @@ type Case struct {
 }
 
 // Play plays cases, in parallel, and returns when all are done.
-func (b *Bench) Play(t *testing.T, cases ...Case) {
+func (b *Fixture) Play(t *testing.T, cases ...Case) {
 	t.Helper()
 	t.Run("cases", func(t *testing.T) {
 		for _, c := range cases {

@@ -49,7 +49,7 @@ const (
 )
 
 // Deliver delivers an event with the official SDK, as a broker does.
-func (b *Bench) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
+func (b *Fixture) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
 	t.Helper()
 	ctx := t.Context()
 	if mode == Structured {
@@ -63,7 +63,7 @@ func (b *Bench) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
 }
 
 // DeliverRaw delivers what the SDK would not send.
-func (b *Bench) DeliverRaw(t testing.TB, header http.Header, body string) Reply {
+func (b *Fixture) DeliverRaw(t testing.TB, header http.Header, body string) Reply {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.url+"/", strings.NewReader(body))
 	if err != nil {
@@ -73,7 +73,7 @@ func (b *Bench) DeliverRaw(t testing.TB, header http.Header, body string) Reply 
 	return b.deliver(t, r)
 }
 
-func (b *Bench) deliver(t testing.TB, r *http.Request) Reply {
+func (b *Fixture) deliver(t testing.TB, r *http.Request) Reply {
 	t.Helper()
 	response, err := client.Do(r)
 	if err != nil {
@@ -178,7 +178,7 @@ func (s *Sink) Types() (types []string) {
 }
 
 // OpenSession adds a session to a user, as a sign-in would.
-func (b *Bench) OpenSession(t testing.TB, email string) session.Grant {
+func (b *Fixture) OpenSession(t testing.TB, email string) session.Grant {
 	t.Helper()
 	a, err := b.Users.Account(t.Context(), email)
 	if err != nil {
@@ -188,7 +188,7 @@ func (b *Bench) OpenSession(t testing.TB, email string) session.Grant {
 	if err := b.Users.Open(t.Context(), a, opened, ""); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.FromConfig(b.wiring).Grant(a.User, opened, refresh, opened.CreatedAt)
+	grant, err := session.FromConfig(b.cfg).Grant(a.User, opened, refresh, opened.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func (b *Bench) OpenSession(t testing.TB, email string) session.Grant {
 }
 
 // OutboxIs fails the test unless so many events of a user wait for the sink.
-func (b *Bench) OutboxIs(t testing.TB, email string, want int) {
+func (b *Fixture) OutboxIs(t testing.TB, email string, want int) {
 	t.Helper()
 	a := b.Stored(t, email)
 	if len(a.Events) != want || a.Undelivered.IsZero() != (want == 0) {
@@ -205,7 +205,7 @@ func (b *Bench) OutboxIs(t testing.TB, email string, want int) {
 }
 
 // Stored returns the whole stored account of an email.
-func (b *Bench) Stored(t testing.TB, email string) user.Account {
+func (b *Fixture) Stored(t testing.TB, email string) user.Account {
 	t.Helper()
 	a, err := b.Users.Account(t.Context(), email)
 	if err == nil {

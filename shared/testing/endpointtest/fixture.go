@@ -39,22 +39,22 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// A Bench is one function with its surroundings.
-type Bench struct {
+// A Fixture is one function with its surroundings.
+type Fixture struct {
 	Clock *Clock
 	Users *user.Store // the function's own, if it has one
 	Keys  ed25519.PrivateKey
 
 	endpoint endpoint.Endpoint
-	wiring   *config.Config
+	cfg      *config.Config
 	handler  http.Handler
-	send     door
+	send     transport
 	url, uri string
 	logs     *logs
 }
 
-// EveryDoor plays a test once through each door, each time on a bench of its own.
-func EveryDoor(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Bench), settings ...string) {
+// EveryTransport plays a test once through each door, each time on a bench of its own.
+func EveryTransport(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Fixture), settings ...string) {
 	t.Helper()
 	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, e, settings...)) })
 	t.Run("over Lambda", func(t *testing.T) {
@@ -67,31 +67,31 @@ func EveryDoor(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Bench),
 // New puts a function on a bench, behind its HTTP door. Settings change the
 // environment: "NAME=value"; a database that is named there may be away, and is
 // not prepared.
-func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
+func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Fixture {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Bench{Clock: NewClock(), Keys: private, endpoint: e, logs: &logs{}}
+	b := &Fixture{Clock: NewClock(), Keys: private, endpoint: e, logs: &logs{}}
 	environment := b.environment(t, settings)
-	b.wiring = config.New(func(name string) (string, bool) {
+	b.cfg = config.New(func(name string) (string, bool) {
 		v, ok := environment[name]
 		return v, ok
 	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(b.logs, o) }, b.Clock.Now)
 	if environment["MONGODB_URI"] != "" {
-		b.Users = user.FromConfig(b.wiring, sender.FromConfig(b.wiring))
-		ratelimit.FromConfig(b.wiring).SetClock(b.Clock.Now)
+		b.Users = user.FromConfig(b.cfg, sender.FromConfig(b.cfg))
+		ratelimit.FromConfig(b.cfg).SetClock(b.Clock.Now)
 	}
-	b.handler = httpserver.Handler(b.wiring, e)
-	if err := b.wiring.Err(); err != nil {
+	b.handler = httpserver.Handler(b.cfg, e)
+	if err := b.cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(b.handler)
 	b.url, b.uri, b.send = server.URL, environment["MONGODB_URI"], overHTTP(server.URL)
 	t.Cleanup(func() {
 		server.Close()
-		b.wiring.Close(context.Background())
+		b.cfg.Close(context.Background())
 	})
 	if !slices.ContainsFunc(settings, isDatabase) {
 		if err := b.Users.Prepare(t.Context()); err != nil {
@@ -103,7 +103,7 @@ func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Bench {
 
 func isDatabase(setting string) bool { return strings.HasPrefix(setting, "MONGODB_URI=") }
 
-func (b *Bench) environment(t testing.TB, settings []string) map[string]string {
+func (b *Fixture) environment(t testing.TB, settings []string) map[string]string {
 	environment := map[string]string{
 		"SIGNING_KEYS":    keySet(t, token.NewJWK(b.Keys)),
 		"VERIFYING_KEYS":  keySet(t, token.NewJWK(b.Keys).Public()),
@@ -132,9 +132,9 @@ func keySet(t testing.TB, key token.JWK) string {
 }
 
 // Given adds a user with one session, as a sign-up would, and returns the grant.
-func (b *Bench) Given(t testing.TB, email, plain string) session.Grant {
+func (b *Fixture) Given(t testing.TB, email, plain string) session.Grant {
 	t.Helper()
-	hash, err := password.FromConfig(b.wiring).Hash(t.Context(), plain)
+	hash, err := password.FromConfig(b.cfg).Hash(t.Context(), plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,14 +142,14 @@ func (b *Bench) Given(t testing.TB, email, plain string) session.Grant {
 }
 
 // GivenHash is Given with a stored hash.
-func (b *Bench) GivenHash(t testing.TB, email, hash string) session.Grant {
+func (b *Fixture) GivenHash(t testing.TB, email, hash string) session.Grant {
 	t.Helper()
 	u := user.User{ID: session.NewID(), Email: email}
-	first, refresh := session.Open(u.ID, b.Clock.Now(), session.FromConfig(b.wiring).Life())
+	first, refresh := session.Open(u.ID, b.Clock.Now(), session.FromConfig(b.cfg).Life())
 	if err := b.Users.Create(t.Context(), u, hash, &first); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.FromConfig(b.wiring).Grant(u, first, refresh, first.CreatedAt)
+	grant, err := session.FromConfig(b.cfg).Grant(u, first, refresh, first.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func (b *Bench) GivenHash(t testing.TB, email, hash string) session.Grant {
 }
 
 // Collection returns the users as the database has them, past the store.
-func (b *Bench) Collection(t testing.TB) *mongo.Collection {
+func (b *Fixture) Collection(t testing.TB) *mongo.Collection {
 	t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI(b.uri))
 	if err != nil {
@@ -173,9 +173,9 @@ func (b *Bench) Collection(t testing.TB) *mongo.Collection {
 
 // Claims returns what an access token says, or fails the test if it does not
 // count.
-func (b *Bench) Claims(t testing.TB, access string) token.Claims {
+func (b *Fixture) Claims(t testing.TB, access string) token.Claims {
 	t.Helper()
-	claims, err := token.WireVerifier(b.wiring).Verify(access)
+	claims, err := token.WireVerifier(b.cfg).Verify(access)
 	if err != nil {
 		t.Fatalf("the access token does not verify: %v", err)
 	}
@@ -183,7 +183,7 @@ func (b *Bench) Claims(t testing.TB, access string) token.Claims {
 }
 
 // Session returns the id of the session of a refresh token.
-func (b *Bench) Session(t testing.TB, refresh string) string {
+func (b *Fixture) Session(t testing.TB, refresh string) string {
 	t.Helper()
 	r, err := session.Parse(refresh)
 	if err != nil {
@@ -193,7 +193,7 @@ func (b *Bench) Session(t testing.TB, refresh string) string {
 }
 
 // Logs returns everything that was logged so far.
-func (b *Bench) Logs() string { return b.logs.String() }
+func (b *Fixture) Logs() string { return b.logs.String() }
 
 // An Answer is what came back.
 type Answer struct {
@@ -223,7 +223,7 @@ type Call struct {
 }
 
 // Do sends a call through the bench's door.
-func (b *Bench) Do(t testing.TB, c Call) Answer {
+func (b *Fixture) Do(t testing.TB, c Call) Answer {
 	t.Helper()
 	answer, err := b.send(t.Context(), b.complete(c))
 	if err != nil {
@@ -232,7 +232,7 @@ func (b *Bench) Do(t testing.TB, c Call) Answer {
 	return answer
 }
 
-func (b *Bench) complete(c Call) Call {
+func (b *Fixture) complete(c Call) Call {
 	c.Method, c.Path, c.Header = cmp.Or(c.Method, b.endpoint.Method), cmp.Or(c.Path, b.endpoint.Path), c.Header.Clone()
 	c.From = cmp.Or(c.From, "203.0.113.9")
 	if c.Header == nil {
@@ -251,7 +251,7 @@ func (b *Bench) complete(c Call) Call {
 func Bearer(access string) http.Header { return http.Header{"Authorization": {"Bearer " + access}} }
 
 // Race sends a call n times at once and returns the answers.
-func (b *Bench) Race(t testing.TB, n int, call func(i int) Call) []Answer {
+func (b *Fixture) Race(t testing.TB, n int, call func(i int) Call) []Answer {
 	t.Helper()
 	answers, errs := make([]Answer, n), make([]error, n)
 	var start, done sync.WaitGroup

@@ -15,14 +15,14 @@ import (
 )
 
 // A door brings a call to a function and its answer back.
-type door func(context.Context, Call) (Answer, error)
+type transport func(context.Context, Call) (Answer, error)
 
 // client keeps as many connections as the races in the tests use.
 var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
 
 // overHTTP is also the proxy that a function stands behind: it adds the caller's
 // address to X-Forwarded-For, as all of them do.
-func overHTTP(url string) door {
+func overHTTP(url string) transport {
 	return func(ctx context.Context, c Call) (Answer, error) {
 		var body io.Reader
 		if c.Body != "" {
@@ -45,7 +45,7 @@ func overHTTP(url string) door {
 }
 
 // overLambda does what API Gateway does with a request and an answer.
-func overLambda(handler http.Handler) door {
+func overLambda(handler http.Handler) transport {
 	function := httpserver.Lambda(handler)
 	return func(ctx context.Context, c Call) (Answer, error) {
 		path, query, _ := strings.Cut(c.Path, "?")
