@@ -351,7 +351,7 @@ func TestConcurrencyLimit_SizeByCoresAndMemory(t *testing.T) {
 		slots   int64
 		largest int64 // KiB
 	}{
-		"3 TiB: one hash per core":             {Config{MemoryLimit: 3 << 40}, 19456, cores, 2<<30 - 24<<10},
+		"3 TiB: one hash per core":              {Config{MemoryLimit: 3 << 40}, 19456, cores, 2<<30 - 24<<10},
 		"no limit":                              {Config{MemoryLimit: math.MaxInt64}, 19456, cores, math.MaxInt64/3*2/1024 - 24<<10},
 		"the shipped 230 MiB: 128 MiB fit":      {Config{MemoryLimit: 230 * mib}, 19456, min(cores, 6), 132437},
 		"128 MiB: three hashes in half":         {Config{MemoryLimit: 128 * mib}, 19456, min(cores, 3), 64 << 10},
@@ -438,7 +438,7 @@ func took(n, goroutines int, work func()) time.Duration {
 	left.Store(int64(n))
 	var all sync.WaitGroup
 	began := time.Now()
-	for range requests {
+	for range goroutines {
 		all.Go(func() {
 			for left.Add(-1) >= 0 {
 				work()

@@ -180,7 +180,7 @@ func TestParse_WithinBounds(t *testing.T) {
 		"$scrypt$ln=17,r=8,p=1$" + salt16 + "$" + key32:            128 << 10, // OWASP
 		"$scrypt$ln=13,r=8,p=10$" + salt16 + "$" + key32:           8 << 10,   // OWASP
 		nodeASCII: 16 << 10,
-		bcryptOne:     4,
+		bcryptOne: 4,
 		"$2b$14$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW": 4,
 		"$2b$05$CCCCCCCCCCCCCCCCCCCCCCE5YPO9kmyuRGyh0XouQYb4YMJKvyOeW": 4, // unused bits in the salt
 	} {
