@@ -113,7 +113,7 @@ func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.At
 		cause, err = fmt.Errorf("%w: user %s: %w", ErrWrong, account.ID, err), nil
 	}
 	if over, is := errors.AsType[*password.OverMemory](err); is {
-		c.log.ErrorContext(ctx, "a stored password hash needs more memory than this process may use", "user", account.ID, "error", over)
+		c.log.ErrorContext(ctx, "a stored password hash needs more memory than there is", "user", account.ID, "error", over)
 	}
 	if err != nil {
 		return Proof{}, err
