@@ -171,11 +171,11 @@ func TestLimits_Settings(t *testing.T) {
 
 func TestAccount_Waits(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		s        state
-		since    time.Duration // the last attempt
-		after    time.Duration
-		reset    bool
+		name  string
+		s     state
+		since time.Duration // the last attempt
+		after time.Duration
+		reset bool
 	}{
 		{"nine failures", state{N: 9}, 0, 0, false},
 		{"ten failures", state{N: 10}, 0, time.Second, false},
