@@ -1,10 +1,9 @@
-// Package endpointtest is the bench that functions are tested on: a function with
-// everything around it real (the door on a socket, the store on a database of its
-// own, keys, hashes) except the clock.
+// Package endpointtest is the test fixture for functions. Everything around the function is
+// real except the clock: an HTTP server on a socket, a store with a separate database, keys,
+// hashes.
 //
-// A behaviour is a Case: a request, and the whole answer it must get. Every case
-// is played through every door, so that a function cannot behave differently on
-// one of them.
+// A Case describes one behaviour: a request and the complete response to it. Tests play each
+// case over each transport, so that a function behaves the same on all transports.
 package endpointtest
 
 import (
@@ -39,10 +38,10 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// A Fixture is one function with its surroundings.
+// A Fixture is one function with its dependencies.
 type Fixture struct {
 	Clock *Clock
-	Users *user.Store // the function's own, if it has one
+	Users *user.Store // the store of the function, if it has one
 	Keys  ed25519.PrivateKey
 
 	endpoint endpoint.Endpoint
@@ -53,7 +52,7 @@ type Fixture struct {
 	logs     *logs
 }
 
-// EveryTransport plays a test once through each door, each time on a bench of its own.
+// EveryTransport runs a test once per transport, each time with a new fixture.
 func EveryTransport(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Fixture), settings ...string) {
 	t.Helper()
 	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, e, settings...)) })
@@ -64,9 +63,9 @@ func EveryTransport(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Fi
 	})
 }
 
-// New puts a function on a bench, behind its HTTP door. Settings change the
-// environment: "NAME=value"; a database that is named there may be away, and is
-// not prepared.
+// New returns a fixture for a function, with the HTTP transport. Settings of the form
+// "NAME=value" change the environment. If they name a database, New does not prepare that
+// database, and it need not exist.
 func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Fixture {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
@@ -107,11 +106,11 @@ func (b *Fixture) environment(t testing.TB, settings []string) map[string]string
 	environment := map[string]string{
 		"SIGNING_KEYS":    keySet(t, token.NewJWK(b.Keys)),
 		"VERIFYING_KEYS":  keySet(t, token.NewJWK(b.Keys).Public()),
-		"HASH_MEMORY_KIB": "64", // the least: tests are about what is done, not how hard it is
+		"HASH_MEMORY_KIB": "64", // the minimum: tests need no strong hashes
 		"HASH_TIME":       "1",
 		"HASH_TESTING":    "on",
 		"LOG_LEVEL":       "debug",
-		"TRUSTED_PROXIES": "1", // the HTTP door of the bench stands behind one
+		"TRUSTED_PROXIES": "1", // overHTTP adds the entry of one proxy
 	}
 	for _, s := range settings {
 		name, value, _ := strings.Cut(s, "=")
@@ -131,7 +130,7 @@ func keySet(t testing.TB, key token.JWK) string {
 	return string(document)
 }
 
-// Given adds a user with one session, as a sign-up would, and returns the grant.
+// Given creates a user with one session, as a sign-up would, and returns the grant.
 func (b *Fixture) Given(t testing.TB, email, plain string) session.Grant {
 	t.Helper()
 	hash, err := password.FromConfig(b.cfg).Hash(t.Context(), plain)
@@ -141,7 +140,7 @@ func (b *Fixture) Given(t testing.TB, email, plain string) session.Grant {
 	return b.GivenHash(t, email, hash)
 }
 
-// GivenHash is Given with a stored hash.
+// GivenHash is like Given, with a stored hash in place of a password.
 func (b *Fixture) GivenHash(t testing.TB, email, hash string) session.Grant {
 	t.Helper()
 	u := user.User{ID: session.NewID(), Email: email}
@@ -156,7 +155,7 @@ func (b *Fixture) GivenHash(t testing.TB, email, hash string) session.Grant {
 	return grant
 }
 
-// Collection returns the users as the database has them, past the store.
+// Collection returns the collection of users in the database, without the store.
 func (b *Fixture) Collection(t testing.TB) *mongo.Collection {
 	t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI(b.uri))
@@ -164,15 +163,14 @@ func (b *Fixture) Collection(t testing.TB) *mongo.Collection {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Disconnect(context.Background()) })
-	where, err := url.Parse(b.uri)
+	uri, err := url.Parse(b.uri)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client.Database(strings.Trim(where.Path, "/")).Collection("users")
+	return client.Database(strings.Trim(uri.Path, "/")).Collection("users")
 }
 
-// Claims returns what an access token says, or fails the test if it does not
-// count.
+// Claims returns the claims of an access token. It fails the test for an invalid token.
 func (b *Fixture) Claims(t testing.TB, access string) token.Claims {
 	t.Helper()
 	claims, err := token.WireVerifier(b.cfg).Verify(access)
@@ -182,7 +180,7 @@ func (b *Fixture) Claims(t testing.TB, access string) token.Claims {
 	return claims
 }
 
-// Session returns the id of the session of a refresh token.
+// Session returns the ID of a refresh token's session.
 func (b *Fixture) Session(t testing.TB, refresh string) string {
 	t.Helper()
 	r, err := session.Parse(refresh)
@@ -192,37 +190,37 @@ func (b *Fixture) Session(t testing.TB, refresh string) string {
 	return r.Session
 }
 
-// Logs returns everything that was logged so far.
+// Logs returns all log lines so far.
 func (b *Fixture) Logs() string { return b.logs.String() }
 
-// An Answer is what came back.
+// An Answer is the response of a function.
 type Answer struct {
 	Status int
 	Header http.Header
 	Body   string
 }
 
-// Grant reads the answer as one, or fails the test.
+// Grant returns the grant in the body. It fails the test if the body is no grant.
 func (a Answer) Grant(t testing.TB) session.Grant {
 	t.Helper()
 	var g session.Grant
 	if err := json.Unmarshal([]byte(a.Body), &g); err != nil || g.Token == "" {
-		t.Fatalf("%d %s is no grant: %v", a.Status, a.Body, err)
+		t.Fatalf("response %d %s (%v), want a grant", a.Status, a.Body, err)
 	}
 	return g
 }
 
-// A Call is a request. Method and Path are the function's own where empty, and a
-// body is JSON where nothing else is said.
+// A Call is a request. An empty Method or Path means that of the function. Without a
+// Content-Type, a body is JSON.
 type Call struct {
 	Method, Path string
 	Header       http.Header
 	Body         string
-	From         string // the client's address; 203.0.113.9 where empty
+	From         string // the client's address; 203.0.113.9 if empty
 	Device       string // the device token, sent as a header
 }
 
-// Do sends a call through the bench's door.
+// Do sends a call over the transport of the fixture.
 func (b *Fixture) Do(t testing.TB, c Call) Answer {
 	t.Helper()
 	answer, err := b.send(t.Context(), b.complete(c))
@@ -247,10 +245,10 @@ func (b *Fixture) complete(c Call) Call {
 	return c
 }
 
-// Bearer is the header that carries an access token.
+// Bearer returns the Authorization header for an access token.
 func Bearer(access string) http.Header { return http.Header{"Authorization": {"Bearer " + access}} }
 
-// Race sends a call n times at once and returns the answers.
+// Race sends n calls at the same time and returns their responses.
 func (b *Fixture) Race(t testing.TB, n int, call func(i int) Call) []Answer {
 	t.Helper()
 	answers, errs := make([]Answer, n), make([]error, n)
@@ -272,23 +270,23 @@ func (b *Fixture) Race(t testing.TB, n int, call func(i int) Call) []Answer {
 	return answers
 }
 
-// A Clock is a clock that moves when told to.
+// A Clock is a clock that only Advance moves.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
-// NewClock returns a clock that stands at an arbitrary moment.
+// NewClock returns a clock at an arbitrary fixed time.
 func NewClock() *Clock { return &Clock{now: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)} }
 
-// Now returns the time.
+// Now returns the time of the clock.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
 }
 
-// Advance moves the clock.
+// Advance moves the clock forward.
 func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
