@@ -21,13 +21,13 @@ type Case struct {
 }
 
 // Play runs cases in parallel subtests and returns after all of them.
-func (b *Fixture) Play(t *testing.T, cases ...Case) {
+func (f *Fixture) Play(t *testing.T, cases ...Case) {
 	t.Helper()
 	t.Run("cases", func(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.Name, func(t *testing.T) {
 				t.Parallel()
-				Check(t, c, b.Do(t, c.Call))
+				Check(t, c, f.Do(t, c.Call))
 			})
 		}
 	})

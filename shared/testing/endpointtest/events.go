@@ -49,31 +49,31 @@ const (
 )
 
 // Deliver sends an event to the function with the official SDK, as a broker does.
-func (b *Fixture) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
+func (f *Fixture) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
 	t.Helper()
 	ctx := t.Context()
 	if mode == Structured {
 		ctx = binding.WithForceStructured(ctx)
 	}
-	r, err := cehttp.NewHTTPRequestFromEvent(ctx, b.url+"/", e)
+	r, err := cehttp.NewHTTPRequestFromEvent(ctx, f.url+"/", e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.deliver(t, r)
+	return f.deliver(t, r)
 }
 
 // DeliverRaw sends a request that the SDK would not send.
-func (b *Fixture) DeliverRaw(t testing.TB, header http.Header, body string) Reply {
+func (f *Fixture) DeliverRaw(t testing.TB, header http.Header, body string) Reply {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.url+"/", strings.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+"/", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header = header
-	return b.deliver(t, r)
+	return f.deliver(t, r)
 }
 
-func (b *Fixture) deliver(t testing.TB, r *http.Request) Reply {
+func (f *Fixture) deliver(t testing.TB, r *http.Request) Reply {
 	t.Helper()
 	response, err := client.Do(r)
 	if err != nil {
@@ -178,17 +178,17 @@ func (s *Sink) Types() (types []string) {
 }
 
 // OpenSession adds a session to a user, as a sign-in would, and returns the grant.
-func (b *Fixture) OpenSession(t testing.TB, email string) session.Grant {
+func (f *Fixture) OpenSession(t testing.TB, email string) session.Grant {
 	t.Helper()
-	a, err := b.Users.Account(t.Context(), email)
+	a, err := f.Users.Account(t.Context(), email)
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened, refresh := session.Open(a.ID, b.Clock.Now(), time.Hour)
-	if err := b.Users.Open(t.Context(), a, opened, ""); err != nil {
+	opened, refresh := session.Open(a.ID, f.Clock.Now(), time.Hour)
+	if err := f.Users.Open(t.Context(), a, opened, ""); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.FromConfig(b.cfg).Grant(a.User, opened, refresh, opened.CreatedAt)
+	grant, err := session.FromConfig(f.cfg).Grant(a.User, opened, refresh, opened.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,20 +196,20 @@ func (b *Fixture) OpenSession(t testing.TB, email string) session.Grant {
 }
 
 // OutboxIs fails the test unless the outbox of a user has the wanted number of events.
-func (b *Fixture) OutboxIs(t testing.TB, email string, want int) {
+func (f *Fixture) OutboxIs(t testing.TB, email string, want int) {
 	t.Helper()
-	a := b.Stored(t, email)
+	a := f.Stored(t, email)
 	if len(a.Events) != want || a.Undelivered.IsZero() != (want == 0) {
 		t.Errorf("outbox has %d events, undelivered since %v; want %d", len(a.Events), a.Undelivered, want)
 	}
 }
 
 // Stored returns the complete stored account of an email.
-func (b *Fixture) Stored(t testing.TB, email string) user.Account {
+func (f *Fixture) Stored(t testing.TB, email string) user.Account {
 	t.Helper()
-	a, err := b.Users.Account(t.Context(), email)
+	a, err := f.Users.Account(t.Context(), email)
 	if err == nil {
-		a, err = b.Users.AccountByID(t.Context(), a.ID)
+		a, err = f.Users.AccountByID(t.Context(), a.ID)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -57,9 +57,9 @@ func EveryTransport(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Fi
 	t.Helper()
 	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, e, settings...)) })
 	t.Run("over Lambda", func(t *testing.T) {
-		b := New(t, e, settings...)
-		b.send = overLambda(b.handler)
-		play(t, b)
+		f := New(t, e, settings...)
+		f.send = overLambda(f.handler)
+		play(t, f)
 	})
 }
 
@@ -72,40 +72,40 @@ func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Fixture{Clock: NewClock(), Keys: private, endpoint: e, logs: &logs{}}
-	environment := b.environment(t, settings)
-	b.cfg = config.New(func(name string) (string, bool) {
+	f := &Fixture{Clock: NewClock(), Keys: private, endpoint: e, logs: &logs{}}
+	environment := f.environment(t, settings)
+	f.cfg = config.New(func(name string) (string, bool) {
 		v, ok := environment[name]
 		return v, ok
-	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(b.logs, o) }, b.Clock.Now)
+	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(f.logs, o) }, f.Clock.Now)
 	if environment["MONGODB_URI"] != "" {
-		b.Users = user.FromConfig(b.cfg, sender.FromConfig(b.cfg))
-		ratelimit.FromConfig(b.cfg).SetClock(b.Clock.Now)
+		f.Users = user.FromConfig(f.cfg, sender.FromConfig(f.cfg))
+		ratelimit.FromConfig(f.cfg).SetClock(f.Clock.Now)
 	}
-	b.handler = httpserver.Handler(b.cfg, e)
-	if err := b.cfg.Err(); err != nil {
+	f.handler = httpserver.Handler(f.cfg, e)
+	if err := f.cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(b.handler)
-	b.url, b.uri, b.send = server.URL, environment["MONGODB_URI"], overHTTP(server.URL)
+	server := httptest.NewServer(f.handler)
+	f.url, f.uri, f.send = server.URL, environment["MONGODB_URI"], overHTTP(server.URL)
 	t.Cleanup(func() {
 		server.Close()
-		b.cfg.Close(context.Background())
+		f.cfg.Close(context.Background())
 	})
 	if !slices.ContainsFunc(settings, isDatabase) {
-		if err := b.Users.Prepare(t.Context()); err != nil {
+		if err := f.Users.Prepare(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return b
+	return f
 }
 
 func isDatabase(setting string) bool { return strings.HasPrefix(setting, "MONGODB_URI=") }
 
-func (b *Fixture) environment(t testing.TB, settings []string) map[string]string {
+func (f *Fixture) environment(t testing.TB, settings []string) map[string]string {
 	environment := map[string]string{
-		"SIGNING_KEYS":    keySet(t, token.NewJWK(b.Keys)),
-		"VERIFYING_KEYS":  keySet(t, token.NewJWK(b.Keys).Public()),
+		"SIGNING_KEYS":    keySet(t, token.NewJWK(f.Keys)),
+		"VERIFYING_KEYS":  keySet(t, token.NewJWK(f.Keys).Public()),
 		"HASH_MEMORY_KIB": "64", // the minimum: tests need no strong hashes
 		"HASH_TIME":       "1",
 		"HASH_TESTING":    "on",
@@ -131,24 +131,24 @@ func keySet(t testing.TB, key token.JWK) string {
 }
 
 // Given creates a user with one session, as a sign-up would, and returns the grant.
-func (b *Fixture) Given(t testing.TB, email, plain string) session.Grant {
+func (f *Fixture) Given(t testing.TB, email, plain string) session.Grant {
 	t.Helper()
-	hash, err := password.FromConfig(b.cfg).Hash(t.Context(), plain)
+	hash, err := password.FromConfig(f.cfg).Hash(t.Context(), plain)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.GivenHash(t, email, hash)
+	return f.GivenHash(t, email, hash)
 }
 
 // GivenHash is like Given, with a stored hash in place of a password.
-func (b *Fixture) GivenHash(t testing.TB, email, hash string) session.Grant {
+func (f *Fixture) GivenHash(t testing.TB, email, hash string) session.Grant {
 	t.Helper()
 	u := user.User{ID: session.NewID(), Email: email}
-	first, refresh := session.Open(u.ID, b.Clock.Now(), session.FromConfig(b.cfg).Life())
-	if err := b.Users.Create(t.Context(), u, hash, &first); err != nil {
+	first, refresh := session.Open(u.ID, f.Clock.Now(), session.FromConfig(f.cfg).Life())
+	if err := f.Users.Create(t.Context(), u, hash, &first); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.FromConfig(b.cfg).Grant(u, first, refresh, first.CreatedAt)
+	grant, err := session.FromConfig(f.cfg).Grant(u, first, refresh, first.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,14 +156,14 @@ func (b *Fixture) GivenHash(t testing.TB, email, hash string) session.Grant {
 }
 
 // Collection returns the collection of users in the database, without the store.
-func (b *Fixture) Collection(t testing.TB) *mongo.Collection {
+func (f *Fixture) Collection(t testing.TB) *mongo.Collection {
 	t.Helper()
-	client, err := mongo.Connect(options.Client().ApplyURI(b.uri))
+	client, err := mongo.Connect(options.Client().ApplyURI(f.uri))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Disconnect(context.Background()) })
-	uri, err := url.Parse(b.uri)
+	uri, err := url.Parse(f.uri)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,9 +171,9 @@ func (b *Fixture) Collection(t testing.TB) *mongo.Collection {
 }
 
 // Claims returns the claims of an access token. It fails the test for an invalid token.
-func (b *Fixture) Claims(t testing.TB, access string) token.Claims {
+func (f *Fixture) Claims(t testing.TB, access string) token.Claims {
 	t.Helper()
-	claims, err := token.WireVerifier(b.cfg).Verify(access)
+	claims, err := token.WireVerifier(f.cfg).Verify(access)
 	if err != nil {
 		t.Fatalf("the access token does not verify: %v", err)
 	}
@@ -181,7 +181,7 @@ func (b *Fixture) Claims(t testing.TB, access string) token.Claims {
 }
 
 // Session returns the ID of a refresh token's session.
-func (b *Fixture) Session(t testing.TB, refresh string) string {
+func (f *Fixture) Session(t testing.TB, refresh string) string {
 	t.Helper()
 	r, err := session.Parse(refresh)
 	if err != nil {
@@ -191,7 +191,7 @@ func (b *Fixture) Session(t testing.TB, refresh string) string {
 }
 
 // Logs returns all log lines so far.
-func (b *Fixture) Logs() string { return b.logs.String() }
+func (f *Fixture) Logs() string { return f.logs.String() }
 
 // An Answer is the response of a function.
 type Answer struct {
@@ -221,17 +221,17 @@ type Call struct {
 }
 
 // Do sends a call over the transport of the fixture.
-func (b *Fixture) Do(t testing.TB, c Call) Answer {
+func (f *Fixture) Do(t testing.TB, c Call) Answer {
 	t.Helper()
-	answer, err := b.send(t.Context(), b.complete(c))
+	answer, err := f.send(t.Context(), f.complete(c))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return answer
 }
 
-func (b *Fixture) complete(c Call) Call {
-	c.Method, c.Path, c.Header = cmp.Or(c.Method, b.endpoint.Method), cmp.Or(c.Path, b.endpoint.Path), c.Header.Clone()
+func (f *Fixture) complete(c Call) Call {
+	c.Method, c.Path, c.Header = cmp.Or(c.Method, f.endpoint.Method), cmp.Or(c.Path, f.endpoint.Path), c.Header.Clone()
 	c.From = cmp.Or(c.From, "203.0.113.9")
 	if c.Header == nil {
 		c.Header = http.Header{}
@@ -249,7 +249,7 @@ func (b *Fixture) complete(c Call) Call {
 func Bearer(access string) http.Header { return http.Header{"Authorization": {"Bearer " + access}} }
 
 // Race sends n calls at the same time and returns their responses.
-func (b *Fixture) Race(t testing.TB, n int, call func(i int) Call) []Answer {
+func (f *Fixture) Race(t testing.TB, n int, call func(i int) Call) []Answer {
 	t.Helper()
 	answers, errs := make([]Answer, n), make([]error, n)
 	var start, done sync.WaitGroup
@@ -257,7 +257,7 @@ func (b *Fixture) Race(t testing.TB, n int, call func(i int) Call) []Answer {
 	for i := range n {
 		done.Go(func() {
 			start.Wait()
-			answers[i], errs[i] = b.send(t.Context(), b.complete(call(i)))
+			answers[i], errs[i] = f.send(t.Context(), f.complete(call(i)))
 		})
 	}
 	start.Done()
