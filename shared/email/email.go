@@ -105,8 +105,8 @@ func Parse(s string) (Address, error) {
 }
 
 // convert returns a domain in A-labels and lower case, and whether it is valid. A valid result
-// converts to itself. Package idna alone does not ensure that: an invalid UTF-8 byte becomes
-// an encoded U+FFFD, and ℵ, a left-to-right symbol that maps to a right-to-left letter, passes
+// converts to itself. Package idna alone does not ensure that. An invalid UTF-8 byte becomes
+// an encoded U+FFFD. The symbol ℵ maps from left-to-right to a right-to-left letter and passes
 // the bidi rule. No user could sign in with an address that Parse rejects in its normal form.
 func convert(name string) (string, bool) {
 	name, err := domains.ToASCII(name)

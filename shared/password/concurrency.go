@@ -53,8 +53,8 @@ func newConcurrencyLimit(c Config, memoryKiB, passes uint32) *concurrencyLimit {
 	if limit == 0 {
 		limit = memory.Limit()
 	}
-	// Half of the limit is for hashes, the other half for their garbage: the collector lets
-	// garbage grow to the size of the live heap (GOGC=100) before it runs.
+	// Half of the limit is for hashes, the other half for their garbage. The collector runs
+	// when the garbage has the size of the live heap (GOGC=100).
 	share := max(limit/2/1024, int64(memoryKiB))
 	slots := c.Concurrency
 	if slots == 0 {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Normalize returns a password in the form that Hash, Verify and Decoy use: every space
+// Normalize returns a password in the form that Hash, Verify and Decoy use. In it, every space
 // separator of Unicode is U+0020, and the text is in NFC. Those are the mappings of the
 // OpaqueString profile (RFC 8265 §4.2.2). With them, the same characters match on systems
 // that encode them differently. Case, width, and leading and trailing spaces stay.

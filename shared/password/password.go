@@ -1,16 +1,16 @@
 // Package password hashes passwords and verifies passwords against stored hashes.
 //
-// Hash returns argon2id (RFC 9106) in the PHC string format, by default with the
-// parameters of the OWASP Password Storage Cheat Sheet: 19 MiB, two passes, one lane.
-// Verify also accepts argon2id with other parameters in bounds, bcrypt, scrypt, and the
-// hex(scrypt).salt format of the platform's earlier Node.js service. It reports such a hash
-// as stale, and a sign-in replaces it. It does not if the new hash would be weaker, or if
-// the stored hash may cover only the beginning of the password (see Verify).
+// Hash returns argon2id (RFC 9106) in the PHC string format. Its default parameters are those
+// of the OWASP Password Storage Cheat Sheet: 19 MiB, two passes, one lane. Verify also accepts
+// argon2id with other parameters in bounds, bcrypt, scrypt, and the hex(scrypt).salt format of
+// the platform's earlier Node.js service. It reports such a hash as stale, and a sign-in
+// replaces it. It does not report a hash as stale if the new hash would be weaker. The same
+// holds if the stored hash may cover only the beginning of the password (see Verify).
 //
 // Both normalise a password (see Normalize) and use all its bytes, also those after the
 // 72nd. They trim nothing and cut nothing.
 //
-// A hash takes about 20 ms of a core and 19 MiB, and any client may ask for one. So a
+// A hash takes about 20 ms of a core and 19 MiB, and any client can request one. So a
 // concurrency limit bounds the hashes that run at the same time by the cores and the memory.
 // A bounded number of requests queues for a bounded time. The others receive an API error
 // with Retry-After.
@@ -126,11 +126,11 @@ func (h *Hasher) Hash(ctx context.Context, plain string) (string, error) {
 }
 
 // Verify reports whether a stored hash is that of a password, and whether it is stale. A
-// stale hash should be replaced by a new Hash: it has another format or other parameters, or
-// it is older than the normalisation of passwords.
+// stale hash has another format or other parameters, or is older than the normalisation of
+// passwords. The caller should replace it with a new Hash.
 //
 // The hash is not stale if a new hash would be weaker (see weaker). A bcrypt hash is not
-// stale if the password has 72 bytes or more: bcrypt ignores all bytes after the 72nd, so
+// stale if the password has 72 bytes or more. bcrypt ignores all bytes after the 72nd, so
 // that password may be the beginning of the right one, or end differently. For a wrong
 // password, no hash is stale.
 //
@@ -217,8 +217,8 @@ func (h *Hasher) key(a argon2idHash, length int, plain string) []byte {
 
 // matches compares a password with a stored hash in constant time.
 //
-// Before a hash that is larger than the configured one, it frees the garbage: a block of 128
-// MiB that the collector has not freed yet, and a second one, would exceed the limit.
+// Before a hash that is larger than the configured one, it frees the garbage. Otherwise, a
+// block of 128 MiB that is garbage and a second block would exceed the memory limit.
 func (h *Hasher) matches(s stored, plain string) (bool, error) {
 	if s.memory() > h.memoryKiB {
 		runtime.GC()
@@ -241,7 +241,7 @@ func (h *Hasher) matches(s stored, plain string) (bool, error) {
 			return false, fmt.Errorf("bcrypt: %w", err)
 		}
 		// bcrypt repeats a password and its final NUL to 72 bytes, so that "a" and
-		// "a\x00a" give the same hash. Other implementations refuse a NUL or end there.
+		// "a\x00a" give the same hash. Other implementations reject a NUL or stop there.
 		return !strings.Contains(plain, "\x00"), nil
 	}
 	panic(fmt.Sprintf("password: no way to check a %T", s))

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// An Unverifiable is the error for a stored hash that cannot be verified: it is malformed,
-// has an unknown format, or needs more work than the bounds allow. No password matches it.
+// An Unverifiable is the error for a stored hash that Verify cannot check. The hash is
+// malformed, has an unknown format, or needs more work than the bounds allow. No password matches it.
 // The cause is a damaged or manipulated database, or an import without a test. The error
 // never contains the hash.
 type Unverifiable struct{ reason string }
@@ -19,7 +19,7 @@ type Unverifiable struct{ reason string }
 func (e *Unverifiable) Error() string { return "the stored password hash " + e.reason }
 
 // bounds limit the work of a stored hash. parse checks them before any part of the hash is
-// used: an attacker that can write or import one record must not be able to stop the function
+// used. Otherwise, an attacker that can write or import one record could stop the function
 // with it.
 type bounds struct {
 	memoryKiB uint64

@@ -39,7 +39,7 @@ type Attempt struct {
 }
 
 // Begin starts to reserve an attempt. For a client that presents a device token, Begin reserves
-// it in the counter of that device, before Allow learns whether the account knows the device.
+// it in the counter of that device. Only Allow receives whether the account knows the device.
 func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Caller, email string) *Attempt {
 	a := &Attempt{limiter: l, ctx: ctx, email: email, device: c.Device}
 	a.owner = account(email)
@@ -72,8 +72,8 @@ func account(email string) counter {
 // costs the database almost nothing.
 func (a *Attempt) Rejected() error { return a.rejected }
 
-// Allow returns an API error of kind TooMany if the address or the account is at its limit,
-// and one of kind Unavailable if the database does not answer. If known is false, the account
+// Allow returns an API error of kind TooMany if the address or the account is at its limit. It
+// returns one of kind Unavailable if the database does not answer. If known is false, the account
 // does not know the device of the client, and the attempt counts for the account.
 func (a *Attempt) Allow(known bool) error {
 	err := a.begun()

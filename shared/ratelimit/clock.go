@@ -13,7 +13,7 @@ import (
 
 // A clock estimates the database's time from the clock of the process and an offset. If the
 // clock of a process were an hour wrong, the process alone would treat failures as expired. The
-// alternative, $$NOW, needs an update pipeline, which the embedded server does not support.
+// alternative, $$NOW, needs an update pipeline; the embedded server does not support it.
 type clock struct {
 	own  func() time.Time
 	test func() time.Time // replaces the database's clock in a test
@@ -34,7 +34,7 @@ func (c *clock) now() time.Time {
 // its clock between sent and the receipt of the reply. set changes the offset no further than
 // that interval requires. So a slow reply does not impair the offset of a fast one.
 func (c *clock) set(at, sent time.Time) {
-	received := c.own().Round(0) // wall clock, which may be corrected in between
+	received := c.own().Round(0) // wall clock: it may be corrected in between
 	if c.test != nil {
 		at = c.test()
 	}

@@ -31,8 +31,8 @@
 // A sign-in costs two commands. The first command reserves one attempt in every counter, with
 // one conditional update each: {_id: x, n: {$lte: limit}}, {$inc: {n: 1}}, upsert. MongoDB
 // applies an update of a single document atomically and checks its filter again after a
-// write conflict, so the increment and its condition cannot be separated. A counter at its
-// limit does not match; the upsert then fails with E11000, since _id is unique. So of any
+// write conflict. So no other write comes between the condition and the increment. A counter
+// at its limit does not match; the upsert then fails with E11000, since _id is unique. So of any
 // number of parallel attempts in any number of processes, at most the limit pass. The updates
 // are ordered: an attempt that exceeds the limit of its address reserves nothing of the
 // account. The second command settles the reservation, while the function opens the session.

@@ -190,7 +190,7 @@ func TestAccount_Waits(t *testing.T) {
 		{"ten in flight", state{N: 10, Pending: 10}, 0, time.Second, false},
 		{"one in flight after nine failures", state{N: 10, Pending: 1}, 500 * time.Millisecond, time.Second, false},
 		{"one in flight after ten failures", state{N: 11, Pending: 1}, 0, 2 * time.Second, false},
-		{"fourteen in flight whose process was killed", state{N: 14, Pending: 14}, 9 * time.Second, 7 * time.Second, false},
+		{"fourteen in flight of a killed process", state{N: 14, Pending: 14}, 9 * time.Second, 7 * time.Second, false},
 		{"a database clock that was an hour ahead", state{N: 20}, -time.Hour, 0, false},
 		{"a database clock that was a minute ahead", state{N: 20}, -time.Minute, 16 * time.Minute, false},
 	} {
@@ -589,7 +589,7 @@ func TestLimiter_StoresOnlyDigests(t *testing.T) {
 // Without the database, the account limit rejects requests because it protects a secret. The
 // address limit admits them because it protects capacity.
 func TestLimiter_DatabaseDown(t *testing.T) {
-	for name, listen := range map[string]bool{"refuses": false, "silent": true} {
+	for name, listen := range map[string]bool{"connection refused": false, "no reply": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts no connection

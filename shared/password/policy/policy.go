@@ -1,6 +1,6 @@
 // Package policy decides whether a user may choose a password (NIST SP 800-63B-4, section
-// 3.1.1.2). The password must be long enough, must not be on a list of common passwords, and
-// must not consist of the user's email or the platform's name. There are no composition
+// 3.1.1.2). The password must be long enough and must not be on a list of common passwords.
+// It must not consist of the user's email or the platform's name. There are no composition
 // rules.
 //
 // The policy compares the entire password, without case and in NFC. So a passphrase may
@@ -15,9 +15,8 @@
 // The figures are in infra/docs/decisions/0028-password-blocklist.md.
 //
 // The built-in list has common passwords, names and words of thirteen languages, nearly all
-// in Latin script. The policy searches it a second time for the password without diacritics
-// and with letters of other keyboards replaced by the same keys of a US keyboard. Lists of
-// leaked passwords contain Russian words in that form, and Vietnamese words without
+// in Latin script. So the policy searches it a second time, for the password without
+// diacritics and with the same keys of a US keyboard. Lists of leaked passwords contain Russian words in that form, and Vietnamese words without
 // diacritics. The list has few words of other scripts, such as Arabic, Chinese or Thai.
 //
 // Only functions that set passwords link this package. The list is searched in place, in the

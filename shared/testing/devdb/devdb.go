@@ -9,8 +9,8 @@
 // failures also need to kill and restart the server.
 //
 // The server exits when its parent exits. Its standard input is a pipe from the parent, and the
-// kernel closes that pipe at any exit of the parent. The server ignores Ctrl-C, which a
-// terminal sends to both processes. So the parent can use the database during its shutdown.
+// kernel closes that pipe at any exit of the parent. A terminal sends Ctrl-C to both processes,
+// but the server ignores it. So the parent can use the database during its shutdown.
 //
 // The package needs the go command, which takes 0.5 s if the server is built.
 package devdb
@@ -38,10 +38,10 @@ const startTimeout = 30 * time.Second
 // flight.
 const stopTimeout = 10 * time.Second
 
-// ErrRefused is the error of a server that does not start because of a setting, such as an
-// address in use or a folder without write permission. The error that wraps it has one sentence
-// with the reason.
-var ErrRefused = errors.New("the embedded database refused to start")
+// ErrRefused is the error of a server that rejects a setting and does not start. Examples are
+// an address in use and a folder without write permission. The error that wraps it has one
+// sentence with the reason.
+var ErrRefused = errors.New("the embedded database did not start because of a setting")
 
 // Options are the settings of a server.
 type Options struct {

@@ -40,7 +40,7 @@ func write(t *testing.T, dir, name, content string) {
 	}
 }
 
-// run builds the program and returns what it prints.
+// run builds the program, runs it and returns its output.
 func run(t *testing.T, m Module) string {
 	t.Helper()
 	folder, err := m.Build(t.Context(), func(string) {})
