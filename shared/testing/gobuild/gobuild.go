@@ -32,7 +32,8 @@ type Module struct {
 // slow is the duration after which Build reports the build to the user.
 const slow = 3 * time.Second
 
-
+// Build builds the programs and returns their folder, inside the user's cache folder. It
+// reports a slow build to progress.
 func (m Module) Build(ctx context.Context, progress func(string)) (folder string, err error) {
 	root, err := Repository()
 	if err != nil {
