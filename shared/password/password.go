@@ -7,8 +7,8 @@
 // replaces it. It does not report a hash as stale if the new hash would be weaker. The same
 // holds if the stored hash may cover only the beginning of the password (see Verify).
 //
-// Both normalise a password (see Normalize) and use all its bytes, also those after the
-// 72nd. They trim nothing and cut nothing.
+// Hash and Verify normalise a password (see Normalize) and use all its bytes, also those after
+// the 72nd. They trim nothing and cut nothing.
 //
 // A hash takes about 20 ms of a core and 19 MiB, and any client can request one. So a
 // concurrency limit bounds the hashes that run at the same time by the cores and the memory.

@@ -30,7 +30,7 @@ func networks(cfg *config.Config) (all []netip.Prefix) {
 // proxies, the client is entry n from the right. The client can write all entries to the left
 // of it. Several headers are one list (RFC 9110 section 5.3), and empty entries do not count
 // (section 5.6.1). If the list is shorter, or the entry is no address, the request did not pass
-// all proxies. Then client returns the address of the peer, which cannot be forged.
+// all proxies. Then client returns the address of the peer. It cannot be forged.
 //
 // A pod inside the cluster can send a request to the internal gateway, the activator or the
 // function. That request passes fewer proxies, so the pod can write entry n itself. If such
@@ -95,8 +95,8 @@ func fromRight(headers []string, n int) string {
 }
 
 // parse parses an address in the formats of proxies: with or without a port and brackets. It
-// returns an IPv4-mapped IPv6 address as an IPv4 address. It removes the zone, which has a
-// meaning only on its host.
+// returns an IPv4-mapped IPv6 address as an IPv4 address. It removes the zone: a
+// zone has a meaning only on its host.
 func parse(s string) (netip.Addr, error) {
 	if ap, err := netip.ParseAddrPort(s); err == nil {
 		return ap.Addr().Unmap().WithZone(""), nil
