@@ -10,9 +10,9 @@ import (
 	"ticketing.com/auth/shared/testing/endpointtest"
 )
 
-func TestCurrentuser(t *testing.T) { endpointtest.EveryDoor(t, currentuser.Endpoint, play) }
+func TestCurrentuser(t *testing.T) { endpointtest.EveryTransport(t, currentuser.Endpoint, play) }
 
-func play(t *testing.T, b *endpointtest.Bench) {
+func play(t *testing.T, b *endpointtest.Fixture) {
 	g := b.Given(t, "ann@example.com", "a password")
 	ann := `{"currentUser":{"id":"` + g.User.ID + `","email":"ann@example.com"}}`
 	bearer := endpointtest.Bearer(g.Token)
@@ -38,25 +38,25 @@ func play(t *testing.T, b *endpointtest.Bench) {
 }
 
 func TestATokenIsDeadOnceItsSessionHasEnded(t *testing.T) {
-	for name, end := range map[string]func(*testing.T, *endpointtest.Bench, session.Grant){
-		"signed out": func(t *testing.T, b *endpointtest.Bench, g session.Grant) {
+	for name, end := range map[string]func(*testing.T, *endpointtest.Fixture, session.Grant){
+		"signed out": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
 			if err := b.Users.End(t.Context(), g.User.ID, b.Claims(t, g.Token).Session); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"the user is gone": func(t *testing.T, b *endpointtest.Bench, g session.Grant) {
+		"the user is gone": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
 			if _, err := b.Collection(t).DeleteOne(t.Context(), map[string]string{"_id": g.User.ID}); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"the user is disabled": func(t *testing.T, b *endpointtest.Bench, g session.Grant) {
+		"the user is disabled": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
 			if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID},
 				map[string]any{"$set": map[string]any{"disabledAt": b.Clock.Now()}}); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"the token has expired": func(_ *testing.T, b *endpointtest.Bench, _ session.Grant) { b.Clock.Advance(16 * time.Minute) },
-		"the session has expired": func(t *testing.T, b *endpointtest.Bench, g session.Grant) {
+		"the token has expired": func(_ *testing.T, b *endpointtest.Fixture, _ session.Grant) { b.Clock.Advance(16 * time.Minute) },
+		"the session has expired": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
 			at := "sessions." + b.Claims(t, g.Token).Session + ".expiresAt"
 			if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID},
 				map[string]any{"$set": map[string]any{at: b.Clock.Now()}}); err != nil {

@@ -13,10 +13,10 @@ import (
 
 // It has no database and no private key: it must not ask for either.
 func TestJWKS(t *testing.T) {
-	endpointtest.EveryDoor(t, jwks.Endpoint, play, "SIGNING_KEYS=", "MONGODB_URI=")
+	endpointtest.EveryTransport(t, jwks.Endpoint, play, "SIGNING_KEYS=", "MONGODB_URI=")
 }
 
-func play(t *testing.T, b *endpointtest.Bench) {
+func play(t *testing.T, b *endpointtest.Fixture) {
 	public := b.Keys.Public().(ed25519.PublicKey)
 	set := `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"` + base64.RawURLEncoding.EncodeToString(public) +
 		`","kid":"` + token.Thumbprint(public) + `","alg":"EdDSA","use":"sig"}]}`

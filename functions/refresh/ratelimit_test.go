@@ -31,7 +31,7 @@ func refused(policy string, after int) endpointtest.Case {
 // useUp sends a token, well formed and nobody's, until its address has used up its
 // limit. Of many at once the embedded database may not count all in time, on a busy
 // machine; so the last come one by one.
-func useUp(t *testing.T, b *endpointtest.Bench, token string) {
+func useUp(t *testing.T, b *endpointtest.Fixture, token string) {
 	t.Helper()
 	for range 24 {
 		for _, a := range b.Race(t, 50, func(int) endpointtest.Call { return by(token, home) }) {
@@ -47,10 +47,10 @@ func useUp(t *testing.T, b *endpointtest.Bench, token string) {
 }
 
 func TestRefresh_AddressLimit(t *testing.T) {
-	endpointtest.EveryDoor(t, refresh.Endpoint, addressLimit)
+	endpointtest.EveryTransport(t, refresh.Endpoint, addressLimit)
 }
 
-func addressLimit(t *testing.T, b *endpointtest.Bench) {
+func addressLimit(t *testing.T, b *endpointtest.Fixture) {
 	g := b.Given(t, "ann@example.com", "a password")
 	over := b.Given(t, "bob@example.com", "a password")
 	if err := b.Users.End(t.Context(), over.User.ID, b.Claims(t, over.Token).Session); err != nil {

@@ -23,9 +23,9 @@ func dead(name, token string) endpointtest.Case {
 	return endpointtest.InvalidToken(endpointtest.Case{Name: name, Call: exchange(token)})
 }
 
-func TestRefresh(t *testing.T) { endpointtest.EveryDoor(t, refresh.Endpoint, play) }
+func TestRefresh(t *testing.T) { endpointtest.EveryTransport(t, refresh.Endpoint, play) }
 
-func play(t *testing.T, b *endpointtest.Bench) {
+func play(t *testing.T, b *endpointtest.Fixture) {
 	g := b.Given(t, "ann@example.com", "a password")
 	target := b.Given(t, "target@example.com", "a password").RefreshToken
 	bad := func(name, body, want string) endpointtest.Case {

@@ -22,7 +22,7 @@ func wake() event.Event {
 func away(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }
 
 // bench returns a relay whose sink was away while so many users signed up.
-func bench(t *testing.T, users int, settings ...string) (*endpointtest.Bench, *endpointtest.Sink) {
+func bench(t *testing.T, users int, settings ...string) (*endpointtest.Fixture, *endpointtest.Sink) {
 	t.Helper()
 	sink := endpointtest.NewSink(t)
 	sink.Answer(away)
@@ -98,7 +98,7 @@ func refusing(sink *endpointtest.Sink, status int, subjects map[string]bool) {
 }
 
 // subjects returns the ids of the first users.
-func subjects(t *testing.T, b *endpointtest.Bench, n int) map[string]bool {
+func subjects(t *testing.T, b *endpointtest.Fixture, n int) map[string]bool {
 	ids := map[string]bool{}
 	for i := range n {
 		ids[b.Stored(t, email(i)).ID] = true

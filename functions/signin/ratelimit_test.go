@@ -19,7 +19,7 @@ func attempt(from, email, password string) endpointtest.Call {
 	return endpointtest.Call{From: from, Body: `{"email":"` + email + `@example.com","password":"` + password + `"}`}
 }
 
-func fail(t *testing.T, b *endpointtest.Bench, n int, from, email string) {
+func fail(t *testing.T, b *endpointtest.Fixture, n int, from, email string) {
 	t.Helper()
 	for i := range n {
 		endpointtest.Check(t, wrong("", ""), b.Do(t, attempt(from, email, fmt.Sprint("wrong ", i))))
@@ -27,7 +27,7 @@ func fail(t *testing.T, b *endpointtest.Bench, n int, from, email string) {
 }
 
 // answers fails the test unless a sign-in has a status.
-func answers(t *testing.T, b *endpointtest.Bench, when string, status int, c endpointtest.Call) {
+func answers(t *testing.T, b *endpointtest.Fixture, when string, status int, c endpointtest.Call) {
 	t.Helper()
 	if a := b.Do(t, c); a.Status != status {
 		t.Errorf("%s: %d %s", when, a.Status, a.Body)
@@ -41,7 +41,7 @@ func limited(seconds int) endpointtest.Case {
 }
 
 func TestSignin_AccountLimit(t *testing.T) {
-	endpointtest.EveryDoor(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		fail(t, b, 10, stranger, "ann")
 		fail(t, b, 10, stranger, "unknown")
@@ -74,7 +74,7 @@ func TestSignin_NineFailures(t *testing.T) {
 // An attacker that never stops cannot lock out a client with a device token, by header or by
 // cookie, from any address, whatever else was sent from there.
 func TestSignin_DeviceToken(t *testing.T) {
-	endpointtest.EveryDoor(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		b.Given(t, "bob@example.com", secret)
 		first := b.Do(t, attempt(owner, "ann", secret))
@@ -281,7 +281,7 @@ func TestSignin_Commands(t *testing.T) {
 }
 
 func TestSignin_AddressLimit(t *testing.T) {
-	endpointtest.EveryDoor(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		for i := range 100 { // passwords for several accounts
 			fail(t, b, 1, stranger, fmt.Sprint("u", i/5))

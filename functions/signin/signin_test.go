@@ -39,9 +39,9 @@ func wrong(name, body string) endpointtest.Case {
 		JSON: endpointtest.Errors("Email or password is wrong."), Want: http.Header{"Www-Authenticate": {"Bearer"}}}
 }
 
-func TestSignin(t *testing.T) { endpointtest.EveryDoor(t, signin.Endpoint, play) }
+func TestSignin(t *testing.T) { endpointtest.EveryTransport(t, signin.Endpoint, play) }
 
-func play(t *testing.T, b *endpointtest.Bench) {
+func play(t *testing.T, b *endpointtest.Fixture) {
 	b.Given(t, "ann@example.com", secret)
 	long := strings.Repeat("x", 72)
 	b.Given(t, "long@example.com", long+"1")
@@ -369,19 +369,19 @@ func TestSignin_UnreadableSessionIsRemoved(t *testing.T) {
 	}
 }
 
-func account(t *testing.T, b *endpointtest.Bench) user.Account {
+func account(t *testing.T, b *endpointtest.Fixture) user.Account {
 	t.Helper()
 	return b.Stored(t, "ann@example.com")
 }
 
-func insert(t *testing.T, b *endpointtest.Bench, document bson.D) {
+func insert(t *testing.T, b *endpointtest.Fixture, document bson.D) {
 	t.Helper()
 	if _, err := b.Collection(t).InsertOne(t.Context(), document); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func set(t *testing.T, b *endpointtest.Bench, email string, members bson.D) {
+func set(t *testing.T, b *endpointtest.Fixture, email string, members bson.D) {
 	t.Helper()
 	result, err := b.Collection(t).UpdateOne(t.Context(), bson.D{{Key: "email", Value: email}}, bson.D{{Key: "$set", Value: members}})
 	if err != nil || result.MatchedCount != 1 {

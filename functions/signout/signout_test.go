@@ -13,9 +13,9 @@ import (
 
 const done = `{"message":"Signed out."}`
 
-func TestSignout(t *testing.T) { endpointtest.EveryDoor(t, signout.Endpoint, play) }
+func TestSignout(t *testing.T) { endpointtest.EveryTransport(t, signout.Endpoint, play) }
 
-func play(t *testing.T, b *endpointtest.Bench) {
+func play(t *testing.T, b *endpointtest.Fixture) {
 	given := func(email string) http.Header {
 		return endpointtest.Bearer(b.Given(t, email, "a password").Token)
 	}
@@ -48,10 +48,10 @@ func play(t *testing.T, b *endpointtest.Bench) {
 
 // The refresh token of a session is valid for much longer than its access token.
 func TestSignout_ExpiredTokenEndsSession(t *testing.T) {
-	endpointtest.EveryDoor(t, signout.Endpoint, expired)
+	endpointtest.EveryTransport(t, signout.Endpoint, expired)
 }
 
-func expired(t *testing.T, b *endpointtest.Bench) {
+func expired(t *testing.T, b *endpointtest.Fixture) {
 	g := b.Given(t, "ann@example.com", "a password")
 	b.Clock.Advance(29 * 24 * time.Hour)
 	done := endpointtest.Case{Call: endpointtest.Call{Header: endpointtest.Bearer(g.Token)}, Status: http.StatusOK, JSON: `{"message":"Signed out."}`}
@@ -91,7 +91,7 @@ func TestSignOutsAtOnceAllSucceed(t *testing.T) {
 	}
 }
 
-func live(b *endpointtest.Bench, t *testing.T, g session.Grant) error {
+func live(b *endpointtest.Fixture, t *testing.T, g session.Grant) error {
 	t.Helper()
 	_, err := b.Users.Session(t.Context(), g.User.ID, sid(t, g), b.Clock.Now())
 	return err

@@ -135,7 +135,7 @@ func keyed(key, body string) endpointtest.Call {
 }
 
 func TestARetryWithItsKeyGetsTheSameUser(t *testing.T) {
-	endpointtest.EveryDoor(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+	endpointtest.EveryTransport(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		const key = `"8e03978e-40d5-43e8-bc93-6894a57f9324"`
 		first := b.Do(t, keyed(key, good)).Grant(t)
 		again := b.Do(t, keyed(strings.Trim(key, `"`), good)).Grant(t)

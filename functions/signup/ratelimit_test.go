@@ -13,7 +13,7 @@ import (
 )
 
 func TestSignup_AddressLimit(t *testing.T) {
-	endpointtest.EveryDoor(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+	endpointtest.EveryTransport(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		call := func(i int, from string) endpointtest.Call {
 			return endpointtest.Call{From: from, Body: fmt.Sprintf(`{"email":"u%d@example.com","password":%q}`, i, secret)}
 		}
@@ -77,7 +77,7 @@ func TestSignup_DeviceToken(t *testing.T) {
 // A retry is told from another request by the password of the account. A client that knows the
 // key can guess passwords there, so it has the limits of a sign-in.
 func TestSignup_RepeatedKeyHasLimitsOfSignin(t *testing.T) {
-	endpointtest.EveryDoor(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Bench) {
+	endpointtest.EveryTransport(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		const owner, stranger, another = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 		call := func(from, device, body string) endpointtest.Call {
 			return endpointtest.Call{From: from, Device: device, Body: body, Header: http.Header{"Idempotency-Key": {"order-1"}}}

@@ -94,7 +94,7 @@ func limit(cfg *config.Config) endpoint.Allow {
 
 func allow(passwords *password.Hasher, limiter *ratelimit.Limiter, limit ratelimit.Limit) endpoint.Allow {
 	return func(ctx context.Context, c endpoint.Client) error {
-		if err := passwords.Room(); err != nil {
+		if err := passwords.Available(); err != nil {
 			return err
 		}
 		return limiter.Allow(ctx, limit, c)

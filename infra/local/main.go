@@ -223,14 +223,14 @@ func database(ctx context.Context, dir string) (while context.Context, uri map[s
 	while, end := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case err := <-server.Died():
+		case err := <-server.UnexpectedExit():
 			end(fmt.Errorf("the database stopped: %w", err))
 		case <-while.Done():
 		}
 	}()
 	stop = func() {
 		end(nil)
-		server.Stop() // how it went was told by Died, if it went by itself
+		server.Stop() // how it went was told by UnexpectedExit, if it went by itself
 	}
 	return while, map[string]string{"MONGODB_URI": server.URI()}, stop, nil
 }

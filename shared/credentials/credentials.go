@@ -29,7 +29,7 @@ type Checker struct {
 	log       *slog.Logger
 }
 
-// FromConfig returns the checker of the environment: RATE_LIMIT_SIGNIN, and the settings of
+// FromConfig returns the checker of RATE_LIMIT_SIGNIN and of the settings of
 // password.FromConfig and ratelimit.FromConfig.
 func FromConfig(cfg *config.Config) *Checker {
 	return &Checker{password.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Signin(cfg), cfg.Now(), cfg.Log()}
@@ -40,39 +40,41 @@ type Claim struct {
 	Client   endpoint.Client
 	Email    string
 	Password string
-	// Find returns the account of the email. For user.ErrNotFound and user.ErrUnreadable the
-	// check fails as for a wrong password, after the same work.
+	// Find returns the account of the email. If its error is user.ErrNotFound or
+	// user.ErrUnreadable, the check fails as for a wrong password, after the same work.
 	Find func(context.Context) (user.Account, error)
-	// Rehash asks for a new hash if the stored one is weaker than the current parameters.
+	// Rehash requests a new hash if the stored one is stale.
 	Rehash bool
 }
 
-// A Proof is an account whose password was right.
+// A Proof is the account of a claim with the right password.
 type Proof struct {
 	Account user.Account
-	Rehash  string // replaces the stored hash, unless empty
-	Device  string // the device token of the client: the known one that it has presented, or a new one
+	Rehash  string // the hash to store, or empty
+	Device  string // the device token of the claim if the account knows it, otherwise a new one
 }
 
 var (
-	// ErrWrong: the password is wrong, or the account is unknown, disabled or unreadable.
+	// ErrWrong means that the password is wrong, or that the account is unknown, disabled or
+	// unreadable.
 	ErrWrong = errors.New("the credentials are wrong")
-	// ErrDisabled: the password is right and the account disabled. It wraps ErrWrong.
+	// ErrDisabled means that the password is right and the account disabled. It wraps ErrWrong.
 	ErrDisabled = fmt.Errorf("%w: the account is disabled", ErrWrong)
 )
 
-// maxChecks bounds how often a check is repeated because the stored hash changed during it.
+// maxChecks bounds the repetitions of a check during which the stored hash changed.
 const maxChecks = 3
 
-// Check calls open if the password is right, and returns its error. It returns an error that
-// wraps ErrWrong if the credentials are wrong, and an API error of kind TooMany or Unavailable
-// if the password was not checked. If open returns user.ErrChanged, Check starts again.
+// Check calls open if the password is right, and returns the error of open. If open returns
+// user.ErrChanged, Check starts again. For wrong credentials, Check returns an error that wraps
+// ErrWrong. If it did not check the password, it returns an API error of kind TooMany or
+// Unavailable.
 //
-// The rate limits are reserved while the account is read, before the hash, and settled while
-// open runs. An unknown email, a wrong password and a disabled account cost the same commands
-// and one hash each, so their times do not differ.
+// Check reserves an attempt in the rate limits while it reads the account, before the hash. It
+// settles the attempt while open runs. An unknown email, a wrong password and a disabled
+// account cost the same commands and one hash each, so their times do not differ.
 func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Context, Proof) error) error {
-	if err := c.passwords.Room(); err != nil {
+	if err := c.passwords.Available(); err != nil {
 		return err
 	}
 	claim.Client.Device = wellFormed(claim.Client.Device)
@@ -133,7 +135,7 @@ func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.At
 	return proof, nil
 }
 
-// compare does the work of one hash, whether there is an account or not.
+// compare does the work of one hash, with an account or without one.
 func (c *Checker) compare(ctx context.Context, account user.Account, unknown bool, plain string) (right, stale bool, err error) {
 	if unknown {
 		return false, false, c.passwords.Decoy(ctx, plain)
@@ -141,11 +143,10 @@ func (c *Checker) compare(ctx context.Context, account user.Account, unknown boo
 	return c.passwords.Verify(ctx, account.Password, plain)
 }
 
-// A device token is given with each successful sign-in. It proves nothing but an earlier
-// sign-in to an account, and gives its client a rate limit of its own there. It has 128
-// random bits, so the account stores a digest without a salt.
-
-// NewDevice returns a new device token.
+// NewDevice returns a new device token. A client receives one with its first successful
+// sign-in. The token proves only an earlier sign-in to an account, and gives its client a
+// separate rate limit there. It has 128 random bits, so the account stores a digest without a
+// salt.
 func NewDevice() string {
 	b := make([]byte, 16)
 	rand.Read(b) // never fails (crypto/rand)
@@ -158,7 +159,7 @@ func Digest(device string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// wellFormed returns a device token if it has the form of one, and "" otherwise.
+// wellFormed returns its argument if that has the format of a device token, otherwise "".
 func wellFormed(device string) string {
 	if b, err := base64.RawURLEncoding.Strict().DecodeString(device); err == nil && len(b) == 16 && len(device) == 22 {
 		return device

@@ -1,21 +1,20 @@
-// Package email decides which strings are email addresses here, and which of
-// them are the same address. The normal form it returns is the identity of an
-// account: two spellings of one form are one account.
+// Package email parses email addresses and returns their normal form. The normal form is the
+// identity of an account: two spellings of one normal form are one account.
 //
-// It takes a profile of RFC 5321: a plain dot-atom, one @, a domain name. What
-// the grammar allows beyond that (quoted local parts, comments, display names,
-// address literals, SMTPUTF8) is refused, because every such form is a second
-// spelling that another system on the way may read differently, and an account
-// that two systems read differently can be taken over. For the same reason the
-// local part is lower-cased, although RFC 5321 §2.4 leaves its case to the
-// receiving host: no host in use tells Ann@ from ann@, and an account must not
-// be had by a change of case.
+// The package accepts a profile of RFC 5321: a plain dot-atom, one @, a domain name. It
+// rejects the other forms of the grammar: quoted local parts, comments, display names, address
+// literals, SMTPUTF8. Each of them is a second spelling that another system may parse
+// differently. An attacker can take over an account that two systems parse differently.
 //
-// It does not ask whether a domain or a mailbox exists: only a letter that
-// arrives proves that.
+// For the same reason, the package converts the local part to lower case. RFC 5321 §2.4 leaves
+// the case to the receiving host, but no host in use distinguishes Ann@ from ann@. A change of
+// case must not give access to an account.
 //
-// The functions call it where an address enters; what is stored, compared and
-// signed is the Address.
+// The package does not check whether a domain or a mailbox exists. Only a delivered message
+// proves that.
+//
+// Functions parse an address where they receive it. They store, compare and sign only the
+// Address.
 package email
 
 import (
@@ -37,17 +36,17 @@ const (
 	maxAddress = 254 // RFC 5321 §4.5.3.1.3: a path of 256 with its angle brackets
 	maxLocal   = 64  // RFC 5321 §4.5.3.1.1
 
-	// maxWritten bounds an address before its domain is converted. A code point
-	// takes up to four bytes and may stand for a single byte of the normal form
-	// (𝐚 for a), so four times the limit shuts no address out for its script.
+	// maxWritten bounds an address before the conversion of its domain. A code point takes up
+	// to four bytes and may become a single byte of the normal form (𝐚 becomes a). So four
+	// times the limit excludes no script.
 	maxWritten = 4 * maxAddress
 )
 
-// A Refusal says why an address cannot be taken, to the person who typed it. It
-// never carries any part of it.
+// A Refusal is the message to the user for a rejected address. It never contains any part of
+// the address.
 type Refusal string
 
-// The reasons.
+// The messages.
 const (
 	ErrMalformed Refusal = "Email must be an address like name@example.com."
 	ErrTooLong   Refusal = "Email is too long."
@@ -56,15 +55,15 @@ const (
 
 func (r Refusal) Error() string { return string(r) }
 
-// Member describes a member of an input that Parse reads.
+// Member returns the description of an input member that Parse reads.
 func Member(name string) reference.Member {
 	return reference.Member{Name: name, Format: "idn-email", MaxLength: maxWritten,
-		About: fmt.Sprintf("A plain address: one @, a domain of two labels or more, at most %d bytes. White space around it is dropped; case does not matter.", maxAddress)}
+		About: fmt.Sprintf("A plain address: one @, a domain of two labels or more, at most %d bytes. White space around it is ignored; case does not matter.", maxAddress)}
 }
 
-// domains converts the domain by UTS 46, non-transitional (ß stays ß, as the
-// registries hold it), with all its checks: STD3 characters, hyphens, bidi,
-// joiners, and label and name lengths.
+// domains converts a domain by UTS 46 with all its checks: STD3 characters, hyphens, bidi,
+// joiners, and label and name lengths. The conversion is non-transitional: ß stays ß, as in
+// the domain registries.
 var domains = idna.New(
 	idna.MapForLookup(),
 	idna.Transitional(false),
@@ -75,16 +74,16 @@ var domains = idna.New(
 	idna.VerifyDNSLength(true),
 )
 
-// Parse returns the normal form of s. White space around it is dropped. It
-// returns ErrMalformed, ErrTooLong or ErrInvisible. Its time is linear in the
-// length of s, and what costs most, the conversion of the domain, is bounded.
+// Parse returns the normal form of s, without the white space around it. Its errors are
+// ErrMalformed, ErrTooLong and ErrInvisible. Its time is linear in the length of s. The
+// conversion of the domain costs most and is bounded.
 func Parse(s string) (Address, error) {
 	s = strings.TrimSpace(s)
 	if len(s) > maxWritten {
 		return "", ErrTooLong
 	}
-	// Before the conversion, which would silently drop some of them: soft hyphen,
-	// zero width space, variation selectors.
+	// The conversion would remove some of them without an error: soft hyphen, zero width
+	// space, variation selectors.
 	if strings.ContainsFunc(s, invisible) {
 		return "", ErrInvisible
 	}
@@ -105,11 +104,10 @@ func Parse(s string) (Address, error) {
 	return Address(strings.ToLower(local) + "@" + name), nil
 }
 
-// convert returns a domain in A-labels, lower-cased, and whether it is valid. A
-// valid result converts to itself: package idna alone does not hold that (a
-// broken UTF-8 byte becomes an encoded U+FFFD, and ℵ, a left-to-right symbol that
-// maps to a right-to-left letter, slips past the bidi rule), and an address that
-// is refused when it is read again belongs to nobody.
+// convert returns a domain in A-labels and lower case, and whether it is valid. A valid result
+// converts to itself. Package idna alone does not ensure that. An invalid UTF-8 byte becomes
+// an encoded U+FFFD. The symbol ℵ maps from left-to-right to a right-to-left letter and passes
+// the bidi rule. No user could sign in with an address that Parse rejects in its normal form.
 func convert(name string) (string, bool) {
 	name, err := domains.ToASCII(name)
 	if err != nil {
@@ -119,10 +117,10 @@ func convert(name string) (string, bool) {
 	return name, err == nil && again == name
 }
 
-// dotAtom tells whether s is a Dot-string of RFC 5321 §4.1.2: atoms of RFC 5322
-// §3.2.3, joined by single dots.
+// dotAtom reports whether s is a Dot-string of RFC 5321 §4.1.2: atoms of RFC 5322 §3.2.3,
+// joined by single dots.
 func dotAtom(s string) bool {
-	dot := true // the byte before was a dot, or there was none
+	dot := true // the previous byte was a dot, or there is none
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == '.':
@@ -140,18 +138,18 @@ func dotAtom(s string) bool {
 	return !dot
 }
 
-// qualified tells whether a converted domain has two labels or more and names no
-// IPv4 address: no top-level domain is numeric (RFC 3696 §2). The root's dot is
-// refused: example.com. would be a second spelling of example.com.
+// qualified reports whether a converted domain has two labels or more and is no IPv4 address:
+// no top-level domain is numeric (RFC 3696 §2). A trailing dot is invalid, because example.com.
+// would be a second spelling of example.com.
 func qualified(name string) bool {
 	i := strings.LastIndexByte(name, '.')
 	return i > 0 && strings.Trim(name[i+1:], "0123456789") != ""
 }
 
-// invisible tells whether a reader cannot see r: the control characters, and a
-// superset of Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties),
-// which holds the zero-width characters, the bidi controls and all that UTS 46
-// ignores.
+// invisible reports whether a reader cannot see r. It reports true for control characters and
+// for a superset of Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties). That
+// property includes the zero-width characters, the bidi controls and all code points that UTS
+// 46 ignores.
 func invisible(r rune) bool {
 	if r <= unicode.MaxASCII {
 		return r < ' ' || r == '\x7f'

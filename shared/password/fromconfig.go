@@ -5,15 +5,14 @@ import (
 	"ticketing.com/auth/shared/memory"
 )
 
-// FromConfig returns the hasher of the environment: HASH_MEMORY_KIB, HASH_TIME,
-// HASH_CONCURRENCY. Parameters below OWASP's minimum are a fault, unless HASH_TESTING is
-// on.
+// FromConfig returns the hasher of HASH_MEMORY_KIB, HASH_TIME and HASH_CONCURRENCY. It
+// rejects parameters below OWASP's minimum, unless HASH_TESTING is on.
 func FromConfig(cfg *config.Config) *Hasher {
 	return config.Part(cfg, "password hasher", func() *Hasher {
 		c := Config{
 			MemoryKiB:   uint32(cfg.Number("HASH_MEMORY_KIB", defaultMemoryKiB, 64, 1<<20)),
 			Time:        uint32(cfg.Number("HASH_TIME", defaultTime, 1, 16)),
-			Concurrency: cfg.Number("HASH_CONCURRENCY", 0, 0, 1024), // 0: by CPU and memory
+			Concurrency: cfg.Number("HASH_CONCURRENCY", 0, 0, 1024), // 0: from the cores and the memory limit
 		}
 		switch testing := cfg.Switch("HASH_TESTING", false); {
 		case testing:

@@ -1,22 +1,22 @@
-// Package password turns a password into what is stored of it, and checks a
-// password against that.
+// Package password hashes passwords and verifies passwords against stored hashes.
 //
-// Hash makes argon2id (RFC 9106) in the PHC string format, by default with the
-// parameters of the OWASP Password Storage Cheat Sheet: 19 MiB, two passes, one lane.
-// Verify also checks argon2id with other parameters in bounds, bcrypt, scrypt, and the
-// hex(scrypt).salt of the platform's Node.js ancestor. It reports such a hash as stale,
-// and a sign-in replaces it, unless that would weaken it or the password is not known
-// whole (see Verify).
+// Hash returns argon2id (RFC 9106) in the PHC string format. Its default parameters are those
+// of the OWASP Password Storage Cheat Sheet: 19 MiB, two passes, one lane. Verify also accepts
+// argon2id with other parameters in bounds, bcrypt, scrypt, and the hex(scrypt).salt format of
+// the platform's earlier Node.js service. It reports such a hash as stale, and a sign-in
+// replaces it. It does not report a hash as stale if the new hash would be weaker. The same
+// holds if the stored hash may cover only the beginning of the password (see Verify).
 //
-// A password is normalised (see Normalize) and otherwise taken byte for byte: nothing
-// is trimmed or cut, and the bytes beyond the 72nd count.
+// Hash and Verify normalise a password (see Normalize) and use all its bytes, also those after
+// the 72nd. They trim nothing and cut nothing.
 //
-// A hash takes about 20 ms of a core and 19 MiB, and any client may ask for one. So every
-// hash passes a gate. It admits what fits the cores and the memory, queues a bounded
-// number for a bounded time, and rejects the rest with a fault that has a Retry-After.
+// A hash takes about 20 ms of a core and 19 MiB, and any client can request one. So a
+// concurrency limit bounds the hashes that run at the same time by the cores and the memory.
+// A bounded number of requests queues for a bounded time. The others receive an API error
+// with Retry-After.
 //
-// Package password is used by signup and signin. It does not decide which passwords may
-// be chosen: package policy does.
+// Functions signup and signin use this package. Package policy decides whether a user may
+// choose a password.
 package password
 
 import (
@@ -41,60 +41,58 @@ import (
 
 const (
 	// MaxBytes is the length of the longest password, in bytes after Normalize. NIST SP
-	// 800-63B section 3.1.1.2 asks for 64 characters at least; 256 of four bytes fit.
+	// 800-63B section 3.1.1.2 asks for at least 64 characters; 256 of four bytes fit.
 	MaxBytes = 1024
-	// maxRaw is the length, in bytes before Normalize, beyond which a password is not read.
-	// 256 characters have at most 9 bytes each in any Unicode form: a Hangul syllable in
-	// three letters.
+	// maxRaw is the length of the longest password, in bytes before Normalize. 256 characters
+	// have at most 9 bytes each in any Unicode form: a Hangul syllable of three letters.
 	maxRaw = 4096
 )
 
-// TooLong is the reason, for the user, why a password over MaxBytes is refused.
+// TooLong is the message to a user for a password longer than MaxBytes.
 const TooLong = "Password is too long."
 
-// IsTooLong reports whether a password is longer than MaxBytes, alike for each Unicode form
-// of it.
+// IsTooLong reports whether a password is longer than MaxBytes. The answer is the same for
+// each Unicode form of the password.
 func IsTooLong(plain string) bool { return len(plain) > maxRaw || len(Normalize(plain)) > MaxBytes }
 
-// The form of a new hash.
+// The parameters of a new hash.
 const (
 	defaultMemoryKiB = 19 << 10 // OWASP Password Storage: m=19456, t=2, p=1
 	defaultTime      = 2
-	minMemoryKiB     = 8  // RFC 9106 §3.1: 8 KiB a lane
+	minMemoryKiB     = 8  // RFC 9106 §3.1: 8 KiB per lane
 	saltLength       = 16 // bytes; RFC 9106 §3.1 recommends 16
 	keyLength        = 32 // bytes; 256 bits, as in both options of RFC 9106 §4
 )
 
-// defaultWait is how long a caller queues: as long as a person hardly notices
-// beside a cold start, and so that who is turned away knows it within a second, the
-// way to the database included.
+// defaultWait is how long a request may queue. It is short beside a cold start, and a rejected
+// request receives its response within a second, with the time of the database commands.
 const defaultWait = 800 * time.Millisecond
 
-// Config is what an operator may set. Every zero stands for a default.
+// A Config has the parameters of a Hasher. A zero field means the default.
 type Config struct {
-	MemoryKiB   uint32        // memory of one hash; 19456
-	Time        uint32        // passes over that memory; 2
-	Concurrency int           // hashes at once; by CPU and memory limit
-	Wait        time.Duration // the longest wait for a turn; 800 ms
-	Queue       int           // how many may wait; as many as Wait can serve, and none if negative
-	MemoryLimit int64         // bytes this process may use; GOMEMLIMIT and the cgroup are asked
-	Random      io.Reader     // where salts come from; crypto/rand
+	MemoryKiB   uint32        // memory of one hash; default 19456
+	Time        uint32        // passes over that memory; default 2
+	Concurrency int           // slots; by default from the cores and the memory limit
+	Wait        time.Duration // longest wait for a slot; default 800 ms
+	Queue       int           // longest queue, negative for none; by default as long as Wait can serve
+	MemoryLimit int64         // bytes that this process may use; by default GOMEMLIMIT or the cgroup's limit
+	Random      io.Reader     // source of salts; default crypto/rand
 }
 
-// A Hasher makes and checks hashes. It may be used by many at once.
+// A Hasher hashes and verifies passwords. It is safe for concurrent use.
 type Hasher struct {
 	memoryKiB, time uint32
 	bounds          bounds
 	random          io.Reader
-	gate            func() *gate // made when the first hash needs it
+	limit           func() *concurrencyLimit // created by the first hash
 	argon2id        argon2Func
 }
 
-// argon2Func is argon2.IDKey, or what a test counts calls with.
+// argon2Func is argon2.IDKey, or a counter of calls in a test.
 type argon2Func func(password, salt []byte, time, memoryKiB uint32, threads uint8, keyLength uint32) []byte
 
-// New returns a Hasher. It does no work: a function that never hashes does not
-// even ask for its memory limit.
+// New returns a Hasher. It does no work: a function that never hashes does not even read
+// its memory limit.
 func New(c Config) *Hasher {
 	h := &Hasher{
 		memoryKiB: max(cmp.Or(c.MemoryKiB, defaultMemoryKiB), minMemoryKiB),
@@ -103,19 +101,19 @@ func New(c Config) *Hasher {
 		argon2id:  argon2.IDKey,
 	}
 	h.bounds = importable.widened(h.memoryKiB, h.time)
-	h.gate = sync.OnceValue(func() *gate { return newGate(c, h.memoryKiB, h.time) })
+	h.limit = sync.OnceValue(func() *concurrencyLimit { return newConcurrencyLimit(c, h.memoryKiB, h.time) })
 	return h
 }
 
-// Hash returns what to store of a password: a PHC string.
+// Hash returns the hash of a password, as a PHC string.
 //
-// It returns the context's error if that ends before the hash begins, and a
-// fault of kind Unavailable, which is ErrBusy, if there is no room; so do Verify
-// and Decoy. A hash that has begun runs to its end: argon2 cannot be stopped.
+// Hash, Verify and Decoy return the context's error if the context ends before the hash
+// begins. Without a free slot, they return an API error of kind Unavailable that wraps
+// ErrBusy. A hash that has begun runs to its end: argon2 cannot be stopped.
 func (h *Hasher) Hash(ctx context.Context, plain string) (string, error) {
 	fresh := argon2idHash{memoryKiB: h.memoryKiB, time: h.time, threads: 1, salt: make([]byte, saltLength)}
 	if _, err := io.ReadFull(h.random, fresh.salt); err != nil {
-		return "", fmt.Errorf("draw a salt: %w", err)
+		return "", fmt.Errorf("read a random salt: %w", err)
 	}
 	err := h.admit(ctx, fresh.memory(), func() error {
 		fresh.key = h.key(fresh, keyLength, Normalize(plain))
@@ -127,29 +125,28 @@ func (h *Hasher) Hash(ctx context.Context, plain string) (string, error) {
 	return fresh.String(), nil
 }
 
-// Verify reports whether a password is the one that a stored hash was made of. A right
-// password is also stale where the caller should store a new Hash of it: the stored hash
-// has another form or other parameters, or it was made before passwords were normalised.
+// Verify reports whether a stored hash is that of a password, and whether it is stale. A
+// stale hash has another format or other parameters, or is older than the normalisation of
+// passwords. The caller should replace it with a new Hash.
 //
-// A right password is not stale, whatever the stored hash is, where a new hash would be
-// weaker (see weaker), or where the stored hash is bcrypt and the password has 72 bytes or
-// more. bcrypt ignores what follows the 72nd byte, so a password of that length may be
-// only the beginning of the right one, or have another end. A wrong password is never
-// stale.
+// The hash is not stale if a new hash would be weaker (see weaker). A bcrypt hash is not
+// stale if the password has 72 bytes or more. bcrypt ignores all bytes after the 72nd, so
+// that password may be the beginning of the right one, or end differently. For a wrong
+// password, no hash is stale.
 //
-// A password with two Unicode forms is compared in both, even if the first matches: see
-// forms. So the work depends on the password alone and is the same in Decoy.
+// Verify compares both forms of a password that has two Unicode forms, even if the first
+// matches (see forms). So the work depends on the password alone and is the same in Decoy.
 //
-// It returns an *Unverifiable for a stored hash that is malformed or out of bounds, after
-// the work of Decoy, so that the time does not reveal such an account. For a hash that
-// needs more memory than this process may use, it returns a fault of kind Unavailable
-// whose cause is an *OverMemory.
+// It returns an *Unverifiable for a stored hash that is malformed or out of bounds. It does
+// the work of Decoy before, so that the time does not reveal such an account. For a hash that
+// needs more memory than this process may use, it returns an API error of kind Unavailable
+// that wraps an *OverMemory.
 func (h *Hasher) Verify(ctx context.Context, stored, plain string) (ok, stale bool, err error) {
 	s, err := parse(stored, h.bounds)
 	if err != nil {
 		return false, false, cmp.Or(h.Decoy(ctx, plain), err)
 	}
-	if err := h.gate().fits(s.memory()); err != nil {
+	if err := h.limit().fits(s.memory()); err != nil {
 		return false, false, apierror.Retry(apierror.Unavailable, time.Minute, "The service is unavailable. Try again shortly.", err)
 	}
 	right, ok, err := h.compare(ctx, s, plain)
@@ -162,22 +159,21 @@ func (h *Hasher) Verify(ctx context.Context, stored, plain string) (ok, stale bo
 	return true, !current && known && !h.weaker(s), nil
 }
 
-// bcryptBytes is how much of a password bcrypt reads.
+// bcryptBytes is the number of bytes of a password that bcrypt reads.
 const bcryptBytes = 72
 
-// Decoy does the work of checking a password against a hash made by Hash, and
-// forgets the result. A sign-in for an email that nobody has calls it, so that it
-// takes as long as a wrong password and does not tell which emails have accounts
-// (OWASP Authentication: user enumeration). An account whose hash is imported
-// answers at the speed of its own scheme until that hash is replaced.
+// Decoy does the work of Verify for a hash of Hash, without a result. A sign-in with an
+// unknown email calls it. So the response takes as long as for a wrong password and does not
+// reveal that there is no account (OWASP Authentication: user enumeration). An imported hash
+// takes the time of its own algorithm until a sign-in replaces it.
 func (h *Hasher) Decoy(ctx context.Context, plain string) error {
-	nobody := argon2idHash{memoryKiB: h.memoryKiB, time: h.time, threads: 1,
+	decoy := argon2idHash{memoryKiB: h.memoryKiB, time: h.time, threads: 1,
 		salt: make([]byte, saltLength), key: make([]byte, keyLength)}
-	_, _, err := h.compare(ctx, nobody, plain)
+	_, _, err := h.compare(ctx, decoy, plain)
 	return err
 }
 
-// compare compares every form of a password with a stored hash, and returns the first
+// compare compares every form of a password with a stored hash. It returns the first form
 // that matches.
 func (h *Hasher) compare(ctx context.Context, s stored, plain string) (right string, ok bool, err error) {
 	err = h.admit(ctx, s.memory(), func() error {
@@ -195,22 +191,23 @@ func (h *Hasher) compare(ctx context.Context, s stored, plain string) (right str
 	return right, ok, err
 }
 
-// Room returns what Hash, Verify and Decoy would return now if there is not even room
-// in the line. Who asks first spares the database a flood that comes to nothing.
-func (h *Hasher) Room() error {
-	if g := h.gate(); g.isFull() {
-		return g.busy()
+// Available returns the error of Hash, Verify and Decoy if the queue is full now. A handler
+// calls it before it queries the database, so that a flood of requests that would be rejected
+// does not load the database.
+func (h *Hasher) Available() error {
+	if l := h.limit(); l.queueFull() {
+		return l.busy()
 	}
 	return nil
 }
 
-// admit does a work of so much memory when there is room for it.
+// admit waits for the slots of work that needs memoryKiB, and runs it.
 func (h *Hasher) admit(ctx context.Context, memoryKiB uint32, work func() error) error {
-	leave, err := h.gate().enter(ctx, memoryKiB)
+	release, err := h.limit().acquire(ctx, memoryKiB)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer release()
 	return work()
 }
 
@@ -218,10 +215,10 @@ func (h *Hasher) key(a argon2idHash, length int, plain string) []byte {
 	return h.argon2id([]byte(plain), a.salt, a.time, a.memoryKiB, a.threads, uint32(length))
 }
 
-// matches compares in constant time.
+// matches compares a password with a stored hash in constant time.
 //
-// A hash larger than the configured one is made on a heap without garbage: a block of
-// 128 MiB that the collector has not freed yet and another would exceed the limit.
+// Before a hash that is larger than the configured one, it frees the garbage. Otherwise, a
+// block of 128 MiB that is garbage and a second block would exceed the memory limit.
 func (h *Hasher) matches(s stored, plain string) (bool, error) {
 	if s.memory() > h.memoryKiB {
 		runtime.GC()
@@ -244,7 +241,7 @@ func (h *Hasher) matches(s stored, plain string) (bool, error) {
 			return false, fmt.Errorf("bcrypt: %w", err)
 		}
 		// bcrypt repeats a password and its final NUL to 72 bytes, so that "a" and
-		// "a\x00a" give the same hash. Other implementations refuse a NUL or end there.
+		// "a\x00a" give the same hash. Other implementations reject a NUL or stop there.
 		return !strings.Contains(plain, "\x00"), nil
 	}
 	panic(fmt.Sprintf("password: no way to check a %T", s))

@@ -24,28 +24,28 @@ import (
 	"ticketing.com/auth/shared/config"
 )
 
-// small makes a hash fast enough to be made a thousand times in a test.
+// small are parameters that are fast enough for a thousand hashes in a test.
 var small = Config{MemoryKiB: 64, Time: 1}
 
-func TestVectors(t *testing.T) {
+func TestVerify_Vectors(t *testing.T) {
 	t.Parallel()
-	h := New(Config{Queue: 100, Wait: time.Minute}) // they all come at once, to a machine that may be slow
+	h := New(Config{Queue: 100, Wait: time.Minute}) // all subtests hash at the same time, perhaps on a slow machine
 	for _, v := range vectors {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			ok, stale, err := h.Verify(t.Context(), v.stored, v.plain)
 			if !ok || stale != v.stale || err != nil {
-				t.Errorf("the right password: %v, %v, %v; want true, %v", ok, stale, err, v.stale)
+				t.Errorf("right password: got %v, %v, %v; want true, %v", ok, stale, err, v.stale)
 			}
 			ok, stale, err = h.Verify(t.Context(), v.stored, "x"+v.plain)
 			if ok || stale || err != nil {
-				t.Errorf("a wrong one: %v, %v, %v", ok, stale, err)
+				t.Errorf("wrong password: got %v, %v, %v; want false, false", ok, stale, err)
 			}
 		})
 	}
 }
 
-func TestHashHasTheFormOfToday(t *testing.T) {
+func TestHash_Format(t *testing.T) {
 	t.Parallel()
 	h := New(Config{Random: strings.NewReader("0123456789abcdef")})
 	got, err := h.Hash(t.Context(), "correct horse battery staple")
@@ -53,24 +53,24 @@ func TestHashHasTheFormOfToday(t *testing.T) {
 		t.Errorf("Hash = %q, %v; want %q", got, err, argon2idNew)
 	}
 	if _, err := h.Hash(t.Context(), "correct horse battery staple"); !errors.Is(err, io.EOF) {
-		t.Errorf("without randomness: %v", err)
+		t.Errorf("without random bytes: got %v, want %v", err, io.EOF)
 	}
 }
 
-func TestSaltsDiffer(t *testing.T) {
+func TestHash_UniqueSalt(t *testing.T) {
 	t.Parallel()
 	h := New(small)
 	seen := map[string]bool{}
 	for range 100 {
 		s, err := h.Hash(t.Context(), "same")
 		if err != nil || seen[s] {
-			t.Fatalf("%q, %v; seen: %v", s, err, seen[s])
+			t.Fatalf("Hash = %q, %v; repeated: %v", s, err, seen[s])
 		}
 		seen[s] = true
 	}
 }
 
-func TestPasswordsAreExact(t *testing.T) {
+func TestVerify_EveryByteCounts(t *testing.T) {
 	t.Parallel()
 	h := New(small)
 	for _, plain := range []string{
@@ -82,18 +82,18 @@ func TestPasswordsAreExact(t *testing.T) {
 			t.Fatal(err)
 		}
 		if ok, stale, err := h.Verify(t.Context(), stored, plain); !ok || stale || err != nil {
-			t.Errorf("%.20q: %v, %v, %v", plain, ok, stale, err)
+			t.Errorf("Verify of %.20q = %v, %v, %v; want true, false", plain, ok, stale, err)
 		}
 		for _, other := range []string{plain + "\x00", plain + " ", plain + "a", " " + plain, strings.ToUpper(plain) + "A"} {
 			if ok, _, err := h.Verify(t.Context(), stored, other); ok || err != nil {
-				t.Errorf("%.20q for %.20q: %v, %v", other, plain, ok, err)
+				t.Errorf("Verify of %.20q for the hash of %.20q = %v, %v; want false", other, plain, ok, err)
 			}
 		}
 	}
 }
 
-// bcrypt ignores what follows the 72nd byte. A password of that length may have another
-// end than the right one, so it signs in but never replaces the hash.
+// bcrypt ignores all bytes after the 72nd. A password of that length may end differently from
+// the right one. So it signs in but never replaces the hash.
 func TestVerify_BcryptOf72Bytes(t *testing.T) {
 	t.Parallel()
 	h := New(Config{})
@@ -102,7 +102,7 @@ func TestVerify_BcryptOf72Bytes(t *testing.T) {
 		ok, stale             bool
 	}{
 		{"71 bytes", strings.Repeat("a", 71), strings.Repeat("a", 71), true, true},
-		{"72 bytes, which may have been cut off", strings.Repeat("a", 72), strings.Repeat("a", 72), true, false},
+		{"72 bytes, perhaps truncated", strings.Repeat("a", 72), strings.Repeat("a", 72), true, false},
 		{"72 bytes and the wrong end", strings.Repeat("a", 72), strings.Repeat("a", 72) + "b", true, false},
 		{"another 72nd byte", strings.Repeat("a", 72), strings.Repeat("a", 71) + "b" + "a", false, false},
 		{"71 bytes for 72", strings.Repeat("a", 72), strings.Repeat("a", 71), false, false},
@@ -110,8 +110,8 @@ func TestVerify_BcryptOf72Bytes(t *testing.T) {
 		{"decomposed in 72 bytes, typed the same", strings.Repeat("e\u0301", 24), strings.Repeat("e\u0301", 24), true, false},
 		{"decomposed in 69 bytes, typed the same", strings.Repeat("e\u0301", 23), strings.Repeat("e\u0301", 23), true, true},
 		{"the same twice, with the NUL between that bcrypt adds", "abc", "abc\x00abc", false, false},
-		{"a NUL behind", "abc", "abc\x00", false, false},
-		{"a NUL and an end", "abc", "abc\x00def", false, false},
+		{"a NUL at the end", "abc", "abc\x00", false, false},
+		{"a NUL and more text", "abc", "abc\x00def", false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -126,7 +126,7 @@ func TestVerify_BcryptOf72Bytes(t *testing.T) {
 	}
 }
 
-// argon2idOf returns a stored hash of a password, as another program would make it.
+// argon2idOf returns a stored hash of a password, as another program would write it.
 func argon2idOf(plain string, memoryKiB, passes uint32, lanes uint8, salt, key int) string {
 	a := argon2idHash{memoryKiB: memoryKiB, time: passes, threads: lanes, salt: bytes.Repeat([]byte{7}, salt)}
 	a.key = argon2.IDKey([]byte(plain), a.salt, passes, memoryKiB, lanes, uint32(key))
@@ -162,10 +162,10 @@ func TestVerify_StaleUnlessWeakened(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if ok, stale, err := h.Verify(t.Context(), tt.stored, "x"); !ok || stale != tt.stale || err != nil {
-				t.Errorf("right: %v, %v, %v", ok, stale, err)
+				t.Errorf("right password: got %v, %v, %v; want true, %v", ok, stale, err, tt.stale)
 			}
 			if ok, stale, err := h.Verify(t.Context(), tt.stored, "y"); ok || stale || err != nil {
-				t.Errorf("wrong: %v, %v, %v", ok, stale, err)
+				t.Errorf("wrong password: got %v, %v, %v; want false, false", ok, stale, err)
 			}
 		})
 	}
@@ -191,13 +191,13 @@ func TestVerify_EitherUnicodeForm(t *testing.T) {
 				}
 				for _, typed := range []string{tt.one, tt.other} {
 					if ok, stale, err := h.Verify(t.Context(), stored, typed); !ok || stale || err != nil {
-						t.Errorf("%+q for the hash of %+q: %v, %v, %v", typed, plain, ok, stale, err)
+						t.Errorf("%+q for the hash of %+q: got %v, %v, %v; want true, false", typed, plain, ok, stale, err)
 					}
 				}
 				old := argon2idOf(plain, 64, 1, 1, 16, 32) // before passwords were normalised
 				ok, stale, err := h.Verify(t.Context(), old, plain)
 				if !ok || stale != (plain != Normalize(plain)) || err != nil {
-					t.Errorf("%+q for the hash of its own bytes: %v, %v, %v", plain, ok, stale, err)
+					t.Errorf("%+q for the hash of its own bytes: got %v, %v, %v; want true, %v", plain, ok, stale, err, plain != Normalize(plain))
 				}
 			}
 		})
@@ -217,14 +217,14 @@ func TestVerify_HashOfEitherForm(t *testing.T) {
 			for _, typed := range []string{composed, decomposed} {
 				ok, stale, err := h.Verify(t.Context(), stored, typed)
 				if !ok || stale != (hashed == decomposed) || err != nil {
-					t.Errorf("%+q for the hash of %+q: %v, %v, %v", typed, hashed, ok, stale, err)
+					t.Errorf("%+q for the hash of %+q: got %v, %v, %v; want true, %v", typed, hashed, ok, stale, err, hashed == decomposed)
 				}
 			}
 		}
 	}
 }
 
-func TestIsTooLong_AlikeForEachForm(t *testing.T) {
+func TestIsTooLong_EachUnicodeForm(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
@@ -249,12 +249,12 @@ func TestIsTooLong_AlikeForEachForm(t *testing.T) {
 		}
 	}
 	if !IsTooLong(strings.Repeat("\u3000", 2000)) {
-		t.Error("6000 bytes are read")
+		t.Error("IsTooLong of 6000 bytes = false, want true")
 	}
 }
 
-// A client learns nothing from the time: the number of hashes depends on the password
-// that it sent, not on whether there is an account or what is stored of it.
+// The response time reveals nothing to a client. The number of hashes depends on the password
+// of the request, not on the account or its stored hash.
 func TestVerify_SameWorkForEitherForm(t *testing.T) {
 	t.Parallel()
 	h, work := counted(small)
@@ -288,16 +288,16 @@ func TestVerify_SameWorkForEitherForm(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := fmt.Sprint(work()); got != tt.want {
-				t.Errorf("%+q, %s: %s, want %s", tt.typed, name, got, tt.want)
+				t.Errorf("%+q, %s: hashes %s, want %s", tt.typed, name, got, tt.want)
 			}
 		}
 	}
 }
 
-// The profile itself is the judge of the mappings, where it accepts the text.
+// Normalize agrees with the profile for every text that the profile accepts.
 func TestNormalize_AgreesWithOpaqueString(t *testing.T) {
 	t.Parallel()
-	refused := 0
+	rejected := 0
 	for r := rune(1); r <= unicode.MaxRune; r++ {
 		if !utf8.ValidRune(r) {
 			continue
@@ -306,24 +306,25 @@ func TestNormalize_AgreesWithOpaqueString(t *testing.T) {
 		got := Normalize(plain)
 		want, err := precis.OpaqueString.String(plain)
 		if err != nil {
-			refused++ // by the profile; here it is a password like any other
+			rejected++ // by the profile; Normalize accepts it
 			want = norm.NFC.String(plain)
 		}
 		if got != want {
 			t.Errorf("Normalize(%+q) = %+q, want %+q", plain, got, want)
 		}
 	}
-	if refused == 0 {
-		t.Error("the profile refuses nothing, so the test says little")
+	if rejected == 0 {
+		t.Error("the profile rejects no text, want at least one")
 	}
 	for _, plain := range []string{"", "\xff\xfe", "\x01\x7f", "\u0378", " \u00a0\xff"} {
 		if got := Normalize(plain); got != plain {
-			t.Errorf("Normalize(%+q) = %+q", plain, got)
+			t.Errorf("Normalize(%+q) = %+q, want it unchanged", plain, got)
 		}
 	}
 }
 
-// counted returns a Hasher which notes what it asks of argon2id.
+// counted returns a Hasher without real hashes, and a function that returns the parameters of
+// its calls of argon2id since the last call.
 func counted(c Config) (*Hasher, func() []string) {
 	h := New(c)
 	var mu sync.Mutex
@@ -344,7 +345,7 @@ func counted(c Config) (*Hasher, func() []string) {
 	}
 }
 
-func TestUnknownAccountWrongPasswordAndBrokenRecordDoTheSameWork(t *testing.T) {
+func TestVerify_SameWorkForEachFailure(t *testing.T) {
 	t.Parallel()
 	h, work := counted(Config{})
 	ctx := t.Context()
@@ -370,12 +371,12 @@ func TestUnknownAccountWrongPasswordAndBrokenRecordDoTheSameWork(t *testing.T) {
 	broken := work()
 	for name, got := range map[string][]string{"hashing": hashing, "wrong": wrong, "unknown": unknown, "broken": broken} {
 		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%s: %v, want %v", name, got, want)
+			t.Errorf("%s: hashes %v, want %v", name, got, want)
 		}
 	}
 }
 
-func TestNothingIsDoneOnceTheContextHasEnded(t *testing.T) {
+func TestHasher_ContextEnded(t *testing.T) {
 	t.Parallel()
 	h, work := counted(small)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -385,11 +386,11 @@ func TestNothingIsDoneOnceTheContextHasEnded(t *testing.T) {
 	_, _, broken := h.Verify(ctx, "broken", "password")
 	for _, err := range []error{hashing, verifying, broken, h.Decoy(ctx, "x")} {
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("%v", err)
+			t.Errorf("got %v, want %v", err, context.Canceled)
 		}
 	}
 	if done := work(); len(done) != 0 {
-		t.Errorf("done all the same: %v", done)
+		t.Errorf("hashes %v, want none", done)
 	}
 }
 
@@ -399,47 +400,48 @@ func TestVerify_HashLargerThanMemory(t *testing.T) {
 	_, _, err := h.Verify(t.Context(), argon2id64MiB, "password")
 	over, ok := errors.AsType[*OverMemory](err)
 	if !ok || !strings.Contains(over.Error(), "needs 64 MiB") || !strings.Contains(over.Error(), "may use 32 MiB") {
-		t.Errorf("error %v", err)
+		t.Errorf("got %v, want an *OverMemory that needs 64 MiB and may use 32 MiB", err)
 	}
-	f, ok := errors.AsType[*apierror.Error](err)
-	if !ok || f.Status() != 503 || len(f.Headers()) != 1 || f.Headers()[0] != (apierror.Header{Name: "Retry-After", Value: "60"}) {
-		t.Errorf("fault %v", err)
+	e, ok := errors.AsType[*apierror.Error](err)
+	if !ok || e.Status() != 503 || len(e.Headers()) != 1 || e.Headers()[0] != (apierror.Header{Name: "Retry-After", Value: "60"}) {
+		t.Errorf("got API error %v, want 503 with Retry-After 60", err)
 	}
 	if done := work(); len(done) != 0 {
-		t.Errorf("made all the same: %v", done)
+		t.Errorf("hashes %v, want none", done)
 	}
 	if _, _, err := h.Verify(t.Context(), argon2idSmall, "password"); err != nil {
 		t.Errorf("a hash that fits: %v", err)
 	}
 }
 
-// Every bound of parse fits what the shipped manifests give a function that hashes.
+// The largest hash that parse accepts fits the memory of a hashing function in the shipped
+// manifests.
 func TestVerify_LargestImportsFitShippedMemory(t *testing.T) {
 	t.Parallel()
-	g := newGate(Config{MemoryLimit: 230 << 20}, defaultMemoryKiB, defaultTime)
-	if err := g.fits(uint32(importable.memoryKiB)); err != nil {
+	l := newConcurrencyLimit(Config{MemoryLimit: 230 << 20}, defaultMemoryKiB, defaultTime)
+	if err := l.fits(uint32(importable.memoryKiB)); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestZeroConfigIsTheRecommendation(t *testing.T) {
+func TestNew_DefaultParameters(t *testing.T) {
 	t.Parallel()
 	h := New(Config{})
 	if h.memoryKiB != 19456 || h.time != 2 {
-		t.Errorf("m=%d, t=%d", h.memoryKiB, h.time)
+		t.Errorf("got m=%d, t=%d; want m=19456, t=2", h.memoryKiB, h.time)
 	}
-	// Less than RFC 9106 allows would make a hash that cannot be read again.
+	// parse would reject a hash with less memory than RFC 9106 allows.
 	s, err := New(Config{MemoryKiB: 1, Time: 1}).Hash(t.Context(), "x")
 	if err != nil || !strings.HasPrefix(s, "$argon2id$v=19$m=8,t=1,p=1$") {
-		t.Errorf("%q, %v", s, err)
+		t.Errorf("Hash = %q, %v; want m=8, t=1", s, err)
 	}
 }
 
-func TestWire_MinimumParameters(t *testing.T) {
+func TestFromConfig_MinimumParameters(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		settings string
-		refused  bool
+		rejected bool
 	}{
 		{"", false},
 		{"HASH_MEMORY_KIB=47104 HASH_TIME=1", false},
@@ -470,21 +472,21 @@ func TestWire_MinimumParameters(t *testing.T) {
 				func(o *slog.HandlerOptions) slog.Handler { return slog.NewTextHandler(&log, o) }, time.Now)
 			FromConfig(cfg)
 			err := cfg.Err()
-			if (err != nil) != tt.refused || err != nil && !strings.HasPrefix(err.Error(), "HASH_MEMORY_KIB and HASH_TIME are below OWASP's minimum") {
-				t.Errorf("faults: %v", err)
+			if (err != nil) != tt.rejected || err != nil && !strings.HasPrefix(err.Error(), "HASH_MEMORY_KIB and HASH_TIME are below OWASP's minimum") {
+				t.Errorf("got %v, rejected want %v", err, tt.rejected)
 			}
 			testing := settings["HASH_TESTING"] == "on"
 			if strings.Contains(log.String(), "level=WARN") != testing {
-				t.Errorf("log: %s", &log)
+				t.Errorf("log %q, want a warning: %v", &log, testing)
 			}
 		})
 	}
 }
 
-func TestNewAsksForNothing(t *testing.T) {
-	// Not parallel: AllocsPerRun counts the allocations of all.
+func TestNew_Allocations(t *testing.T) {
+	// Not parallel: AllocsPerRun counts the allocations of all goroutines.
 	if n := testing.AllocsPerRun(100, func() { New(Config{}) }); n > 10 {
-		t.Errorf("New makes %v allocations", n)
+		t.Errorf("New made %v allocations, want at most 10", n)
 	}
 }
 

@@ -10,44 +10,44 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// An Unverifiable is the error for a stored hash that cannot be checked: it is
-// malformed, of an unknown form, or asks for more work than is given to anybody.
-// No password fits it. It means that the database was damaged, tampered with, or
-// filled by an import that nobody tried. It never carries the hash.
+// An Unverifiable is the error for a stored hash that Verify cannot check. The hash is
+// malformed, has an unknown format, or needs more work than the bounds allow. No password matches it.
+// The cause is a damaged or manipulated database, or an import without a test. The error
+// never contains the hash.
 type Unverifiable struct{ reason string }
 
 func (e *Unverifiable) Error() string { return "the stored password hash " + e.reason }
 
-// bounds are what a stored hash may ask for. They are checked before any of it is
-// used: whoever can write to one record, or import one, must not be able to stop
-// the function by it.
+// bounds limit the work of a stored hash. parse checks them before any part of the hash is
+// used. Otherwise, an attacker that can write or import one record could stop the function
+// with it.
 type bounds struct {
-	memoryKiB uint64 // at once
-	time      uint64 // passes over it
+	memoryKiB uint64
+	time      uint64 // passes over the memory
 	workKiB   uint64 // memory times passes
 }
 
-// importable is meant to take in what the common frameworks write, at a cost of
-// about half a second of one core: 128 MiB is the largest scrypt setting of OWASP
-// (N=2¹⁷, r=8) and holds RFC 9106's 64 MiB option and Django's 100 MiB.
+// importable are the bounds of imported hashes. They admit the defaults of common frameworks,
+// at a cost of about half a second of one core. 128 MiB is the largest scrypt setting of OWASP
+// (N=2¹⁷, r=8) and includes RFC 9106's 64 MiB option and Django's 100 MiB.
 var importable = bounds{memoryKiB: 128 << 10, time: 16, workKiB: 1 << 20}
 
-// More bounds, of the parts that cost little but have no reason to be large.
+// Bounds of the parts that cost little but have no reason to be large.
 const (
 	maxStored     = 512 // bytes of the whole string
 	maxThreads    = 16  // argon2 and scrypt lanes
 	maxScryptLogN = 20
 	maxScryptR    = 32
-	maxScryptKiB  = 256 << 10 // 128·N·r·p bytes, twice OWASP's; scrypt is slower a byte than argon2
-	maxBcryptCost = 14        // doubles at each step; 12 is a quarter to half a second, 10 OWASP's least
+	maxScryptKiB  = 256 << 10 // 128·N·r·p bytes, twice OWASP's; scrypt is slower per byte than argon2
+	maxBcryptCost = 14        // doubles at each step; 12 takes 0.25 to 0.5 s; OWASP's minimum is 10
 	minSalt       = 8         // RFC 9106 §3.1
-	minScryptSalt = 4         // scrypt sets none; RFC 7914 §12 itself uses four
+	minScryptSalt = 4         // scrypt has no minimum; RFC 7914 §12 uses four
 	maxSalt       = 64
-	minKey        = 16 // less would be found by chance; an empty key would fit every password
+	minKey        = 16 // a shorter key can match by chance, an empty key matches every password
 	maxKey        = 64
 )
 
-// widened lets in what this Hasher itself makes, however large it is set.
+// widened returns bounds that also admit the configured parameters of new hashes.
 func (b bounds) widened(memoryKiB, time uint32) bounds {
 	return bounds{
 		memoryKiB: max(b.memoryKiB, uint64(memoryKiB)),
@@ -56,10 +56,10 @@ func (b bounds) widened(memoryKiB, time uint32) bounds {
 	}
 }
 
-// A stored is a hash as it was read, within bounds. Its String is what was parsed,
-// byte for byte: there is one spelling of each.
+// A stored is a parsed hash within the bounds. String returns the parsed text byte for byte,
+// since each hash has one spelling.
 type stored interface {
-	memory() uint32 // KiB that checking it takes
+	memory() uint32 // KiB that a comparison takes
 	String() string
 }
 
@@ -75,13 +75,13 @@ func parse(s string, b bounds) (stored, error) {
 	case strings.HasPrefix(s, "$2a$"), strings.HasPrefix(s, "$2b$"), strings.HasPrefix(s, "$2y$"):
 		return parseBcrypt(s)
 	case !strings.HasPrefix(s, "$"):
-		return parseAncestor(s)
+		return parseNode(s)
 	}
-	return nil, &Unverifiable{"is of an unknown form"}
+	return nil, &Unverifiable{"has an unknown format"}
 }
 
-// An argon2idHash is $argon2id$v=19$m=19456,t=2,p=1$salt$key. Version 19 (0x13)
-// is RFC 9106; strings without a version are of an earlier one.
+// An argon2idHash is $argon2id$v=19$m=19456,t=2,p=1$salt$key. Version 19 (0x13) is that of
+// RFC 9106. Strings without a version have an earlier one.
 type argon2idHash struct {
 	memoryKiB, time uint32
 	threads         uint8
@@ -98,7 +98,7 @@ func (a argon2idHash) String() string {
 func parseArgon2id(s string, b bounds) (stored, error) {
 	rest, ok := strings.CutPrefix(s, "$argon2id$v=19$")
 	if !ok {
-		return nil, &Unverifiable{"is of an unknown version of argon2id"}
+		return nil, &Unverifiable{"has an unknown version of argon2id"}
 	}
 	n, salt, key, err := parsePHC(rest, "m", "t", "p")
 	if err != nil {
@@ -112,20 +112,21 @@ func parseArgon2id(s string, b bounds) (stored, error) {
 	return argon2idHash{uint32(m), uint32(t), uint8(p), salt, key}, nil
 }
 
-// A scryptHash is either $scrypt$ln=14,r=8,p=1$salt$key, as passlib writes it, or
-// the ancestor's hex(key).salt. The ancestor took Node's defaults, N=2¹⁴, r=8,
-// p=1, and as salt the bytes of a hexadecimal string, not those it stands for.
+// A scryptHash is either $scrypt$ln=14,r=8,p=1$salt$key, the format of passlib, or
+// hex(key).salt, the format of the earlier Node.js service. That service used the defaults of
+// Node.js: N=2¹⁴, r=8, p=1. Its salt is the text of a hexadecimal string, not the decoded
+// bytes.
 type scryptHash struct {
 	logN, r, p int
 	salt, key  []byte
-	ancestor   bool
+	node       bool // the format of the earlier Node.js service
 }
 
-// memory is the table V of RFC 7914 §5: 128·r·N bytes.
+// memory returns the size of the table V of RFC 7914 §5: 128·r·N bytes.
 func (s scryptHash) memory() uint32 { return uint32(s.r << s.logN >> 3) }
 
 func (s scryptHash) String() string {
-	if s.ancestor {
+	if s.node {
 		return hex.EncodeToString(s.key) + "." + string(s.salt)
 	}
 	return fmt.Sprintf("$scrypt$ln=%d,r=%d,p=%d$%s$%s",
@@ -148,29 +149,30 @@ func parseScrypt(s string, b bounds) (stored, error) {
 	return scryptHash{logN: int(logN), r: int(r), p: int(p), salt: salt, key: key}, nil
 }
 
-// The ancestor's form: a key of 64 bytes and a salt of 8, both in lower-case hex.
+// Lengths, in bytes, in the format of the earlier Node.js service. Both parts are in
+// lower-case hex.
 const (
-	ancestorKey  = 64
-	ancestorSalt = 8
+	nodeKey  = 64
+	nodeSalt = 8
 )
 
-func parseAncestor(s string) (stored, error) {
+func parseNode(s string) (stored, error) {
 	key, salt, ok := strings.Cut(s, ".")
-	if !ok || !isHex(key, ancestorKey) || !isHex(salt, ancestorSalt) {
-		return nil, &Unverifiable{"is of an unknown form"}
+	if !ok || !isHex(key, nodeKey) || !isHex(salt, nodeSalt) {
+		return nil, &Unverifiable{"has an unknown format"}
 	}
 	k, _ := hex.DecodeString(key)
-	return scryptHash{logN: 14, r: 8, p: 1, salt: []byte(salt), key: k, ancestor: true}, nil
+	return scryptHash{logN: 14, r: 8, p: 1, salt: []byte(salt), key: k, node: true}, nil
 }
 
 func isHex(s string, bytes int) bool {
 	return len(s) == 2*bytes && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// A bcryptHash is $2b$10$ and 53 characters, kept as it is: the library reads it.
-// The letters a, b and y name the same algorithm; x, a faulty one, is refused. The
-// bits of the salt's last character that stand for nothing are not looked at,
-// because several libraries wrote them at random.
+// A bcryptHash is $2b$10$ and 53 characters, stored as text because package bcrypt parses it.
+// The letters a, b and y name the same algorithm; x names a faulty one and is rejected. The
+// unused bits in the last character of the salt may have any value, because several libraries
+// wrote them at random.
 type bcryptHash struct{ text string }
 
 const bcryptAlphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -194,11 +196,11 @@ func parseBcrypt(s string) (stored, error) {
 	return bcryptHash{s}, nil
 }
 
-// base64PHC is the PHC string format's: the standard alphabet without padding.
-// Strict: bits that stand for nothing must be zero.
+// base64PHC is the base64 of the PHC string format: the standard alphabet without padding.
+// Strict requires unused bits to be zero.
 var base64PHC = base64.RawStdEncoding.Strict()
 
-// parsePHC reads name=number,name=number,name=number$salt$key.
+// parsePHC parses name=number,name=number,name=number$salt$key.
 func parsePHC(s string, names ...string) (numbers [3]uint64, salt, key []byte, err error) {
 	malformed := &Unverifiable{"is malformed"}
 	parts := strings.Split(s, "$")
@@ -226,7 +228,7 @@ func parsePHC(s string, names ...string) (numbers [3]uint64, salt, key []byte, e
 	return numbers, salt, key, nil
 }
 
-// decodePHC refuses the line breaks that encoding/base64 passes over.
+// decodePHC decodes base64. It rejects line breaks, which encoding/base64 ignores.
 func decodePHC(s string) ([]byte, bool) {
 	if strings.ContainsAny(s, "\r\n") {
 		return nil, false

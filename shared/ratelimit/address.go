@@ -26,23 +26,23 @@ func networks(cfg *config.Config) (all []netip.Prefix) {
 
 // client returns the address of the client.
 //
-// Each trusted proxy appends the address that it received the request from to
-// X-Forwarded-For, so with n of them the client is entry n from the right. The client can
-// write all entries to the left of it. Several headers are one list (RFC 9110 section 5.3),
-// and empty entries do not count (section 5.6.1). If the list is shorter, or the entry is no
-// address, the request did not pass all proxies: then the peer counts, which cannot be forged.
+// Each trusted proxy appends the address of its peer to X-Forwarded-For. So with n trusted
+// proxies, the client is entry n from the right. The client can write all entries to the left
+// of it. Several headers are one list (RFC 9110 section 5.3), and empty entries do not count
+// (section 5.6.1). If the list is shorter, or the entry is no address, the request did not pass
+// all proxies. Then client returns the address of the peer. It cannot be forged.
 //
-// A request that enters behind the first proxy, from a pod inside the cluster to the internal
-// gateway, the activator or the function, passes fewer proxies and can write entry n itself.
-// Two means prevent that, and one of them is needed where such pods are not trusted:
+// A pod inside the cluster can send a request to the internal gateway, the activator or the
+// function. That request passes fewer proxies, so the pod can write entry n itself. If such
+// pods are not trusted, one of two measures is needed:
 //
 //   - NetworkPolicies that allow only the proxies to reach the next proxy and the function,
 //     in the namespaces of the ingress and of Knative as well.
-//   - PROXY_NETWORKS, the networks that hold proxies and nothing else. The first sender from
-//     the right that is outside of them is the client, whatever stands to its left. A pod then
-//     counts for its own address, which the first proxy on its way appended.
+//   - PROXY_NETWORKS, the networks that contain only proxies. The first sender from the right
+//     outside these networks is the client; entries to its left do not matter. A pod then
+//     counts for its own address, which its first proxy appended.
 //
-// Without both, only the limit per account holds for such a pod.
+// Without both, only the limit per account applies to such a pod.
 func (l *Limiter) client(c endpoint.Client) netip.Addr {
 	peer, _ := parse(c.Peer)
 	sender := peer
@@ -73,8 +73,8 @@ func (l *Limiter) isProxy(a netip.Addr) bool {
 	return a.IsLoopback()
 }
 
-// fromRight returns entry n of a list, counted from the right and from 1, or "". It reads no
-// more of the list than that.
+// fromRight returns entry n of a list, counted from the right and from 1, or "". It does not
+// read the entries to the left of entry n.
 func fromRight(headers []string, n int) string {
 	for i := len(headers) - 1; i >= 0; i-- {
 		for rest, more := headers[i], true; more; {
@@ -94,8 +94,9 @@ func fromRight(headers []string, n int) string {
 	return ""
 }
 
-// parse reads an address as proxies write it, with or without a port and brackets. An
-// IPv4-mapped IPv6 address is an IPv4 address. A zone has a meaning only on its host.
+// parse parses an address in the formats of proxies: with or without a port and brackets. It
+// returns an IPv4-mapped IPv6 address as an IPv4 address. It removes the zone: a
+// zone has a meaning only on its host.
 func parse(s string) (netip.Addr, error) {
 	if ap, err := netip.ParseAddrPort(s); err == nil {
 		return ap.Addr().Unmap().WithZone(""), nil

@@ -18,8 +18,8 @@ func TestClient_TrustedProxies(t *testing.T) {
 		forwarded []string
 		want      string
 	}{
-		{"the peer, where no proxy is trusted", 0, peer, nil, "192.0.2.1"},
-		{"the peer, whatever the header says", 0, peer, []string{"1.1.1.1"}, "192.0.2.1"},
+		{"the peer, without trusted proxies", 0, peer, nil, "192.0.2.1"},
+		{"the peer, with a header but no trusted proxy", 0, peer, []string{"1.1.1.1"}, "192.0.2.1"},
 		{"a peer of IPv6", 0, "[2001:db8:1:2:3:4:5:6]:40000", nil, "2001:db8:1:2:3:4:5:6"},
 		{"an IPv4-mapped peer", 0, "[::ffff:192.0.2.1]:40000", nil, "192.0.2.1"},
 		{"a peer with a zone, without it", 0, "[fe80::1%eth0]:40000", nil, "fe80::1"},
@@ -44,12 +44,12 @@ func TestClient_TrustedProxies(t *testing.T) {
 		{"an IPv4-mapped entry", 1, peer, []string{"::ffff:198.51.100.7"}, "198.51.100.7"},
 		{"the same in hexadecimal", 1, peer, []string{"[::ffff:c633:6407]"}, "198.51.100.7"},
 
-		{"the peer, where the list is too short", 3, peer, []string{"1.1.1.1, 10.0.0.1"}, "192.0.2.1"},
-		{"the peer, where there is no list", 1, peer, nil, "192.0.2.1"},
-		{"the peer, where the entry is no address", 1, peer, []string{"1.1.1.1, unknown"}, "192.0.2.1"},
-		{"the peer, where the entry is quoted", 1, peer, []string{`"198.51.100.7"`}, "192.0.2.1"},
-		{"the peer, where the bracket is left open", 1, peer, []string{"[2001:db8::1"}, "192.0.2.1"},
-		{"the peer, where the entry has leading zeros", 1, peer, []string{"198.051.100.007"}, "192.0.2.1"},
+		{"the peer, if the list is too short", 3, peer, []string{"1.1.1.1, 10.0.0.1"}, "192.0.2.1"},
+		{"the peer, without a list", 1, peer, nil, "192.0.2.1"},
+		{"the peer, if the entry is no address", 1, peer, []string{"1.1.1.1, unknown"}, "192.0.2.1"},
+		{"the peer, if the entry is quoted", 1, peer, []string{`"198.51.100.7"`}, "192.0.2.1"},
+		{"the peer, if a bracket is missing", 1, peer, []string{"[2001:db8::1"}, "192.0.2.1"},
+		{"the peer, if the entry has leading zeros", 1, peer, []string{"198.051.100.007"}, "192.0.2.1"},
 		{"garbage to the left", 1, peer, []string{"\x00\xff<script>, ;;, 198.51.100.7"}, "198.51.100.7"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestClient_TrustedProxies(t *testing.T) {
 	}
 }
 
-// A pod inside the cluster enters behind the first proxies and writes the rest itself.
+// A pod inside the cluster bypasses the first proxies and forges their entries.
 func TestClient_ProxyNetworks(t *testing.T) {
 	const gateway, activator, pod = "10.1.0.1", "10.1.0.2", "10.2.0.9"
 	for _, c := range []struct {
@@ -85,7 +85,7 @@ func TestClient_ProxyNetworks(t *testing.T) {
 	}
 }
 
-// A client cannot change what the trusted proxies append to the right of its own header.
+// A client cannot change the entries that the trusted proxies append to its own header.
 func FuzzClient_ForgedHeader(f *testing.F) {
 	for _, seed := range []string{"", "1.1.1.1", "1.1.1.1, 2.2.2.2", ",,,", "[::1", "::ffff:1.1.1.1", "unknown", strings.Repeat(",", 1000)} {
 		f.Add(seed, seed, uint8(1))
@@ -96,7 +96,7 @@ func FuzzClient_ForgedHeader(f *testing.F) {
 		trusted := "198.51.100.7" + strings.Repeat(", 10.0.0.1", hops-1)
 		for _, forwarded := range [][]string{{header, trusted}, {header, sameHeader + ", " + trusted}, {sameHeader + "," + trusted}} {
 			if got := l.client(endpoint.Client{Peer: "192.0.2.1:1", Forwarded: forwarded}); got != netip.MustParseAddr("198.51.100.7") {
-				t.Errorf("%q makes it %s", forwarded, got)
+				t.Errorf("client of %q is %s, want 198.51.100.7", forwarded, got)
 			}
 		}
 		l.client(endpoint.Client{Peer: header, Forwarded: []string{sameHeader}}) // does not panic

@@ -13,8 +13,9 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// An Attempt is one check of a password. Begin starts to reserve it while the account is
-// read, Allow waits for that, and the reservation is settled while the session is opened:
+// An Attempt is one check of a password. Begin starts to reserve it, while the caller reads the
+// account. Allow waits for the reservation. Succeed and Fail start to settle the reservation,
+// while the caller opens the session:
 //
 //	a := limiter.Begin(ctx, limit, client, email)
 //	defer a.Close()
@@ -26,19 +27,19 @@ type Attempt struct {
 	limiter *Limiter
 	ctx     context.Context
 	email   string
-	device  string // the token that the client has presented
+	device  string // the device token that the client has presented
 
-	rejected error // known without asking the database
+	rejected error // found in memory, without a query
 	begun    func() error
-	passed   bool      // whether the address has a free reservation
-	counters []counter // that have reserved the attempt
-	owner    counter   // that of the account or of the device
+	passed   bool      // whether the address admits the attempt
+	counters []counter // that have counted the attempt
+	owner    counter   // the counter of the account or of the device
 	settled  func() error
 	cancel   context.CancelFunc
 }
 
-// Begin starts to reserve an attempt. A client that presents a device token reserves it in
-// the counter of that device. That the account knows the device turns out in Allow.
+// Begin starts to reserve an attempt. For a client that presents a device token, Begin reserves
+// it in the counter of that device. Only Allow receives whether the account knows the device.
 func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, email string) *Attempt {
 	a := &Attempt{limiter: l, ctx: ctx, email: email, device: c.Device}
 	a.owner = account(email)
@@ -66,13 +67,14 @@ func account(email string) counter {
 	return counter{id: "account:" + digest(email), limit: accountLimit, weight: 1}
 }
 
-// Rejected returns an API error of kind TooMany if a moment ago the address was at its limit.
-// It does not wait, so a flood of rejected requests costs the database almost nothing.
+// Rejected returns an API error of kind TooMany if this process has found the address at its
+// limit within rejectionTTL. It does not query the database, so a flood of rejected requests
+// costs the database almost nothing.
 func (a *Attempt) Rejected() error { return a.rejected }
 
-// Allow returns an API error of kind TooMany if the address or the account is at its limit,
-// and one of kind Unavailable if the database does not answer. Known reports whether the
-// account knows the device of the client. If not, the attempt counts for the account.
+// Allow returns an API error of kind TooMany if the address or the account is at its limit. It
+// returns one of kind Unavailable if the database does not answer. If known is false, the account
+// does not know the device of the client, and the attempt counts for the account.
 func (a *Attempt) Allow(known bool) error {
 	err := a.begun()
 	if a.device == "" || known || !a.passed {
@@ -84,16 +86,16 @@ func (a *Attempt) Allow(known bool) error {
 	return err
 }
 
-// Succeed starts to settle a successful attempt. An address is left with one request. The
-// failures of the account or of the device are forgiven, unless other attempts are in flight,
-// as NIST SP 800-63B-4 section 3.2.2 recommends.
+// Succeed starts to settle a successful attempt. The attempt then counts as one request of the
+// address. Succeed resets the failures of the account or of the device, as NIST SP 800-63B-4
+// section 3.2.2 recommends, unless other attempts are in flight.
 func (a *Attempt) Succeed() { a.settle(true, true) }
 
-// Fail starts to settle a failed attempt. Its reservation remains, as a failure.
+// Fail starts to settle a failed attempt. Its reservation remains as a failure.
 func (a *Attempt) Fail() { a.settle(false, false) }
 
-// Close waits until the attempt is settled. An attempt that was neither a failure nor a
-// success leaves one request in the counters of the address, and nothing in the others.
+// Close waits until the attempt is settled. An attempt without Fail or Succeed counts as one
+// request of the address, and does not count for the account or the device.
 func (a *Attempt) Close() {
 	a.begun()
 	a.settle(true, false)
@@ -103,9 +105,9 @@ func (a *Attempt) Close() {
 	a.cancel()
 }
 
-// settle starts to settle the attempt, once, in one command. Free gives back what was
-// reserved, forgive the failures before it.
-func (a *Attempt) settle(free, forgive bool) {
+// settle starts to settle the attempt in one command. Only its first call has an effect. If
+// free is true, it subtracts the reservation; if reset is true, it sets the failures to 0.
+func (a *Attempt) settle(free, reset bool) {
 	if a.settled != nil {
 		return
 	}
@@ -120,7 +122,7 @@ func (a *Attempt) settle(free, forgive bool) {
 		models = append(models, mongo.NewUpdateOneModel().
 			SetFilter(bson.D{{Key: "_id", Value: c.id}, {Key: "pending", Value: bson.D{{Key: "$gte", Value: 1}}}}).
 			SetUpdate(bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: -back}, {Key: "pending", Value: -1}}}}))
-		if forgive && owner {
+		if reset && owner {
 			models = append(models, mongo.NewUpdateOneModel().
 				SetFilter(bson.D{{Key: "_id", Value: c.id}, {Key: "pending", Value: 0}}).
 				SetUpdate(bson.D{{Key: "$set", Value: bson.D{{Key: "n", Value: 0}}}}))
@@ -129,7 +131,7 @@ func (a *Attempt) settle(free, forgive bool) {
 	if len(models) == 0 {
 		return
 	}
-	// also for a client that has disconnected
+	// A disconnected client does not cancel the command.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), a.timeout())
 	a.cancel = cancel
 	a.settled = start(func() error {
@@ -141,7 +143,8 @@ func (a *Attempt) settle(free, forgive bool) {
 	})
 }
 
-// refund returns what an attempt that is no failure gets back. An address keeps one request.
+// refund returns the amount to subtract for an attempt that did not fail. It leaves one request
+// in the counter of an address.
 func (c counter) refund() int {
 	if c.end.IsZero() {
 		return c.weight
@@ -149,8 +152,8 @@ func (c counter) refund() int {
 	return c.weight - 1
 }
 
-// timeout returns how long the attempt may take to be settled: if the time limit of the
-// request has expired, only as long as the client still waits for the response.
+// timeout returns the time limit for settling the attempt. After the time limit of the request,
+// it is the time for which the client still waits for the response.
 func (a *Attempt) timeout() time.Duration {
 	deadline, limited := a.ctx.Deadline()
 	if !limited {
@@ -159,6 +162,6 @@ func (a *Attempt) timeout() time.Duration {
 	return min(addressTimeout, max(time.Until(deadline), 0)+overtime)
 }
 
-// overtime is what remains of the five seconds that a client may wait after the time limit of
-// a request, without the way back.
+// overtime is the time after the time limit of a request for which a client still waits. A
+// client may wait five seconds in all, including the transfer of the response.
 const overtime = 250 * time.Millisecond

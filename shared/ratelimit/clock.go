@@ -11,28 +11,28 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// A clock holds the difference between the clock of the process and that of the database. A
-// process that used its own clock, an hour off, would take failures for long expired.
-// $$NOW needs an update pipeline, which the embedded server does not have.
+// A clock estimates the database's time from the clock of the process and an offset. If the
+// clock of a process were an hour wrong, the process alone would treat failures as expired. The
+// alternative, $$NOW, needs an update pipeline; the embedded server does not support it.
 type clock struct {
 	own  func() time.Time
 	test func() time.Time // replaces the database's clock in a test
 
 	mu     sync.Mutex
-	offset time.Duration // from own to the database's
-	read   time.Time     // when the database's time was last read, by own
+	offset time.Duration // of the database relative to own
+	read   time.Time     // last update of offset, by own
 }
 
-// now returns the database's time, as far as it is known.
+// now returns the estimated time of the database.
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.own().Add(c.offset)
 }
 
-// set notes the database's time of a reply to a request that was sent at a time. The
-// database read its clock between the request and the reply. The offset moves no further than
-// that requires, so a slow reply does not spoil the offset of a fast one.
+// set updates the offset from the database's time in the reply to a command. The database read
+// its clock between sent and the receipt of the reply. set changes the offset no further than
+// that interval requires. So a slow reply does not impair the offset of a fast one.
 func (c *clock) set(at, sent time.Time) {
 	received := c.own().Round(0) // wall clock: it may be corrected in between
 	if c.test != nil {
@@ -44,7 +44,7 @@ func (c *clock) set(at, sent time.Time) {
 	c.read = received
 }
 
-// clockMaxAge is how long an offset is used.
+// clockMaxAge is the time after which an offset is read again.
 const clockMaxAge = time.Minute
 
 func (c *clock) fresh() bool {
@@ -53,10 +53,10 @@ func (c *clock) fresh() bool {
 	return c.own().Round(0).Sub(c.read).Abs() < clockMaxAge
 }
 
-// SetClock replaces the database's clock, for a test.
+// SetClock replaces the database's clock in a test.
 func (l *Limiter) SetClock(now func() time.Time) { l.clock.test = now }
 
-// time returns the database's time. It asks the database once a minute.
+// time returns the database's time. It queries the database once per clockMaxAge.
 func (l *Limiter) time(ctx context.Context, c *mongo.Collection) (time.Time, error) {
 	if !l.clock.fresh() {
 		sent := l.clock.own()

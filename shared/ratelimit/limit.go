@@ -18,27 +18,27 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// A Limit is a number of requests in a window. Windows follow each other without a gap and
-// are the same for all clients.
+// A Limit is a number of requests in a window. Windows are contiguous and the same for all
+// clients.
 type Limit struct {
 	Name   string
 	Quota  int
 	Window time.Duration
 }
 
-// The defaults of the limits per address: far above the need of one user, since a household,
-// an office or a mobile carrier's NAT can be one address.
+// defaults are the limits without their settings. They are far above the need of one user,
+// since a household, an office or a mobile carrier's NAT can have a single address.
 var defaults = []Limit{
 	{"signup", 60, 10 * time.Minute},
-	{"signin", 1000, 5 * time.Minute}, // 100 of them if they fail
+	{"signin", 1000, 5 * time.Minute}, // or 100 that fail
 	{"refresh", 1200, time.Minute},    // 18,000 sessions; a refresh token cannot be guessed
-	{"session", 30, time.Minute},      // per session, of an address that is at its limit
+	{"session", 30, time.Minute},      // per session, once its address is at its limit
 }
 
 // failureWeight is the number of requests that a failed sign-in counts as.
 const failureWeight = 10
 
-// Default returns the limit of a name without its setting, and whether there is one.
+// Default returns the default limit of a name, and whether it exists.
 func Default(name string) (Limit, bool) {
 	for _, d := range defaults {
 		if d.Name == name {
@@ -87,21 +87,22 @@ func limit(cfg *config.Config, env, name string, least int) Limit {
 
 func short(d time.Duration) string { return strconv.Itoa(int(d/time.Minute)) + "m" }
 
-// addressTimeout bounds the counting of an address. It protects the capacity of the system,
-// not a secret: if the database does not answer in time, the request proceeds.
+// addressTimeout bounds the update of an address counter. That counter protects the capacity
+// of the system, not a secret: if the database does not answer in time, the request proceeds.
 const addressTimeout = time.Second
 
-// undecidedWait is the wait for attempts in flight.
+// undecidedWait is the Retry-After of a request that is rejected because of attempts in
+// flight.
 const undecidedWait = time.Second
 
-// A process does not ask the database again about a counter that it found at its limit, for
-// rejectionTTL. So a flood of rejected requests costs the database almost nothing.
+// For rejectionTTL, a process does not query the database again for a counter at its limit. So
+// a flood of rejected requests costs the database almost nothing.
 const (
 	rejectionTTL  = time.Second
 	maxRejections = 4096 // about 100 bytes each
 )
 
-// A rejection is a counter that was found at its limit.
+// A rejection describes a counter at its limit.
 type rejection struct {
 	expires time.Time
 	reset   time.Time // when the client may try again
@@ -132,7 +133,7 @@ func (l *Limiter) allow(ctx context.Context, limit Limit, counters func() []coun
 	return err
 }
 
-// A counter is one document and what an attempt adds to it.
+// A counter is one document and the amount that an attempt adds to it.
 type counter struct {
 	id     string
 	limit  Limit
@@ -147,7 +148,7 @@ func (l *Limiter) addressCounters(limit Limit, c endpoint.Client, weight int) []
 	}
 	a := l.client(c)
 	if !a.Is6() {
-		return []counter{l.window(limit, a.String(), weight)} // clients without an address count together
+		return []counter{l.window(limit, a.String(), weight)} // clients without an address share one counter
 	}
 	site := limit
 	site.Quota *= siteFactor
@@ -157,8 +158,8 @@ func (l *Limiter) addressCounters(limit Limit, c endpoint.Client, weight int) []
 	}
 }
 
-// siteFactor is how many times the limit of a /64 its /48 has. One customer often has a /56
-// or a /48, so it can use many /64s (RFC 6177).
+// siteFactor is the ratio of the limit of a /48 to that of a /64. One customer often has a /56
+// or a /48 and so can use many /64s (RFC 6177).
 const siteFactor = 16
 
 func (l *Limiter) window(limit Limit, subject string, weight int) counter {
@@ -167,9 +168,9 @@ func (l *Limiter) window(limit Limit, subject string, weight int) counter {
 }
 
 // reserve counts an attempt in all counters, in order and in one command. It returns the
-// counters that have counted it, also with an error: TooMany for the first counter at its
-// limit. It calls counters again if the window has ended, which it finds out when it has read
-// the database's time.
+// counters that have counted the attempt, also with an error. The error for the first counter
+// at its limit is of kind TooMany. reserve calls counters again after it has read the
+// database's time, because the window may have ended.
 func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]counter, error) {
 	if err := l.cached(counters()); err != nil {
 		return nil, err
@@ -211,13 +212,13 @@ func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]cou
 	return all[:done], apierror.Limited(all[done].limit.Name, all[done].limit.Quota, all[done].limit.Window, undecidedWait)
 }
 
-// rounds bounds how often a reservation that another attempt preceded is repeated.
+// rounds bounds the repetitions of a reservation that conflicts with other attempts.
 const rounds = 8
 
 // reservation returns the conditional update that counts an attempt.
 func (c counter) reservation(now time.Time) *mongo.UpdateOneModel {
 	most, add := c.limit.Quota-c.weight, bson.D{{Key: "n", Value: c.weight}}
-	set := bson.D{{Key: "expiresAt", Value: c.end.Add(c.limit.Window)}} // later than the window: a member's clock may be behind
+	set := bson.D{{Key: "expiresAt", Value: c.end.Add(c.limit.Window)}} // later than the window: the clock of a replica set member may be behind
 	if c.end.IsZero() {
 		set = accountTimes(now, 0)
 	}
@@ -240,9 +241,10 @@ func failedIndex(err error) int {
 	return 0
 }
 
-// inspect reads a counter that has refused an attempt. It returns an error of kind TooMany if
-// it is at its limit; true if it has counted the attempt after all, as an account does when
-// its wait is over; and false if the attempt is to be repeated.
+// inspect reads a counter that did not match the conditional update of an attempt. It returns
+// an error of kind TooMany if the counter is at its limit. It returns true if it has counted
+// the attempt, as for an account after its wait. It returns false if the caller must repeat
+// the update.
 func (l *Limiter) inspect(ctx context.Context, c *mongo.Collection, counter counter) (bool, error) {
 	var s state
 	err := mongodb.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: counter.id}}), &s)
@@ -274,7 +276,7 @@ func (l *Limiter) reject(id string, r rejection) {
 	l.full[id] = r
 }
 
-// ignoreMissing returns nil for a document that does not exist, or no longer.
+// ignoreMissing returns nil for the error of a document that does not exist.
 func ignoreMissing(err error) error {
 	if err == mongo.ErrNoDocuments {
 		return nil
@@ -282,7 +284,7 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// cached returns the rejection of a counter that was found at its limit a moment ago.
+// cached returns the error of the first counter with a rejection in memory.
 func (l *Limiter) cached(counters []counter) error {
 	now := l.clock.now()
 	l.mu.Lock()

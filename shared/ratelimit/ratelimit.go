@@ -7,44 +7,47 @@
 //
 // # Policy
 //
-// Account. Ten sign-in attempts may fail. Each further attempt then waits, from 1 s and
-// twice as long each time, up to 15 minutes. An attempt within the wait, or beyond ten in
-// flight, is rejected with 429 before its password is checked. The right password and an
-// email without an account get the same response. A success forgives the failures before it.
-// NIST SP 800-63B-4 section 3.2.2 asks for at most 100 consecutive failures before an
-// authenticator is disabled, and recommends growing waits. Disabling would give an attacker
-// the means to lock the owner out; here an attacker has about 100 attempts a day. OWASP ASVS
-// 5.0.0 requirements 6.1.1 and 6.3.1 ask for a limit that prevents malicious lockout: a client
-// with the device token of an earlier sign-in has a counter of its own.
+// Account. An account admits ten failed sign-in attempts. After them, each attempt must wait:
+// 1 s at first, then twice as long each time, up to 15 minutes. An attempt within the wait, or
+// beyond ten in flight, is rejected with 429 before its password is checked. The right password
+// and an email without an account get the same response. A success resets the failures before
+// it.
 //
-// Address. Each request counts, also one with invalid input, before anything expensive is
-// done for it. A failed sign-in counts as ten requests. A sign-in in flight is undecided: it
-// is counted as failed until it is settled, and a request that finds no room because of
-// attempts in flight is told to wait for one second, not for the end of the window. An IPv6
-// client counts for its /64, and the /48 around it has 16 times the limit. One address can be
-// the NAT of many users, so the limits are far above the need of one.
+// NIST SP 800-63B-4 section 3.2.2 asks for at most 100 consecutive failures before an
+// authenticator is disabled, and recommends growing waits. With disabling, an attacker could
+// lock the owner out. Here, an attacker has about 100 attempts a day. OWASP ASVS 5.0.0
+// requirements 6.1.1 and 6.3.1 ask for a limit that prevents malicious lockout. So a client
+// with the device token of an earlier sign-in has a separate counter.
+//
+// Address. Each request counts, also one with invalid input, before it costs anything
+// expensive. A failed sign-in counts as ten requests. A sign-in in flight is undecided: it
+// counts as failed until it is settled. A request that is rejected because of attempts in
+// flight receives Retry-After: 1, not the end of the window. An IPv6 client counts for its
+// /64; the surrounding /48 has 16 times the limit. One address can be the NAT of many users,
+// so the limits are far above the need of one user.
 //
 // # Atomicity
 //
-// Two commands serve one sign-in. The first reserves one attempt in every counter; each
-// update of it is conditional: {_id: x, n: {$lte: limit}}, {$inc: {n: 1}}, upsert. MongoDB
+// A sign-in costs two commands. The first command reserves one attempt in every counter, with
+// one conditional update each: {_id: x, n: {$lte: limit}}, {$inc: {n: 1}}, upsert. MongoDB
 // applies an update of a single document atomically and checks its filter again after a
-// write conflict, so the increment and its condition cannot be separated. A counter at its
-// limit does not match; the upsert then fails with E11000, since _id is unique. So of any
-// number of parallel attempts in any number of processes at most the limit pass. The updates
-// are ordered: an attempt that its address may not make reserves nothing of the account. The
-// second command settles the reservation. It runs while the session is opened.
+// write conflict. So no other write comes between the condition and the increment. A counter
+// at its limit does not match; the upsert then fails with E11000, since _id is unique. So of any
+// number of parallel attempts in any number of processes, at most the limit pass. The updates
+// are ordered: an attempt that exceeds the limit of its address reserves nothing of the
+// account. The second command settles the reservation, while the function opens the session.
 //
-// An account with ten failures takes another path: a read, and a compare-and-set on all that
-// it was decided on. A process that is killed leaves its reservations as failures.
+// An account with ten failures takes another path: a read, and a compare-and-set on all
+// values that the decision used. The reservations of a killed process remain as failures.
 //
-// All times are the database's. A process whose clock is wrong counts as all others do.
+// All times are those of the database's clock, so a process with a wrong clock counts like all
+// others.
 //
-// A write waits for the primary alone. A failover that loses the last writes gives an
-// attacker a few attempts more; waiting for a majority would delay every sign-in.
+// A write waits for the primary alone. If a failover loses the last writes, an attacker gains a
+// few attempts. A wait for a majority would delay every sign-in.
 //
-// Emails, addresses and tokens are stored as digests without a key, for a day: an attacker
-// with the database can find an address by trying all of them.
+// The database stores emails, addresses and tokens as digests without a key, for a day. An
+// attacker with the database can find an address by trying all addresses.
 package ratelimit
 
 import (
@@ -84,8 +87,8 @@ type Limiter struct {
 	full map[string]rejection // counters found at their limit
 }
 
-// FromConfig returns the limiter of the environment: RATE_LIMIT, TRUSTED_PROXIES, PROXY_NETWORKS,
-// and the settings of mongodb.FromConfig.
+// FromConfig returns the limiter of RATE_LIMIT, TRUSTED_PROXIES, PROXY_NETWORKS and the
+// settings of mongodb.FromConfig.
 func FromConfig(cfg *config.Config) *Limiter {
 	return config.Part(cfg, "ratelimit", func() *Limiter {
 		mode := cfg.Text("RATE_LIMIT", "on")
@@ -105,8 +108,8 @@ func FromConfig(cfg *config.Config) *Limiter {
 	})
 }
 
-// Prepare creates the TTL index, which deletes expired counters. A server without such
-// indexes, as the embedded one, has them deleted now. It may be repeated.
+// Prepare creates the TTL index, with which the server deletes expired counters. On a server
+// without TTL indexes, such as the embedded one, Prepare deletes them itself. It is idempotent.
 func (l *Limiter) Prepare(ctx context.Context) error {
 	c, err := l.collection(ctx)
 	if err != nil {
@@ -123,7 +126,7 @@ func (l *Limiter) Prepare(ctx context.Context) error {
 	return mongodb.Translate("delete expired counters", err)
 }
 
-// notImplemented is the error code of the embedded server for a kind of index that it lacks.
+// notImplemented is the error code of the embedded server for an unsupported kind of index.
 const notImplemented = 238
 
 // collection returns the collection of the counters. Earlier versions count in a collection
@@ -141,8 +144,9 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// start runs work in a goroutine and returns a function that waits for it. Its user must
-// call that before it responds. A panic in work becomes its error.
+// start runs work in a goroutine and returns a function that waits for it and returns its
+// error. A handler must call that function before it responds. A panic in work becomes an
+// error.
 func start(work func() error) (wait func() error) {
 	done := make(chan error, 1)
 	go func() {

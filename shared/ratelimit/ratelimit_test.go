@@ -29,7 +29,7 @@ func at(moment time.Time) func() time.Time { return func() time.Time { return mo
 
 func from(address string) endpoint.Client { return endpoint.Client{Peer: address} }
 
-func wiring(t *testing.T, now func() time.Time, settings ...string) *config.Config {
+func newConfig(t *testing.T, now func() time.Time, settings ...string) *config.Config {
 	environment := map[string]string{}
 	for _, s := range settings {
 		name, value, _ := strings.Cut(s, "=")
@@ -41,10 +41,10 @@ func wiring(t *testing.T, now func() time.Time, settings ...string) *config.Conf
 	return cfg
 }
 
-// limiter returns the limiter of a process with a connection of its own.
+// limiter returns the limiter of a process with its own connection.
 func limiter(t *testing.T, uri string, now func() time.Time, settings ...string) *Limiter {
 	t.Helper()
-	cfg := wiring(t, now, append(settings, "MONGODB_URI="+uri)...)
+	cfg := newConfig(t, now, append(settings, "MONGODB_URI="+uri)...)
 	l := FromConfig(cfg)
 	if err := cfg.Err(); err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func limiter(t *testing.T, uri string, now func() time.Time, settings ...string)
 	return l
 }
 
-// skewed returns a limiter whose process has a wrong clock.
+// skewed returns the limiter of a process with a wrong clock.
 func skewed(t *testing.T, uri string, now func() time.Time, by time.Duration) *Limiter {
 	t.Helper()
 	l := limiter(t, uri, func() time.Time { return now().Add(by) })
@@ -100,7 +100,7 @@ func tooMany(err error) bool { return err != nil && apierror.From(err).Kind() ==
 // headers returns the headers of a rejection.
 func headers(err error) string {
 	if err == nil {
-		return "none: it was not rejected"
+		return "none: the request was not rejected"
 	}
 	return fmt.Sprint(apierror.From(err).Headers())
 }
@@ -143,39 +143,39 @@ func TestLimits_Settings(t *testing.T) {
 		"500/1m30s":   {"signin", 500, 90 * time.Second},
 		"1000000/24h": {"signin", 1000000, 24 * time.Hour},
 	} {
-		cfg := wiring(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
+		cfg := newConfig(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
 		if got := Signin(cfg); got != want || cfg.Err() != nil {
 			t.Errorf("%q: got %v, %v; want %v", text, got, cfg.Err(), want)
 		}
 	}
 	for _, text := range []string{"1000", "1000/", "/5m", "1000/5", "0/5m", "9/5m", "-10/5m", "1000/0s", "1000/500ms", "1000/1500ms", "1000/25h", "1000/-5m",
 		"1e3/5m", "1,000/5m", "1000 / 5m", "1000/5 m", "1000/5m/1", "01000/5m", "1000001/5m", "99999999999999999999/5m", "+1000/5m", "1000/+5m", "1000/5M", "off"} {
-		cfg := wiring(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
+		cfg := newConfig(t, time.Now, "RATE_LIMIT_SIGNIN="+text)
 		Signin(cfg)
 		want := "RATE_LIMIT_SIGNIN must be a number of requests and a window, such as 1000/5m: 10 to 1000000 requests, 1s to 24h in whole seconds"
 		if err := cfg.Err(); err == nil || err.Error() != want {
-			t.Errorf("%q: got %v", text, err)
+			t.Errorf("%q: got %v, want %s", text, err, want)
 		}
 	}
 	for setting, ok := range map[string]bool{
 		"RATE_LIMIT=on": true, "RATE_LIMIT=accounts": true, "RATE_LIMIT=off": true, "RATE_LIMIT=yes": false,
 		"PROXY_NETWORKS=10.0.0.0/8, fd00::/8": true, "PROXY_NETWORKS=10.0.0.1": false, "PROXY_NETWORKS=10.0.0.1/8": false, "PROXY_NETWORKS=::ffff:10.0.0.0/104": false,
 	} {
-		cfg := wiring(t, time.Now, setting, "MONGODB_URI=mongodb://127.0.0.1:1/")
+		cfg := newConfig(t, time.Now, setting, "MONGODB_URI=mongodb://127.0.0.1:1/")
 		FromConfig(cfg)
 		if (cfg.Err() == nil) != ok {
-			t.Errorf("%s: %v", setting, cfg.Err())
+			t.Errorf("%s: got %v, accepted want %v", setting, cfg.Err(), ok)
 		}
 	}
 }
 
 func TestAccount_Waits(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		s        state
-		since    time.Duration // the last attempt
-		after    time.Duration
-		forgiven bool
+		name  string
+		s     state
+		since time.Duration // the last attempt
+		after time.Duration
+		reset bool
 	}{
 		{"nine failures", state{N: 9}, 0, 0, false},
 		{"ten failures", state{N: 10}, 0, time.Second, false},
@@ -190,18 +190,18 @@ func TestAccount_Waits(t *testing.T) {
 		{"ten in flight", state{N: 10, Pending: 10}, 0, time.Second, false},
 		{"one in flight after nine failures", state{N: 10, Pending: 1}, 500 * time.Millisecond, time.Second, false},
 		{"one in flight after ten failures", state{N: 11, Pending: 1}, 0, 2 * time.Second, false},
-		{"fourteen in flight whose process was killed", state{N: 14, Pending: 14}, 9 * time.Second, 7 * time.Second, false},
+		{"fourteen in flight of a killed process", state{N: 14, Pending: 14}, 9 * time.Second, 7 * time.Second, false},
 		{"a database clock that was an hour ahead", state{N: 20}, -time.Hour, 0, false},
 		{"a database clock that was a minute ahead", state{N: 20}, -time.Minute, 16 * time.Minute, false},
 	} {
 		c.s.At = noon
-		if after, forgiven := c.s.decide(noon.Add(c.since)); after != c.after || forgiven != c.forgiven {
-			t.Errorf("%s: wait %s, forgiven %v; want %s, %v", c.name, after, forgiven, c.after, c.forgiven)
+		if after, reset := c.s.decide(noon.Add(c.since)); after != c.after || reset != c.reset {
+			t.Errorf("%s: wait %s, reset %v; want %s, %v", c.name, after, reset, c.after, c.reset)
 		}
 	}
 }
 
-// Two processes race for an account. Its attempts are not settled, or fail.
+// Two processes race for an account. Their attempts are in flight, then fail.
 func TestAccount_ParallelAttempts(t *testing.T) {
 	for name, device := range map[string]string{"account": "", "device": "AAAAAAAAAAAAAAAAAAAAAA"} {
 		t.Run(name, func(t *testing.T) {
@@ -255,10 +255,10 @@ func TestAccount_InFlight(t *testing.T) {
 		a.Close()
 	}
 	if err := try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed); err != nil {
-		t.Errorf("after they have succeeded: %v", err)
+		t.Errorf("after their success: %v", err)
 	}
 	if got := stored(t, l); got["account"] != [2]int{0, 0} || got["signin"] != [2]int{12, 0} {
-		t.Errorf("stored: %v", got)
+		t.Errorf("stored %v, want account [0 0] and signin [12 0]", got)
 	}
 }
 
@@ -302,12 +302,12 @@ func TestAttempt_ClientDisconnects(t *testing.T) {
 	disconnect()
 	a.Close()
 	if got := stored(t, l); got["signin"] != [2]int{1, 0} || got["account"] != [2]int{0, 0} {
-		t.Errorf("stored: %v", got)
+		t.Errorf("stored %v, want account [0 0] and signin [1 0]", got)
 	}
 }
 
-// A success forgives the failures before it, but not attempts in flight.
-func TestAttempt_SuccessForgives(t *testing.T) {
+// A success resets the failures before it, but not attempts in flight.
+func TestAttempt_SuccessResetsFailures(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
 	fail := func(n int) {
 		for range n {
@@ -323,17 +323,17 @@ func TestAttempt_SuccessForgives(t *testing.T) {
 	}
 	try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed)
 	if got := stored(t, l)["account"]; got != [2]int{6, 1} {
-		t.Errorf("with an attempt in flight: %v", got)
+		t.Errorf("with an attempt in flight: stored %v, want [6 1]", got)
 	}
 	pending.Fail()
 	pending.Close()
 	try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed)
 	if got := stored(t, l)["account"]; got != [2]int{0, 0} {
-		t.Errorf("without one: %v", got)
+		t.Errorf("without one: stored %v, want [0 0]", got)
 	}
 	fail(10)
 	if err := try(t, l, from("192.0.2.1:1"), false, nil); !tooMany(err) {
-		t.Errorf("after ten failures: %v", err)
+		t.Errorf("after ten failures: got %v, want TooMany", err)
 	}
 }
 
@@ -347,14 +347,14 @@ func TestAttempt_DeviceHasItsOwnCounter(t *testing.T) {
 		try(t, l, device("other"), true, (*Attempt).Fail)
 	}
 	if err := try(t, l, device("owner"), true, (*Attempt).Succeed); err != nil {
-		t.Errorf("the device of the owner: %v", err)
+		t.Errorf("the device of the owner: got %v, want no error", err)
 	}
 	for _, c := range []struct {
 		token string
 		known bool
 	}{{"", false}, {"attacker", false}, {"made-up", false}, {"other", true}} {
 		if err := try(t, l, device(c.token), c.known, nil); !tooMany(err) {
-			t.Errorf("device %q: %v", c.token, err)
+			t.Errorf("device %q: got %v, want TooMany", c.token, err)
 		}
 	}
 }
@@ -364,11 +364,11 @@ func TestAllow_ParallelRequests(t *testing.T) {
 	limiters := []*Limiter{limiter(t, uri, at(noon)), limiter(t, uri, at(noon))}
 	limit := Limit{"test", 20, time.Minute}
 	n := 0
-	for range 5 { // as many at the same time as the embedded database counts within addressTimeout
+	for range 5 { // 16 at the same time: the embedded database counts that many within addressTimeout
 		n += parallel(t, 16, func(i int) error { return limiters[i%2].Allow(t.Context(), limit, from("192.0.2.1:1")) })
 	}
 	if n != 20 {
-		t.Errorf("%d of 80 requests passed", n)
+		t.Errorf("%d of 80 requests passed, want 20", n)
 	}
 	for name, c := range map[string]struct {
 		limit Limit
@@ -383,7 +383,7 @@ func TestAllow_ParallelRequests(t *testing.T) {
 	} {
 		err := limiter(t, uri, at(noon.Add(c.after))).Allow(t.Context(), c.limit, from(c.from))
 		if (err == nil) != c.want {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, allowed want %v", name, err, c.want)
 		}
 	}
 }
@@ -412,7 +412,7 @@ func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 		if err := a.Allow(false); err != nil {
 			waiting++
 			if !strings.Contains(headers(err), retryAfter(1)) {
-				t.Errorf("attempt %d: %s", i+1, headers(err))
+				t.Errorf("attempt %d: got %s, want %s", i+1, headers(err), retryAfter(1))
 			}
 		}
 	}
@@ -453,7 +453,7 @@ func TestAttempt_AddressFullOfFailures(t *testing.T) {
 		a.Close()
 	}
 	if got := stored(t, l)["account"]; got != [2]int{100, 0} {
-		t.Errorf("the rejected attempt is reserved in an account: %v", got)
+		t.Errorf("accounts have counted %v, want [100 0] without the rejected attempt", got)
 	}
 }
 
@@ -467,17 +467,17 @@ func TestAllow_IPv6Networks(t *testing.T) {
 		}
 		if i == 1 {
 			if err := allow("[2001:db8::ffff]:1"); !tooMany(err) {
-				t.Errorf("a third request of a /64: %v", err)
+				t.Errorf("a third request of a /64: got %v, want TooMany", err)
 			}
 		}
 	}
 	for address, rejected := range map[string]bool{"[2001:db8:0:ff::1]:1": true, "[2001:db8:1::1]:1": false, "192.0.2.1:1": false} {
 		if err := allow(address); tooMany(err) != rejected {
-			t.Errorf("%s after a full /48: %v", address, err)
+			t.Errorf("%s after a full /48: got %v, rejected want %v", address, err, rejected)
 		}
 	}
 	if want := `RateLimit-Policy "test";q=32;w=60`; !strings.Contains(headers(allow("[2001:db8:0:ff::1]:1")), want) {
-		t.Errorf("no %s", want)
+		t.Errorf("headers lack %s", want)
 	}
 }
 
@@ -495,7 +495,7 @@ func TestAllow_RejectionsCostNoCommands(t *testing.T) {
 		l.reject(fmt.Sprint(i), rejection{expires: noon.Add(time.Hour)})
 	}
 	if len(l.full) > maxRejections {
-		t.Errorf("%d rejections are in memory", len(l.full))
+		t.Errorf("%d rejections are in memory, want at most %d", len(l.full), maxRejections)
 	}
 }
 
@@ -515,7 +515,7 @@ func TestClock_WrongClockGivesNoMoreAttempts(t *testing.T) {
 				}
 				moment = moment.Add(100 * time.Millisecond)
 			}
-			if passed != 13 { // ten, and those after waits of 1, 2 and 4 s
+			if passed != 13 { // ten, and three after waits of 1, 2 and 4 s
 				t.Errorf("%d of 100 attempts in 10 s passed, want 13", passed)
 			}
 			limit, allowed := Limit{"test", 10, time.Minute}, 0
@@ -531,14 +531,14 @@ func TestClock_WrongClockGivesNoMoreAttempts(t *testing.T) {
 	}
 }
 
-func TestClock_IsTheDatabases(t *testing.T) {
+func TestClock_DatabaseTime(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), func() time.Time { return time.Now().Add(-time.Hour) })
 	l.SetClock(nil)
 	if err := l.Allow(t.Context(), signin, from("192.0.2.1:1")); err != nil {
 		t.Fatal(err)
 	}
 	if off := time.Since(l.clock.now()).Abs(); off > time.Minute || !l.clock.fresh() {
-		t.Errorf("off by %s", off)
+		t.Errorf("clock is wrong by %s, fresh %v; want less than 1m0s, fresh", off, l.clock.fresh())
 	}
 }
 
@@ -577,7 +577,7 @@ func TestLimiter_StoresOnlyDigests(t *testing.T) {
 	for ; cursor.Next(t.Context()); n++ {
 		for _, s := range []string{"ann", "example", "192.0", "0.2.1", "AAAA"} {
 			if strings.Contains(cursor.Current.String(), s) {
-				t.Errorf("%s contains %s", cursor.Current, s)
+				t.Errorf("document %s contains %s, want only digests", cursor.Current, s)
 			}
 		}
 	}
@@ -586,9 +586,10 @@ func TestLimiter_StoresOnlyDigests(t *testing.T) {
 	}
 }
 
-// A limit that guards a secret fails closed, one that guards capacity fails open.
+// Without the database, the account limit rejects requests because it protects a secret. The
+// address limit admits them because it protects capacity.
 func TestLimiter_DatabaseDown(t *testing.T) {
-	for name, listen := range map[string]bool{"refuses": false, "silent": true} {
+	for name, listen := range map[string]bool{"connection refused": false, "no reply": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts no connection
@@ -601,10 +602,10 @@ func TestLimiter_DatabaseDown(t *testing.T) {
 			}
 			l := limiter(t, "mongodb://"+listener.Addr().String()+"/?serverSelectionTimeoutMS=1500", at(noon))
 			if err := l.Allow(t.Context(), signin, from("192.0.2.1:1")); err != nil {
-				t.Errorf("a request: %v", err)
+				t.Errorf("a request: got %v, want no error", err)
 			}
 			if err := try(t, l, from("192.0.2.1:1"), false, nil); apierror.From(err).Kind() != apierror.Unavailable {
-				t.Errorf("an attempt: %v", err)
+				t.Errorf("an attempt: got %v, want Unavailable", err)
 			}
 		})
 	}
@@ -629,7 +630,7 @@ func TestLimiter_AccountsOnly(t *testing.T) {
 	}
 	for i := range freeFailures + 1 {
 		if err := try(t, l, from("192.0.2.1:1"), false, (*Attempt).Fail); tooMany(err) != (i == freeFailures) {
-			t.Errorf("attempt %d: %v", i+1, err)
+			t.Errorf("attempt %d: got %v, rejected want %v", i+1, err, i == freeFailures)
 		}
 	}
 }
@@ -637,7 +638,7 @@ func TestLimiter_AccountsOnly(t *testing.T) {
 func TestStart_Panic(t *testing.T) {
 	wait := start(func() error { panic("a secret") })
 	if err := errors.Join(wait(), wait()); err == nil || strings.Contains(err.Error(), "a secret") {
-		t.Error(err)
+		t.Errorf("got %v, want an error without the panic's value", err)
 	}
 }
 
@@ -657,7 +658,7 @@ func TestPrepare_DeletesExpiredCounters(t *testing.T) {
 	}
 	got := stored(t, later)
 	if _, is := got["new"]; !is {
-		t.Errorf("a counter that has not expired was deleted: %v", got)
+		t.Errorf("stored %v, want the counter that has not expired", got)
 	}
 	c, err := later.collection(t.Context())
 	if err != nil {
@@ -669,10 +670,10 @@ func TestPrepare_DeletesExpiredCounters(t *testing.T) {
 	}
 	for _, s := range specs {
 		if s.ExpireAfterSeconds != nil {
-			return // the server deletes in its own time
+			return // the server deletes expired counters later
 		}
 	}
 	if _, is := got["old"]; is {
-		t.Errorf("an expired counter is still stored: %v", got)
+		t.Errorf("stored %v, want no expired counter", got)
 	}
 }

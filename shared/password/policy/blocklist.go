@@ -7,19 +7,19 @@ import (
 	"unicode/utf8"
 )
 
-// builtIn is written by infra/blocklist. The file beside it, blocklist.txt, names its
-// sources and their licences.
+// builtIn is the list that infra/blocklist writes. The file blocklist.txt names its sources
+// and their licences.
 //
 //go:embed blocklist.bin
 var builtIn blocklist
 
-// A blocklist is a sorted list of folded passwords. Each entry is a byte below 0x20, the
-// length of the prefix that the password shares with the one before, and the rest of the
-// password. The rest has no bytes below 0x20. An entry without a shared prefix begins a
-// block; a block has at most blockSize entries.
+// A blocklist is a sorted list of folded passwords. Each entry is one byte below 0x20 and the
+// rest of the password. The byte is the length of the prefix that the password shares with the
+// previous one. The rest has no bytes below 0x20. An entry without a shared prefix begins a
+// block. A block has at most blockSize entries.
 //
-// The list needs no index: has finds the block by bisection, since only a block begins with
-// a zero byte, and reads it from its beginning.
+// The list needs no index. Only a block begins with a zero byte, so has finds the block by
+// bisection and reads it from its beginning.
 type blocklist string
 
 const (
@@ -27,8 +27,8 @@ const (
 	maxPrefix = 0x1f
 )
 
-// Pack returns a blocklist of passwords. It ignores passwords that are empty, not UTF-8, or
-// have control characters: requests are UTF-8, and the form has no place for the others.
+// Pack returns a blocklist of passwords. It ignores passwords that are empty, are not UTF-8 or
+// contain control characters: requests are UTF-8, and the format cannot store the others.
 func Pack(passwords []string) []byte {
 	folded := make([]string, 0, len(passwords))
 	for _, s := range passwords {
@@ -57,7 +57,7 @@ func Pack(passwords []string) []byte {
 
 // has reports whether a folded password is listed.
 func (l blocklist) has(text string) bool {
-	begin, end := 0, len(l) // the block begins in between, if there is any
+	begin, end := 0, len(l) // the range that contains the beginning of the block, if any
 	for end-begin > 1 {
 		middle := begin + (end-begin)/2
 		i := strings.IndexByte(string(l[middle:end]), 0)
@@ -82,7 +82,7 @@ func (l blocklist) has(text string) bool {
 	return false
 }
 
-// rest returns the rest of the password of an entry.
+// rest returns the rest of the password in the entry at an offset.
 func (l blocklist) rest(at int) string {
 	end := at + 1
 	for end < len(l) && l[end] > maxPrefix {

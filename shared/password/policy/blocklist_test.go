@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// entries returns the passwords of a list, read from its beginning to its end.
+// entries returns all passwords of a list, in its order.
 func (l blocklist) entries() (all []string) {
 	word := ""
 	for at := 0; at < len(l); {
@@ -20,7 +20,7 @@ func (l blocklist) entries() (all []string) {
 	return all
 }
 
-func TestPack_HoldsWhatItIsGiven(t *testing.T) {
+func TestPack_RandomPasswords(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	random := func() string {
@@ -41,24 +41,24 @@ func TestPack_HoldsWhatItIsGiven(t *testing.T) {
 			want[fold(s)] = true
 		}
 		if got := list.entries(); len(got) != len(want) || !slices.IsSorted(got) {
-			t.Errorf("%d of %d entries", len(got), len(want))
+			t.Errorf("got %d entries, sorted %v; want %d, sorted", len(got), slices.IsSorted(got), len(want))
 		}
 		for range 5000 {
 			give = append(give, random())
 		}
 		for _, s := range append(give, "", "\x00", "zzz", "\xff") {
 			if s = fold(s); list.has(s) != want[s] {
-				t.Errorf("among %d: has(%q) = %v", n, s, list.has(s))
+				t.Errorf("has(%q) among %d passwords = %v, want %v", s, n, list.has(s), want[s])
 			}
 		}
 	}
 	long := strings.Repeat("x", 100)
 	if list := blocklist(Pack([]string{long + "a", long + "b", "", "tab\tbed", "\xff", "nul\x00"})); fmt.Sprint(list.entries()) != fmt.Sprint([]string{long + "a", long + "b"}) {
-		t.Errorf("entries %q", list.entries())
+		t.Errorf("entries %q, want only the first two", list.entries())
 	}
 }
 
-func TestBuiltIn_IsAListOfCommonPasswords(t *testing.T) {
+func TestBuiltIn_Entries(t *testing.T) {
 	t.Parallel()
 	all := builtIn.entries()
 	eight := 0
@@ -67,15 +67,15 @@ func TestBuiltIn_IsAListOfCommonPasswords(t *testing.T) {
 			eight++
 		}
 		if s != fold(s) {
-			t.Errorf("%q is not folded", s)
+			t.Errorf("entry %q is not folded, want %q", s, fold(s))
 		}
 	}
 	if eight < 300_000 || !slices.IsSorted(all) {
-		t.Errorf("%d passwords of eight characters or more, sorted: %v", eight, slices.IsSorted(all))
+		t.Errorf("%d passwords of eight characters or more, sorted %v; want at least 300000, sorted", eight, slices.IsSorted(all))
 	}
 	for i := 0; i < len(all); i += 97 {
 		if !builtIn.has(all[i]) || builtIn.has(all[i]+"\x7f") {
-			t.Errorf("%q is not found", all[i])
+			t.Errorf("has(%q) = %v, with \\x7f at the end %v; want true, false", all[i], builtIn.has(all[i]), builtIn.has(all[i]+"\x7f"))
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"ticketing.com/auth/shared/config"
 )
 
-// FromConfig returns the policy of the environment: PASSWORD_MIN_LENGTH, and
-// PASSWORD_BLOCKLIST_FILE, whose list replaces the built-in one.
+// FromConfig returns the policy of PASSWORD_MIN_LENGTH and PASSWORD_BLOCKLIST_FILE. The list
+// in that file replaces the built-in list.
 func FromConfig(cfg *config.Config) Policy {
 	return config.Part(cfg, "password policy", func() (p Policy) {
 		p.minLength = cfg.Number("PASSWORD_MIN_LENGTH", MinLength, MinLength, 64)
@@ -24,11 +24,11 @@ func FromConfig(cfg *config.Config) Policy {
 	})
 }
 
-// maxFile is the largest blocklist file in bytes: some 800,000 passwords. To read it takes
-// 0.15 s of a core per MiB, at each start, and eleven times its size of memory.
+// maxFile is the largest blocklist file in bytes: about 800,000 passwords. Each start of a
+// process reads the file, in 0.15 s of a core per MiB and eleven times its size of memory.
 const maxFile = 8 << 20
 
-// read returns the list of a file: one password per line, in UTF-8.
+// read returns the list in a file, which has one password per line, in UTF-8.
 func read(path string) (blocklist, error) {
 	file, err := os.Open(path)
 	if err != nil {

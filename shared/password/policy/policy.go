@@ -1,26 +1,25 @@
-// Package policy decides which passwords may be chosen (NIST SP 800-63B-4, section
-// 3.1.1.2): long enough, not on a list of common passwords, and not made of the user's
-// email or the platform's name. It has no composition rules.
+// Package policy decides whether a user may choose a password (NIST SP 800-63B-4, section
+// 3.1.1.2). The password must be long enough and must not be on a list of common passwords.
+// It must not consist of the user's email or the platform's name. There are no composition
+// rules.
 //
-// The entire password is compared, without case and in NFC. So a passphrase may contain
-// listed words. Three kinds of passwords that attackers try first, and that no list can
-// hold, count as listed:
+// The policy compares the entire password, without case and in NFC. So a passphrase may
+// contain listed words. Attackers first try three kinds of passwords that no list can
+// contain. They count as listed:
 //
 //   - a listed password with a suffix of at most five characters that are no letters, at
 //     most four of them digits: "monkey123", "Summer2024!"
-//   - a listed password, or any four characters or fewer, over and over again
+//   - repetitions of a listed password, or of at most four characters
 //   - ascending or descending characters: "abcdefgh", "98765432109876"
 //
 // The figures are in infra/docs/decisions/0028-password-blocklist.md.
 //
 // The built-in list has common passwords, names and words of thirteen languages, nearly all
-// in Latin script. A password is compared with it a second time as it looks without
-// diacritics, and as the same keys of a Latin keyboard give it: lists of leaked passwords
-// contain Russian words in that form, and Vietnamese words without diacritics. Words of
-// other scripts, such as Arabic, Chinese or Thai, are hardly listed.
+// in Latin script. So the policy searches it a second time, for the password without
+// diacritics and with the same keys of a US keyboard. Lists of leaked passwords contain Russian words in that form, and Vietnamese words without
+// diacritics. The list has few words of other scripts, such as Arabic, Chinese or Thai.
 //
-// Only
-// functions that set passwords link this package. The list is searched in place, in the
+// Only functions that set passwords link this package. The list is searched in place, in the
 // binary, so it takes no time at the start of a process.
 package policy
 
@@ -36,21 +35,21 @@ import (
 	"ticketing.com/auth/shared/password"
 )
 
-// Limits in characters, which are Unicode code points after normalisation. Text that is
-// not UTF-8 is counted in bytes.
+// Limits in characters: Unicode code points after normalisation, or bytes in text that is not
+// UTF-8.
 const (
-	MinLength = 8   // NIST asks for 15 where the password is the only factor: see FromConfig
+	MinLength = 8   // NIST asks for 15 if the password is the only factor: see FromConfig
 	MaxLength = 256 // NIST asks for 64 or more
 )
 
-// platform is the context-specific word that every attacker knows.
+// platform is the context-specific word that each attacker knows.
 const platform = "ticketing"
 
-// A Refusal is the reason, for the user, why a password may not be chosen. It never
-// carries any part of the password.
+// A Refusal is the message to the user for a rejected password. It never contains any
+// part of the password.
 type Refusal string
 
-// The reasons, beside that for a password that is too short.
+// The messages, without that for a password that is too short.
 const (
 	TooLong   Refusal = password.TooLong
 	Guessable Refusal = "Password is too easy to guess."
@@ -69,7 +68,7 @@ type Policy struct {
 	common    blocklist
 }
 
-// Check returns nil for a password that the owner of an email may choose, else a Refusal.
+// Check returns nil if the user with an email may choose a password, and a Refusal otherwise.
 func (p Policy) Check(plain, email string) error {
 	if password.IsTooLong(plain) {
 		return TooLong
@@ -83,20 +82,20 @@ func (p Policy) Check(plain, email string) error {
 	p.common = cmp.Or(p.common, builtIn)
 	text := fold(plain)
 	switch {
-	case p.guessable([]rune(text)), latin(text) != text && p.guessable([]rune(latin(text))), madeOf(text, ""):
+	case p.guessable([]rune(text)), latin(text) != text && p.guessable([]rune(latin(text))), consistsOf(text, ""):
 		return Guessable
-	case madeOf(text, fold(email[:min(len(email), maxEmail)])):
+	case consistsOf(text, fold(email[:min(len(email), maxEmail)])):
 		return Personal
 	}
 	return nil
 }
 
-// fold returns the form in which passwords are compared with the list.
+// fold returns the form of a password that the list contains.
 func fold(s string) string { return strings.ToLower(strings.ToUpper(password.Normalize(s))) }
 
-// otherKeys are letters of Russian, Ukrainian and Greek keyboards, of two bytes each, and
-// latinKeys those on the same keys of a US keyboard. The last two have a stroke, which no
-// decomposition removes.
+// otherKeys are letters of Russian, Ukrainian and Greek keyboards, of two bytes each.
+// latinKeys are the characters on the same keys of a US keyboard. The last two letters have a
+// stroke, which no decomposition removes.
 const (
 	otherKeys = "йцукенгшщзхъфывапролджэячсмитьбюё" + "іїє" + "ερτυθιοπασδφγηξκλζχψωβνμ" + "đł"
 	latinKeys = "qwertyuiop[]asdfghjkl;'zxcvbnm,.`" + "s]'" + "ertyuiopasdfghjklzxcvbnm" + "dl"
@@ -157,8 +156,8 @@ func (p Policy) guessable(text []rune) bool {
 	return period < len(text) && (period <= maxPeriod || p.guessable(text[:period]))
 }
 
-// sequential reports whether every character is the one after that before it, or every
-// one the one before. 0 comes after 9.
+// sequential reports whether all characters ascend by one, or all descend by one. 0 follows
+// 9.
 func sequential(text []rune) bool {
 	ascending, descending := len(text) > 1, len(text) > 1
 	for i := 1; i < len(text); i++ {
@@ -174,8 +173,8 @@ func sequential(text []rune) bool {
 	return ascending || descending
 }
 
-// periodOf returns the length of the shortest text that gives this one when it is
-// repeated at least twice, perhaps cut off at the end, or the length of the text.
+// periodOf returns the length of the shortest prefix that, repeated at least twice and perhaps
+// truncated, gives the text. Without one, it returns the length of the text.
 func periodOf(text []rune) int {
 next:
 	for period := 1; period <= len(text)/2; period++ {
@@ -190,18 +189,18 @@ next:
 }
 
 const (
-	maxEmail  = 320 // bytes of an email that are looked at; a valid one has at most 254
-	minPart   = 3   // bytes; shorter parts are in any text
-	maxOthers = 8   // characters beside the letters, enough for a date
+	maxEmail  = 320 // bytes of an email that are compared; a valid email has at most 254
+	minPart   = 3   // bytes; any text contains shorter parts
+	maxOthers = 8   // characters that are no letters, enough for a date
 )
 
-// madeOf reports whether a folded password is made of an email or the platform's name:
-// its letters are parts of them, in any order, and at most maxOthers of its other
-// characters are no separators.
+// consistsOf reports whether a folded password consists of parts of an email or the
+// platform's name. Its letters are such parts, in any order, and at most maxOthers of its
+// other characters are no separators.
 //
-// So jane.doe@example.com makes "janedoe", "Doe.Jane.1984" and "jane@example!!". With
-// letters in place of the digits and signs that resemble them, it also makes "j4n3d03!".
-func madeOf(text, email string) bool {
+// "janedoe", "Doe.Jane.1984" and "jane@example!!" consist of parts of jane.doe@example.com.
+// So does "j4n3d03!", with letters in place of the digits and signs that resemble them.
+func consistsOf(text, email string) bool {
 	others := 0
 	for _, r := range text {
 		if !unicode.IsLetter(r) && !strings.ContainsRune(" .-_+@/", r) {
@@ -224,7 +223,7 @@ func composed(text, email string) bool {
 		return true
 	}
 	email = letters(email)
-	reached := make([]bool, len(text)+1) // up to there it is parts
+	reached := make([]bool, len(text)+1) // whether the text up to an index consists of parts
 	reached[0] = true
 	for from := range text {
 		for to := from + minPart; reached[from] && to <= len(text); to++ {

@@ -53,19 +53,19 @@ func TestCheck(t *testing.T) {
 			"PassWord", "MOTDEPASSE", "contrasen\u0303a", "CONTRASEN\u0303A", "naprawde\u0328"}},
 		{"with a short suffix", policy.Guessable, []string{
 			"password1", "monkey123", "Summer2024!", "letmein!!", "Princess22", "iloveyou!", "dragon.1", "motdepasse99", "12345678!", "qwerty123!"}},
-		{"over and over again", policy.Guessable, []string{
+		{"repetitions", policy.Guessable, []string{
 			"aaaaaaaa", "abababab", "abcdabcdab", "passwordpassword", "monkeymonkeymonkey", "summer2024summer2024", strings.Repeat("x7Kq", 64)}},
 		{"a sequence", policy.Guessable, []string{
 			"abcdefghijkl", "zyxwvutsrq", "12345678901234567890", "98765432109876", "абвгдежз", "3456789012"}},
 		{"the name of the platform", policy.Guessable, []string{
 			"ticketing", "Ticketing2026!", "TICKETING-TICKETING", "T1cket1ng!", "ticketing1984-05-12"}},
 
-		{"made of the email", policy.Personal, []string{
+		{"parts of the email", policy.Personal, []string{
 			"jane.doe1", "jane.doe123", "JANE.DOE!!", "janedoe2024", "Jane.Doe.1984", "Doe.Jane.1984", "j4n3d03!!", "jane_doe_1984-05-12",
 			"jane.doe@example.com", "jane.doe@example.com1", "example.com1", "1984 jane 0512", "jane-ticketing", "ticketing@example"}},
 
 		{"random characters", nil, []string{"kjxqwzvp", "x7Kq2mPz", "$k2!fQ0w", "9xk3vq7h", "58172946"}},
-		{"passphrases, though their words are listed", nil, []string{
+		{"passphrases of listed words", nil, []string{
 			"correct horse battery staple", "correcthorsebatterystaple", "purple monkey escalator", "password kjxqwzvp", "снег и лампа", "正確馬電池釘書釘"}},
 		{"a listed word and more than a short suffix", nil, []string{"monkey83625", "monkey 83 625!", "monkey!?!?!?"}},
 		{"a listed word in the middle or at the end", nil, []string{"83625monkey", "otter-monkey", "mymonkeyruns"}},
@@ -90,40 +90,40 @@ func TestCheck_AnyEmail(t *testing.T) {
 		"", "@", "a@b", "@@@...@", strings.Repeat("x@", 10_000), "\xff\xfe\xfd", "kj@xq.wz", "not an email", "正確@例え.jp",
 	} {
 		if err := p.Check("kjxqwzvp", email); err != nil {
-			t.Errorf("Check with %.20q: %v", email, err)
+			t.Errorf("Check of random characters with %.20q = %v, want nil", email, err)
 		}
 		if err := p.Check("password1", email); err != policy.Guessable {
-			t.Errorf("Check of a common password with %.20q: %v", email, err)
+			t.Errorf("Check of a common password with %.20q = %v, want %v", email, err, policy.Guessable)
 		}
 	}
 	for email, plain := range map[string]string{
 		"jo@x.io": "jo48151623", " JANE@Example.COM ": "jane1984!", "ann.zuñiga@bücher.example": "Bücher-Zun\u0303iga", "li.wu@example.com": "liwu2026",
 	} {
 		if err := p.Check(plain, email); err != policy.Personal {
-			t.Errorf("Check(%q) with %q: %v", plain, email, err)
+			t.Errorf("Check(%q) with %q = %v, want %v", plain, email, err, policy.Personal)
 		}
 	}
 }
 
-func TestRefusal_NeverCarriesThePassword(t *testing.T) {
+func TestRefusal_OmitsPassword(t *testing.T) {
 	t.Parallel()
 	for _, plain := range []string{"hunter2", "password1", "jane.doe1", strings.Repeat("hunter2", 200)} {
 		err := (policy.Policy{}).Check(plain, email)
 		var r policy.Refusal
 		if !errors.As(err, &r) {
-			t.Fatalf("Check(%.20q) = %v", plain, err)
+			t.Fatalf("Check(%.20q) = %v, want a Refusal", plain, err)
 		}
 		if s := err.Error(); !strings.HasPrefix(s, "Password ") || !strings.HasSuffix(s, ".") || strings.Contains(s, plain) {
-			t.Errorf("%q is no such sentence", s)
+			t.Errorf("got %q, want a sentence about a password, without the password", s)
 		}
 	}
 }
 
-// sample.txt has 1,000 passwords, 250 of a kind, none from the sources of the list:
+// sample has 1,000 passwords, 250 of each kind, none from the sources of the list:
 //
 //   - pwdb: each twelfth of the first 3,000 of eight characters or more in
 //     ignis-100K.txt of github.com/ignis-sec/Pwdb-Public at 9b53917 (MIT), the most
-//     common of a thousand million leaked passwords
+//     common of a billion leaked passwords
 //   - django: the same of common-passwords.txt of Django 3.2.25 (BSD-3-Clause)
 //   - random: eight to twelve letters, letters and digits, or printable ASCII characters
 //   - passphrase: three words of the EFF's long word list
@@ -133,38 +133,38 @@ var sample string
 
 func TestCheck_Sample(t *testing.T) {
 	t.Parallel()
-	refused, all := map[string]int{}, 0
+	rejected, all := map[string]int{}, 0
 	for line := range strings.Lines(sample) {
 		kind, plain, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
 		if all++; (policy.Policy{}).Check(plain, email) != nil {
-			refused[kind]++
+			rejected[kind]++
 		}
 	}
-	t.Log(refused)
-	if all != 1000 || refused["pwdb"] < 225 || refused["django"] < 225 || refused["random"]+refused["passphrase"] > 0 {
-		t.Errorf("refused of %d: %v", all, refused)
+	t.Log(rejected)
+	if all != 1000 || rejected["pwdb"] < 225 || rejected["django"] < 225 || rejected["random"]+rejected["passphrase"] > 0 {
+		t.Errorf("rejected %v of %d; want at least 225 of pwdb and django each, none of the others, of 1000", rejected, all)
 	}
 }
 
-// wired returns the policy of an environment, and the faults of its settings.
-func wired(settings map[string]string) (policy.Policy, error) {
+// fromConfig returns the policy of an environment, and the error of its settings.
+func fromConfig(settings map[string]string) (policy.Policy, error) {
 	cfg := config.New(func(name string) (string, bool) { v, ok := settings[name]; return v, ok },
 		func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
 	p := policy.FromConfig(cfg)
 	return p, cfg.Err()
 }
 
-func TestWire_MinLength(t *testing.T) {
+func TestFromConfig_MinLength(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]string{
 		"7": "PASSWORD_MIN_LENGTH must be a whole number from 8 to 64", "65": "PASSWORD_MIN_LENGTH must be a whole number from 8 to 64",
 		"x": "PASSWORD_MIN_LENGTH must be a whole number from 8 to 64", "8": "", "64": "", "": "",
 	} {
-		if _, err := wired(map[string]string{"PASSWORD_MIN_LENGTH": value}); err == nil && want != "" || err != nil && err.Error() != want {
-			t.Errorf("%q: %v, want %q", value, err, want)
+		if _, err := fromConfig(map[string]string{"PASSWORD_MIN_LENGTH": value}); err == nil && want != "" || err != nil && err.Error() != want {
+			t.Errorf("%q: got %v, want %q", value, err, want)
 		}
 	}
-	p, err := wired(map[string]string{"PASSWORD_MIN_LENGTH": "15"})
+	p, err := fromConfig(map[string]string{"PASSWORD_MIN_LENGTH": "15"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestWire_MinLength(t *testing.T) {
 	}
 }
 
-func TestWire_BlocklistFile(t *testing.T) {
+func TestFromConfig_BlocklistFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write := func(name, content string) string {
@@ -199,19 +199,19 @@ func TestWire_BlocklistFile(t *testing.T) {
 		"another coding": {write("latin1", "Schl\xfcsselbund\n"), "names a file without passwords: it must have one per line, in UTF-8"},
 		"too large":      {write("large", strings.Repeat("x", 8<<20+1)), "names a file larger than 8 MiB"},
 	} {
-		if _, err := wired(map[string]string{"PASSWORD_BLOCKLIST_FILE": tt.path}); err == nil || err.Error() != "PASSWORD_BLOCKLIST_FILE "+tt.want {
-			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		if _, err := fromConfig(map[string]string{"PASSWORD_BLOCKLIST_FILE": tt.path}); err == nil || err.Error() != "PASSWORD_BLOCKLIST_FILE "+tt.want {
+			t.Errorf("%s: got %v, want %q", name, err, tt.want)
 		}
 	}
 
-	p, err := wired(map[string]string{"PASSWORD_BLOCKLIST_FILE": write("good", "\ufeffZebrafink\r\nSchl\u00fcsselbund\n\nlatin\xff\n kolibri in spaces \nlast line")})
+	p, err := fromConfig(map[string]string{"PASSWORD_BLOCKLIST_FILE": write("good", "\ufeffZebrafink\r\nSchl\u00fcsselbund\n\nlatin\xff\n kolibri in spaces \nlast line")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for plain, want := range map[string]error{
 		"zebrafink": policy.Guessable, "ZEBRAFINK77!": policy.Guessable, "Schlu\u0308sselbund": policy.Guessable, " Kolibri in Spaces ": policy.Guessable, "last line": policy.Guessable,
 		"kolibri in spaces": nil,
-		"password":          nil, // the file takes the place of the built-in list
+		"password":          nil, // the file replaces the built-in list
 		"ticketing1":        policy.Guessable, "jane.doe1": policy.Personal, "aaaaaaaa": policy.Guessable,
 	} {
 		if got := p.Check(plain, email); got != want {

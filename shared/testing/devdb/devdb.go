@@ -1,21 +1,18 @@
-// Package embedded starts the project's embedded database, infra/devdb, as a
-// child process: it builds the server if need be, starts it, says where it
-// listens, and stops it.
+// Package devdb runs the project's embedded database, infra/devdb, as a child process. It
+// builds the server if necessary, starts it, returns its address, and stops it.
 //
-// It is for the local runner and, through mongotest, for tests. It is not for
-// production, and no function imports it.
+// The local runner uses it and, through mongotest, so do tests. It is not for production, and
+// no function imports it.
 //
-// The server is a program of its own rather than a library because of what it
-// is made of: its dependencies would choose the versions of ours, and it would
-// be linked into every test. As a child it can also be killed and started
-// again, which is what fault tests do.
+// The server is a separate program and not a library. As a library, its dependencies would
+// decide the versions of the functions' dependencies, and every test would link it. Tests of
+// failures also need to kill and restart the server.
 //
-// The child never outlives the parent. It watches the pipe that is its
-// standard input, and the kernel closes that pipe however the parent ends. It
-// ignores Ctrl-C, which a terminal sends to both, so the parent can still use
-// the database on its own way out.
+// The server exits when its parent exits. Its standard input is a pipe from the parent, and the
+// kernel closes that pipe at any exit of the parent. A terminal sends Ctrl-C to both processes,
+// but the server ignores it. So the parent can use the database during its shutdown.
 //
-// It needs the go command, which finds in half a second that the server is built.
+// The package needs the go command, which takes 0.5 s if the server is built.
 package devdb
 
 import (
@@ -33,30 +30,30 @@ import (
 	"ticketing.com/auth/shared/testing/gobuild"
 )
 
-// readiness bounds a start, without the build. It takes some ten milliseconds,
-// and longer the more databases the folder holds.
-const readiness = 30 * time.Second
+// startTimeout bounds a start, without the build. A start takes about ten milliseconds, and
+// longer for a folder with many databases.
+const startTimeout = 30 * time.Second
 
-// goodbye bounds a stop. The server itself gives up waiting after five seconds.
-const goodbye = 10 * time.Second
+// stopTimeout bounds a stop. The server itself waits at most five seconds for commands in
+// flight.
+const stopTimeout = 10 * time.Second
 
-// ErrRefused is what a server's refusal to start is: an address in use, a
-// folder it may not write, anything that another setting would mend. The error
-// around it says in one sentence what it is.
-var ErrRefused = errors.New("the embedded database refused to start")
+// ErrRefused is the error of a server that rejects a setting and does not start. Examples are
+// an address in use and a folder without write permission. The error that wraps it has one
+// sentence with the reason.
+var ErrRefused = errors.New("the embedded database did not start because of a setting")
 
-// Options say where a server keeps its data and listens.
+// Options are the settings of a server.
 type Options struct {
-	// Data is the folder of the data, made if it is missing. If empty, the
-	// server keeps its data in a temporary folder, which it deletes when it
-	// stops.
+	// Data is the folder of the data. The server creates it if it does not exist. If Data is
+	// empty, the server uses a temporary folder and deletes it at its exit.
 	Data string
 
-	// Addr is the loopback address to listen on. If empty, it is a free port
-	// of 127.0.0.1.
+	// Addr is the loopback address to listen on. If it is empty, the server listens on a free
+	// port of 127.0.0.1.
 	Addr string
 
-	// Progress, if set, is told in a sentence what takes long: a build.
+	// Progress, if set, receives a sentence about a slow build.
 	Progress func(string)
 }
 
@@ -65,21 +62,21 @@ type Server struct {
 	uri    string
 	cmd    *exec.Cmd
 	stdin  io.Closer
-	stderr *opening
+	stderr *prefixBuffer
 
-	asked  chan struct{} // closed once an end is asked for
-	ask    func()        // closes asked
-	exited chan struct{} // closed once the process is gone
-	err    error         // how it went; read it after exited
-	died   chan error
+	stopping       chan struct{} // closed by Stop and Kill
+	markStopping   func()        // closes stopping
+	exited         chan struct{} // closed after the process has exited
+	err            error         // of the process; valid after exited
+	unexpectedExit chan error
 }
 
-// Start builds the server unless it is built, starts it and waits until it
-// answers. The context bounds the start, not the server's life.
+// Start builds the server unless it is built, starts it and waits until it is ready. The
+// context bounds the start, not the run time of the server.
 //
-// It returns ErrRefused for settings the server does not accept. The go
-// command missing, a build that fails and a folder outside the repository are
-// errors of their own.
+// Start returns an error that wraps ErrRefused if the server rejects a setting. It returns
+// other errors for a missing go command, a failed build, and a working directory outside the
+// repository.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Progress == nil {
 		o.Progress = func(string) {}
@@ -100,7 +97,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 }
 
 // Binary builds the server unless it is built, and returns the path of the program. It
-// reports a build that takes long to progress.
+// reports a slow build to progress.
 func Binary(ctx context.Context, progress func(string)) (string, error) {
 	folder, err := gobuild.Module{
 		Name: "devdb", Title: "the embedded database", Dir: "infra/devdb", Duration: "a minute or two",
@@ -122,29 +119,27 @@ func (o Options) args() ([]string, error) {
 	return append(args, "-data", data), err
 }
 
-// URI is where the server listens, as mongodb://host:port.
+// URI returns the server's URI, mongodb://host:port.
 func (s *Server) URI() string { return s.uri }
 
-// Died delivers one error if the server ends without Stop or Kill, and nothing
-// ever otherwise.
-func (s *Server) Died() <-chan error { return s.died }
+// UnexpectedExit returns a channel that receives one error if the server exits without Stop or
+// Kill.
+func (s *Server) UnexpectedExit() <-chan error { return s.unexpectedExit }
 
-// Stop ends the server: the command in flight finishes, and the process is
-// gone when Stop returns. It returns an error if the server did not end well,
-// also when it had died before. Stopping twice is harmless.
+// Stop stops the server and waits for its exit. The command in flight completes. Stop returns
+// an error if the server failed, also before the call. A second call returns the same error.
 func (s *Server) Stop() error {
-	s.ask()
+	s.markStopping()
 	s.stdin.Close()
-	late := time.AfterFunc(goodbye, func() { s.cmd.Process.Kill() })
-	defer late.Stop()
+	timeout := time.AfterFunc(stopTimeout, func() { s.cmd.Process.Kill() })
+	defer timeout.Stop()
 	<-s.exited
 	return s.err
 }
 
-// Kill ends the server with SIGKILL, as a crash would. Scratch data stays
-// behind in the temporary folder.
+// Kill kills the server with SIGKILL, to simulate a crash. A temporary data folder remains.
 func (s *Server) Kill() {
-	s.ask()
+	s.markStopping()
 	s.cmd.Process.Kill()
 	<-s.exited
 	s.stdin.Close()
@@ -154,12 +149,13 @@ func (s *Server) Kill() {
 func launch(ctx context.Context, binary string, args []string) (*Server, error) {
 	s := &Server{
 		cmd:    exec.Command(binary, args...),
-		stderr: new(opening),
-		asked:  make(chan struct{}),
-		exited: make(chan struct{}),
-		died:   make(chan error, 1),
+		stderr: new(prefixBuffer),
+
+		stopping:       make(chan struct{}),
+		exited:         make(chan struct{}),
+		unexpectedExit: make(chan error, 1),
 	}
-	s.ask = sync.OnceFunc(func() { close(s.asked) })
+	s.markStopping = sync.OnceFunc(func() { close(s.stopping) })
 	s.cmd.Stderr = s.stderr
 	stdin, err := s.cmd.StdinPipe()
 	if err != nil {
@@ -174,7 +170,7 @@ func launch(ctx context.Context, binary string, args []string) (*Server, error) 
 		return nil, err
 	}
 	ready := make(chan string, 1)
-	go s.attend(stdout, ready)
+	go s.watch(stdout, ready)
 	if err := s.await(ctx, ready); err != nil {
 		s.Kill()
 		return nil, err
@@ -182,28 +178,29 @@ func launch(ctx context.Context, binary string, args []string) (*Server, error) 
 	return s, nil
 }
 
-// attend reads the ready line, and then stays with the process to its end.
-func (s *Server) attend(stdout io.Reader, ready chan<- string) {
+// watch reads the line that the server prints when it is ready, and then waits for its exit.
+func (s *Server) watch(stdout io.Reader, ready chan<- string) {
 	lines := bufio.NewReader(stdout)
 	if line, err := lines.ReadString('\n'); err == nil {
 		ready <- strings.TrimSuffix(line, "\n")
 	}
-	io.Copy(io.Discard, lines) // Wait may be called only when all is read
+	io.Copy(io.Discard, lines) // Wait requires that all output is read
 	err := s.outcome(s.cmd.Wait())
 	select {
-	case <-s.asked:
+	case <-s.stopping:
 	default:
 		if err == nil {
-			err = errors.New("it ended by itself")
+			err = errors.New("the server exited by itself")
 		}
-		s.died <- fmt.Errorf("embedded database: %w", err)
+		s.unexpectedExit <- fmt.Errorf("embedded database: %w", err)
 	}
 	s.err = err
 	close(s.exited)
 }
 
+// await waits until the server is ready.
 func (s *Server) await(ctx context.Context, ready <-chan string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readiness, fmt.Errorf("not ready after %v", readiness))
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not ready after %v", startTimeout))
 	defer cancel()
 	select {
 	case s.uri = <-ready:
@@ -215,48 +212,48 @@ func (s *Server) await(ctx context.Context, ready <-chan string) error {
 	}
 }
 
-// outcome turns the end of the process into an error that says what it said.
-// A refusal is one sentence of the server's own: code 2 alone does not tell,
-// since Go programs that panic end with it too.
+// outcome returns the error of a process, with its standard error. The server reports a
+// rejected setting with exit code 2 and one line that begins with "devdb: ". The code alone is
+// ambiguous, since a Go program that panics has the same code.
 func (s *Server) outcome(err error) error {
 	if err == nil {
 		return nil
 	}
-	said := strings.TrimSpace(s.stderr.String())
-	sentence, own := strings.CutPrefix(said, "devdb: ")
+	output := strings.TrimSpace(s.stderr.String())
+	message, own := strings.CutPrefix(output, "devdb: ")
 	switch {
-	case own && !strings.Contains(sentence, "\n") && s.cmd.ProcessState.ExitCode() == 2:
-		return refusal(sentence)
-	case said != "":
-		return fmt.Errorf("%w: %s", err, said)
+	case own && !strings.Contains(message, "\n") && s.cmd.ProcessState.ExitCode() == 2:
+		return refusal(message)
+	case output != "":
+		return fmt.Errorf("%w: %s", err, output)
 	default:
 		return err
 	}
 }
 
-// A refusal is the server's own sentence, and an ErrRefused.
+// A refusal is the server's message about a rejected setting. It is an ErrRefused.
 type refusal string
 
 func (r refusal) Error() string        { return string(r) }
 func (r refusal) Is(target error) bool { return target == ErrRefused }
 
-// An opening keeps the first bytes written to it. The server says one line
-// when it cannot start; if it crashes, the reason comes before the stacks.
-type opening struct {
-	mu   sync.Mutex
-	kept []byte
+// A prefixBuffer stores the first 4 KiB written to it. The server prints one line if it cannot
+// start. If it crashes, it prints the reason before the stacks.
+type prefixBuffer struct {
+	mu sync.Mutex
+	b  []byte
 }
 
-func (o *opening) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	const enough = 4 << 10
-	o.kept = append(o.kept, p[:min(len(p), enough-len(o.kept))]...)
-	return len(p), nil
+func (p *prefixBuffer) Write(data []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	const size = 4 << 10
+	p.b = append(p.b, data[:min(len(data), size-len(p.b))]...)
+	return len(data), nil
 }
 
-func (o *opening) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(o.kept)
+func (p *prefixBuffer) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return string(p.b)
 }

@@ -16,13 +16,13 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// soon bounds what should happen at once, on a machine that may be busy.
-const soon = 20 * time.Second
+// eventTimeout bounds the wait for an event, on a machine that may be busy.
+const eventTimeout = 20 * time.Second
 
-// TestMain lets the test binary also play the parent that is killed, and
-// servers that misbehave.
+// TestMain lets the test binary also run as a parent process that is killed, and as servers
+// that fail.
 func TestMain(m *testing.M) {
-	switch os.Getenv("PLAY") {
+	switch os.Getenv("RUN_AS") {
 	case "parent":
 		server, err := Start(context.Background(), Options{})
 		if err != nil {
@@ -31,24 +31,24 @@ func TestMain(m *testing.M) {
 		os.Stdout.WriteString(server.URI() + "\n")
 		select {}
 	case "a server that panics":
-		panic("on the boards")
-	case "a server that leaves":
+		panic("in a test")
+	case "a server that exits":
 		os.Exit(0)
 	case "a server that is never ready":
 		select {}
-	case "a server that dies later":
+	case "a server that panics later":
 		os.Stdout.WriteString("mongodb://127.0.0.1:1\n")
-		bufio.NewReader(os.Stdin).ReadByte() // until the test closes it
+		bufio.NewReader(os.Stdin).ReadByte() // until the test closes stdin
 		os.Stderr.WriteString("panic: later\n\ngoroutine 1 [running]:\n")
 		os.Exit(2)
 	}
 	os.Exit(m.Run())
 }
 
-// mustStart starts a real server. Building it may take minutes.
+// mustStart starts a real server. Its build may take minutes.
 func mustStart(t *testing.T, o Options) *Server {
 	t.Helper()
-	o.Progress = func(sentence string) { t.Log(sentence) }
+	o.Progress = func(message string) { t.Log(message) }
 	server, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func mustStart(t *testing.T, o Options) *Server {
 
 func ping(t *testing.T, uri string) error {
 	t.Helper()
-	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(soon))
+	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(eventTimeout))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func ping(t *testing.T, uri string) error {
 	return client.Ping(t.Context(), nil)
 }
 
-func isGone(t *testing.T, uri string) bool {
+func isDown(t *testing.T, uri string) bool {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(uri, "mongodb://"))
 	if err == nil {
@@ -76,7 +76,7 @@ func isGone(t *testing.T, uri string) bool {
 	return err != nil
 }
 
-func emptied(t *testing.T, folder string) bool {
+func isEmpty(t *testing.T, folder string) bool {
 	t.Helper()
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -85,45 +85,45 @@ func emptied(t *testing.T, folder string) bool {
 	return len(entries) == 0
 }
 
-// eventually waits for what another process does in its own time.
-func eventually(t *testing.T, what string, happened func() bool) {
+// eventually waits until a condition is true that another process changes.
+func eventually(t *testing.T, name string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(soon); !happened(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(eventTimeout); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", soon, what)
+			t.Fatalf("%s: false after %v, want true", name, eventTimeout)
 		}
 	}
 }
 
-func TestStartServeStop(t *testing.T) {
+func TestServer_StartAndStop(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	server := mustStart(t, Options{})
 	if err := ping(t, server.URI()); err != nil {
-		t.Error(err)
+		t.Errorf("ping: %v", err)
 	}
-	if emptied(t, temp) {
-		t.Error("the scratch data is not in the temporary folder")
+	if isEmpty(t, temp) {
+		t.Error("the temporary folder is empty, want the data in it")
 	}
 	for range 2 {
 		if err := server.Stop(); err != nil {
 			t.Errorf("stop: %v", err)
 		}
 	}
-	if !isGone(t, server.URI()) {
-		t.Error("it still listens after Stop")
+	if !isDown(t, server.URI()) {
+		t.Error("the server listens after Stop, want it stopped")
 	}
-	if !emptied(t, temp) {
-		t.Error("the scratch data is left behind")
+	if !isEmpty(t, temp) {
+		t.Error("the temporary folder has data after Stop, want it empty")
 	}
 	select {
-	case err := <-server.Died():
-		t.Errorf("it is said to have died: %v", err)
+	case err := <-server.UnexpectedExit():
+		t.Errorf("UnexpectedExit reported %v, want nothing", err)
 	default:
 	}
 }
 
-func TestARefusalIsOneSentence(t *testing.T) {
+func TestStart_RejectedSetting(t *testing.T) {
 	data := t.TempDir()
 	server := mustStart(t, Options{Data: data})
 	addr := strings.TrimPrefix(server.URI(), "mongodb://")
@@ -143,7 +143,7 @@ func TestARefusalIsOneSentence(t *testing.T) {
 	}
 }
 
-func TestARelativeFolderIsThatOfTheWorkingDirectory(t *testing.T) {
+func TestStart_RelativeDataFolder(t *testing.T) {
 	repository, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -153,47 +153,47 @@ func TestARelativeFolderIsThatOfTheWorkingDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustStart(t, Options{Data: relative})
-	if emptied(t, relative) {
-		t.Error("nothing is kept there")
+	if isEmpty(t, relative) {
+		t.Error("the folder is empty, want the data in it")
 	}
 }
 
-func TestADeathIsNoticed(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir()) // killed, it leaves its scratch data
+func TestServer_UnexpectedExit(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // a killed server does not delete its temporary data
 	server := mustStart(t, Options{})
 	server.cmd.Process.Kill()
 	select {
-	case err := <-server.Died():
+	case err := <-server.UnexpectedExit():
 		if err.Error() != "embedded database: signal: killed" {
-			t.Error(err)
+			t.Errorf("got %v, want signal: killed", err)
 		}
-	case <-time.After(soon):
-		t.Error("nobody noticed")
+	case <-time.After(eventTimeout):
+		t.Errorf("UnexpectedExit reported nothing within %v, want an error", eventTimeout)
 	}
 	if err := server.Stop(); err == nil {
-		t.Error("Stop has nothing to say about it")
+		t.Error("Stop after an unexpected exit returned nil, want an error")
 	}
 }
 
-func TestAKillIsNoDeathByItself(t *testing.T) {
+func TestServer_KillIsExpected(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	server := mustStart(t, Options{})
 	server.Kill()
-	if !isGone(t, server.URI()) {
-		t.Error("it still listens")
+	if !isDown(t, server.URI()) {
+		t.Error("the server listens after Kill, want it stopped")
 	}
 	select {
-	case err := <-server.Died():
-		t.Errorf("it is said to have died: %v", err)
+	case err := <-server.UnexpectedExit():
+		t.Errorf("UnexpectedExit reported %v, want nothing", err)
 	default:
 	}
 }
 
-func TestTheServerDoesNotOutliveAKilledParent(t *testing.T) {
-	mustStart(t, Options{}).Stop() // built, so that the parent need not
+func TestServer_ParentKilled(t *testing.T) {
+	mustStart(t, Options{}).Stop() // builds the server for the parent
 	temp := t.TempDir()
 	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), "PLAY=parent", "TMPDIR="+temp)
+	parent.Env = append(os.Environ(), "RUN_AS=parent", "TMPDIR="+temp)
 	parent.Stderr = os.Stderr
 	stdout, err := parent.StdoutPipe()
 	if err != nil {
@@ -208,58 +208,58 @@ func TestTheServerDoesNotOutliveAKilledParent(t *testing.T) {
 	}
 	uri = strings.TrimSpace(uri)
 	if err := ping(t, uri); err != nil {
-		t.Error(err)
+		t.Errorf("ping: %v", err)
 	}
 	parent.Process.Kill()
 	parent.Wait()
-	eventually(t, "the server ends", func() bool { return isGone(t, uri) })
-	eventually(t, "its scratch data is deleted", func() bool { return emptied(t, temp) })
+	eventually(t, "the server has exited", func() bool { return isDown(t, uri) })
+	eventually(t, "the temporary data is deleted", func() bool { return isEmpty(t, temp) })
 }
 
-// play launches this test binary as a server that misbehaves.
-func play(t *testing.T, ctx context.Context, part string) (*Server, error) {
+// runAs launches this test binary as a server that fails.
+func runAs(t *testing.T, ctx context.Context, kind string) (*Server, error) {
 	t.Helper()
-	t.Setenv("PLAY", part)
+	t.Setenv("RUN_AS", kind)
 	return launch(ctx, os.Args[0], nil)
 }
 
-func TestServersThatMisbehave(t *testing.T) {
-	t.Run("one that panics has not refused", func(t *testing.T) {
-		_, err := play(t, t.Context(), "a server that panics")
-		if err == nil || errors.Is(err, ErrRefused) || !strings.HasPrefix(err.Error(), "exit status 2: panic: on the boards") {
-			t.Error(err)
+func TestStart_FailingServer(t *testing.T) {
+	t.Run("a panic is no rejected setting", func(t *testing.T) {
+		_, err := runAs(t, t.Context(), "a server that panics")
+		if err == nil || errors.Is(err, ErrRefused) || !strings.HasPrefix(err.Error(), "exit status 2: panic: in a test") {
+			t.Errorf("got %v, want exit status 2 and the panic, not ErrRefused", err)
 		}
 	})
-	t.Run("one that leaves is not ready", func(t *testing.T) {
-		if _, err := play(t, t.Context(), "a server that leaves"); err == nil || err.Error() != "it ended by itself" {
-			t.Error(err)
+	t.Run("a server that exits is not ready", func(t *testing.T) {
+		if _, err := runAs(t, t.Context(), "a server that exits"); err == nil || err.Error() != "the server exited by itself" {
+			t.Errorf("got %v, want that the server exited by itself", err)
 		}
 	})
-	t.Run("one that is never ready is not waited for", func(t *testing.T) {
+	t.Run("the context bounds the wait for a server", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if _, err := play(t, ctx, "a server that is never ready"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
+		if _, err := runAs(t, ctx, "a server that is never ready"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
 		}
 	})
-	t.Run("one that dies later says why", func(t *testing.T) {
-		server, err := play(t, t.Context(), "a server that dies later")
+	t.Run("a later panic is reported with its message", func(t *testing.T) {
+		server, err := runAs(t, t.Context(), "a server that panics later")
 		if err != nil {
 			t.Fatal(err)
 		}
 		server.stdin.Close()
 		select {
-		case err := <-server.Died():
+		case err := <-server.UnexpectedExit():
 			if !strings.HasPrefix(err.Error(), "embedded database: exit status 2: panic: later") {
-				t.Error(err)
+				t.Errorf("got %v, want exit status 2 and the panic", err)
 			}
-		case <-time.After(soon):
-			t.Error("nobody noticed")
+		case <-time.After(eventTimeout):
+			t.Errorf("UnexpectedExit reported nothing within %v, want an error", eventTimeout)
 		}
 	})
-	t.Run("one that is not there cannot start", func(t *testing.T) {
+	t.Run("a missing program does not start", func(t *testing.T) {
 		if _, err := launch(t.Context(), filepath.Join(t.TempDir(), "none"), nil); !errors.Is(err, os.ErrNotExist) {
-			t.Error(err)
+			t.Errorf("got %v, want %v", err, os.ErrNotExist)
 		}
 	})
 }

@@ -20,7 +20,7 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// Event returns an event as another service sends it, with JSON for data.
+// Event returns an event from another service, with JSON data.
 func Event(id, kind, data string) event.Event {
 	e := event.New()
 	e.SetID(id)
@@ -32,48 +32,48 @@ func Event(id, kind, data string) event.Event {
 	return e
 }
 
-// A Reply is what a delivery got: a status, and an event where there is one.
+// A Reply is the response to a delivered event. It may contain an event.
 type Reply struct {
 	Status int
-	Type   string
-	JSON   string // the event's data, or the body of an error
+	Type   string // of the event, or empty
+	JSON   string // the data of the event, or the body of an error
 }
 
-// A Mode is how an event travels.
+// A Mode is a content mode of the CloudEvents HTTP Protocol Binding §3.
 type Mode string
 
-// The modes of the CloudEvents HTTP Protocol Binding §3.
+// The content modes.
 const (
 	Binary     Mode = "binary"
 	Structured Mode = "structured"
 )
 
-// Deliver delivers an event with the official SDK, as a broker does.
-func (b *Bench) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
+// Deliver sends an event to the function with the official SDK, as a broker does.
+func (f *Fixture) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
 	t.Helper()
 	ctx := t.Context()
 	if mode == Structured {
 		ctx = binding.WithForceStructured(ctx)
 	}
-	r, err := cehttp.NewHTTPRequestFromEvent(ctx, b.url+"/", e)
+	r, err := cehttp.NewHTTPRequestFromEvent(ctx, f.url+"/", e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.deliver(t, r)
+	return f.deliver(t, r)
 }
 
-// DeliverRaw delivers what the SDK would not send.
-func (b *Bench) DeliverRaw(t testing.TB, header http.Header, body string) Reply {
+// DeliverRaw sends a request that the SDK would not send.
+func (f *Fixture) DeliverRaw(t testing.TB, header http.Header, body string) Reply {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.url+"/", strings.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+"/", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header = header
-	return b.deliver(t, r)
+	return f.deliver(t, r)
 }
 
-func (b *Bench) deliver(t testing.TB, r *http.Request) Reply {
+func (f *Fixture) deliver(t testing.TB, r *http.Request) Reply {
 	t.Helper()
 	response, err := client.Do(r)
 	if err != nil {
@@ -91,12 +91,12 @@ func (b *Bench) deliver(t testing.TB, r *http.Request) Reply {
 	response.Body = io.NopCloser(bytes.NewReader(body))
 	e, err := binding.ToEvent(context.Background(), cehttp.NewMessageFromHttpResponse(response))
 	if err != nil || e.Validate() != nil {
-		t.Fatalf("the reply is no event: %v %s", err, body)
+		t.Fatalf("reply %s (%v), want an event", body, err)
 	}
 	return Reply{Status: response.StatusCode, Type: e.Type(), JSON: string(e.Data())}
 }
 
-// Expect compares a reply; "*" in the wanted JSON is any string that is not empty.
+// Expect compares a reply. "*" in the wanted JSON stands for any string that is not empty.
 func (r Reply) Expect(t testing.TB, status int, kind, wanted string) {
 	t.Helper()
 	var want, got any
@@ -107,7 +107,7 @@ func (r Reply) Expect(t testing.TB, status int, kind, wanted string) {
 	}
 }
 
-// A Sink is somebody who receives the system's events.
+// A Sink is an HTTP server that receives the events of functions.
 type Sink struct {
 	URL string
 
@@ -117,7 +117,7 @@ type Sink struct {
 	answer   func(http.ResponseWriter)
 }
 
-// NewSink returns a sink that takes everything.
+// NewSink returns a sink that accepts all events.
 func NewSink(t testing.TB) *Sink {
 	t.Helper()
 	s := &Sink{}
@@ -127,17 +127,17 @@ func NewSink(t testing.TB) *Sink {
 	return s
 }
 
-// Setting is the environment of a function that sends to the sink.
+// Setting returns the setting with which a function sends its events to the sink.
 func (s *Sink) Setting() string { return "K_SINK=" + s.URL }
 
-// Answer changes what the sink answers from now on; nil takes everything.
+// Answer replaces the response to further events. A nil function accepts all events.
 func (s *Sink) Answer(answer func(http.ResponseWriter)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
-// ServeHTTP implements http.Handler.
+// ServeHTTP implements [http.Handler].
 func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e, err := binding.ToEvent(r.Context(), cehttp.NewMessageFromHttpRequest(r))
 	if err != nil || e.Validate() != nil {
@@ -155,21 +155,21 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-// Received returns what came so far, in order.
+// Received returns the events so far, in order.
 func (s *Sink) Received() []event.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]event.Event(nil), s.received...)
 }
 
-// Headers returns the headers of what came so far.
+// Headers returns the request headers of the events so far.
 func (s *Sink) Headers() []http.Header {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]http.Header(nil), s.headers...)
 }
 
-// Types returns the types of what came so far, without what they have in common.
+// Types returns the types of the events so far, without their common prefix and suffix.
 func (s *Sink) Types() (types []string) {
 	for _, e := range s.Received() {
 		types = append(types, strings.TrimSuffix(strings.TrimPrefix(e.Type(), "com.ticketing.user."), ".v1"))
@@ -177,39 +177,39 @@ func (s *Sink) Types() (types []string) {
 	return types
 }
 
-// OpenSession adds a session to a user, as a sign-in would.
-func (b *Bench) OpenSession(t testing.TB, email string) session.Grant {
+// OpenSession adds a session to a user, as a sign-in would, and returns the grant.
+func (f *Fixture) OpenSession(t testing.TB, email string) session.Grant {
 	t.Helper()
-	a, err := b.Users.Account(t.Context(), email)
+	a, err := f.Users.Account(t.Context(), email)
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened, refresh := session.Open(a.ID, b.Clock.Now(), time.Hour)
-	if err := b.Users.Open(t.Context(), a, opened, ""); err != nil {
+	opened, refresh := session.Open(a.ID, f.Clock.Now(), time.Hour)
+	if err := f.Users.Open(t.Context(), a, opened, ""); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.FromConfig(b.wiring).Grant(a.User, opened, refresh, opened.CreatedAt)
+	grant, err := session.FromConfig(f.cfg).Grant(a.User, opened, refresh, opened.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return grant
 }
 
-// OutboxIs fails the test unless so many events of a user wait for the sink.
-func (b *Bench) OutboxIs(t testing.TB, email string, want int) {
+// OutboxIs fails the test unless the outbox of a user has the wanted number of events.
+func (f *Fixture) OutboxIs(t testing.TB, email string, want int) {
 	t.Helper()
-	a := b.Stored(t, email)
+	a := f.Stored(t, email)
 	if len(a.Events) != want || a.Undelivered.IsZero() != (want == 0) {
-		t.Errorf("%d events wait, since %v; want %d", len(a.Events), a.Undelivered, want)
+		t.Errorf("outbox has %d events, undelivered since %v; want %d", len(a.Events), a.Undelivered, want)
 	}
 }
 
-// Stored returns the whole stored account of an email.
-func (b *Bench) Stored(t testing.TB, email string) user.Account {
+// Stored returns the complete stored account of an email.
+func (f *Fixture) Stored(t testing.TB, email string) user.Account {
 	t.Helper()
-	a, err := b.Users.Account(t.Context(), email)
+	a, err := f.Users.Account(t.Context(), email)
 	if err == nil {
-		a, err = b.Users.AccountByID(t.Context(), a.ID)
+		a, err = f.Users.AccountByID(t.Context(), a.ID)
 	}
 	if err != nil {
 		t.Fatal(err)

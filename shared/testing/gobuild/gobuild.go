@@ -1,9 +1,9 @@
 // Package gobuild builds programs from modules outside the workspace: the embedded
-// database and the parts of the test cluster. Their dependencies must not choose the
-// versions of the functions' dependencies.
+// database and the parts of the test cluster. These modules are separate so that their
+// dependencies do not decide the versions of the functions' dependencies.
 //
-// The go command caches what it compiles, so an up-to-date program costs a second or less.
-// No program that ships imports this package.
+// The go command caches its builds, so the build of an up-to-date program takes a second or
+// less. No program that ships imports this package.
 package gobuild
 
 import (
@@ -21,7 +21,7 @@ import (
 
 // A Module is a module of the repository outside the workspace.
 type Module struct {
-	Name     string   // of its folder in the cache
+	Name     string   // of its folder in the cache folder
 	Title    string   // for messages
 	Dir      string   // absolute, or relative to the root of the repository
 	Packages []string // to build; the module's root if empty
@@ -29,11 +29,11 @@ type Module struct {
 	Duration string   // of a first build, for messages, such as "two minutes"
 }
 
-// slow is the duration after which a build is reported to the user.
+// slow is the duration after which Build reports the build to the user.
 const slow = 3 * time.Second
 
-// Build builds the programs and returns their folder, which is in the user's cache folder.
-// It reports a build that takes long to progress.
+// Build builds the programs and returns their folder, inside the user's cache folder. It
+// reports a slow build to progress.
 func (m Module) Build(ctx context.Context, progress func(string)) (folder string, err error) {
 	root, err := Repository()
 	if err != nil {
@@ -43,7 +43,7 @@ func (m Module) Build(ctx context.Context, progress func(string)) (folder string
 	if err != nil {
 		return "", err
 	}
-	// test binaries of several packages start at the same time
+	// Test binaries of several packages build at the same time.
 	unlock, err := lock(ctx, folder+".lock")
 	if err != nil {
 		return "", err
@@ -71,7 +71,7 @@ func (m Module) Build(ctx context.Context, progress func(string)) (folder string
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("build %s: %w", m.Title, context.Cause(ctx))
 	case errors.Is(err, exec.ErrNotFound):
-		return "", fmt.Errorf("build %s: there is no go command on the PATH", m.Title)
+		return "", fmt.Errorf("build %s: the go command is not on the PATH: install Go", m.Title)
 	case err != nil:
 		return "", fmt.Errorf("build %s: %w\n%s", m.Title, err, bytes.TrimSpace(out))
 	}

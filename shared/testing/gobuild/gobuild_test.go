@@ -13,7 +13,7 @@ import (
 // module writes a module with a program that prints a text.
 func module(t *testing.T, prints string) Module {
 	t.Helper()
-	t.Setenv("GOCACHE", goEnv(t, "GOCACHE")) // not below the cache folder of the test
+	t.Setenv("GOCACHE", goEnv(t, "GOCACHE")) // not in the cache folder of the test
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	dir := filepath.Join(t.TempDir(), "hello")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -40,7 +40,7 @@ func write(t *testing.T, dir, name, content string) {
 	}
 }
 
-// run builds the program and returns what it prints.
+// run builds the program, runs it and returns its output.
 func run(t *testing.T, m Module) string {
 	t.Helper()
 	folder, err := m.Build(t.Context(), func(string) {})
@@ -65,7 +65,7 @@ func TestBuild_ChangedSource(t *testing.T) {
 	}
 }
 
-func TestBuild_AtTheSameTime(t *testing.T) {
+func TestBuild_Parallel(t *testing.T) {
 	m := module(t, "one")
 	var group sync.WaitGroup
 	for range 4 {
@@ -82,7 +82,7 @@ func TestBuild_Errors(t *testing.T) {
 	m := module(t, "one")
 	write(t, m.Dir, "main.go", "package main\n\nfunc main() { undefined() }\n")
 	if _, err := m.Build(t.Context(), func(string) {}); err == nil || !strings.Contains(err.Error(), "build hello: exit status 1") || !strings.Contains(err.Error(), "undefined: undefined") {
-		t.Errorf("a build that fails: %v", err)
+		t.Errorf("a failing build: got %v, want the error of the compiler", err)
 	}
 	root, err := Repository()
 	if err != nil {
@@ -99,15 +99,15 @@ func TestBuild_Errors(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := m.Build(ctx, func(string) {}); err == nil || err.Error() != "wait for another build: context canceled" {
-		t.Errorf("a build that waits: %v", err)
+		t.Errorf("a build that waits for another: got %v, want context canceled", err)
 	}
 	unlock()
 	t.Setenv("PATH", "")
-	if _, err := m.Build(t.Context(), func(string) {}); err == nil || err.Error() != "build hello: there is no go command on the PATH" {
-		t.Errorf("no go command: %v", err)
+	if _, err := m.Build(t.Context(), func(string) {}); err == nil || err.Error() != "build hello: the go command is not on the PATH: install Go" {
+		t.Errorf("without a go command: got %v", err)
 	}
 	t.Chdir(t.TempDir())
 	if _, err := m.Build(t.Context(), func(string) {}); err == nil || !strings.Contains(err.Error(), "is not inside the repository: no folder above it has go.work") {
-		t.Errorf("outside the repository: %v", err)
+		t.Errorf("outside the repository: got %v, want an error about go.work", err)
 	}
 }

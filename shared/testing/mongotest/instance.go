@@ -10,24 +10,23 @@ import (
 	"ticketing.com/auth/shared/testing/devdb"
 )
 
-// An Instance is a server of one test's own, which the test may stop, kill and
-// start again. It keeps its data and its address all along, so clients that
-// were connected find it again.
+// An Instance is the server of a single test, which can stop, kill and restart it. The server
+// keeps its data and its address, so connected clients can reconnect.
 //
-// It is always the embedded server, whatever MONGODB_URI says: nobody's
-// replica set is there to be killed.
+// It is always the embedded server, even with MONGODB_URI: a test must not kill a replica set
+// that others may use.
 type Instance struct {
 	t       testing.TB
 	options devdb.Options
-	server  *devdb.Server // nil while it is down
+	server  *devdb.Server // nil while it is stopped
 	uri     string
 }
 
-// Server starts a server for this test. It is stopped when the test ends.
+// Server starts a server for this test. The end of the test stops the server.
 func Server(t testing.TB) *Instance {
 	t.Helper()
 	i := &Instance{t: t, options: devdb.Options{Data: t.TempDir()}}
-	if err := i.settle(); err != nil {
+	if err := i.startFirst(); err != nil {
 		t.Fatalf("mongotest: %v", err)
 	}
 	t.Cleanup(i.Stop)
@@ -39,12 +38,12 @@ func Server(t testing.TB) *Instance {
 	return i
 }
 
-// URI is the server's URI, with a database in its path. It stays the same, and
-// is there while the server is down, too.
+// URI returns the server's URI, with a database in its path. It never changes, also while the
+// server is stopped.
 func (i *Instance) URI() string { return i.uri }
 
-// Stop stops the server as an operator would: the command in flight finishes.
-// Stopping a server that is down does nothing.
+// Stop stops the server as an operator would: the command in flight completes. Stop of a
+// stopped server does nothing.
 func (i *Instance) Stop() {
 	i.t.Helper()
 	if i.server == nil {
@@ -65,8 +64,7 @@ func (i *Instance) Kill() {
 	i.server = nil
 }
 
-// Start starts the server again after Stop or Kill, on the same data and the
-// same address.
+// Start restarts the server after Stop or Kill, with the same data and the same address.
 func (i *Instance) Start() {
 	i.t.Helper()
 	if i.server != nil {
@@ -74,18 +72,18 @@ func (i *Instance) Start() {
 	}
 	server, err := start(i.options)
 	if err != nil {
-		i.t.Fatalf("mongotest: start the server again: %v", err)
+		i.t.Fatalf("mongotest: restart the server: %v", err)
 	}
 	i.server = server
 }
 
-// settle starts the server on a port that will still be free after a pause.
+// startFirst starts the server on a port that is still free after Stop or Kill.
 //
-// Such a port lies below those which the kernel hands out (on Linux from 32768
-// on, elsewhere higher). While the server is down, a kernel's choice could be
-// its port: for some other program's connection, or for a client of ours that
-// dials the closed port and, by TCP's simultaneous open, reaches itself.
-func (i *Instance) settle() error {
+// The port is below the ephemeral ports of the kernel (on Linux from 32768, elsewhere higher).
+// While the server is stopped, the kernel could give an ephemeral port to a connection of
+// another program. It could also give it to a client of the test that dials the closed port:
+// by TCP's simultaneous open, that client connects to itself.
+func (i *Instance) startFirst() error {
 	for attempt := 0; ; attempt++ {
 		i.options.Addr = fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
 		server, err := start(i.options)
@@ -93,8 +91,8 @@ func (i *Instance) settle() error {
 			i.server = server
 			return nil
 		}
-		taken := errors.Is(err, devdb.ErrRefused) && strings.Contains(err.Error(), i.options.Addr)
-		if !taken || attempt == 20 {
+		inUse := errors.Is(err, devdb.ErrRefused) && strings.Contains(err.Error(), i.options.Addr)
+		if !inUse || attempt == 20 {
 			return err
 		}
 	}

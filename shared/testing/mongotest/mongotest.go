@@ -1,12 +1,12 @@
-// Package mongotest gives a test a database: a real server that speaks
-// MongoDB's wire protocol, and on it a database nobody else uses, so that
-// tests run in parallel and against the code that runs in production.
+// Package mongotest provides databases for tests. Each test has its own database on a real
+// server with MongoDB's wire protocol. So tests run in parallel, and with the same database
+// code as in production.
 //
-// Without any setting the server is the embedded one, started once per test
-// process at the first use. With MONGODB_URI in the environment it is the one
-// named there, and the same tests run unchanged against a replica set.
+// By default, the server is the embedded one. The first use in a test process starts it. With
+// MONGODB_URI in the environment, the tests use that server, so they also run against a
+// replica set.
 //
-// It is a test bench and imported by tests alone.
+// Only tests import this package.
 package mongotest
 
 import (
@@ -26,16 +26,15 @@ import (
 )
 
 const (
-	// startup bounds the first start, which may have to compile the server.
-	startup = 10 * time.Minute
+	// startTimeout bounds the first start, which may compile the server.
+	startTimeout = 10 * time.Minute
 
-	// cleanup bounds the dropping of a database.
-	cleanup = 30 * time.Second
+	// dropTimeout bounds the command that drops a database.
+	dropTimeout = 30 * time.Second
 )
 
-// URI gives a MongoDB URI whose path names a database of this call's own. The
-// database is dropped when the test ends. A server that cannot be had fails
-// the test.
+// URI returns a MongoDB URI with a new database in its path. The end of the test drops the
+// database. URI fails the test if the server does not start.
 func URI(t testing.TB) string {
 	t.Helper()
 	server, err := shared()
@@ -45,9 +44,9 @@ func URI(t testing.TB) string {
 	return database(t, server)
 }
 
-// shared is the server of this test process. Nobody stops the embedded one: it
-// ends with the process, and deletes its data itself, because a test process
-// has no last moment of its own.
+// shared returns the URI of the server of this test process. The package does not stop the
+// embedded server, because a test process has no hook at its end. The server exits with the
+// process and deletes its data itself.
 var shared = sync.OnceValues(func() (string, error) {
 	if uri := strings.TrimSpace(os.Getenv("MONGODB_URI")); uri != "" {
 		return uri, nil
@@ -60,13 +59,14 @@ var shared = sync.OnceValues(func() (string, error) {
 })
 
 func start(o devdb.Options) (*devdb.Server, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), startup)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	o.Progress = func(sentence string) { fmt.Fprintln(os.Stderr, "mongotest:", sentence) }
+	o.Progress = func(message string) { fmt.Fprintln(os.Stderr, "mongotest:", message) }
 	return devdb.Start(ctx, o)
 }
 
-// database names a fresh database on a server and sees to its end.
+// database returns a URI with a new database on a server. The end of the test drops the
+// database.
 func database(t testing.TB, server string) string {
 	t.Helper()
 	name := databaseName(t.Name())
@@ -82,26 +82,26 @@ func database(t testing.TB, server string) string {
 	return uri
 }
 
-// drop removes a database with all it holds. Embedded, that is a file and its
-// open handles, so a thousand tests do not end as a thousand files.
+// drop drops a database. On the embedded server, a database is a file with open handles, so a
+// thousand tests would leave a thousand files.
 func drop(uri, name string) error {
 	client, err := mongo.Connect(options.Client().ApplyURI(uri))
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), cleanup)
+	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
 	defer cancel()
 	defer client.Disconnect(ctx)
 	return client.Database(name).Drop(ctx)
 }
 
-// databaseName makes a name from that of the test, so that a database which
-// was left behind tells whose it is, and a random part, so that no two are
-// alike, whoever else runs tests on the same server.
+// databaseName returns a database name from the name of the test and a random part. The name
+// of the test identifies a database that was not dropped. The random part makes the name unique
+// among all test processes on the same server.
 //
-// It uses lower-case letters, digits and underscores, as MongoDB's names must
-// differ by more than case and FerretDB takes few other characters, and keeps
-// below the 63 bytes that both allow.
+// The name has lower-case letters, digits and underscores, and fewer than the 63 bytes that
+// MongoDB and FerretDB allow. MongoDB requires names to differ by more than case, and FerretDB
+// accepts few other characters.
 func databaseName(test string) string {
 	const longest = 40
 	readable := strings.Map(func(r rune) rune {

@@ -14,7 +14,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 )
 
-// connect answers the collection "c" in the database a URI names.
+// connect returns the collection "c" in the database of a URI.
 func connect(t *testing.T, uri string) *mongo.Collection {
 	t.Helper()
 	parsed, err := connstring.ParseAndValidate(uri)
@@ -49,7 +49,7 @@ func insert(t *testing.T, c *mongo.Collection) {
 	}
 }
 
-func TestEachCallGivesADatabaseOfItsOwn(t *testing.T) {
+func TestURI_SeparateDatabases(t *testing.T) {
 	t.Parallel()
 	one, other := connect(t, URI(t)), connect(t, URI(t))
 	insert(t, one)
@@ -58,7 +58,7 @@ func TestEachCallGivesADatabaseOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestADatabaseIsDroppedWhenItsTestEnds(t *testing.T) {
+func TestURI_DropsDatabase(t *testing.T) {
 	t.Parallel()
 	server, err := shared()
 	if err != nil {
@@ -76,28 +76,28 @@ func TestADatabaseIsDroppedWhenItsTestEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(left) > 0 {
-		t.Errorf("%v is left", left)
+		t.Errorf("databases %v after the test, want none", left)
 	}
 }
 
-func TestTheServerNamedInTheEnvironmentIsUsed(t *testing.T) {
+func TestURI_ServerOfEnvironment(t *testing.T) {
 	if os.Getenv("MONGODB_URI") != "" {
-		t.Skip("the environment names one already")
+		t.Skip("MONGODB_URI is set")
 	}
 	t.Parallel()
 	private := Server(t)
-	uri, err := withDatabase(private.URI()+"?appName=kept", "chosen")
+	uri, err := withDatabase(private.URI()+"?appName=test", "chosen")
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := database(t, uri)
-	if !strings.HasSuffix(got, "?appName=kept") || strings.Contains(got, "chosen") {
-		t.Errorf("%s becomes %s", uri, got)
+	if !strings.HasSuffix(got, "?appName=test") || strings.Contains(got, "chosen") {
+		t.Errorf("database(%s) = %s, want another database and the same query", uri, got)
 	}
 	insert(t, connect(t, got))
 }
 
-func TestAServerComesBackWithItsDataAtItsAddress(t *testing.T) {
+func TestInstance_RestartKeepsDataAndAddress(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*Instance){
 		"after a stop": (*Instance).Stop,
@@ -114,21 +114,21 @@ func TestAServerComesBackWithItsDataAtItsAddress(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			if _, err := c.InsertOne(ctx, bson.M{}); err == nil {
-				t.Error("a server that is down took a write")
+				t.Error("a stopped server accepted a write, want an error")
 			}
 
 			server.Start()
 			if server.URI() != uri {
-				t.Errorf("it came back at %s, was at %s", server.URI(), uri)
+				t.Errorf("URI after the restart = %s, want %s", server.URI(), uri)
 			}
-			if n := count(t, c); n != 1 { // the client of before, reconnected
-				t.Errorf("%d documents, want 1", n)
+			if n := count(t, c); n != 1 { // the same client has reconnected
+				t.Errorf("%d documents after the restart, want 1", n)
 			}
 		})
 	}
 }
 
-func TestStoppingAndStartingTwiceIsHarmless(t *testing.T) {
+func TestInstance_RepeatedStopAndStart(t *testing.T) {
 	t.Parallel()
 	server := Server(t)
 	server.Start()
@@ -139,7 +139,7 @@ func TestStoppingAndStartingTwiceIsHarmless(t *testing.T) {
 	insert(t, connect(t, server.URI()))
 }
 
-func TestDatabaseNames(t *testing.T) {
+func TestDatabaseName(t *testing.T) {
 	allowed := regexp.MustCompile(`^[a-z0-9_]{1,62}$`)
 	for test, begins := range map[string]string{
 		"TestSignup/refuses_a_used_email":   "t_signup_refuses_a_used_email_",
@@ -149,10 +149,10 @@ func TestDatabaseNames(t *testing.T) {
 	} {
 		name, again := databaseName(test), databaseName(test)
 		if !allowed.MatchString(name) || !strings.HasPrefix(name, begins) {
-			t.Errorf("%s gives %q, want it to begin with %q", test, name, begins)
+			t.Errorf("databaseName(%s) = %q, want the prefix %q", test, name, begins)
 		}
 		if name == again {
-			t.Errorf("%s gives %q twice", test, name)
+			t.Errorf("databaseName(%s) = %q twice, want different names", test, name)
 		}
 	}
 }
@@ -174,12 +174,12 @@ func TestWithDatabase(t *testing.T) {
 	} {
 		got, err := withDatabase(given, "db")
 		if err != nil || got != want {
-			t.Errorf("%s\n becomes %s (%v)\n want    %s", given, got, err, want)
+			t.Errorf("withDatabase(%s)\n got  %s, %v\n want %s", given, got, err, want)
 		}
 	}
 	for _, given := range []string{"", "localhost:27017", "http://localhost"} {
 		if got, err := withDatabase(given, "db"); err == nil {
-			t.Errorf("%q becomes %s, want an error", given, got)
+			t.Errorf("withDatabase(%q) = %s, want an error", given, got)
 		}
 	}
 }

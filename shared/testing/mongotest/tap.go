@@ -15,26 +15,26 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// A Tap is a proxy in front of a database. It records the commands that a program
-// sends, and can delay, drop and replace what passes.
+// A Tap is a proxy in front of a database. It records the commands of its clients, and can
+// delay, drop and replace messages.
 type Tap struct {
-	URI string // as URI returns it, with the address of the tap
+	URI string // like the result of function URI, with the address of the tap
 
 	mu        sync.Mutex
 	commands  []string
-	writes    []string // the retryable ones
+	writes    []string // retryable writes
 	stalled   string
 	replies   map[string]bson.D
 	roundTrip time.Duration
 	accepted  int
-	open      int   // of them, those that were not dropped
-	fate      *fate // of the connections that are opened now
+	open      int    // accepted connections that were not dropped
+	group     *group // of new connections
 }
 
-// A fate is what became of the connections that were opened in some time.
-type fate struct{ dropped, muted atomic.Bool }
+// A group has the state of the connections that were opened between two calls of Drop or Mute.
+type group struct{ dropped, muted atomic.Bool }
 
-// NewTap returns a tap in front of a database of this call's own.
+// NewTap returns a tap in front of a new database.
 func NewTap(t testing.TB) *Tap {
 	t.Helper()
 	return TapOf(t, URI(t))
@@ -43,7 +43,7 @@ func NewTap(t testing.TB) *Tap {
 // TapOf returns a tap in front of the database of a URI.
 func TapOf(t testing.TB, uri string) *Tap {
 	t.Helper()
-	where, err := url.Parse(uri)
+	address, err := url.Parse(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +51,13 @@ func TapOf(t testing.TB, uri string) *Tap {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tap, server := &Tap{replies: map[string]bson.D{}, fate: &fate{}}, where.Host
-	where.Host = listener.Addr().String()
-	query := where.Query()
+	tap, server := &Tap{replies: map[string]bson.D{}, group: &group{}}, address.Host
+	address.Host = listener.Addr().String()
+	query := address.Query()
 	query.Del("replicaSet")
-	query.Set("directConnection", "true") // not to the addresses that the server names
-	where.RawQuery = query.Encode()
-	tap.URI = where.String()
+	query.Set("directConnection", "true") // not to the addresses that the server returns
+	address.RawQuery = query.Encode()
+	tap.URI = address.String()
 	t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
@@ -65,38 +65,38 @@ func TapOf(t testing.TB, uri string) *Tap {
 			if err != nil {
 				return
 			}
-			go tap.carry(client, server)
+			go tap.proxy(client, server)
 		}
 	}()
 	return tap
 }
 
-// Stall leaves the commands on a collection without a reply from now on.
+// Stall drops all further commands on a collection, so that they receive no reply.
 func (tap *Tap) Stall(collection string) {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
 	tap.stalled = collection
 }
 
-// Drop has every open connection carry nothing from now on, without closing it, as
-// networks do that forget a connection. New connections work.
+// Drop drops all further messages on the open connections without closing them, like a network
+// that has lost the state of a connection. New connections work.
 func (tap *Tap) Drop() {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
-	tap.fate.dropped.Store(true)
-	tap.fate, tap.open = &fate{}, 0
+	tap.group.dropped.Store(true)
+	tap.group, tap.open = &group{}, 0
 }
 
-// Mute has every open connection carry commands, but no reply, from now on. New
+// Mute drops all further replies on the open connections, but still forwards commands. New
 // connections work.
 func (tap *Tap) Mute() {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
-	tap.fate.muted.Store(true)
-	tap.fate, tap.open = &fate{}, 0
+	tap.group.muted.Store(true)
+	tap.group, tap.open = &group{}, 0
 }
 
-// RoundTrip delays each reply, and each new connection, by so much from now on.
+// RoundTrip sets the delay of each further reply and each new connection.
 func (tap *Tap) RoundTrip(d time.Duration) {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
@@ -110,30 +110,30 @@ func (tap *Tap) delay() {
 	time.Sleep(d)
 }
 
-// Reply answers a command on a collection, such as "find users", with a document from
-// now on. The database does not see the command. A nil document takes that back.
+// Reply sets the reply to a command on a collection, such as "find users". The tap then does
+// not forward the command to the database. A nil document restores the forwarding.
 func (tap *Tap) Reply(command string, document bson.D) {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
 	tap.replies[command] = document
 }
 
-// Accepted returns how many connections were opened so far.
+// Accepted returns the number of connections that clients have opened so far.
 func (tap *Tap) Accepted() int {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
 	return tap.accepted
 }
 
-// Open returns how many connections are open, without those that were dropped.
+// Open returns the number of open connections, without those of Drop and Mute.
 func (tap *Tap) Open() int {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
 	return tap.open
 }
 
-// Commands returns the commands since the last call, such as "find users", in
-// alphabetical order: those that are sent at the same time have no other.
+// Commands returns the commands since the last call, such as "find users". They are in
+// alphabetical order, because parallel commands have no other order.
 func (tap *Tap) Commands() string {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
@@ -142,8 +142,8 @@ func (tap *Tap) Commands() string {
 	return strings.Join(all, ", ")
 }
 
-// Writes returns the retryable writes since the last call, in their order: command,
-// collection, session and transaction number.
+// Writes returns the retryable writes since the last call, in their order. Each has the
+// command, collection, session and transaction number.
 func (tap *Tap) Writes() []string {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
@@ -152,8 +152,8 @@ func (tap *Tap) Writes() []string {
 	return writes
 }
 
-// carry carries a connection until one of its ends closes.
-func (tap *Tap) carry(client net.Conn, server string) {
+// proxy forwards the messages of a connection until the client or the server closes it.
+func (tap *Tap) proxy(client net.Conn, server string) {
 	defer client.Close()
 	to, err := net.Dial("tcp", server)
 	if err != nil {
@@ -163,12 +163,12 @@ func (tap *Tap) carry(client net.Conn, server string) {
 	tap.mu.Lock()
 	tap.accepted++
 	tap.open++
-	fate := tap.fate
+	group := tap.group
 	tap.mu.Unlock()
 	defer func() {
 		tap.mu.Lock()
 		defer tap.mu.Unlock()
-		if fate == tap.fate {
+		if group == tap.group {
 			tap.open--
 		}
 	}()
@@ -181,7 +181,7 @@ func (tap *Tap) carry(client net.Conn, server string) {
 				return
 			}
 			tap.delay()
-			if !fate.dropped.Load() && !fate.muted.Load() {
+			if !group.dropped.Load() && !group.muted.Load() {
 				client.Write(reply)
 			}
 		}
@@ -191,18 +191,18 @@ func (tap *Tap) carry(client net.Conn, server string) {
 		if err != nil {
 			return
 		}
-		reply, silent := tap.note(message)
+		reply, stalled := tap.record(message)
 		switch {
-		case fate.dropped.Load() || silent:
+		case group.dropped.Load() || stalled:
 		case reply != nil:
-			client.Write(answer(message, reply))
+			client.Write(replyTo(message, reply))
 		default:
 			to.Write(message)
 		}
 	}
 }
 
-// readMessage reads one message of the wire protocol, which begins with its length.
+// readMessage reads one message of the wire protocol. A message begins with its length.
 func readMessage(r io.Reader) ([]byte, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
@@ -214,13 +214,13 @@ func readMessage(r io.Reader) ([]byte, error) {
 	return message, err
 }
 
-// The OP_MSG of the wire protocol: header, flags, and the kind of its first section,
-// which is a document. The first member of that is named after the command.
+// Offsets and the opcode of an OP_MSG. It has a header, flags, the kind of its first section,
+// and a document. The name of the document's first member is the command.
 const opcode, opMsg, document = 12, 2013, 16 + 4 + 1
 
-// note records the command of an OP_MSG, and returns the reply that replaces the
-// database's, or whether there is none.
-func (tap *Tap) note(message []byte) (reply bson.D, silent bool) {
+// record records the command of an OP_MSG. It returns the document that replaces the reply of
+// the database, or nil. If stalled is true, the command receives no reply.
+func (tap *Tap) record(message []byte) (reply bson.D, stalled bool) {
 	if len(message) < document || binary.LittleEndian.Uint32(message[opcode:]) != opMsg {
 		return nil, false
 	}
@@ -229,7 +229,7 @@ func (tap *Tap) note(message []byte) (reply bson.D, silent bool) {
 	if err != nil {
 		return nil, false
 	}
-	collection, is := first.Value().StringValueOK() // a command on no collection is the driver's own
+	collection, is := first.Value().StringValueOK() // the driver sends commands without a collection itself
 	if !is {
 		return nil, false
 	}
@@ -243,15 +243,15 @@ func (tap *Tap) note(message []byte) (reply bson.D, silent bool) {
 	return tap.replies[name], collection == tap.stalled
 }
 
-// answer returns a message that answers another with a document.
-func answer(message []byte, reply bson.D) []byte {
+// replyTo returns a message that replies to another with a document.
+func replyTo(message []byte, reply bson.D) []byte {
 	body, err := bson.Marshal(reply)
 	if err != nil {
 		panic(err)
 	}
 	m := make([]byte, document, document+len(body))
 	binary.LittleEndian.PutUint32(m, uint32(cap(m)))
-	copy(m[8:12], message[4:8]) // the number of the message that it answers
+	copy(m[8:12], message[4:8]) // responseTo: the ID of the other message
 	binary.LittleEndian.PutUint32(m[opcode:], opMsg)
 	return append(m, body...)
 }

@@ -6,24 +6,24 @@ import (
 	"strings"
 )
 
-// withDatabase puts a database into the path of a MongoDB URI and keeps the
-// rest. It works on the text, since net/url knows no list of hosts.
+// withDatabase replaces the database in the path of a MongoDB URI. It edits the text, since
+// net/url does not support a list of hosts.
 //
-// The path may have said where the user is defined, too. Then this must be
-// said otherwise: https://www.mongodb.com/docs/manual/reference/connection-string/
+// The path may also define the authentication database. Then withDatabase adds authSource to
+// the query: https://www.mongodb.com/docs/manual/reference/connection-string/
 func withDatabase(uri, name string) (string, error) {
 	scheme, rest, ok := strings.Cut(uri, "://")
 	if !ok || scheme != "mongodb" && scheme != "mongodb+srv" {
-		return "", fmt.Errorf("%q is the beginning of no MongoDB URI", scheme)
+		return "", fmt.Errorf("a MongoDB URI must begin with mongodb:// or mongodb+srv://, not with %q", scheme)
 	}
 	hosts, query, _ := strings.Cut(rest, "?")
-	hosts, former, _ := strings.Cut(hosts, "/")
+	hosts, previous, _ := strings.Cut(hosts, "/")
 
 	if needsAuthSource(hosts, query) {
-		if former == "" {
-			former = "admin"
+		if previous == "" {
+			previous = "admin"
 		}
-		query = strings.TrimPrefix(query+"&authSource="+former, "&")
+		query = strings.TrimPrefix(query+"&authSource="+previous, "&")
 	}
 	if query != "" {
 		query = "?" + query
@@ -31,8 +31,8 @@ func withDatabase(uri, name string) (string, error) {
 	return scheme + "://" + hosts + "/" + name + query, nil
 }
 
-// needsAuthSource reports whether there is a user whose place is told by the
-// path alone. Mechanisms other than passwords have places of their own.
+// needsAuthSource reports whether the path alone defines the authentication database of a
+// user. Only password mechanisms use that database.
 func needsAuthSource(hosts, query string) bool {
 	if !strings.Contains(hosts, "@") {
 		return false

@@ -14,15 +14,15 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-// A door brings a call to a function and its answer back.
-type door func(context.Context, Call) (Answer, error)
+// A transport sends a call to a function and returns the response.
+type transport func(context.Context, Call) (Answer, error)
 
-// client keeps as many connections as the races in the tests use.
+// client has as many idle connections as Race needs in the tests.
 var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
 
-// overHTTP is also the proxy that a function stands behind: it adds the caller's
-// address to X-Forwarded-For, as all of them do.
-func overHTTP(url string) door {
+// overHTTP returns the transport for an HTTP server. Like a proxy in front of a function, it
+// appends the address of the client to X-Forwarded-For.
+func overHTTP(url string) transport {
 	return func(ctx context.Context, c Call) (Answer, error) {
 		var body io.Reader
 		if c.Body != "" {
@@ -44,8 +44,9 @@ func overHTTP(url string) door {
 	}
 }
 
-// overLambda does what API Gateway does with a request and an answer.
-func overLambda(handler http.Handler) door {
+// overLambda returns the transport for the Lambda handler. It converts requests and responses
+// as API Gateway does.
+func overLambda(handler http.Handler) transport {
 	function := httpserver.Lambda(handler)
 	return func(ctx context.Context, c Call) (Answer, error) {
 		path, query, _ := strings.Cut(c.Path, "?")
