@@ -104,12 +104,12 @@ func TestFunctions_LinkedPackages(t *testing.T) {
 		for _, dep := range p.Deps {
 			for _, heavy := range []string{driver, hashes, words, events, oidc} {
 				if strings.HasPrefix(dep+"/", heavy) && !slices.Contains(allowed, heavy) {
-					t.Errorf("%s links %s", p.ImportPath, dep)
+					t.Errorf("%s links %s, want a program without it", p.ImportPath, dep)
 				}
 			}
 			for _, never := range []string{"testing", "expvar", "net/http/pprof", "net/http/httptest", root + "shared/testing/mongotest", root + "shared/testing/devdb"} {
 				if dep == never {
-					t.Errorf("%s links %s", p.ImportPath, dep)
+					t.Errorf("%s links %s, want a program without it", p.ImportPath, dep)
 				}
 			}
 		}

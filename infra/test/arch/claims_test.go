@@ -165,7 +165,7 @@ func requirements(table string) map[string][]string {
 func TestWorkflows_PinActionsByCommit(t *testing.T) {
 	workflows, err := filepath.Glob("../../../.github/workflows/*")
 	if err != nil || len(workflows) == 0 {
-		t.Fatal("no workflows", err)
+		t.Fatalf("got no workflows: %v", err)
 	}
 	uses, pinned := regexp.MustCompile(`(?m)\buses:\s*(\S+)`), regexp.MustCompile(`^[\w./-]+@[0-9a-f]{40}$`)
 	for _, path := range workflows {

@@ -183,7 +183,7 @@ func names() []string {
 	return all
 }
 
-// removeServices removes Services and waits until their pods are gone. A small node has not
+// removeServices removes Services and waits until their pods are gone. A small node does not have
 // enough memory for these and others.
 func (d documented) removeServices(t *testing.T, services ...string) {
 	t.Helper()

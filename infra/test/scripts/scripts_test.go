@@ -143,7 +143,7 @@ func TestScripts_AllInOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate"); code != 0 {
-		t.Fatal(stderr)
+		t.Fatalf("migrate: got exit code %d, want 0: %s", code, stderr)
 	}
 	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=insecure", "RATE_LIMIT=off",
 		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
