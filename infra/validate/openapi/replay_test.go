@@ -24,8 +24,8 @@ import (
 // them.
 var elsewhere = map[string]struct{ file, test string }{
 	"429": {"infra/validate/openapi/replay_test.go", "TestReplay_RateLimits"},
-	"500": {"shared/endpoint/endpoint_test.go", "TestInvokeNeverFails"},
-	"503": {"infra/test/e2e/functions_test.go", "TestADatabaseThatIsAwayGives503UntilItIsBack"},
+	"500": {"shared/endpoint/endpoint_test.go", "TestInvoke_Failure"},
+	"503": {"infra/test/e2e/functions_test.go", "TestDatabase_UnavailableAndBack"},
 }
 
 func TestReplay_AllExamples(t *testing.T) {
