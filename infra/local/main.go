@@ -97,7 +97,7 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 	// before the database is built and started: are the settings right?
 	check := config.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
 	user.FromConfig(check, nil)
-	httpserver.Handler(check, catalog.Together(check)...)
+	httpserver.Handler(check, catalog.AllInOne(check)...)
 	if err := check.Err(); err != nil {
 		config.Complain(os.Stderr, "local", err)
 		return config.ExitSettings
@@ -138,7 +138,7 @@ func system(ctx context.Context, listener net.Listener, data string, added []map
 	}
 	defer stop()
 	cfg := config.New(environment(append(added, uri)...), logs, time.Now)
-	users, counts, all := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg), catalog.Together(cfg)
+	users, counts, all := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg), catalog.AllInOne(cfg)
 	handler := httpserver.Handler(cfg, all...)
 	if err := cfg.Err(); err != nil {
 		return err
