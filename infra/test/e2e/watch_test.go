@@ -92,14 +92,14 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	until("remove what it served before", replaced)
 	save(`"There is nothing here."`, `"There is nothing`)
 	until("show what does not compile", func() bool {
-		return strings.Contains(stderr.String(), "It does not compile. What was there before goes on.")
+		return strings.Contains(stderr.String(), "The build failed. The previous build continues to run.")
 	})
 	if !strings.Contains(stderr.String(), "shared/httpserver/http.go:") || !strings.Contains(nothing(), "Nothing at all.") {
 		t.Errorf("%s\n%s", nothing(), stderr)
 	}
 	save("func (d *door) ServeHTTP", "func init() { panic(\"not today\") }\n\nfunc (d *door) ServeHTTP")
 	until("show what does not start", func() bool {
-		return strings.Contains(stderr.String(), "It does not start: exit status 2. What was there before goes on.")
+		return strings.Contains(stderr.String(), "The new build does not start: exit status 2. The previous build continues to run.")
 	})
 	save("There is nothing here.", "Nothing here again.")
 	until("serve what was mended", func() bool { return strings.Contains(nothing(), "Nothing here again.") })
@@ -110,7 +110,7 @@ func TestASavedChangeIsServedAndWhatIsStoredStays(t *testing.T) {
 	for _, when := range []string{"at once", "in 1s, or after a change"} {
 		kill(t, binaries())
 		until("start again "+when, func() bool {
-			return strings.Contains(stderr.String(), "The functions have stopped by themselves: signal: killed. They start again "+when+".\n")
+			return strings.Contains(stderr.String(), "The functions stopped: signal: killed. Restarting "+when+".\n")
 		})
 		until("know Ann again", func() bool {
 			_, _, body, err := e2e.Call(t.Context(), http.MethodGet, url+"/api/users/currentuser", g.Token, "")
