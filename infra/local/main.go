@@ -51,7 +51,7 @@ const (
 
   -addr address   the address to listen on (127.0.0.1:8080)
   -data folder    the folder of the embedded database and the keys (.data)
-  -watch          build and restart on every save; the database keeps its data
+  -watch          build and restart on every save; stored data stays
 
 Other settings come from the environment: see infra/docs/configuration.md.
 `
