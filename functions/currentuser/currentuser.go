@@ -1,5 +1,5 @@
-// Package currentuser is the function that says who the caller is. It only reads,
-// and it is what every page of the platform asks first.
+// Package currentuser is the function that returns the user of an access token. It only
+// reads, and every page of the platform calls it first.
 package currentuser
 
 import (
@@ -21,11 +21,11 @@ var Endpoint = endpoint.Define(endpoint.Spec{
 	Method:    http.MethodGet,
 	Path:      "/api/users/currentuser",
 	Success:   http.StatusOK,
-	Summary:   "Tell who the bearer of the token is; null without a token.",
+	Summary:   "Return the user of the bearer token, or null without a token.",
 	Anonymous: true,
 }, newHandler)
 
-// Output is the user, or null for somebody who sent no token.
+// Output is the user of the token, or null if the request has no token.
 type Output struct {
 	CurrentUser *user.User `json:"currentUser"`
 }
@@ -41,8 +41,8 @@ func newHandler(cfg *config.Config) endpoint.Handler[endpoint.Bearer, Output] {
 	return c.handle
 }
 
-// handle believes the signature and then asks the database, once: a session that
-// was ended a moment ago has ended.
+// handle verifies the token and then reads its session from the database, once. So the
+// token of a session stops working as soon as the session ends.
 func (c currentuser) handle(ctx context.Context, in endpoint.Bearer) (Output, error) {
 	if in.Token == "" {
 		return Output{}, nil

@@ -23,10 +23,10 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 		ok("the bearer of a token is its user", endpointtest.Call{Header: bearer}, ann),
 		ok("the scheme is case-insensitive", endpointtest.Call{Header: http.Header{"Authorization": {"bEARER " + g.Token}}}, ann),
 		ok("HEAD has the headers and no body", endpointtest.Call{Method: http.MethodHead, Header: bearer}, ""),
-		ok("without a token the caller is nobody", endpointtest.Call{}, `{"currentUser":null}`),
+		ok("without a token the user is null", endpointtest.Call{}, `{"currentUser":null}`),
 		ok("HEAD without a token is fine", endpointtest.Call{Method: http.MethodHead}, ""),
-		ok("a token in the query is not looked at", endpointtest.Call{Path: "/api/users/currentuser?access_token=" + g.Token}, `{"currentUser":null}`),
-		ok("a token in a cookie is not looked at", endpointtest.Call{Header: http.Header{"Cookie": {"token=" + g.Token}}}, `{"currentUser":null}`),
+		ok("a token in the query is ignored", endpointtest.Call{Path: "/api/users/currentuser?access_token=" + g.Token}, `{"currentUser":null}`),
+		ok("a token in a cookie is ignored", endpointtest.Call{Header: http.Header{"Cookie": {"token=" + g.Token}}}, `{"currentUser":null}`),
 		ok("headers that proxies set carry no identity", endpointtest.Call{Header: http.Header{
 			"X-User-Id": {g.User.ID}, "X-Forwarded-User": {"ann@example.com"}, "Proxy-Authorization": {"Bearer " + g.Token}}}, `{"currentUser":null}`),
 	)
@@ -37,14 +37,14 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 	b.Play(t, endpointtest.HostileRoutes(http.MethodGet, currentuser.Endpoint.Path)...)
 }
 
-func TestATokenIsDeadOnceItsSessionHasEnded(t *testing.T) {
+func TestCurrentuser_EndedSession(t *testing.T) {
 	for name, end := range map[string]func(*testing.T, *endpointtest.Fixture, session.Grant){
 		"signed out": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
 			if err := b.Users.End(t.Context(), g.User.ID, b.Claims(t, g.Token).Session); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"the user is gone": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
+		"the user is deleted": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
 			if _, err := b.Collection(t).DeleteOne(t.Context(), map[string]string{"_id": g.User.ID}); err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +70,7 @@ func TestATokenIsDeadOnceItsSessionHasEnded(t *testing.T) {
 			g := b.Given(t, "ann@example.com", "a password")
 			call := endpointtest.Call{Header: endpointtest.Bearer(g.Token)}
 			if a := b.Do(t, call); a.Status != http.StatusOK {
-				t.Fatalf("before: %d", a.Status)
+				t.Fatalf("before: got status %d, want 200", a.Status)
 			}
 			end(t, b, g)
 			endpointtest.Check(t, endpointtest.InvalidToken(endpointtest.Case{}), b.Do(t, call))
@@ -78,7 +78,7 @@ func TestATokenIsDeadOnceItsSessionHasEnded(t *testing.T) {
 	}
 }
 
-func TestItStartsWithoutTheSigningKey(t *testing.T) {
+func TestCurrentuser_NoSigningKey(t *testing.T) {
 	b := endpointtest.New(t, currentuser.Endpoint, "SIGNING_KEYS=")
 	endpointtest.Check(t, endpointtest.Case{Status: 200, JSON: `{"currentUser":null}`}, b.Do(t, endpointtest.Call{}))
 }

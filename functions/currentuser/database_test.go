@@ -11,8 +11,8 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// TestCurrentuser_DatabaseErrors has the database answer the read with errors. Those that
-// are due to its state are 503, those that no later request changes are 500.
+// TestCurrentuser_DatabaseErrors has the database answer the read with errors. An error of
+// its state is 503: a later request can succeed. All others are 500.
 func TestCurrentuser_DatabaseErrors(t *testing.T) {
 	later := endpointtest.Case{Status: http.StatusServiceUnavailable, Want: http.Header{"Retry-After": {"1"}},
 		JSON: endpointtest.Errors("The service is unavailable. Try again shortly.")}
@@ -50,6 +50,6 @@ func TestCurrentuser_DatabaseErrors(t *testing.T) {
 	}
 	tap.Reply("find users", nil)
 	if a := b.Do(t, endpointtest.Call{Header: bearer}); a.Status != http.StatusOK {
-		t.Errorf("afterwards: %d %s", a.Status, a.Body)
+		t.Errorf("after the errors: got status %d, want 200: %s", a.Status, a.Body)
 	}
 }

@@ -1,6 +1,5 @@
-// Package jwks is the function that publishes the public keys, with which every
-// other service verifies access tokens by itself. It holds no secret and opens no
-// database.
+// Package jwks is the function that publishes the public keys. With them every other service
+// verifies access tokens by itself. The function holds no secret and opens no database.
 package jwks
 
 import (
@@ -22,7 +21,7 @@ var Endpoint = endpoint.WithOutput[token.Set](endpoint.Define(endpoint.Spec{
 	Path:    "/.well-known/jwks.json",
 	Success: http.StatusOK,
 	Summary: "Publish the keys that verify access tokens (RFC 7517).",
-	MaxAge:  5 * time.Minute, // a new key is published at least so long before it signs
+	MaxAge:  5 * time.Minute, // a new key is published at least this long before it signs
 }, newHandler))
 
 func newHandler(cfg *config.Config) endpoint.Handler[endpoint.None, jsontext.Value] {

@@ -11,7 +11,7 @@ import (
 	"ticketing.com/auth/shared/token"
 )
 
-// It has no database and no private key: it must not ask for either.
+// The function must start without a database and without a private key.
 func TestJWKS(t *testing.T) {
 	endpointtest.EveryTransport(t, jwks.Endpoint, play, "SIGNING_KEYS=", "MONGODB_URI=")
 }
@@ -22,9 +22,9 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 		`","kid":"` + token.Thumbprint(public) + `","alg":"EdDSA","use":"sig"}]}`
 	cached := http.Header{"Cache-Control": {"public, max-age=300"}}
 	b.Play(t,
-		endpointtest.Case{Name: "the public keys are published, and nothing of the private ones", Status: http.StatusOK, JSON: set, Want: cached},
+		endpointtest.Case{Name: "the public keys are published, without their private parts", Status: http.StatusOK, JSON: set, Want: cached},
 		endpointtest.Case{Name: "HEAD has the headers and no body", Call: endpointtest.Call{Method: http.MethodHead}, Status: http.StatusOK, Want: cached},
-		endpointtest.Case{Name: "a token is not looked at", Call: endpointtest.Call{Header: http.Header{"Authorization": {"Bearer x", "Basic y"}}}, Status: http.StatusOK, JSON: set, Want: cached},
+		endpointtest.Case{Name: "a token is ignored", Call: endpointtest.Call{Header: http.Header{"Authorization": {"Bearer x", "Basic y"}}}, Status: http.StatusOK, JSON: set, Want: cached},
 	)
 	b.Play(t, endpointtest.HostileRoutes(http.MethodGet, jwks.Endpoint.Path)...)
 }

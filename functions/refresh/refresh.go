@@ -1,6 +1,5 @@
-// Package refresh is the function that exchanges a refresh token for a new access
-// token and a new refresh token. It is one of the three that hold the signing
-// key.
+// Package refresh is the function that exchanges a refresh token for a new access token and
+// a new refresh token. It is one of the three functions that hold the signing key.
 package refresh
 
 import (
@@ -42,7 +41,7 @@ type Input struct {
 // Members implements reference.Described.
 func (Input) Members() []reference.Member {
 	return []reference.Member{{Name: "refreshToken", Opaque: true, About: "The newest refresh token of the session. " +
-		"A used one gets the same answer again for 10 seconds, and for 2 minutes if its successor was never presented. " +
+		"A used token gets the same answer again for 10 seconds, and for 2 minutes if its successor was never presented. " +
 		"Later it counts as stolen, and the session ends."}}
 }
 
@@ -66,9 +65,9 @@ func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
 	return r.handle
 }
 
-// handle makes the next token of whatever salt the store returns: its own where
-// it was the first, and that of the first where the answer got lost on its way
-// and the same token comes again. So both get the same answer.
+// handle derives the next refresh token from the salt that the store returns. The first
+// request with a token stores its own salt. A client repeats a request after its answer was
+// lost; the store then returns the salt of the first request, so both get the same answer.
 func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 	rejected := r.limiter.Allow(ctx, r.perAddress, in.Client)
 	presented, err := session.Parse(in.RefreshToken)
@@ -93,8 +92,8 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 }
 
 // allowSession counts a refresh for its session, because its address is at its limit: an
-// attacker at the same address may have sent made-up tokens. A token that was never issued
-// stays rejected. To find out costs a read, so few run at the same time.
+// attacker at the same address may have sent forged tokens. A token that was never issued
+// stays rejected. The lookup costs a read, so few run at the same time.
 func (r refresh) allowSession(ctx context.Context, rejected error, rotation user.Rotation, now time.Time) error {
 	select {
 	case r.lookups <- struct{}{}:

@@ -19,7 +19,7 @@ func exchange(token string) endpointtest.Call {
 	return endpointtest.Call{Body: `{"refreshToken":"` + token + `"}`}
 }
 
-func dead(name, token string) endpointtest.Case {
+func invalid(name, token string) endpointtest.Case {
 	return endpointtest.InvalidToken(endpointtest.Case{Name: name, Call: exchange(token)})
 }
 
@@ -34,26 +34,26 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 	b.Play(t,
 		endpointtest.Case{Name: "a refresh token is exchanged", Call: exchange(g.RefreshToken), Status: http.StatusOK,
 			JSON: `{"user":{"id":"` + g.User.ID + `","email":"ann@example.com"},"token":"*","refreshToken":"*","expiresIn":900}`},
-		dead("an access token is none", g.Token),
-		dead("an empty one is none", ""),
-		dead("one that was cut is none", target[:len(target)-4]),
-		dead("one with padding is none", target+"="),
-		dead("one with a line break is none", target[:20]+`\n`+target[20:]),
-		dead("one with another alphabet is none", "+/"+target[2:]),
-		dead("one with a family of its own is none", flip(target, 0)),
-		dead("one of another session is none", flip(target, 70)),
-		dead("one of another user is none", flip(target, 100)),
-		dead("one of 10 KB is none", strings.Repeat("A", 10<<10)),
-		bad("a database operator is none", `{"refreshToken":{"$gt":""}}`, endpointtest.FieldError("refreshToken", "refreshToken must be a string.")),
-		bad("null is none", `{"refreshToken":null}`, endpointtest.FieldError("refreshToken", "refreshToken must be a string.")),
-		bad("it must be there", `{"refresh_token":"x"}`, endpointtest.FieldError("refreshToken", "refreshToken is missing.")),
+		invalid("an access token is rejected", g.Token),
+		invalid("an empty token is rejected", ""),
+		invalid("a truncated token is rejected", target[:len(target)-4]),
+		invalid("a token with padding is rejected", target+"="),
+		invalid("a token with a line break is rejected", target[:20]+`\n`+target[20:]),
+		invalid("a token in another alphabet is rejected", "+/"+target[2:]),
+		invalid("a token with an unknown family is rejected", flip(target, 0)),
+		invalid("a token of another session is rejected", flip(target, 70)),
+		invalid("a token of another user is rejected", flip(target, 100)),
+		invalid("a token of 10 KB is rejected", strings.Repeat("A", 10<<10)),
+		bad("a database operator is rejected", `{"refreshToken":{"$gt":""}}`, endpointtest.FieldError("refreshToken", "refreshToken must be a string.")),
+		bad("null is rejected", `{"refreshToken":null}`, endpointtest.FieldError("refreshToken", "refreshToken must be a string.")),
+		bad("the token is required", `{"refresh_token":"x"}`, endpointtest.FieldError("refreshToken", "refreshToken is missing.")),
 	)
 	b.Play(t, endpointtest.HostileBodies(`{"refreshToken":"`+target+`"}`)...)
 	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, refresh.Endpoint.Path)...)
-	b.Do(t, exchange(target)).Grant(t) // all that left the target alone
+	b.Do(t, exchange(target)).Grant(t) // none of these requests changed the session
 }
 
-func TestARefreshedSessionLivesOnWithNewTokens(t *testing.T) {
+func TestRefresh_ExtendsSession(t *testing.T) {
 	b := endpointtest.New(t, refresh.Endpoint)
 	g := b.Given(t, "ann@example.com", "a password")
 	seen := map[string]bool{g.Token: true, g.RefreshToken: true, b.Claims(t, g.Token).ID: true}
@@ -63,7 +63,7 @@ func TestARefreshedSessionLivesOnWithNewTokens(t *testing.T) {
 		claims := b.Claims(t, next.Token)
 		for _, s := range []string{next.Token, next.RefreshToken, claims.ID} {
 			if seen[s] {
-				t.Fatalf("%q came before", s)
+				t.Fatalf("%q was issued twice", s)
 			}
 			seen[s] = true
 		}
@@ -73,11 +73,11 @@ func TestARefreshedSessionLivesOnWithNewTokens(t *testing.T) {
 		g = next
 	}
 	b.Clock.Advance(31 * 24 * time.Hour)
-	b.Play(t, dead("a session not refreshed for its life is over", g.RefreshToken))
+	b.Play(t, invalid("a session that was not refreshed for its lifetime has expired", g.RefreshToken))
 }
 
-// A database that stalls keeps the write and loses its answer, so the client tries again for
-// longer than ReplayWindow. It never had the successor to present.
+// A database that stalls may store the write and lose its answer. The client then retries for
+// longer than ReplayWindow. It cannot present the successor, because it never received it.
 func TestRefresh_LostAnswerIsRepeatedForTwoMinutes(t *testing.T) {
 	b := endpointtest.New(t, refresh.Endpoint)
 	g := b.Given(t, "ann@example.com", "a password")
@@ -109,7 +109,7 @@ func TestRefresh_RepeatedAnswerNeverHoldsExpiredToken(t *testing.T) {
 		}
 		want := 20 - passed
 		if passed >= 20 {
-			want = 20 // a new one
+			want = 20 // a new token
 		}
 		if again.ExpiresIn != want || again.RefreshToken != first.RefreshToken {
 			t.Errorf("after %d s: got %+v, want the refresh token of the first answer and %d s", passed, again, want)
@@ -117,7 +117,7 @@ func TestRefresh_RepeatedAnswerNeverHoldsExpiredToken(t *testing.T) {
 		seen[again.Token] = true
 		b.Clock.Advance(5 * time.Second)
 	}
-	if len(seen) != 1+20 { // the first answer's, and one of each repetition after it
+	if len(seen) != 1+20 { // one of the first answer, and one of each repetition after its expiry
 		t.Errorf("got %d different access tokens, want 21", len(seen))
 	}
 }
@@ -130,10 +130,10 @@ func TestRefresh_SessionEndsAtMaximumLife(t *testing.T) {
 		g = b.Do(t, exchange(g.RefreshToken)).Grant(t)
 	}
 	b.Clock.Advance(2 * time.Minute)
-	b.Play(t, dead("90 minutes after the sign-in", g.RefreshToken))
+	b.Play(t, invalid("90 minutes after the sign-in", g.RefreshToken))
 }
 
-func TestRefresh_TokenOutlivesNoSession(t *testing.T) {
+func TestRefresh_LifetimeSettings(t *testing.T) {
 	for name, c := range map[string]struct{ access, session, most, want string }{
 		"a token that outlives its session":      {"2h", "1h", "", "ACCESS_TOKEN_TTL must not be longer than SESSION_TTL"},
 		"a session that outlives its limit":      {"", "2h", "1h", "SESSION_TTL must not be longer than SESSION_MAX_TTL"},
@@ -155,8 +155,9 @@ func TestRefresh_TokenOutlivesNoSession(t *testing.T) {
 	}
 }
 
-// However far the session has gone on meanwhile: two tabs may hold one token.
-func TestEveryTokenOfTheLastTenSecondsGetsItsAnswerAgain(t *testing.T) {
+// Two browser tabs may hold the same token. Each gets the answer again, even after further
+// refreshes of the session.
+func TestRefresh_RepeatedWithinTenSeconds(t *testing.T) {
 	b := endpointtest.New(t, refresh.Endpoint)
 	token := b.Given(t, "ann@example.com", "a password").RefreshToken
 	var tokens, bodies []string
@@ -169,22 +170,22 @@ func TestEveryTokenOfTheLastTenSecondsGetsItsAnswerAgain(t *testing.T) {
 	for i := range tokens {
 		want := strings.Replace(bodies[i], `:900}`, fmt.Sprintf(`:%d}`, 900-(len(tokens)-1-i)), 1)
 		if a := b.Do(t, exchange(tokens[i])); a.Status != http.StatusOK || a.Body != want {
-			t.Errorf("token %d: %d %s\nwant %s", i+1, a.Status, a.Body, want)
+			t.Errorf("token %d: got %d %s\nwant 200 %s", i+1, a.Status, a.Body, want)
 		}
 	}
 	b.Do(t, exchange(token)).Grant(t)
 }
 
-func TestAUsedTokenThatComesLateEndsTheSession(t *testing.T) {
+func TestRefresh_ReusedTokenEndsSession(t *testing.T) {
 	for name, c := range map[string]struct {
 		refreshes int
 		wait      time.Duration
 	}{
-		"the one before, after two minutes":       {1, 2*time.Minute + time.Millisecond},
-		"the one before that, after ten seconds":  {2, 10*time.Second + time.Millisecond},
-		"one of five before, after ten seconds":   {5, 10*time.Second + time.Millisecond},
-		"one of so long ago that it is forgotten": {70, 0},
-		"the one before, on the session's last":   {1, 29 * 24 * time.Hour},
+		"the previous token, after two minutes":                {1, 2*time.Minute + time.Millisecond},
+		"the token before the previous one, after ten seconds": {2, 10*time.Second + time.Millisecond},
+		"the fifth token back, after ten seconds":              {5, 10*time.Second + time.Millisecond},
+		"a token whose record was dropped":                     {70, 0},
+		"the previous token, on the session's last day":        {1, 29 * 24 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -197,50 +198,50 @@ func TestAUsedTokenThatComesLateEndsTheSession(t *testing.T) {
 				g = b.Do(t, exchange(g.RefreshToken)).Grant(t)
 			}
 			b.Clock.Advance(c.wait)
-			endpointtest.Check(t, dead("", ""), b.Do(t, exchange(stolen.RefreshToken)))
-			endpointtest.Check(t, dead("", ""), b.Do(t, exchange(g.RefreshToken)))
+			endpointtest.Check(t, invalid("", ""), b.Do(t, exchange(stolen.RefreshToken)))
+			endpointtest.Check(t, invalid("", ""), b.Do(t, exchange(g.RefreshToken)))
 			r, err := session.Parse(g.RefreshToken)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if _, err := b.Users.Session(t.Context(), r.User, r.Session, b.Clock.Now()); err != user.ErrSessionEnded {
-				t.Errorf("the session: %v", err)
+				t.Errorf("the session: got %v, want ErrEnded", err)
 			}
 			if !strings.Contains(b.Logs(), "used before") {
 				t.Error("the theft is not logged")
 			}
 			received := sink.Received()
 			if last := received[len(received)-1]; last.Type() != "com.ticketing.user.signedout.v1" || !strings.Contains(string(last.Data()), `"reason":"theft"`) {
-				t.Errorf("told %v", last)
+				t.Errorf("got the last event %v, want signedout with the reason theft", last)
 			}
 			b.Do(t, exchange(other.RefreshToken)).Grant(t)
 		})
 	}
 }
 
-func TestATokenThatWasNeverIssuedEndsNothing(t *testing.T) {
+func TestRefresh_ForgedTokenEndsNothing(t *testing.T) {
 	b := endpointtest.New(t, refresh.Endpoint)
 	g := b.Given(t, "ann@example.com", "a password")
-	// (the right family with another secret is theft, see above)
+	// the right family with another secret is theft: see TestRefresh_ReusedTokenEndsSession
 	for _, at := range []int{0, 70, 100} { // family, session, user
-		endpointtest.Check(t, dead("", ""), b.Do(t, exchange(flip(g.RefreshToken, at))))
+		endpointtest.Check(t, invalid("", ""), b.Do(t, exchange(flip(g.RefreshToken, at))))
 	}
 	b.Do(t, exchange(g.RefreshToken)).Grant(t)
 }
 
-func TestExchangesAtOnceGetOneAnswer(t *testing.T) {
+func TestRefresh_ParallelRequestsGetOneAnswer(t *testing.T) {
 	b := endpointtest.New(t, refresh.Endpoint)
 	g := b.Given(t, "ann@example.com", "a password")
 	answers := b.Race(t, 50, func(int) endpointtest.Call { return exchange(g.RefreshToken) })
 	for _, a := range answers {
 		if a.Status != http.StatusOK || a.Body != answers[0].Body {
-			t.Fatalf("%d %s\nand %d %s", a.Status, a.Body, answers[0].Status, answers[0].Body)
+			t.Fatalf("got %d %s\nwant 200 and the first body, %s", a.Status, a.Body, answers[0].Body)
 		}
 	}
 	b.Do(t, exchange(answers[0].Grant(t).RefreshToken)).Grant(t)
 }
 
-func TestASignOutBesideARefreshWins(t *testing.T) {
+func TestRefresh_ParallelSignout(t *testing.T) {
 	b := endpointtest.New(t, refresh.Endpoint)
 	for range 10 {
 		g := b.Given(t, session.NewID()+"@example.com", "a password")
@@ -251,24 +252,24 @@ func TestASignOutBesideARefreshWins(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Fatal(err)
 		}
-		// whichever came first: a refresh must not bring the session back
+		// in either order, a refresh must not restore the session
 		if _, err := b.Users.Session(t.Context(), g.User.ID, sid, b.Clock.Now()); err != user.ErrSessionEnded {
-			t.Fatalf("the session: %v", err)
+			t.Fatalf("the session: got %v, want ErrEnded", err)
 		}
 	}
 }
 
-func TestADisabledUserCannotRefresh(t *testing.T) {
+func TestRefresh_DisabledUser(t *testing.T) {
 	b := endpointtest.New(t, refresh.Endpoint)
 	g := b.Given(t, "ann@example.com", "a password")
 	if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID},
 		map[string]any{"$set": map[string]any{"disabledAt": b.Clock.Now()}}); err != nil {
 		t.Fatal(err)
 	}
-	b.Play(t, dead("a disabled user", g.RefreshToken))
+	b.Play(t, invalid("a disabled user", g.RefreshToken))
 }
 
-// flip changes one character of a token.
+// flip returns a token with one character changed.
 func flip(token string, at int) string {
 	c := byte('A')
 	if token[at] == c {

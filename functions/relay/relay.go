@@ -1,7 +1,6 @@
-// Package relay is the function that delivers what the other functions could not:
-// the events that are still written down because the sink was away, or the
-// function that wrote them was. It is woken by a clock (a PingSource) and has no
-// public route.
+// Package relay is the function that delivers the events that remain in the outbox: the sink
+// was down, or the function stopped before it sent them. A PingSource triggers it at an
+// interval. It has no public route.
 package relay
 
 import (
@@ -17,26 +16,26 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is the event that wakes the relay, by its own name or as a PingSource
-// sends it, which cannot choose another.
+// Endpoint is the event that starts a run of the relay. A PingSource cannot choose the type of
+// its events, so the relay accepts that type besides its own.
 var Endpoint = receiver.On(endpoint.Endpoint{Spec: endpoint.Spec{
 	Name:    "relay",
-	Summary: "Deliver the events that the sink has not taken yet.",
+	Summary: "Deliver the events that the sink has not accepted yet.",
 	Budget:  25 * time.Second, // below the 30 s after which Knative's sources give up
 }}, endpoint.Trigger{
 	Types: []string{"com.ticketing.users.relay.requested.v1", "dev.knative.sources.ping"},
 }, newHandler)
 
 const (
-	// batch is how many accounts are read at once. Their events are at most a few
+	// batch is the number of accounts that one query reads. Their events are at most a few
 	// hundred kilobytes.
 	batch = 20
-	// enough is the number of accounts in a row, from both ends of a queue, whose events all
-	// fail before the sink is taken for down.
-	enough = 4
-	// roundTime is how long one run sends. The rest of the budget is for the event that is
-	// in flight and for the writes after it. The next run sends the rest.
-	roundTime = 15 * time.Second
+	// maxFailures is the number of consecutive accounts with failing events, from both ends of a
+	// queue. After these the relay considers the sink down.
+	maxFailures = 4
+	// maxRunTime is how long one run sends. The rest of the budget is for the event that is
+	// in flight and for the writes after it. The next run sends the remaining events.
+	maxRunTime = 15 * time.Second
 )
 
 type relay struct {
@@ -46,38 +45,38 @@ type relay struct {
 }
 
 func newHandler(cfg *config.Config) endpoint.Handler[endpoint.None, endpoint.None] {
-	cfg.Required("K_SINK") // there is nothing to do without
+	cfg.Required("K_SINK") // without a sink there is nothing to deliver to
 	r := relay{user.FromConfig(cfg, sender.FromConfig(cfg)), cfg.Now(), cfg.Log()}
 	return r.handle
 }
 
-// handle sends the oldest events first, then the refused ones whose pause has ended, until
-// all are sent, the sink is down, or the time of a run ends. Two relays at the same time do no
-// harm: an event that both send has the same id.
+// handle sends the oldest events first, then the rejected events that are due for a retry. It stops
+// when all are sent, the sink is down, or maxRunTime has passed. Two relays may run at the same
+// time: an event that both send has the same id.
 func (r relay) handle(ctx context.Context, _ endpoint.None) (endpoint.None, error) {
 	now := r.now()
-	until := now.Add(roundTime)
+	until := now.Add(maxRunTime)
 	sent, err := r.run(until, func(after user.Position) ([]user.Account, user.Position, bool, error) {
 		return r.users.Undelivered(ctx, after, batch)
 	}, func(a user.Account) (int, bool, error) { return r.users.Deliver(ctx, a) })
 	if err == nil {
-		var again int
-		again, err = r.run(until, func(after user.Position) ([]user.Account, user.Position, bool, error) {
+		var retried int
+		retried, err = r.run(until, func(after user.Position) ([]user.Account, user.Position, bool, error) {
 			return r.users.DueForRetry(ctx, after, now, batch)
 		}, func(a user.Account) (int, bool, error) { return r.users.Retry(ctx, a) })
-		sent += again
+		sent += retried
 	}
-	undelivered, refused, countErr := r.users.CountPending(ctx)
-	r.log.InfoContext(ctx, "relayed", "sent", sent, "waiting", undelivered, "refused", refused)
+	undelivered, rejected, countErr := r.users.CountPending(ctx)
+	r.log.InfoContext(ctx, "relayed", "sent", sent, "waiting", undelivered, "refused", rejected)
 	return endpoint.None{}, cmp.Or(err, countErr)
 }
 
-// run delivers the accounts of a queue and returns how many events were sent. It begins at
+// run delivers the events of the accounts in a queue and returns the number of events sent. It begins at
 // the oldest end and changes to the other end after each account that fails.
 //
 // A sink may fail on the events of some accounts only. These collect at the oldest end, but
-// not at the newest, so they do not delay the others, even where each attempt ends by a
-// timeout. If the sink is down, a run costs few requests.
+// not at the newest. So they do not delay the others, even if each attempt ends by a timeout.
+// If the sink is down, a run costs few requests.
 func (r relay) run(until time.Time,
 	page func(user.Position) (accounts []user.Account, next user.Position, more bool, err error),
 	deliver func(user.Account) (sent int, failed bool, err error),
@@ -85,14 +84,14 @@ func (r relay) run(until time.Time,
 	type end struct {
 		next     user.Position
 		accounts []user.Account
-		last     bool // no page follows
+		last     bool // there is no further page
 	}
 	ends := [2]end{{}, {next: user.Newest()}}
 	tried := map[string]bool{}
-	for current, failures := 0, 0; failures < enough && r.now().Before(until); {
+	for current, failures := 0, 0; failures < maxFailures && r.now().Before(until); {
 		e := &ends[current]
 		if len(e.accounts) == 0 {
-			if e.last { // each account of the queue was tried
+			if e.last { // all accounts of the queue were tried
 				return sent, nil
 			}
 			var more bool

@@ -9,10 +9,10 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// TestSignin_ColdProcessOpensTwoConnections counts the connections that a process opens
-// until its first sign-in is answered: one for the driver's heartbeat, and two for
-// commands, of which a sign-in has at most two in flight.
-func TestSignin_ColdProcessOpensTwoConnections(t *testing.T) {
+// TestSignin_ColdStartConnections counts the connections that a process opens until it answers
+// its first sign-in. One is for the driver's heartbeat. Two are for commands, because a
+// sign-in has at most two commands in flight.
+func TestSignin_ColdStartConnections(t *testing.T) {
 	uri := mongotest.URI(t)
 	endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+uri).Given(t, "ann@example.com", secret)
 	for _, roundTrip := range []time.Duration{0, 2 * time.Millisecond, 50 * time.Millisecond} {
@@ -22,7 +22,7 @@ func TestSignin_ColdProcessOpensTwoConnections(t *testing.T) {
 			b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI, hashing)
 			before := tap.Accepted()
 			began := time.Now()
-			b.Do(t, attempt(owner, "ann", secret)).Grant(t)
+			b.Do(t, attempt(ownerAddress, "ann", secret)).Grant(t)
 			if n := tap.Accepted(); before > 0 || n > 1+2 {
 				t.Errorf("round trip %v, %s: %d connections, and %d before the request, want at most 3 and 0", roundTrip, hashing, n, before)
 			}

@@ -13,7 +13,7 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-const owner, stranger, another = "198.51.100.1", "198.51.100.2", "198.51.100.3"
+const ownerAddress, attackerAddress, otherAddress = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 
 func attempt(from, email, password string) endpointtest.Call {
 	return endpointtest.Call{From: from, Body: `{"email":"` + email + `@example.com","password":"` + password + `"}`}
@@ -26,11 +26,11 @@ func fail(t *testing.T, b *endpointtest.Fixture, n int, from, email string) {
 	}
 }
 
-// answers fails the test unless a sign-in has a status.
-func answers(t *testing.T, b *endpointtest.Fixture, when string, status int, c endpointtest.Call) {
+// expectStatus reports an error unless the response to a sign-in has a status.
+func expectStatus(t *testing.T, b *endpointtest.Fixture, when string, want int, c endpointtest.Call) {
 	t.Helper()
-	if a := b.Do(t, c); a.Status != status {
-		t.Errorf("%s: %d %s", when, a.Status, a.Body)
+	if a := b.Do(t, c); a.Status != want {
+		t.Errorf("%s: got %d %s, want %d", when, a.Status, a.Body, want)
 	}
 }
 
@@ -43,41 +43,41 @@ func limited(seconds int) endpointtest.Case {
 func TestSignin_AccountLimit(t *testing.T) {
 	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
-		fail(t, b, 10, stranger, "ann")
-		fail(t, b, 10, stranger, "unknown")
-		right := attempt(another, "ann", secret)
+		fail(t, b, 10, attackerAddress, "ann")
+		fail(t, b, 10, attackerAddress, "unknown")
+		right := attempt(otherAddress, "ann", secret)
 		for range 3 {
 			endpointtest.Check(t, limited(1), b.Do(t, right))
-			endpointtest.Check(t, limited(1), b.Do(t, attempt(another, " ANN", "wrong")))
-			endpointtest.Check(t, limited(1), b.Do(t, attempt(another, "unknown", "wrong")))
+			endpointtest.Check(t, limited(1), b.Do(t, attempt(otherAddress, " ANN", "wrong")))
+			endpointtest.Check(t, limited(1), b.Do(t, attempt(otherAddress, "unknown", "wrong")))
 		}
 		b.Clock.Advance(time.Second)
-		fail(t, b, 1, stranger, "ann")
+		fail(t, b, 1, attackerAddress, "ann")
 		endpointtest.Check(t, limited(2), b.Do(t, right))
 		b.Clock.Advance(2 * time.Second)
-		answers(t, b, "after the wait", http.StatusOK, right)
-		answers(t, b, "a success forgives the failures", http.StatusOK, right)
+		expectStatus(t, b, "after the wait", http.StatusOK, right)
+		expectStatus(t, b, "a success resets the failures", http.StatusOK, right)
 	})
 }
 
 func TestSignin_NineFailures(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint)
 	b.Given(t, "ann@example.com", secret)
-	fail(t, b, 9, stranger, "ann")
-	fail(t, b, 9, stranger, "bob")
-	answers(t, b, "the tenth attempt", http.StatusOK, attempt(another, "ann", secret))
-	for i := range 20 { // a success does not count
-		answers(t, b, "one more", http.StatusOK, attempt(fmt.Sprint("198.51.100.", 100+i), "ann", secret))
+	fail(t, b, 9, attackerAddress, "ann")
+	fail(t, b, 9, attackerAddress, "bob")
+	expectStatus(t, b, "the tenth attempt", http.StatusOK, attempt(otherAddress, "ann", secret))
+	for i := range 20 { // successes do not count
+		expectStatus(t, b, "one more", http.StatusOK, attempt(fmt.Sprint("198.51.100.", 100+i), "ann", secret))
 	}
 }
 
-// An attacker that never stops cannot lock out a client with a device token, by header or by
-// cookie, from any address, whatever else was sent from there.
+// An attacker cannot lock out a client that has a device token. The client sends the token in
+// a header or in a cookie, from any address, also from one with failed attempts.
 func TestSignin_DeviceToken(t *testing.T) {
 	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		b.Given(t, "bob@example.com", secret)
-		first := b.Do(t, attempt(owner, "ann", secret))
+		first := b.Do(t, attempt(ownerAddress, "ann", secret))
 		device := first.Header.Get("Device-Token")
 		if err := b.Users.End(t.Context(), first.Grant(t).User.ID, b.Claims(t, first.Grant(t).Token).Session); err != nil {
 			t.Fatal(err)
@@ -87,30 +87,30 @@ func TestSignin_DeviceToken(t *testing.T) {
 			return c
 		}
 		for i := range 3 {
-			fail(t, b, 10, stranger, "ann")
-			endpointtest.Check(t, limited(1), b.Do(t, attempt(another, "ann", secret)))
+			fail(t, b, 10, attackerAddress, "ann")
+			endpointtest.Check(t, limited(1), b.Do(t, attempt(otherAddress, "ann", secret)))
 			for _, other := range []string{"AAAAAAAAAAAAAAAAAAAAAA", device[:21], device + "A", strings.ToUpper(device), strings.Repeat("A", 5000), "-"} {
-				endpointtest.Check(t, limited(1), b.Do(t, with(attempt(another, "ann", secret), other)))
+				endpointtest.Check(t, limited(1), b.Do(t, with(attempt(otherAddress, "ann", secret), other)))
 			}
 			for range 9 {
-				endpointtest.Check(t, wrong("", ""), b.Do(t, with(attempt(owner, "ann", "wrong"), device)))
+				endpointtest.Check(t, wrong("", ""), b.Do(t, with(attempt(ownerAddress, "ann", "wrong"), device)))
 			}
-			again := with(attempt(another, "ann", secret), device)
+			again := with(attempt(otherAddress, "ann", secret), device)
 			if i == 1 {
-				again = attempt(another, "ann", secret)
+				again = attempt(otherAddress, "ann", secret)
 				again.Header = http.Header{"Cookie": {"a=b; __Host-device=" + device + "; c=d"}}
 			}
 			if a := b.Do(t, again); a.Status != http.StatusOK || a.Header.Get("Device-Token") != device {
-				t.Errorf("the device: %d %s, token %q", a.Status, a.Body, a.Header.Get("Device-Token"))
+				t.Errorf("sign-in with the device token: got %d %s, token %q; want 200 and the same token", a.Status, a.Body, a.Header.Get("Device-Token"))
 			}
 			b.Clock.Advance(49 * time.Hour)
 		}
 		for range 10 {
-			endpointtest.Check(t, wrong("", ""), b.Do(t, with(attempt(owner, "ann", "wrong"), device)))
+			endpointtest.Check(t, wrong("", ""), b.Do(t, with(attempt(ownerAddress, "ann", "wrong"), device)))
 		}
-		endpointtest.Check(t, limited(1), b.Do(t, with(attempt(owner, "ann", secret), device)))
-		fail(t, b, 10, stranger, "bob")
-		endpointtest.Check(t, limited(1), b.Do(t, with(attempt(owner, "bob", secret), device))) // of another account
+		endpointtest.Check(t, limited(1), b.Do(t, with(attempt(ownerAddress, "ann", secret), device)))
+		fail(t, b, 10, attackerAddress, "bob")
+		endpointtest.Check(t, limited(1), b.Do(t, with(attempt(ownerAddress, "bob", secret), device))) // the device token of another account
 	})
 }
 
@@ -120,42 +120,42 @@ func TestSignin_DeviceTokensExpire(t *testing.T) {
 	var devices []string
 	for range 25 {
 		b.Clock.Advance(time.Second)
-		devices = append(devices, b.Do(t, attempt(owner, "ann", secret)).Header.Get("Device-Token"))
+		devices = append(devices, b.Do(t, attempt(ownerAddress, "ann", secret)).Header.Get("Device-Token"))
 	}
 	if n := len(account(t, b).Devices); n != 20 {
 		t.Errorf("%d devices are stored, want 20", n)
 	}
 	for stored := range account(t, b).Devices {
 		if len(stored) != 32 || strings.Contains(strings.Join(devices, " "), stored) {
-			t.Errorf("%s is no digest", stored)
+			t.Errorf("got the stored device %s, want a digest of 32 characters", stored)
 		}
 	}
 	by := func(i int) endpointtest.Call {
-		c := attempt(another, "ann", secret)
+		c := attempt(otherAddress, "ann", secret)
 		c.Device = devices[i]
 		return c
 	}
-	fail(t, b, 10, stranger, "ann")
+	fail(t, b, 10, attackerAddress, "ann")
 	endpointtest.Check(t, limited(1), b.Do(t, by(0)))
-	answers(t, b, "the newest device", http.StatusOK, by(24))
+	expectStatus(t, b, "the newest device", http.StatusOK, by(24))
 	b.Clock.Advance(90 * 24 * time.Hour)
-	fail(t, b, 10, stranger, "ann")
+	fail(t, b, 10, attackerAddress, "ann")
 	endpointtest.Check(t, limited(1), b.Do(t, by(24)))
 	b.Clock.Advance(time.Minute)
 	if a := b.Do(t, by(24)); a.Status != http.StatusOK || a.Header.Get("Device-Token") == devices[24] {
-		t.Errorf("after the wait: %d, token %q", a.Status, a.Header.Get("Device-Token"))
+		t.Errorf("after the wait: got %d and the token %q, want 200 and a new token", a.Status, a.Header.Get("Device-Token"))
 	}
 	if n := len(account(t, b).Devices); n != 1 {
 		t.Errorf("%d devices are stored, want 1", n)
 	}
 }
 
-// Of 200 passwords, 40 at the same time, at most ten are checked, and the log has no error.
-// On a busy machine the embedded database may not execute 40 commands within the time limit of
-// a request; then some are answered 503 and not checked. Package ratelimit tests 200 at the
-// same time.
+// Of 200 passwords, 40 at the same time, at most ten are checked. On a busy machine the embedded
+// database may not execute 40 commands within the time limit of a request. The server then
+// answers some requests with 503 and does not check their passwords. Package ratelimit tests
+// 200 requests at the same time.
 func TestSignin_ParallelGuesses(t *testing.T) {
-	for _, email := range []string{"ann", "nobody"} {
+	for _, email := range []string{"ann", "unknown"} {
 		b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=40")
 		b.Given(t, "ann@example.com", secret)
 		statuses := map[int]int{}
@@ -168,19 +168,19 @@ func TestSignin_ParallelGuesses(t *testing.T) {
 		}
 		checked := statuses[http.StatusUnauthorized]
 		if checked > 10 || checked+statuses[http.StatusTooManyRequests]+statuses[http.StatusServiceUnavailable] != 200 {
-			t.Errorf("200 passwords for %s: statuses %v", email, statuses)
+			t.Errorf("200 passwords for %s: got the statuses %v, want at most ten 401 and otherwise 429 or 503", email, statuses)
 		}
 	}
 }
 
-// A rejected right password opens no session.
+// At the limit, the right password opens no session.
 func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=100", "SESSION_LIMIT=1000")
 	b.Given(t, "ann@example.com", secret)
-	fail(t, b, 10, stranger, "ann")
+	fail(t, b, 10, attackerAddress, "ann")
 	for _, a := range b.Race(t, 100, func(i int) endpointtest.Call { return attempt(fmt.Sprint("192.0.2.", i), "ann", secret) }) {
 		if a.Status != http.StatusTooManyRequests && a.Status != http.StatusServiceUnavailable {
-			t.Errorf("%d %s", a.Status, a.Body)
+			t.Errorf("got %d %s, want 429 or 503", a.Status, a.Body)
 		}
 	}
 	if n := len(account(t, b).Sessions); n != 1 {
@@ -188,12 +188,12 @@ func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
 	}
 }
 
-// No right password is answered as a wrong one, however many are in flight.
+// Parallel sign-ins with the right password never get the response of a wrong password.
 func TestSignin_ParallelRightPasswords(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=40", "SESSION_LIMIT=1000")
 	b.Given(t, "ann@example.com", secret)
 	passed, unavailable := 0, 0
-	for i, a := range b.Race(t, 40, func(int) endpointtest.Call { return attempt(owner, "ann", secret) }) {
+	for i, a := range b.Race(t, 40, func(int) endpointtest.Call { return attempt(ownerAddress, "ann", secret) }) {
 		switch after := a.Header.Get("Retry-After"); {
 		case a.Status == http.StatusOK:
 			passed++
@@ -205,14 +205,14 @@ func TestSignin_ParallelRightPasswords(t *testing.T) {
 		}
 	}
 	if passed == 0 && unavailable == 0 {
-		t.Error("none of 40 has passed")
+		t.Error("got no success among 40 sign-ins, want at least one")
 	}
 	b.Clock.Advance(10 * time.Second)
-	answers(t, b, "afterwards", http.StatusOK, attempt(owner, "ann", secret))
+	expectStatus(t, b, "afterwards", http.StatusOK, attempt(ownerAddress, "ann", secret))
 }
 
-// The commands, the hashes and the response of a failed sign-in are the same for each reason,
-// and so are those of a rejected one. They determine its time, which a test cannot compare.
+// A failed sign-in takes the same commands, hashes and response for each reason, and so does a
+// rejected one. They determine the response time; a test cannot compare times reliably.
 func TestSignin_SameWorkForEachReason(t *testing.T) {
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI, "HASH_MEMORY_KIB=8192")
@@ -222,32 +222,32 @@ func TestSignin_SameWorkForEachReason(t *testing.T) {
 	for _, email := range []string{"ann", "limited"} {
 		b.Given(t, email+"@example.com", secret)
 	}
-	fail(t, b, 1, stranger, "ann")
-	fail(t, b, 1, stranger, "unknown")
-	fail(t, b, 10, stranger, "limited")
-	fail(t, b, 10, stranger, "unknown-limited")
+	fail(t, b, 1, attackerAddress, "ann")
+	fail(t, b, 1, attackerAddress, "unknown")
+	fail(t, b, 10, attackerAddress, "limited")
+	fail(t, b, 10, attackerAddress, "unknown-limited")
 	for _, group := range []struct {
 		hashes   uint64
 		commands string
 		calls    map[string]endpointtest.Call
 	}{
 		{1, "find users, update ratelimits, update ratelimits", map[string]endpointtest.Call{
-			"a wrong password": attempt(another, "ann", "wrong"),
-			"an unknown email": attempt(another, "unknown", "wrong"),
+			"a wrong password": attempt(otherAddress, "ann", "wrong"),
+			"an unknown email": attempt(otherAddress, "unknown", "wrong"),
 		}},
 		{0, "find ratelimits, find users, update ratelimits, update ratelimits", map[string]endpointtest.Call{
-			"a limited account":                        attempt(another, "limited", "wrong"),
-			"a limited account and the right password": attempt(another, "limited", secret),
-			"an unknown email after ten attempts":      attempt(another, "unknown-limited", "wrong"),
+			"a limited account":                        attempt(otherAddress, "limited", "wrong"),
+			"a limited account and the right password": attempt(otherAddress, "limited", secret),
+			"an unknown email after ten attempts":      attempt(otherAddress, "unknown-limited", "wrong"),
 		}},
 	} {
 		var first *endpointtest.Answer
 		for name, call := range group.calls {
 			tap.Commands()
 			var got endpointtest.Answer
-			n := hashes(8<<20, func() { got = b.Do(t, call) })
+			n := countHashes(8<<20, func() { got = b.Do(t, call) })
 			if commands := tap.Commands(); n != group.hashes || commands != group.commands {
-				t.Errorf("%s: %d hashes, %s; want %d, %s", name, n, commands, group.hashes, group.commands)
+				t.Errorf("%s: got %d hashes and the commands %s; want %d and %s", name, n, commands, group.hashes, group.commands)
 			}
 			got.Header.Del("Date")
 			if first == nil {
@@ -260,7 +260,7 @@ func TestSignin_SameWorkForEachReason(t *testing.T) {
 	}
 }
 
-// A successful sign-in costs two commands beside those that read the account and open the
+// A successful sign-in costs two commands besides those that read the account and open the
 // session.
 func TestSignin_Commands(t *testing.T) {
 	tap := mongotest.NewTap(t)
@@ -269,12 +269,12 @@ func TestSignin_Commands(t *testing.T) {
 	const want = "find users, findAndModify users, update ratelimits, update ratelimits"
 	device := ""
 	for _, name := range []string{"the first", "with a device token", "with a device token, again"} {
-		call := attempt(owner, "ann", secret)
+		call := attempt(ownerAddress, "ann", secret)
 		call.Device = device
 		tap.Commands()
 		a := b.Do(t, call)
 		if got := tap.Commands(); got != want || a.Status != http.StatusOK {
-			t.Errorf("%s: %d, %s; want %s", name, a.Status, got, want)
+			t.Errorf("%s: got %d and the commands %s; want 200 and %s", name, a.Status, got, want)
 		}
 		device = a.Header.Get("Device-Token")
 	}
@@ -284,46 +284,46 @@ func TestSignin_AddressLimit(t *testing.T) {
 	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		for i := range 100 { // passwords for several accounts
-			fail(t, b, 1, stranger, fmt.Sprint("u", i/5))
+			fail(t, b, 1, attackerAddress, fmt.Sprint("u", i/5))
 		}
-		refused := endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
-			// the clock of the test stands at 03:04:05.678, so the window ends in 55 s
+		rejected := endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
+			// the clock of the test starts at 03:04:05.678, so the window ends in 55 s
 			Want: http.Header{"Retry-After": {"55"}, "Ratelimit-Policy": {`"signin";q=1000;w=300`}, "Ratelimit": {`"signin";r=0;t=55`}}}
-		for name, email := range map[string]string{"an account": "ann", "no account": "nobody"} {
-			t.Run(name, func(t *testing.T) { endpointtest.Check(t, refused, b.Do(t, attempt(stranger, email, secret))) })
+		for name, email := range map[string]string{"an account": "ann", "no account": "unknown"} {
+			t.Run(name, func(t *testing.T) { endpointtest.Check(t, rejected, b.Do(t, attempt(attackerAddress, email, secret))) })
 		}
-		spoofed := attempt(stranger, "ann", secret)
+		spoofed := attempt(attackerAddress, "ann", secret)
 		for name, header := range map[string][]string{
-			"by another address":     {another},
-			"by a list":              {another + ", " + owner},
-			"by several headers":     {another, owner},
+			"by another address":     {otherAddress},
+			"by a list":              {otherAddress + ", " + ownerAddress},
+			"by several headers":     {otherAddress, ownerAddress},
 			"by text":                {"unknown, -, \"\""},
 			"by an address of IPv6":  {"2001:db8::1"},
-			"by very many addresses": {strings.Repeat(another+",", 1000)},
+			"by very many addresses": {strings.Repeat(otherAddress+",", 1000)},
 		} {
-			spoofed.Header = http.Header{"X-Forwarded-For": header, "X-Real-Ip": {another}, "Forwarded": {"for=" + another}, "X-Client-Ip": {another}}
-			t.Run("a client that forges "+name, func(t *testing.T) { endpointtest.Check(t, refused, b.Do(t, spoofed)) })
+			spoofed.Header = http.Header{"X-Forwarded-For": header, "X-Real-Ip": {otherAddress}, "Forwarded": {"for=" + otherAddress}, "X-Client-Ip": {otherAddress}}
+			t.Run("a client that forges "+name, func(t *testing.T) { endpointtest.Check(t, rejected, b.Do(t, spoofed)) })
 		}
-		answers(t, b, "another address", http.StatusOK, attempt(another, "ann", secret))
+		expectStatus(t, b, "another address", http.StatusOK, attempt(otherAddress, "ann", secret))
 		b.Clock.Advance(55 * time.Second)
-		answers(t, b, "in the next window", http.StatusOK, attempt(stranger, "ann", secret))
+		expectStatus(t, b, "in the next window", http.StatusOK, attempt(attackerAddress, "ann", secret))
 	})
 }
 
-// A flood of rejected requests costs the database nothing.
+// Rejected requests send no commands to the database.
 func TestSignin_RejectionsCostNoCommands(t *testing.T) {
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI)
 	for i := range 100 {
-		fail(t, b, 1, stranger, fmt.Sprint("u", i/5))
+		fail(t, b, 1, attackerAddress, fmt.Sprint("u", i/5))
 	}
-	answers(t, b, "the first too many", http.StatusTooManyRequests, attempt(stranger, "ann", secret))
+	expectStatus(t, b, "the first rejected request", http.StatusTooManyRequests, attempt(attackerAddress, "ann", secret))
 	tap.Commands()
 	for range 20 {
-		answers(t, b, "another", http.StatusTooManyRequests, attempt(stranger, "ann", secret))
+		expectStatus(t, b, "a further request", http.StatusTooManyRequests, attempt(attackerAddress, "ann", secret))
 	}
 	if got := tap.Commands(); got != "" {
-		t.Errorf("asked was %s", got)
+		t.Errorf("got the commands %s, want none", got)
 	}
 }
 
@@ -332,8 +332,8 @@ func TestSignin_IPv6Network(t *testing.T) {
 	for i := range 100 {
 		fail(t, b, 1, fmt.Sprintf("2001:db8::%x", i), fmt.Sprint("u", i/5))
 	}
-	answers(t, b, "the same /64", http.StatusTooManyRequests, attempt("2001:db8::ffff:0:0:1", "ann", secret))
-	answers(t, b, "another", http.StatusUnauthorized, attempt("2001:db8:0:1::1", "ann", secret))
+	expectStatus(t, b, "the same /64", http.StatusTooManyRequests, attempt("2001:db8::ffff:0:0:1", "ann", secret))
+	expectStatus(t, b, "another /64", http.StatusUnauthorized, attempt("2001:db8:0:1::1", "ann", secret))
 }
 
 func TestSignin_NoTrustedProxy(t *testing.T) {
@@ -341,14 +341,14 @@ func TestSignin_NoTrustedProxy(t *testing.T) {
 	for i := range 100 {
 		fail(t, b, 1, fmt.Sprint("198.51.100.", i), fmt.Sprint("u", i/5))
 	}
-	answers(t, b, "another name for the same peer", http.StatusTooManyRequests, attempt("192.0.2.1", "ann", secret))
+	expectStatus(t, b, "another forwarded address of the same peer", http.StatusTooManyRequests, attempt("192.0.2.1", "ann", secret))
 }
 
 func TestSignin_RateLimitOff(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "RATE_LIMIT=off")
 	b.Given(t, "ann@example.com", secret)
-	fail(t, b, 110, stranger, "ann")
-	answers(t, b, "the right one", http.StatusOK, attempt(stranger, "ann", secret))
+	fail(t, b, 110, attackerAddress, "ann")
+	expectStatus(t, b, "the right password", http.StatusOK, attempt(attackerAddress, "ann", secret))
 }
 
 // The limit guards a secret: if it cannot count, no password is checked.
@@ -358,26 +358,26 @@ func TestSignin_RateLimitUnavailable(t *testing.T) {
 	b.Given(t, "ann@example.com", secret)
 	tap.Stall("ratelimits")
 	began := time.Now()
-	for name, password := range map[string]string{"the right password": secret, "a wrong one": "wrong"} {
+	for name, password := range map[string]string{"the right password": secret, "a wrong password": "wrong"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			endpointtest.Check(t, endpointtest.Case{Status: http.StatusServiceUnavailable, Want: http.Header{"Retry-After": {"1"}},
-				JSON: endpointtest.Errors("The service is unavailable. Try again shortly.")}, b.Do(t, attempt(owner, "ann", password)))
+				JSON: endpointtest.Errors("The service is unavailable. Try again shortly.")}, b.Do(t, attempt(ownerAddress, "ann", password)))
 			if took := time.Since(began); took > 10*time.Second { // the budget of a request, doubled for a busy machine
-				t.Errorf("it took %s", took)
+				t.Errorf("the response took %s, want at most 10s", took)
 			}
 		})
 	}
 }
 
-// A request with invalid input counts as one request.
+// A request with invalid input counts toward the limit.
 func TestSignin_InvalidInputCounts(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "RATE_LIMIT_SIGNIN=10/5m")
-	call := endpointtest.Call{From: stranger, Body: `{"email":"ann"}`}
+	call := endpointtest.Call{From: attackerAddress, Body: `{"email":"ann"}`}
 	for range 10 {
-		answers(t, b, "invalid input", http.StatusBadRequest, call)
+		expectStatus(t, b, "invalid input", http.StatusBadRequest, call)
 	}
-	answers(t, b, "one more", http.StatusTooManyRequests, call)
-	answers(t, b, "valid input", http.StatusTooManyRequests, attempt(stranger, "ann", secret))
-	answers(t, b, "another address", http.StatusUnauthorized, attempt(another, "ann", secret))
+	expectStatus(t, b, "one more", http.StatusTooManyRequests, call)
+	expectStatus(t, b, "valid input", http.StatusTooManyRequests, attempt(attackerAddress, "ann", secret))
+	expectStatus(t, b, "another address", http.StatusUnauthorized, attempt(otherAddress, "ann", secret))
 }

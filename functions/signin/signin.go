@@ -1,5 +1,5 @@
-// Package signin is the function that starts a session for a password. It is one
-// of the three that hold the signing key.
+// Package signin is the function that checks a password and starts a session. It is one of the
+// three functions that hold the signing key.
 package signin
 
 import (
@@ -44,8 +44,8 @@ type Input struct {
 	address email.Address
 }
 
-// Validate implements the second half of decoding. Of the password it checks the
-// size alone: what may be chosen is no matter once it was chosen.
+// Validate checks the email and the length of the password. The password policy applies when a
+// user chooses a password, not when the user signs in.
 func (in *Input) Validate(bad *apierror.Fields) {
 	var err error
 	if in.address, err = email.Parse(in.Email); err != nil {
@@ -76,8 +76,8 @@ func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
 	return s.handle
 }
 
-// handle answers an unknown email, a wrong password, a disabled account and one that cannot be
-// read alike.
+// handle returns the same error for an unknown email, a wrong password, a disabled account and
+// an account that cannot be read.
 func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 	var grant session.Grant
 	err := s.credentials.Check(ctx, credentials.Claim{
@@ -97,7 +97,7 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		return err
 	})
 	switch {
-	case err == credentials.ErrWrong: // nothing for the log
+	case err == credentials.ErrWrong: // without a cause there is nothing to log
 		err = apierror.Credentials(nil)
 	case errors.Is(err, credentials.ErrWrong), errors.Is(err, user.ErrUnreadable):
 		err = apierror.Credentials(err)

@@ -25,9 +25,9 @@ import (
 const (
 	secret = "correct horse battery staple"
 	good   = `{"email":"ann@example.com","password":"` + secret + `"}`
-	// legacy hashes of the same secret, made by other software
-	bcrypt   = "$2a$05$Uji/OPCsFEfh528p4PqlauTFpUCG0ryxxS97AfLeL2HjoPD28oPZe"
-	ancestor = "e5e36d9a4863e4878d5adae40292e81790217b9076533d8c013c4d47b0159b0e65e163c8429d19935c6c772563eceec3d10120857419c53adad49aecf77a77f4.0f1e2d3c4b5a6978"
+	// hashes of the same secret from other software
+	bcrypt     = "$2a$05$Uji/OPCsFEfh528p4PqlauTFpUCG0ryxxS97AfLeL2HjoPD28oPZe"
+	nodeScrypt = "e5e36d9a4863e4878d5adae40292e81790217b9076533d8c013c4d47b0159b0e65e163c8429d19935c6c772563eceec3d10120857419c53adad49aecf77a77f4.0f1e2d3c4b5a6978"
 )
 
 func granted(address string) string {
@@ -56,26 +56,26 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 	}
 	b.Play(t,
 		ok("the right password opens a session", good, "ann@example.com"),
-		ok("the email may be spelt otherwise", body(" ANN@Example.COM", secret), "ann@example.com"),
+		ok("the email is lower-cased and trimmed", body(" ANN@Example.COM", secret), "ann@example.com"),
 		ok("the password may be written with escapes", body("ann@example.com", strings.ReplaceAll(secret, "c", `\u0063`)), "ann@example.com"),
-		ok("bytes beyond the 72nd count, the right ones", body("long@example.com", long+"1"), "long@example.com"),
-		wrong("bytes beyond the 72nd count, the wrong ones", body("long@example.com", long+"2")),
-		wrong("a wrong password is refused", body("ann@example.com", secret+"x")),
-		wrong("a password in another case is refused", body("ann@example.com", strings.ToUpper(secret))),
-		wrong("a password with a space added is refused", body("ann@example.com", secret+" ")),
-		wrong("an empty password is refused", body("ann@example.com", "")),
-		wrong("an unknown email is refused alike", body("nobody@example.com", secret)),
-		wrong("a password too weak to be chosen is merely wrong", body("ann@example.com", "12345678")),
+		ok("bytes beyond the 72nd count: the right ones", body("long@example.com", long+"1"), "long@example.com"),
+		wrong("bytes beyond the 72nd count: wrong ones", body("long@example.com", long+"2")),
+		wrong("a wrong password is rejected", body("ann@example.com", secret+"x")),
+		wrong("a password in another case is rejected", body("ann@example.com", strings.ToUpper(secret))),
+		wrong("a password with a space added is rejected", body("ann@example.com", secret+" ")),
+		wrong("an empty password is rejected", body("ann@example.com", "")),
+		wrong("an unknown email gets the same response", body("unknown@example.com", secret)),
+		wrong("a password that the policy rejects is only wrong", body("ann@example.com", "12345678")),
 		bad("a database operator is no password", `{"email":"ann@example.com","password":{"$ne":""}}`, endpointtest.FieldError("password", "password must be a string.")),
 		bad("a database operator is no email", `{"email":{"$ne":""},"password":"`+secret+`"}`, endpointtest.FieldError("email", "email must be a string.")),
-		bad("a password over 1 KiB is refused unhashed", body("ann@example.com", strings.Repeat("x", 1025)), endpointtest.FieldError("password", "Password is too long.")),
-		bad("all faulty fields are listed at once", `{"email":7}`, `{"errors":[{"message":"email must be a string.","field":"email"},{"message":"password is missing.","field":"password"}]}`),
+		bad("a password over 1 KiB is rejected before hashing", body("ann@example.com", strings.Repeat("x", 1025)), endpointtest.FieldError("password", "Password is too long.")),
+		bad("all invalid fields are listed together", `{"email":7}`, `{"errors":[{"message":"email must be a string.","field":"email"},{"message":"password is missing.","field":"password"}]}`),
 	)
 	b.Play(t, endpointtest.HostileBodies(good)...)
 	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signin.Endpoint.Path)...)
 }
 
-func TestUnknownEmailWrongPasswordAndDisabledAccountAreAlike(t *testing.T) {
+func TestSignin_SameResponseForEachReason(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint)
 	b.Given(t, "ann@example.com", secret)
 	b.Given(t, "locked@example.com", secret)
@@ -83,7 +83,7 @@ func TestUnknownEmailWrongPasswordAndDisabledAccountAreAlike(t *testing.T) {
 	set(t, b, "locked@example.com", bson.D{{Key: "disabledAt", Value: b.Clock.Now()}})
 	set(t, b, "broken@example.com", bson.D{{Key: "password", Value: "$argon2id$v=19$m=99999999,t=1,p=1$AAAA$AAAA"}})
 	var bodies []string
-	for _, email := range []string{"nobody", "ann", "locked", "broken"} {
+	for _, email := range []string{"unknown", "ann", "locked", "broken"} {
 		password := secret
 		if email == "ann" {
 			password = "wrong"
@@ -94,112 +94,112 @@ func TestUnknownEmailWrongPasswordAndDisabledAccountAreAlike(t *testing.T) {
 		bodies = append(bodies, a.Body)
 	}
 	if len(slices.Compact(bodies)) != 1 {
-		t.Errorf("bodies differ: %q", bodies)
+		t.Errorf("got different bodies, want equal ones: %q", bodies)
 	}
 	if !strings.Contains(b.Logs(), "the stored password hash") {
 		t.Error("a hash that cannot be verified is not logged")
 	}
 }
 
-// The work of a sign-in is its hash, and a hash of so much memory leaves its
-// trace in what was allocated. (Time would tell as well, but not reliably.)
-func TestARefusedSignInCostsOneHashWhateverTheReason(t *testing.T) {
+// The hash is most of the work of a sign-in. The bytes that the process allocates show the
+// number of hashes; the response time is not reliable.
+func TestSignin_FailureCostsOneHash(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "HASH_MEMORY_KIB=8192")
 	b.Given(t, "ann@example.com", secret)
 	b.Given(t, "locked@example.com", secret)
 	set(t, b, "locked@example.com", bson.D{{Key: "disabledAt", Value: b.Clock.Now()}})
 	for name, body := range map[string]string{
 		"a wrong password":   `{"email":"ann@example.com","password":"wrong"}`,
-		"an unknown email":   `{"email":"nobody@example.com","password":"wrong"}`,
+		"an unknown email":   `{"email":"unknown@example.com","password":"wrong"}`,
 		"a disabled account": `{"email":"locked@example.com","password":"` + secret + `"}`,
 	} {
-		if n := hashes(8<<20, func() { b.Do(t, endpointtest.Call{Body: body}) }); n != 1 {
-			t.Errorf("%s costs %d hashes", name, n)
+		if n := countHashes(8<<20, func() { b.Do(t, endpointtest.Call{Body: body}) }); n != 1 {
+			t.Errorf("%s: got %d hashes, want 1", name, n)
 		}
 	}
 }
 
-// hashes counts the hashes of so many bytes that were made meanwhile.
-func hashes(size uint64, meanwhile func()) uint64 {
+// countHashes returns how many hashes of a memory size, in bytes, a call computes.
+func countHashes(size uint64, call func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	meanwhile()
+	call()
 	runtime.ReadMemStats(&after)
 	return (after.TotalAlloc - before.TotalAlloc) / size
 }
 
-func TestAnImportedHashIsReplacedAtTheFirstSignIn(t *testing.T) {
-	for name, stored := range map[string]string{"bcrypt": bcrypt, "the Node ancestor's": ancestor} {
+func TestSignin_ReplacesImportedHash(t *testing.T) {
+	for name, stored := range map[string]string{"bcrypt": bcrypt, "scrypt of the Node service": nodeScrypt} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := endpointtest.New(t, signin.Endpoint, minimum...)
+			b := endpointtest.New(t, signin.Endpoint, minimumHash...)
 			insert(t, b, bson.D{{Key: "_id", Value: "5f7c1c1c1c1c1c1c1c1c1c1c"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: stored}})
-			b.Play(t, wrong("a wrong password is refused", `{"email":"ann@example.com","password":"wrong"}`))
+			b.Play(t, wrong("a wrong password is rejected", `{"email":"ann@example.com","password":"wrong"}`))
 			if got := account(t, b).Password; got != stored {
-				t.Fatalf("a wrong password replaced the hash by %s", got)
+				t.Fatalf("after a wrong password: got the hash %s, want it unchanged", got)
 			}
 			first := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 			if first.User.ID != "5f7c1c1c1c1c1c1c1c1c1c1c" {
-				t.Errorf("the id changed to %s", first.User.ID)
+				t.Errorf("got the id %s, want it unchanged", first.User.ID)
 			}
 			replaced := account(t, b).Password
 			if !strings.HasPrefix(replaced, "$argon2id$") {
-				t.Fatalf("the hash is still %s", replaced)
+				t.Fatalf("got the hash %s, want argon2id", replaced)
 			}
 			b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 			if account(t, b).Password != replaced {
-				t.Error("a hash of today was replaced")
+				t.Error("a current hash was replaced")
 			}
 		})
 	}
 }
 
-// minimum are the cheapest parameters that may replace another scheme's hash.
-var minimum = []string{"HASH_MEMORY_KIB=7168", "HASH_TIME=5", "HASH_TESTING=off"}
+// minimumHash are the cheapest parameters that may replace the hash of another scheme.
+var minimumHash = []string{"HASH_MEMORY_KIB=7168", "HASH_TIME=5", "HASH_TESTING=off"}
 
-// A stored hash that is stronger than a new one stays.
-func TestSignin_StrongerHashIsKept(t *testing.T) {
+// A sign-in does not replace a stored hash that is stronger than a new one.
+func TestSignin_StrongerStoredHash(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint)
 	strong, err := password.New(password.Config{MemoryKiB: 65, Time: 1}).Hash(t.Context(), secret)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, stored := range map[string]string{"argon2id": strong, "bcrypt": bcrypt, "scrypt": ancestor} {
+	for name, stored := range map[string]string{"argon2id": strong, "bcrypt": bcrypt, "scrypt": nodeScrypt} {
 		email := name + "@example.com"
 		b.GivenHash(t, email, stored)
 		b.Do(t, endpointtest.Call{Body: `{"email":"` + email + `","password":"` + secret + `"}`}).Grant(t)
 		if a, err := b.Users.Account(t.Context(), email); err != nil || a.Password != stored {
-			t.Errorf("%s: the hash is now %s, %v", name, a.Password, err)
+			t.Errorf("%s: got the hash %s and %v, want it unchanged", name, a.Password, err)
 		}
 	}
 }
 
-// bcrypt knows 72 bytes of a password. Whatever signs in by another end of it, the hash
-// stays, and its owner signs in.
+// bcrypt compares only 72 bytes of a password. A sign-in with other bytes beyond them must not
+// replace the hash, and the user can still sign in.
 func TestSignin_BcryptBeyond72Bytes(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, minimum...)
+	b := endpointtest.New(t, signin.Endpoint, minimumHash...)
 	long := strings.Repeat("correct horse battery staple ", 4)
 	imported, err := blowfish.GenerateFromPassword([]byte(long[:72]), blowfish.MinCost)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.GivenHash(t, "ann@example.com", string(imported))
-	for _, typed := range []string{long[:72] + "another end", long[:72], long} {
+	for _, typed := range []string{long[:72] + "other bytes", long[:72], long} {
 		b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + typed + `"}`}).Grant(t)
 		if got := account(t, b).Password; got != string(imported) {
-			t.Fatalf("the hash is now %s", got)
+			t.Fatalf("got the hash %s, want it unchanged", got)
 		}
 	}
 }
 
-// A hash of the bytes as typed, as earlier versions and other systems store it, signs in by
-// either form. So does the hash that replaces it.
+// Earlier versions and other systems hash the bytes as typed. Both Unicode forms of the password
+// match such a hash, and the hash that replaces it.
 func TestSignin_PasswordInEitherUnicodeForm(t *testing.T) {
 	composed := "Schl\u00fcsselbund-27" + strings.Repeat("\ud55c", 240) // 256 characters
 	forms := []string{composed, norm.NFD.String(composed)}
 	for _, hashed := range forms {
 		for _, first := range forms {
-			b := endpointtest.New(t, signin.Endpoint, minimum...)
+			b := endpointtest.New(t, signin.Endpoint, minimumHash...)
 			call := func(typed string) endpointtest.Call {
 				return endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + typed + `"}`}
 			}
@@ -207,7 +207,7 @@ func TestSignin_PasswordInEitherUnicodeForm(t *testing.T) {
 			b.Do(t, call(first)).Grant(t)
 			replaced := account(t, b).Password
 			if !strings.HasPrefix(replaced, "$argon2id$") {
-				t.Fatalf("the hash is still %s", replaced)
+				t.Fatalf("got the hash %s, want argon2id", replaced)
 			}
 			for _, typed := range forms {
 				b.Do(t, call(typed)).Grant(t)
@@ -215,12 +215,12 @@ func TestSignin_PasswordInEitherUnicodeForm(t *testing.T) {
 			if got := account(t, b).Password; got != replaced {
 				t.Error("a current hash was replaced")
 			}
-			b.Play(t, wrong("another password is refused", call(composed[1:]).Body))
+			b.Play(t, wrong("another password is rejected", call(composed[1:]).Body))
 		}
 	}
 }
 
-// scryptOf returns a hash as other systems store it, of the bytes of a password.
+// scryptOf returns the scrypt hash of the bytes of a password, as other systems store it.
 func scryptOf(t *testing.T, plain string) string {
 	t.Helper()
 	salt := []byte("0123456789abcdef")
@@ -231,9 +231,9 @@ func scryptOf(t *testing.T, plain string) string {
 	return "$scrypt$ln=10,r=8,p=1$" + base64.RawStdEncoding.EncodeToString(salt) + "$" + base64.RawStdEncoding.EncodeToString(key)
 }
 
-// A hash that does not fit the memory is no wrong password, and counts as none.
+// A hash that does not fit into the memory is an outage. It does not count as a wrong password.
 func TestSignin_HashLargerThanMemory(t *testing.T) {
-	// not parallel: the memory limit is the process's
+	// not parallel: the memory limit applies to the whole process
 	limit := debug.SetMemoryLimit(64 << 20)
 	b := endpointtest.New(t, signin.Endpoint)
 	grant := b.GivenHash(t, "ann@example.com", "$argon2id$v=19$m=102400,t=2,p=8$MDEyMzQ1Njc4OWFiY2RlZg$gy5SuVm5Z7Vw7keB9se9p87QGcomaseB/S2U1OhTsM0")
@@ -249,28 +249,28 @@ func TestSignin_HashLargerThanMemory(t *testing.T) {
 		}
 	}
 	if errors != 12 {
-		t.Errorf("%d errors name the user and the memory:\n%s", errors, b.Logs())
+		t.Errorf("got %d logged errors with the user and the memory, want 12:\n%s", errors, b.Logs())
 	}
 	stored, err := password.New(password.Config{MemoryKiB: 64, Time: 1}).Hash(t.Context(), secret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	set(t, b, "ann@example.com", bson.D{{Key: "password", Value: stored}})
-	b.Do(t, endpointtest.Call{Body: good}).Grant(t) // the account is not limited
+	b.Do(t, endpointtest.Call{Body: good}).Grant(t) // the attempts above did not count
 }
 
-func TestSignInsAtOnceWithAnImportedHashAllSucceed(t *testing.T) {
+func TestSignin_ParallelWithImportedHash(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=8")
 	insert(t, b, bson.D{{Key: "_id", Value: "1"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}, {Key: "disabledAt", Value: nil}, {Key: "opened", Value: 0}})
 	for _, a := range b.Race(t, 8, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
 		a.Grant(t)
 	}
 	if n := len(account(t, b).Sessions); n != 8 {
-		t.Errorf("%d sessions", n)
+		t.Errorf("got %d sessions, want 8", n)
 	}
 }
 
-func TestTheOldestSessionGivesWay(t *testing.T) {
+func TestSignin_EvictsOldestSession(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=3")
 	b.Given(t, "ann@example.com", secret)
 	var sids []string
@@ -282,12 +282,12 @@ func TestTheOldestSessionGivesWay(t *testing.T) {
 	sessions := account(t, b).Sessions
 	for i, sid := range sids {
 		if _, live := sessions[sid]; live != (i >= 2) {
-			t.Errorf("session %d of 5 live: %v", i+1, live)
+			t.Errorf("session %d of 5: got live %v, want %v", i+1, live, i >= 2)
 		}
 	}
 }
 
-func TestTheBoundHoldsForSignInsAtOnce(t *testing.T) {
+func TestSignin_SessionLimitInParallel(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=5", "HASH_CONCURRENCY=12", "RATE_LIMIT=off")
 	b.Given(t, "ann@example.com", secret)
 	for _, a := range b.Race(t, 12, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
@@ -295,25 +295,25 @@ func TestTheBoundHoldsForSignInsAtOnce(t *testing.T) {
 	}
 	a := account(t, b)
 	if len(a.Sessions) != 5 || a.Opened != 13 {
-		t.Errorf("%d sessions of %d opened", len(a.Sessions), a.Opened)
+		t.Errorf("got %d sessions and %d opened, want 5 and 13", len(a.Sessions), a.Opened)
 	}
 }
 
-func TestExpiredSessionsAreSweptOut(t *testing.T) {
+func TestSignin_RemovesExpiredSessions(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint)
 	b.Given(t, "ann@example.com", secret)
 	b.Clock.Advance(721 * time.Hour)
 	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	if n := len(account(t, b).Sessions); n != 1 {
-		t.Errorf("%d sessions", n)
+		t.Errorf("got %d sessions, want 1", n)
 	}
 }
 
-// A response other than that to a wrong password would show that the account exists.
+// A response that differs from that to a wrong password would show that the account exists.
 func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 	for name, member := range map[string]bson.E{
 		"id":         {Key: "_id", Value: bson.NewObjectID()},
-		"id of 129":  {Key: "_id", Value: strings.Repeat("x", 129)}, // bytes; no refresh token holds it
+		"id of 129":  {Key: "_id", Value: strings.Repeat("x", 129)}, // bytes: too long for a refresh token
 		"empty id":   {Key: "_id", Value: ""},
 		"password":   {Key: "password", Value: 7},
 		"disabledAt": {Key: "disabledAt", Value: true},
@@ -346,17 +346,17 @@ func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 			unreadable.Header.Del("Date")
 			unknown.Header.Del("Date")
 			if !reflect.DeepEqual(unreadable, unknown) || unknown.Status != http.StatusUnauthorized {
-				t.Errorf("got %+v, want that of an unknown email: %+v", unreadable, unknown)
+				t.Errorf("got %+v, want the response to an unknown email: %+v", unreadable, unknown)
 			}
 			if log := b.Logs(); !strings.Contains(log, `"level":"ERROR"`) || !strings.Contains(log, id) {
-				t.Errorf("log %s has no error that names the user %s", log, id)
+				t.Errorf("the log has no error with the user %s: %s", id, log)
 			}
 		})
 	}
 }
 
-// What cannot be read of other sessions must not keep the owner out, nor let sessions pass
-// their limit.
+// An unreadable session must not prevent a sign-in, and must not let an account exceed the
+// limit of sessions.
 func TestSignin_UnreadableSessionIsRemoved(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=3")
 	insert(t, b, bson.D{{Key: "_id", Value: "the-user-id"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt},
@@ -365,7 +365,7 @@ func TestSignin_UnreadableSessionIsRemoved(t *testing.T) {
 		b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	}
 	if a := account(t, b); len(a.Sessions) != 3 {
-		t.Errorf("%d sessions are stored, want 3: %v", len(a.Sessions), a.Sessions)
+		t.Errorf("got %d stored sessions, want 3: %v", len(a.Sessions), a.Sessions)
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-// TestSignout_DatabaseErrors has the database answer the write with errors of each form:
-// of the command, of the write, and of its write concern.
+// TestSignout_DatabaseErrors has the database answer the write with each form of error: a
+// command error, a write error and a write concern error.
 func TestSignout_DatabaseErrors(t *testing.T) {
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, signout.Endpoint, "MONGODB_URI="+tap.URI)
@@ -33,27 +33,27 @@ func TestSignout_DatabaseErrors(t *testing.T) {
 		reply bson.D
 		want  int
 	}{
-		"a command that was interrupted":           {command(11601), http.StatusServiceUnavailable},
-		"a command without rights":                 {command(13), http.StatusInternalServerError},
-		"a write conflict":                         {write(112), http.StatusServiceUnavailable},
-		"a validation that fails":                  {write(121), http.StatusInternalServerError},
-		"a validation that fails on a retry":       {labelled(write(121), "NoWritesPerformed"), http.StatusInternalServerError},
-		"a write concern that times out":           {concern(64), http.StatusServiceUnavailable},
-		"a primary that steps down before it":      {labelled(concern(189), "RetryableWriteError"), http.StatusServiceUnavailable},
-		"an unknown code, labelled as retryable":   {labelled(concern(987654), "RetryableWriteError"), http.StatusServiceUnavailable},
-		"a write concern that the set has no name": {concern(79), http.StatusInternalServerError},
-		"a write concern without enough members":   {concern(100), http.StatusServiceUnavailable},
+		"an interrupted command":                             {command(11601), http.StatusServiceUnavailable},
+		"an unauthorized command":                            {command(13), http.StatusInternalServerError},
+		"a write conflict":                                   {write(112), http.StatusServiceUnavailable},
+		"a failed validation":                                {write(121), http.StatusInternalServerError},
+		"a failed validation on a retry":                     {labelled(write(121), "NoWritesPerformed"), http.StatusInternalServerError},
+		"a write concern that times out":                     {concern(64), http.StatusServiceUnavailable},
+		"a primary that steps down before the write concern": {labelled(concern(189), "RetryableWriteError"), http.StatusServiceUnavailable},
+		"an unknown code with the label RetryableWriteError": {labelled(concern(987654), "RetryableWriteError"), http.StatusServiceUnavailable},
+		"an unknown write concern":                           {concern(79), http.StatusInternalServerError},
+		"a write concern without enough members":             {concern(100), http.StatusServiceUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tap.Reply("update users", c.reply)
 			a := b.Do(t, endpointtest.Call{Header: bearer})
 			if after := a.Header.Get("Retry-After") != ""; a.Status != c.want || after != (c.want == http.StatusServiceUnavailable) {
-				t.Errorf("%d %v %s, want %d", a.Status, a.Header, a.Body, c.want)
+				t.Errorf("got %d %v %s, want %d, and Retry-After for 503 only", a.Status, a.Header, a.Body, c.want)
 			}
 		})
 	}
 	tap.Reply("update users", nil)
 	if a := b.Do(t, endpointtest.Call{Header: bearer}); a.Status != http.StatusOK {
-		t.Errorf("afterwards: %d %s", a.Status, a.Body)
+		t.Errorf("after the errors: got status %d, want 200: %s", a.Status, a.Body)
 	}
 }

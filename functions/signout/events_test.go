@@ -16,7 +16,7 @@ const (
 	doneEvent = "com.ticketing.user.signout.done.v1"
 )
 
-func TestAnotherServiceEndsSessions(t *testing.T) {
+func TestSignout_EventEndsSessions(t *testing.T) {
 	for _, mode := range []endpointtest.Mode{endpointtest.Binary, endpointtest.Structured} {
 		t.Run(string(mode), func(t *testing.T) {
 			sink := endpointtest.NewSink(t)
@@ -32,20 +32,20 @@ func TestAnotherServiceEndsSessions(t *testing.T) {
 
 			deliver("one", `{`+id+`,"sessionId":"`+sid(t, first)+`"}`).Expect(t, http.StatusOK, doneEvent, done("1"))
 			if live(b, t, first) != user.ErrSessionEnded || live(b, t, second) != nil {
-				t.Error("not the one session that was named")
+				t.Errorf("after the event for one session: got %v and %v, want ErrEnded and nil", live(b, t, first), live(b, t, second))
 			}
 			deliver("all", `{`+id+`}`).Expect(t, http.StatusOK, doneEvent, done("1"))
 			if live(b, t, second) != user.ErrSessionEnded || live(b, t, bob) != nil {
-				t.Error("not all sessions of the user that was named")
+				t.Errorf("after the event for all sessions: got %v and %v of another user, want ErrEnded and nil", live(b, t, second), live(b, t, bob))
 			}
-			// signed in since: a repeated delivery must not sign out again
+			// the user signs in again: a repeated delivery must not end the new session
 			third := b.OpenSession(t, "ann@example.com")
 			deliver("all", `{`+id+`}`).Expect(t, http.StatusOK, doneEvent, done("1"))
 			if err := live(b, t, third); err != nil {
-				t.Errorf("the session opened since: %v", err)
+				t.Errorf("the new session: got %v, want nil", err)
 			}
 			deliver("none", `{`+id+`,"sessionId":"0123"}`).Expect(t, http.StatusOK, doneEvent, done("0"))
-			deliver("nobody", `{"userId":"nobody"}`).Expect(t, http.StatusOK, doneEvent, `{"userId":"nobody","ended":0}`)
+			deliver("unknown", `{"userId":"unknown"}`).Expect(t, http.StatusOK, doneEvent, `{"userId":"unknown","ended":0}`)
 
 			var ended []string
 			for _, e := range sink.Received() {
@@ -58,14 +58,14 @@ func TestAnotherServiceEndsSessions(t *testing.T) {
 				`{` + id + `,"sessionId":"` + sid(t, second) + `","reason":"requested"}`,
 			}
 			if !slices.Equal(ended, want) {
-				t.Errorf("told %v\nwant %v", ended, want)
+				t.Errorf("got the events %v\nwant %v", ended, want)
 			}
 			b.OutboxIs(t, "ann@example.com", 0)
 		})
 	}
 }
 
-func TestARequestThatIsWrongIsRefusedForGood(t *testing.T) {
+func TestSignout_InvalidEvent(t *testing.T) {
 	b := endpointtest.New(t, signout.Endpoint, "EVENTS=on")
 	g := b.Given(t, "ann@example.com", "a password")
 	id := `"userId":"` + g.User.ID + `"`
@@ -81,21 +81,21 @@ func TestARequestThatIsWrongIsRefusedForGood(t *testing.T) {
 		b.Deliver(t, endpointtest.Binary, endpointtest.Event("x", requested, data)).Expect(t, http.StatusBadRequest, "", want)
 	}
 	if err := live(b, t, g); err != nil {
-		t.Errorf("the session: %v", err)
+		t.Errorf("the session: got %v, want nil", err)
 	}
 }
 
-func TestASignOutIsToldOnce(t *testing.T) {
+func TestSignout_PublishedOnce(t *testing.T) {
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, signout.Endpoint, sink.Setting())
 	g := b.Given(t, "ann@example.com", "a password")
 	b.Race(t, 10, func(int) endpointtest.Call { return endpointtest.Call{Header: endpointtest.Bearer(g.Token)} })
 	if got := sink.Types(); !slices.Equal(got, []string{"signedup", "signedout"}) {
-		t.Errorf("told %v", got)
+		t.Errorf("got the events %v, want one signedup and one signedout", got)
 	}
 }
 
-func TestTheMemoryOfRequestsIsBounded(t *testing.T) {
+func TestSignout_HandledEventsAreBounded(t *testing.T) {
 	b := endpointtest.New(t, signout.Endpoint, "EVENTS=on")
 	g := b.Given(t, "ann@example.com", "a password")
 	for i := range 30 {
@@ -103,6 +103,6 @@ func TestTheMemoryOfRequestsIsBounded(t *testing.T) {
 		b.Deliver(t, endpointtest.Binary, endpointtest.Event(string(rune('a'+i)), requested, `{"userId":"`+g.User.ID+`"}`))
 	}
 	if n := len(b.Stored(t, "ann@example.com").Handled); n != 20 {
-		t.Errorf("%d requests are remembered, want 20", n)
+		t.Errorf("%d handled events are stored, want 20", n)
 	}
 }

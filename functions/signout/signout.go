@@ -1,5 +1,5 @@
-// Package signout is the function that ends a session: its access token and its
-// refresh token are dead at once at every function.
+// Package signout is the function that ends a session. From then on every function rejects the
+// access token and the refresh token of the session.
 package signout
 
 import (
@@ -16,8 +16,8 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is POST /api/users/signout, and the event by which another service ends
-// a user's sessions.
+// Endpoint is POST /api/users/signout, and the event with which another service ends the
+// sessions of a user.
 var Endpoint = receiver.On(endpoint.Define(endpoint.Spec{
 	Name:    "signout",
 	Method:  http.MethodPost,
@@ -27,31 +27,31 @@ var Endpoint = receiver.On(endpoint.Define(endpoint.Spec{
 }, newHandler), endpoint.Trigger{
 	Types: []string{"com.ticketing.user.signout.requested.v1"},
 	Reply: "com.ticketing.user.signout.done.v1",
-}, wireEvent)
+}, newEventHandler)
 
-// Output tells a person that it is done.
+// Output confirms the sign-out.
 type Output struct {
 	Message string `json:"message"`
 }
 
-// Request names one session of a user, or all of them where it names none.
+// Request names one session of a user. Without SessionID it stands for all sessions.
 type Request struct {
 	endpoint.Keyed
 	UserID    string  `json:"userId"`
 	SessionID *string `json:"sessionId"`
 }
 
-// Validate implements the second half of decoding.
+// Validate rejects empty members.
 func (r *Request) Validate(bad *apierror.Fields) {
 	if r.UserID == "" {
 		bad.Add("userId", "userId must not be empty.")
 	}
-	if r.SessionID != nil && *r.SessionID == "" { // must not come to mean all
+	if r.SessionID != nil && *r.SessionID == "" { // must not stand for all sessions
 		bad.Add("sessionId", "sessionId must not be empty.")
 	}
 }
 
-// Done says how many sessions were ended.
+// Done holds the number of sessions that were ended.
 type Done struct {
 	UserID string `json:"userId"`
 	Ended  int    `json:"ended"`
@@ -68,14 +68,14 @@ func newHandler(cfg *config.Config) endpoint.Handler[endpoint.Bearer, Output] {
 	return s.handle
 }
 
-func wireEvent(cfg *config.Config) endpoint.Handler[Request, Done] {
+func newEventHandler(cfg *config.Config) endpoint.Handler[Request, Done] {
 	s := signout{users: user.FromConfig(cfg, sender.FromConfig(cfg)), now: cfg.Now()}
 	return s.handleEvent
 }
 
-// handle accepts every authentic token: one that has expired, because the refresh token of
-// its session is valid for much longer, and one whose session has ended, because a client
-// repeats a sign-out whose answer was lost.
+// handle accepts every authentic token. The token may be expired, because the refresh token of
+// its session is valid for much longer. Its session may be ended already, because a client
+// repeats a sign-out after its answer was lost.
 func (s signout) handle(ctx context.Context, in endpoint.Bearer) (Output, error) {
 	claims, err := s.tokens.VerifyExpired(in.Token)
 	if err != nil {
@@ -87,7 +87,7 @@ func (s signout) handle(ctx context.Context, in endpoint.Bearer) (Output, error)
 	return Output{Message: "Signed out."}, nil
 }
 
-// handleEvent believes the door: who may send events may end sessions.
+// handleEvent trusts the event receiver: a service that may send events may end sessions.
 func (s signout) handleEvent(ctx context.Context, in Request) (Done, error) {
 	sid := ""
 	if in.SessionID != nil {

@@ -32,15 +32,15 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 	}
 	b.Play(t,
 		ok("a live session ends", endpointtest.Call{Header: given("ann@example.com")}),
-		ok("one that has ended may be ended again", endpointtest.Call{Header: again}),
-		ok("one whose user is gone counts as ended", endpointtest.Call{Header: deleted}),
-		ok("a body is not looked at", endpointtest.Call{Header: withBody, Body: "bye"}),
-		endpointtest.Case{Name: "without a token nothing ends", Status: http.StatusUnauthorized,
+		ok("an ended session can be ended again", endpointtest.Call{Header: again}),
+		ok("a session of a deleted user counts as ended", endpointtest.Call{Header: deleted}),
+		ok("a body is ignored", endpointtest.Call{Header: withBody, Body: "bye"}),
+		endpointtest.Case{Name: "a token is required", Status: http.StatusUnauthorized,
 			JSON: endpointtest.Errors("A bearer token is needed."), Want: http.Header{"Www-Authenticate": {"Bearer"}}},
 	)
 	b.Play(t, endpointtest.HostileTokens(given("target@example.com"))...)
 	for name, header := range endpointtest.OtherSchemes(given("other@example.com")) {
-		b.Play(t, endpointtest.Case{Name: name + " is no token", Call: endpointtest.Call{Header: header}, Status: http.StatusUnauthorized,
+		b.Play(t, endpointtest.Case{Name: name + " is rejected", Call: endpointtest.Call{Header: header}, Status: http.StatusUnauthorized,
 			JSON: endpointtest.Errors("A bearer token is needed."), Want: http.Header{"Www-Authenticate": {"Bearer"}}})
 	}
 	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signout.Endpoint.Path)...)
@@ -55,7 +55,7 @@ func expired(t *testing.T, b *endpointtest.Fixture) {
 	g := b.Given(t, "ann@example.com", "a password")
 	b.Clock.Advance(29 * 24 * time.Hour)
 	done := endpointtest.Case{Call: endpointtest.Call{Header: endpointtest.Bearer(g.Token)}, Status: http.StatusOK, JSON: `{"message":"Signed out."}`}
-	for _, done.Name = range []string{"an expired token", "the same again"} {
+	for _, done.Name = range []string{"an expired token", "the same token again"} {
 		b.Play(t, done)
 		if err := live(b, t, g); err != user.ErrSessionEnded {
 			t.Errorf("the session: got %v, want ErrEnded", err)
@@ -63,7 +63,7 @@ func expired(t *testing.T, b *endpointtest.Fixture) {
 	}
 }
 
-func TestOneSessionEndsAndTheOthersLive(t *testing.T) {
+func TestSignout_OtherSessionsStayOpen(t *testing.T) {
 	b := endpointtest.New(t, signout.Endpoint)
 	phone := b.Given(t, "ann@example.com", "a password")
 	a := b.Stored(t, "ann@example.com")
@@ -73,21 +73,21 @@ func TestOneSessionEndsAndTheOthersLive(t *testing.T) {
 	}
 	b.Do(t, endpointtest.Call{Header: endpointtest.Bearer(phone.Token)})
 	if err := live(b, t, phone); err != user.ErrSessionEnded {
-		t.Errorf("the session that was signed out: %v", err)
+		t.Errorf("the session that was signed out: got %v, want ErrEnded", err)
 	}
 	if _, err := b.Users.Session(t.Context(), phone.User.ID, laptop.ID, b.Clock.Now()); err != nil {
-		t.Errorf("the other session: %v", err)
+		t.Errorf("the other session: got %v, want nil", err)
 	}
 }
 
-func TestSignOutsAtOnceAllSucceed(t *testing.T) {
+func TestSignout_Parallel(t *testing.T) {
 	b := endpointtest.New(t, signout.Endpoint)
 	g := b.Given(t, "ann@example.com", "a password")
 	for _, a := range b.Race(t, 20, func(int) endpointtest.Call { return endpointtest.Call{Header: endpointtest.Bearer(g.Token)} }) {
 		endpointtest.Check(t, endpointtest.Case{Status: 200, JSON: done}, a)
 	}
 	if err := live(b, t, g); err != user.ErrSessionEnded {
-		t.Errorf("the session: %v", err)
+		t.Errorf("the session: got %v, want ErrEnded", err)
 	}
 }
 

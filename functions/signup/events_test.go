@@ -21,16 +21,16 @@ const (
 	refused   = "com.ticketing.user.signup.refused.v1"
 )
 
-// What the table says of a body on the route holds for the same data in an event:
-// the account where that is 201, the same errors where that is 400.
-func TestSignupByEvent(t *testing.T) {
+// An event gets the account if the same data on the route gets 201, and the same errors if that
+// gets 400.
+func TestSignup_Event(t *testing.T) {
 	for _, mode := range []endpointtest.Mode{endpointtest.Binary, endpointtest.Structured} {
 		t.Run(string(mode), func(t *testing.T) {
 			b := endpointtest.New(t, signup.Endpoint, "EVENTS=on")
 			b.Given(t, "taken@example.com", secret)
 			for i, c := range cases() {
 				if c.Path != "" || c.Header != nil || !json.Valid([]byte(c.Body)) {
-					continue // these are about the wire
+					continue // these cases test HTTP
 				}
 				t.Run(c.Name, func(t *testing.T) {
 					reply := b.Deliver(t, mode, endpointtest.Event(fmt.Sprint(i), requested, c.Body))
@@ -50,7 +50,7 @@ func TestSignupByEvent(t *testing.T) {
 	}
 }
 
-func TestADeliveryThatIsRepeatedChangesNothing(t *testing.T) {
+func TestSignup_RepeatedDelivery(t *testing.T) {
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, signup.Endpoint, "EVENTS=on", sink.Setting(), "HASH_CONCURRENCY=20")
 	var replies sync.Map
@@ -67,48 +67,48 @@ func TestADeliveryThatIsRepeatedChangesNothing(t *testing.T) {
 	n := 0
 	replies.Range(func(any, any) bool { n++; return true })
 	if n != 1 {
-		t.Errorf("%d different replies", n)
+		t.Errorf("got %d different replies, want 1", n)
 	}
 	if a := b.Stored(t, "ann@example.com"); len(a.Sessions) != 0 {
-		t.Errorf("account %+v has sessions", a)
+		t.Errorf("got %d sessions, want 0: %+v", len(a.Sessions), a)
 	}
 	if got := sink.Types(); !slices.Equal(got, []string{"signedup"}) {
-		t.Errorf("events %v", got)
+		t.Errorf("got the events %v, want one signedup", got)
 	}
 	b.Deliver(t, endpointtest.Binary, endpointtest.Event("2", requested, good)).
 		Expect(t, http.StatusOK, refused, endpointtest.FieldError("email", "This email is in use."))
 }
 
-func TestASignUpIsTold(t *testing.T) {
+func TestSignup_PublishesEvent(t *testing.T) {
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, signup.Endpoint, sink.Setting(), `K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`)
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	g := b.Do(t, endpointtest.Call{Body: good, Header: http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}}}).Grant(t)
 	received := sink.Received()
 	if len(received) != 1 {
-		t.Fatalf("events %v", received)
+		t.Fatalf("got the events %v, want one", received)
 	}
 	e, header := received[0], sink.Headers()[0]
 	data := fmt.Sprintf(`{"userId":%q,"email":"ann@example.com","sessionId":%q}`, g.User.ID, b.Claims(t, g.Token).Session)
 	if e.Type() != "com.ticketing.user.signedup.v1" || e.Source() != "/api/users" || e.Subject() != g.User.ID || string(e.Data()) != data ||
 		!e.Time().Equal(b.Clock.Now().Truncate(time.Millisecond)) {
-		t.Errorf("event %v", e)
+		t.Errorf("got the event %v, want the signedup event of the account", e)
 	}
 	if x := e.Extensions(); x["partitionkey"] != g.User.ID || x["tenant"] != "blue" || !strings.Contains(fmt.Sprint(x["traceparent"]), trace) {
-		t.Errorf("extensions %v", x)
+		t.Errorf("got the extensions %v, want the user, the tenant blue and the trace %s", x, trace)
 	}
 	if header.Get("Ce-Id") == "" || !strings.Contains(header.Get("Traceparent"), trace) {
-		t.Errorf("headers %v", header)
+		t.Errorf("got the headers %v, want Ce-Id and the trace %s", header, trace)
 	}
 	b.OutboxIs(t, "ann@example.com", 0)
 }
 
-func TestASinkThatDoesNotTakeFailsNobody(t *testing.T) {
+func TestSignup_SinkFails(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter){
-		"answers 500":            func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
-		"answers 302":            func(w http.ResponseWriter) { w.Header().Set("Location", "/"); w.WriteHeader(http.StatusFound) },
-		"hangs":                  func(http.ResponseWriter) { time.Sleep(time.Second) },
-		"dies after it received": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"answers 500":           func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+		"answers 302":           func(w http.ResponseWriter) { w.Header().Set("Location", "/"); w.WriteHeader(http.StatusFound) },
+		"hangs":                 func(http.ResponseWriter) { time.Sleep(time.Second) },
+		"closes the connection": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -124,7 +124,7 @@ func TestASinkThatDoesNotTakeFailsNobody(t *testing.T) {
 	b.OutboxIs(t, "ann@example.com", 1)
 }
 
-func TestNobodyIsToldWhereThereIsNoSink(t *testing.T) {
+func TestSignup_NoSink(t *testing.T) {
 	b := endpointtest.New(t, signup.Endpoint)
 	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	b.OutboxIs(t, "ann@example.com", 0)
@@ -134,15 +134,15 @@ func keyed(key, body string) endpointtest.Call {
 	return endpointtest.Call{Body: body, Header: http.Header{"Idempotency-Key": {key}}}
 }
 
-func TestARetryWithItsKeyGetsTheSameUser(t *testing.T) {
+func TestSignup_RetryWithKey(t *testing.T) {
 	endpointtest.EveryTransport(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
 		const key = `"8e03978e-40d5-43e8-bc93-6894a57f9324"`
 		first := b.Do(t, keyed(key, good)).Grant(t)
 		again := b.Do(t, keyed(strings.Trim(key, `"`), good)).Grant(t)
 		if again.User != first.User || again.RefreshToken == first.RefreshToken {
-			t.Errorf("%+v after %+v", again, first)
+			t.Errorf("got the grant %+v after %+v, want the same user and another refresh token", again, first)
 		}
-		another := func(name string, c endpointtest.Call) endpointtest.Case {
+		mismatch := func(name string, c endpointtest.Call) endpointtest.Case {
 			return endpointtest.Case{Name: name, Call: c, Status: http.StatusUnprocessableEntity, JSON: endpointtest.Errors("This Idempotency-Key, or this event, was used with another request.")}
 		}
 		inUse := func(name string, c endpointtest.Call) endpointtest.Case {
@@ -153,8 +153,8 @@ func TestARetryWithItsKeyGetsTheSameUser(t *testing.T) {
 				JSON: endpointtest.Errors("Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")}
 		}
 		b.Play(t,
-			another("the key with another password", keyed(key, strings.Replace(good, "staple", "stable", 1))),
-			another("the key with another email", keyed(key, strings.Replace(good, "ann", "bob", 1))),
+			mismatch("the key with another password", keyed(key, strings.Replace(good, "staple", "stable", 1))),
+			mismatch("the key with another email", keyed(key, strings.Replace(good, "ann", "bob", 1))),
 			inUse("another key with the same email", keyed(`"another"`, good)),
 			inUse("no key with the same email", endpointtest.Call{Body: good}),
 			malformed("an empty key", `""`),
@@ -164,35 +164,35 @@ func TestARetryWithItsKeyGetsTheSameUser(t *testing.T) {
 		)
 		b.Clock.Advance(24*time.Hour + time.Second)
 		b.Play(t, inUse("the key after a day, with the same email", keyed(key, good)))
-		b.Play(t, endpointtest.Case{Name: "the key after a day, with another", Call: keyed(key, strings.Replace(good, "ann", "bob", 1)),
+		b.Play(t, endpointtest.Case{Name: "the key after a day, with another email", Call: keyed(key, strings.Replace(good, "ann", "bob", 1)),
 			Status: http.StatusCreated, JSON: created("bob@example.com")})
-		b.Play(t, endpointtest.Case{Name: "and its retry", Call: keyed(key, strings.Replace(good, "ann", "bob", 1)),
+		b.Play(t, endpointtest.Case{Name: "the retry of that request", Call: keyed(key, strings.Replace(good, "ann", "bob", 1)),
 			Status: http.StatusCreated, JSON: created("bob@example.com")})
 	})
 }
 
-func TestRetriesAtOnceMakeOneUser(t *testing.T) {
+func TestSignup_ParallelRetries(t *testing.T) {
 	b := endpointtest.New(t, signup.Endpoint, "HASH_CONCURRENCY=30")
 	ids := map[string]bool{}
 	for _, a := range b.Race(t, 15, func(int) endpointtest.Call { return keyed("k", good) }) {
-		if a.Status == http.StatusServiceUnavailable { // more than ten under way at once
+		if a.Status == http.StatusServiceUnavailable { // more than ten are in flight
 			a = b.Do(t, keyed("k", good))
 		}
 		if a.Status != http.StatusCreated {
-			t.Fatalf("%d %s", a.Status, a.Body)
+			t.Fatalf("got %d %s, want 201", a.Status, a.Body)
 		}
 		ids[a.Grant(t).User.ID] = true
 	}
 	if len(ids) != 1 {
-		t.Errorf("%d users", len(ids))
+		t.Errorf("got %d users, want 1", len(ids))
 	}
 }
 
-// A key that is used for ever, as by a client that has only one, makes an account a day
-// for some days. However old it is, a sign-up costs a hash, and its retry another.
-func TestAKeyMayGrowOldAFewTimes(t *testing.T) {
+// A client that always sends the same key can create an account a day for some days. Each
+// sign-up costs one hash, and each retry costs two.
+func TestSignup_KeyIsReused(t *testing.T) {
 	b := endpointtest.New(t, signup.Endpoint, "HASH_MEMORY_KIB=8192")
-	b.Do(t, endpointtest.Call{Body: strings.Replace(good, "ann", "zoe", 1)}).Grant(t) // and the word lists are read
+	b.Do(t, endpointtest.Call{Body: strings.Replace(good, "ann", "zoe", 1)}).Grant(t) // loads the blocklist
 	call := func(name string) endpointtest.Call {
 		return keyed("always the same", strings.Replace(good, "ann", name, 1))
 	}
@@ -202,18 +202,18 @@ func TestAKeyMayGrowOldAFewTimes(t *testing.T) {
 		a = b.Do(t, call)
 		runtime.ReadMemStats(&after)
 		if n := (after.TotalAlloc - before.TotalAlloc) / (8 << 20); n != want {
-			t.Errorf("%s costs %d hashes", name, n)
+			t.Errorf("%s: got %d hashes, want %d", name, n, want)
 		}
 		return a
 	}
 	for _, name := range []string{"ann", "bob", "cid", "dan"} {
 		first := hashed("the sign-up of "+name, 1, call(name)).Grant(t)
 		if again := hashed("the retry of "+name, 2, call(name)).Grant(t); again.User != first.User {
-			t.Errorf("%+v after %+v", again.User, first.User)
+			t.Errorf("got the user %+v, want %+v", again.User, first.User)
 		}
 		b.Clock.Advance(24*time.Hour + time.Second)
 	}
 	if a := hashed("the sign-up of eve", 1, call("eve")); a.Status != http.StatusUnprocessableEntity {
-		t.Errorf("a key that was used too often: %d %s", a.Status, a.Body)
+		t.Errorf("the fifth account of a key: got %d %s, want 422", a.Status, a.Body)
 	}
 }

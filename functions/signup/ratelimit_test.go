@@ -19,7 +19,7 @@ func TestSignup_AddressLimit(t *testing.T) {
 		}
 		created := 0
 		var answers []endpointtest.Answer
-		for round := range 5 { // no more at once than the embedded database counts in time
+		for round := range 5 { // no more parallel requests than the embedded database counts in time
 			answers = append(answers, b.Race(t, 14, func(i int) endpointtest.Call { return call(14*round+i, "198.51.100.1") })...)
 		}
 		for _, a := range answers {
@@ -27,12 +27,12 @@ func TestSignup_AddressLimit(t *testing.T) {
 				created++
 				continue
 			}
-			// the bench's clock stands at 03:04:05.678, so the window ends in 355 s
+			// the clock of the test starts at 03:04:05.678, so the window ends in 355 s
 			endpointtest.Check(t, endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
 				Want: http.Header{"Retry-After": {"355"}, "Ratelimit-Policy": {`"signup";q=60;w=600`}, "Ratelimit": {`"signup";r=0;t=355`}}}, a)
 		}
 		if created != 60 {
-			t.Errorf("%d sign-ups of one address", created)
+			t.Errorf("got %d sign-ups of one address, want 60", created)
 		}
 		b.Do(t, call(100, "198.51.100.2")).Grant(t)
 		b.Clock.Advance(355 * time.Second)
@@ -40,12 +40,12 @@ func TestSignup_AddressLimit(t *testing.T) {
 	}, "HASH_CONCURRENCY=14")
 }
 
-// A rejected password counts, and is not compared with the policy at the limit.
+// A request with a rejected password counts. At the limit, the policy checks no password.
 func TestSignup_InvalidInputCounts(t *testing.T) {
 	b := endpointtest.New(t, signup.Endpoint, "RATE_LIMIT_SIGNUP=5/10m")
 	for _, body := range []string{strings.Replace(good, secret, "password", 1), `{}`, `[]`, "", strings.Replace(good, secret, "password", 1)} {
 		if a := b.Do(t, endpointtest.Call{Body: body}); a.Status != http.StatusBadRequest && a.Status != http.StatusUnsupportedMediaType {
-			t.Errorf("%s: %d", body, a.Status)
+			t.Errorf("%s: got status %d, want 400 or 415", body, a.Status)
 		}
 	}
 	for _, body := range []string{good, strings.Replace(good, secret, "password", 1), `{}`} {
@@ -63,38 +63,38 @@ func TestSignup_DeviceToken(t *testing.T) {
 	again := b.Do(t, call)
 	for i, a := range []endpointtest.Answer{first, retry, again} {
 		if a.Status != http.StatusCreated || len(a.Header.Get("Device-Token")) != 22 {
-			t.Errorf("sign-up %d: %d %v", i+1, a.Status, a.Header)
+			t.Errorf("sign-up %d: got %d %v, want 201 and a Device-Token of 22 characters", i+1, a.Status, a.Header)
 		}
 	}
 	if again.Header.Get("Device-Token") != call.Device || first.Header.Get("Device-Token") == call.Device {
-		t.Errorf("tokens: %s, %s, %s", first.Header.Get("Device-Token"), call.Device, again.Header.Get("Device-Token"))
+		t.Errorf("got the tokens %s, %s, %s, want another one for the retry only", first.Header.Get("Device-Token"), call.Device, again.Header.Get("Device-Token"))
 	}
 	if a, err := b.Users.Account(t.Context(), "ann@example.com"); err != nil || len(a.Devices) != 2 {
-		t.Errorf("devices %v, %v", a.Devices, err)
+		t.Errorf("got the devices %v and %v, want 2", a.Devices, err)
 	}
 }
 
-// A retry is told from another request by the password of the account. A client that knows the
-// key can guess passwords there, so it has the limits of a sign-in.
+// The password of the account distinguishes a retry from another request. A client that knows
+// the key could guess passwords this way, so the limits of a sign-in apply.
 func TestSignup_RepeatedKeyHasLimitsOfSignin(t *testing.T) {
 	endpointtest.EveryTransport(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
-		const owner, stranger, another = "198.51.100.1", "198.51.100.2", "198.51.100.3"
+		const ownerAddress, attackerAddress, otherAddress = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 		call := func(from, device, body string) endpointtest.Call {
 			return endpointtest.Call{From: from, Device: device, Body: body, Header: http.Header{"Idempotency-Key": {"order-1"}}}
 		}
 		wrong := endpointtest.Case{Status: http.StatusUnprocessableEntity, JSON: endpointtest.Errors("This Idempotency-Key, or this event, was used with another request.")}
 		limited := endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
 			Want: http.Header{"Retry-After": {"1"}, "Ratelimit-Policy": {`"account";q=10;w=900`}, "Ratelimit": {`"account";r=0;t=1`}}}
-		device := b.Do(t, call(owner, "", good)).Header.Get("Device-Token")
-		b.Do(t, call(another, "", good)).Grant(t)
+		device := b.Do(t, call(ownerAddress, "", good)).Header.Get("Device-Token")
+		b.Do(t, call(otherAddress, "", good)).Grant(t)
 		for i := range 10 {
-			endpointtest.Check(t, wrong, b.Do(t, call(stranger, "", strings.Replace(good, "staple", fmt.Sprint("stable ", i), 1))))
+			endpointtest.Check(t, wrong, b.Do(t, call(attackerAddress, "", strings.Replace(good, "staple", fmt.Sprint("stable ", i), 1))))
 		}
-		endpointtest.Check(t, limited, b.Do(t, call(stranger, "", strings.Replace(good, "staple", "table", 1))))
-		endpointtest.Check(t, limited, b.Do(t, call(stranger, "", good)))
-		b.Do(t, call(another, device, good)).Grant(t)
+		endpointtest.Check(t, limited, b.Do(t, call(attackerAddress, "", strings.Replace(good, "staple", "table", 1))))
+		endpointtest.Check(t, limited, b.Do(t, call(attackerAddress, "", good)))
+		b.Do(t, call(otherAddress, device, good)).Grant(t)
 		b.Clock.Advance(time.Second)
-		b.Do(t, call(stranger, "", good)).Grant(t)
+		b.Do(t, call(attackerAddress, "", good)).Grant(t)
 	})
 }
 
@@ -108,7 +108,7 @@ func TestSignup_Commands(t *testing.T) {
 		tap.Commands()
 		b.Do(t, keyed("k", good)).Grant(t)
 		if got := tap.Commands(); got != want {
-			t.Errorf("got  %s\nwant %s", got, want)
+			t.Errorf("got the commands %s\nwant %s", got, want)
 		}
 	}
 }

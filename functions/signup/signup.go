@@ -1,6 +1,5 @@
-// Package signup is the function that creates an account, and starts its first
-// session where a person asks for it. It is one of the three that hold the signing
-// key.
+// Package signup is the function that creates an account. For an HTTP request it also starts
+// the first session. It is one of the three functions that hold the signing key.
 package signup
 
 import (
@@ -25,7 +24,7 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is POST /api/users/signup, and the event that asks for the same.
+// Endpoint is POST /api/users/signup, and the event that requests the same.
 var Endpoint = receiver.On(endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 	Name:    "signup",
 	Method:  http.MethodPost,
@@ -36,9 +35,9 @@ var Endpoint = receiver.On(endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 	Types:   []string{"com.ticketing.user.signup.requested.v1"},
 	Reply:   "com.ticketing.user.signup.accepted.v1",
 	Refusal: "com.ticketing.user.signup.refused.v1",
-}, wireEvent)
+}, newEventHandler)
 
-// Input is an email and the password chosen for it.
+// Input is an email and a new password.
 type Input struct {
 	endpoint.Keyed
 	endpoint.Client
@@ -52,8 +51,7 @@ type Input struct {
 // Configure gives Validate the password policy.
 func (in *Input) Configure(cfg *config.Config) { in.policy = policy.FromConfig(cfg) }
 
-// Validate implements the second half of decoding: it normalises the email and
-// refuses a password that may not be chosen.
+// Validate normalises the email and applies the password policy.
 func (in *Input) Validate(bad *apierror.Fields) {
 	var err error
 	if in.address, err = email.Parse(in.Email); err != nil {
@@ -69,11 +67,11 @@ func (Input) Members() []reference.Member {
 	return []reference.Member{
 		email.Member("email"),
 		{Name: "password", Format: "password", MinLength: policy.MinLength, MaxLength: password.MaxBytes,
-			About: fmt.Sprintf("Normalised to NFC, in which it has %d to %d characters. A common password is refused, and one made of the email or the platform's name. There are no rules for digits or symbols. The operator may ask for more characters.", policy.MinLength, policy.MaxLength)},
+			About: fmt.Sprintf("Normalised to NFC, in which it has %d to %d characters. A common password is refused, and so is one that consists of parts of the email or the platform's name. There are no rules for digits or symbols. The operator can require more characters.", policy.MinLength, policy.MaxLength)},
 	}
 }
 
-// Accepted is the answer to an event. A broker passes it on, so it holds no token.
+// Accepted is the reply to an event. A broker forwards it, so it holds no token.
 type Accepted struct {
 	User user.User `json:"user"`
 }
@@ -86,8 +84,8 @@ type signup struct {
 	now         func() time.Time
 }
 
-// limit counts each request before its password meets the policy. A request that finds no
-// room for its hash asks the database nothing.
+// limit counts each request before the policy checks its password. If no hash slot is free, the
+// request is rejected without a database command.
 func limit(cfg *config.Config) endpoint.Allow {
 	return allow(password.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Signup(cfg))
 }
@@ -106,16 +104,17 @@ func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
 	return s.create
 }
 
-func wireEvent(cfg *config.Config) endpoint.Handler[Input, Accepted] {
+func newEventHandler(cfg *config.Config) endpoint.Handler[Input, Accepted] {
 	s := signup{users: user.FromConfig(cfg, sender.FromConfig(cfg)), passwords: password.FromConfig(cfg)}
 	return s.handleEvent
 }
 
-// create hashes before it knows whether the email is free: looking first would
-// decide nothing, since another may take it in between, and would answer faster
-// for an email that is in use.
+// create hashes the password before it knows whether the email is in use. A lookup first would
+// decide nothing, because another request may take the email in between. It would also answer
+// faster for an email that is in use.
 //
-// An Idempotency-Key that has grown old makes another id, which its retries find.
+// The id of an account is derived from the Idempotency-Key. A key that was used more than
+// keyLife ago yields another id, and the retries of the request find that id too.
 func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 	hash, err := s.passwords.Hash(ctx, in.Password)
 	if err != nil {
@@ -132,7 +131,7 @@ func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 		if !errors.Is(err, user.ErrDuplicate) {
 			return session.Grant{}, err
 		}
-		account, err := s.before(ctx, u)
+		account, err := s.earlier(ctx, u)
 		if !account.CreatedAt.IsZero() && s.now().Sub(account.CreatedAt) > keyLife {
 			in.Key += "+"
 			continue
@@ -140,14 +139,14 @@ func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 		if err != nil {
 			return session.Grant{}, err
 		}
-		return s.again(ctx, in, account)
+		return s.retry(ctx, in, account)
 	}
 	return session.Grant{}, mismatch()
 }
 
-// handleEvent creates an account for another service, which is trusted not to ask too
-// often. There is nobody to hand a session to, so none is opened. A second delivery
-// finds what the first did.
+// handleEvent creates an account for another service. It has no rate limit, because that service
+// is trusted. It opens no session, because no client would receive its tokens. A repeated
+// delivery returns the account that the first delivery created.
 func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
 	hash, err := s.passwords.Hash(ctx, in.Password)
 	if err != nil {
@@ -156,28 +155,28 @@ func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
 	u := user.User{ID: session.IDFromKey(in.Key), Email: string(in.address)}
 	err = s.users.Create(ctx, u, hash, nil)
 	if errors.Is(err, user.ErrDuplicate) {
-		_, err = s.before(ctx, u)
+		_, err = s.earlier(ctx, u)
 	}
 	return Accepted{u}, err
 }
 
 const (
-	// keyLife is how long an Idempotency-Key is remembered. After that a request with
-	// it is a new one.
+	// keyLife is how long an Idempotency-Key identifies a request. After that, a request with
+	// the same key is a new one.
 	keyLife = 24 * time.Hour
-	// keyUses is how often a key may be used for a new account. Each costs those that
-	// come after it two commands.
+	// keyUses is the number of accounts that one key may create. Each costs all later requests
+	// with the key two commands.
 	keyUses = 4
 )
 
-// again answers a sign-up whose key was used with this email. With the password of the
-// account it is a retry: the first answer was lost, and the client gets a session. The
+// retry answers a sign-up whose key was used with this email. If the password is that of the
+// account, the client retries after it lost the first answer, and it gets a session. The
 // password is compared with the stored hash; a digest of the request would be a second and
 // weaker hash.
 //
-// It is a sign-in with the limits of one. Otherwise a client that knows the key could guess
+// A retry has the limits of a sign-in. Otherwise a client that knows the key could guess
 // passwords here.
-func (s signup) again(ctx context.Context, in Input, account user.Account) (grant session.Grant, err error) {
+func (s signup) retry(ctx context.Context, in Input, account user.Account) (grant session.Grant, err error) {
 	err = s.credentials.Check(ctx, credentials.Claim{
 		Client:   in.Client,
 		Email:    account.Email,
@@ -196,7 +195,7 @@ func (s signup) again(ctx context.Context, in Input, account user.Account) (gran
 	})
 	switch {
 	case errors.Is(err, credentials.ErrDisabled):
-		err = used()
+		err = emailInUse()
 	case errors.Is(err, credentials.ErrWrong):
 		err = mismatch()
 	}
@@ -215,20 +214,21 @@ func (s signup) grant(u user.User, opened user.Session, refresh session.Refresh,
 	return grant, err
 }
 
-// before returns the account that the same request made before. The id tells: it
-// is the key's. Where nobody has the id, another account has the email.
-func (s signup) before(ctx context.Context, u user.User) (user.Account, error) {
+// earlier returns the account that an earlier delivery of the same request created. It finds
+// the account by its id, derived from the key. If no account has the id, another
+// account has the email.
+func (s signup) earlier(ctx context.Context, u user.User) (user.Account, error) {
 	account, err := s.users.AccountByID(ctx, u.ID)
 	switch {
 	case errors.Is(err, user.ErrNotFound):
-		return account, used()
+		return account, emailInUse()
 	case err == nil && account.Email != u.Email:
 		return account, mismatch()
 	}
 	return account, err
 }
 
-func used() error { return apierror.Field("email", "This email is in use.") }
+func emailInUse() error { return apierror.Field("email", "This email is in use.") }
 
 func mismatch() error {
 	return apierror.New(apierror.Mismatch, "This Idempotency-Key, or this event, was used with another request.")

@@ -1,10 +1,10 @@
-// Command allinone is every function of the catalog in one process: for an
-// installation that would rather wake one pod than five. It reads the environment
-// of the functions, and holds the secrets of all of them, the signing key among
-// them: whoever takes over one route here has taken over all.
+// Command allinone serves all functions of the catalog in one process. It is for installations
+// that prefer one cold start to five.
 //
-// It is in production what infra/local is in development: that one brings
-// a database and keys along.
+// It reads the settings of all functions and holds all their secrets, including the signing key.
+// An attacker that takes over one route therefore takes over all.
+//
+// For development, use infra/local instead: it includes a database and generates keys.
 package main
 
 import (
@@ -12,4 +12,4 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { httpserver.MainFunc(catalog.Together) }
+func main() { httpserver.MainFunc(catalog.AllInOne) }

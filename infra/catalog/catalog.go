@@ -1,6 +1,5 @@
-// Package catalog is THE list: every function of the system, one line each.
-// Whatever must agree on which functions there are and where they are reached is
-// made from it.
+// Package catalog lists the functions of the system, one per line. All files that depend on the
+// functions, their routes or their settings are generated from this list.
 package catalog
 
 import (
@@ -18,7 +17,7 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-// Functions returns all functions, in the order in which a person meets them.
+// Functions returns all functions. A user first calls them in this order.
 func Functions() []endpoint.Endpoint {
 	return []endpoint.Endpoint{
 		signup.Endpoint,
@@ -31,9 +30,9 @@ func Functions() []endpoint.Endpoint {
 	}
 }
 
-// Together returns those that one process serves if it serves all: one without a
-// route only takes events, and only passes on what a sink did not take.
-func Together(cfg *config.Config) []endpoint.Endpoint {
-	relayed := httpserver.EventsEnabled(cfg) && cfg.Text("K_SINK", "") != ""
-	return slices.DeleteFunc(Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !relayed })
+// AllInOne returns the functions that a process with all functions serves. The relay has no
+// route. It is included only if the process accepts events and has a sink.
+func AllInOne(cfg *config.Config) []endpoint.Endpoint {
+	relays := httpserver.EventsEnabled(cfg) && cfg.Text("K_SINK", "") != ""
+	return slices.DeleteFunc(Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !relays })
 }

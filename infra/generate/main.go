@@ -1,9 +1,9 @@
-// Command generate writes what is made from the catalog: everything that must agree
-// on which functions there are, where they are reached and what they need.
+// Command generate writes the files that are generated from the catalog: all that depend on the
+// functions, their routes or their settings.
 //
-//	go run ./infra/generate            writes what is stale
-//	go run ./infra/generate -check     writes nothing, names what is stale, exits with 1
-//	go run ./infra/generate new NAME   makes a new function, which works, and enters it
+//	go run ./infra/generate            writes the stale files
+//	go run ./infra/generate -check     writes nothing, lists the stale files, exits with 1
+//	go run ./infra/generate new NAME   creates a new function and adds it to the catalog
 package main
 
 //go:generate go run .
@@ -34,14 +34,14 @@ const (
 	text = `usage: ` + call + ` [-check]
        ` + call + ` new NAME
 
-  -check     write nothing; name the stale files and exit with 1
-  new NAME   make a function that works, and add it to the catalog
+  -check     write nothing; list the stale files and exit with 1
+  new NAME   create a function that works, and add it to the catalog
 
-Without arguments, it writes the files that are stale.
+Without arguments, it writes the stale files.
 `
 )
 
-// outputs are what is generated. A new one is a line here.
+// outputs returns all generated files. Add a line here for a new one.
 func outputs() []output {
 	all := []output{
 		{"infra/lambda/template.yaml", "", lambda.Template},
@@ -65,9 +65,9 @@ func outputs() []output {
 	return all
 }
 
-// An output is a file, by its path from the root of the repository, and what it is
-// made by. Its first line says that it is generated, and by which command. Where it
-// has a section, only that is made: what is between two comments
+// An output is a generated file: its path from the root of the repository, and the function
+// that renders it. Its first line names the command that generates it. If it has a section,
+// only the text between these two comments is generated:
 //
 //	<!-- SECTION: made by "go run ./infra/generate" -->
 //	<!-- end of SECTION -->
@@ -76,8 +76,8 @@ type output struct {
 	render        func([]endpoint.Endpoint) ([]byte, error)
 }
 
-// in returns a file with what was rendered in it.
-func (o output) in(file, rendered []byte) ([]byte, error) {
+// merge returns the content of a file after its generated part was replaced.
+func (o output) merge(file, rendered []byte) ([]byte, error) {
 	if o.section == "" {
 		return rendered, nil
 	}
@@ -85,7 +85,7 @@ func (o output) in(file, rendered []byte) ([]byte, error) {
 	before, rest, begins := strings.Cut(string(file), begin)
 	_, after, ends := strings.Cut(rest, end)
 	if !begins || !ends {
-		return nil, fmt.Errorf("there is no %q and then %q in it", strings.TrimSpace(begin), strings.TrimSpace(end))
+		return nil, fmt.Errorf("there is no %q followed by %q in it", strings.TrimSpace(begin), strings.TrimSpace(end))
 	}
 	return []byte(before + begin + string(rendered) + end + after), nil
 }
@@ -111,8 +111,8 @@ func main() {
 	}
 }
 
-// created is the last line that "new" prints.
-const created = "%s is POST /api/users/%[1]s now. Its story is in functions/%[1]s/%[1]s.go; go test ./functions/%[1]s\n"
+// createdFormat is the last line that "new" prints.
+const createdFormat = "POST /api/users/%s calls the new function. Edit functions/%[1]s/%[1]s.go, then run: go test ./functions/%[1]s\n"
 
 func newFunction(name string) error {
 	root, err := repository()
@@ -124,7 +124,7 @@ func newFunction(name string) error {
 	if err := create(ctx, root, name, func(step string) { fmt.Println(step) }); err != nil {
 		return err
 	}
-	fmt.Printf(created, name)
+	fmt.Printf(createdFormat, name)
 	return nil
 }
 
@@ -134,7 +134,7 @@ func regenerate(check bool) error {
 		return err
 	}
 	if check && len(stale) > 0 {
-		return fmt.Errorf("stale: %s: run go run ./infra/generate", strings.Join(stale, ", "))
+		return fmt.Errorf("stale files: %s: run \"go run ./infra/generate\"", strings.Join(stale, ", "))
 	}
 	for _, path := range stale {
 		fmt.Println(path)
@@ -142,8 +142,7 @@ func regenerate(check bool) error {
 	return nil
 }
 
-// run returns the files that differ from what they should be, and mends them if it
-// is to write.
+// run returns the stale files. If write is set, it also writes them.
 func run(write bool) (stale []string, err error) {
 	root, err := repository()
 	if err != nil {
@@ -160,7 +159,7 @@ func run(write bool) (stale []string, err error) {
 		}
 		want, err := o.render(catalog.Functions())
 		if err == nil {
-			want, err = o.in(have, want)
+			want, err = o.merge(have, want)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", o.path, err)
@@ -179,8 +178,8 @@ func run(write bool) (stale []string, err error) {
 	return stale, nil
 }
 
-// repository returns the root of the repository, which has go.work, from anywhere
-// in it.
+// repository returns the root of the repository, the folder of go.work. It works in all folders of
+// the repository.
 func repository() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
@@ -191,7 +190,7 @@ func repository() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("no go.work in %s or above: run it in the repository", start)
+			return "", fmt.Errorf("no go.work in %s or above: run the command in the repository", start)
 		}
 	}
 }

@@ -12,23 +12,23 @@ import (
 	"ticketing.com/auth/infra/catalog"
 )
 
-var update = flag.Bool("update", false, "write what is stale")
+var update = flag.Bool("update", false, "write the stale files")
 
-func TestNothingThatIsGeneratedIsStale(t *testing.T) {
+func TestGenerate_NothingIsStale(t *testing.T) {
 	stale, err := run(*update)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range stale {
 		if *update {
-			t.Logf("%s is written", path)
+			t.Logf("wrote %s", path)
 		} else {
-			t.Errorf("%s is stale: run go run ./infra/generate", path)
+			t.Errorf("%s is stale: run \"go run ./infra/generate\"", path)
 		}
 	}
 }
 
-func TestAGeneratedFileSaysWhoseItIsAndIsAlwaysTheSame(t *testing.T) {
+func TestOutputs_HeaderAndDeterminism(t *testing.T) {
 	for _, o := range outputs() {
 		one, err := o.render(catalog.Functions())
 		if err != nil {
@@ -36,17 +36,17 @@ func TestAGeneratedFileSaysWhoseItIsAndIsAlwaysTheSame(t *testing.T) {
 		}
 		first, _, _ := strings.Cut(string(one), "\n")
 		if o.section == "" && (!strings.Contains(first, "go run ./infra/generate") || !strings.Contains(first, "DO NOT EDIT")) {
-			t.Errorf("%s begins with %s", o.path, first)
+			t.Errorf("%s: got the first line %s, want one with the command and DO NOT EDIT", o.path, first)
 		}
 		if other, err := o.render(catalog.Functions()); err != nil || !bytes.Equal(one, other) {
-			t.Errorf("%s differs from one run to the next: %v", o.path, err)
+			t.Errorf("%s: got different content in a second run, want the same: %v", o.path, err)
 		}
 	}
 }
 
-// A file that is not there is stale; it is written, and only what is stale is. Of a
-// file with sections the rest stays.
-func TestWhatIsStaleIsNamedAndMended(t *testing.T) {
+// A missing file is stale. The command writes only stale files. In a file with sections it
+// changes nothing else.
+func TestRun_StaleFiles(t *testing.T) {
 	root := t.TempDir()
 	if err := os.WriteFile(filepath.Join(root, "go.work"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -71,27 +71,27 @@ func TestWhatIsStaleIsNamedAndMended(t *testing.T) {
 		write bool
 		stale int
 	}{
-		{"a check names all", false, len(outputs())},
-		{"it has written none", true, len(outputs())},
+		{"a check lists all", false, len(outputs())},
+		{"the check has written none", true, len(outputs())},
 		{"all were written", false, 0},
-		{"so there is nothing to write", true, 0},
+		{"there is nothing to write", true, 0},
 	} {
 		if stale, err := run(c.write); err != nil || len(stale) != c.stale {
-			t.Errorf("%s: %v %v", c.name, stale, err)
+			t.Errorf("%s: got the stale files %v and %v, want %d files", c.name, stale, err, c.stale)
 		}
 	}
 	written, err := os.ReadFile(filepath.Join(root, "README.md"))
 	if err != nil || !strings.HasPrefix(string(written), "Before.\n<!-- functions") || !strings.Contains(string(written), "end of functions -->\nAfter functions.\n") {
-		t.Errorf("%s %v", written, err)
+		t.Errorf("got README.md %s and %v, want the text before and after the section unchanged", written, err)
 	}
 	if err := os.WriteFile(filepath.Join(root, "README.md"), []byte("No section.\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := run(true); err == nil || !strings.Contains(err.Error(), "README.md: there is no") {
-		t.Errorf("a section that is not there: %v", err)
+		t.Errorf("a missing section: got %v, want an error that names README.md", err)
 	}
 	t.Chdir(os.TempDir())
 	if _, err := run(false); err == nil {
-		t.Error("it found a repository where there is none")
+		t.Error("outside a repository: got no error, want one")
 	}
 }

@@ -26,34 +26,33 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// parts are the templates of the files of a function: the endpoint, its test, its command.
+// templates are the files of a new function: the endpoint, its test, its command.
 //
 //go:embed function
-var parts embed.FS
+var templates embed.FS
 
-// identifier is a name that is a Go package, a DNS label and a segment of a path.
+// identifier matches names that are a Go package, a DNS label and a path segment.
 var identifier = regexp.MustCompile(`^[a-z][a-z0-9]{0,39}$`)
 
-const listed = "infra/catalog/catalog.go"
+const catalogFile = "infra/catalog/catalog.go"
 
-// create makes a function that works, and everything that must know of it: its
-// folder, its line in the catalog, and what is generated.
-// say is told what it does, step by step. If a step fails, or ctx ends, all is put back
-// as it was.
-func create(ctx context.Context, root, name string, say func(string)) (err error) {
-	source, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(listed)))
+// create writes the folder of a new function, adds the function to the catalog and runs the
+// generator. It calls progress after each step. If a step fails or ctx is cancelled, it
+// restores all files.
+func create(ctx context.Context, root, name string, progress func(string)) (err error) {
+	source, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(catalogFile)))
 	if err != nil {
 		return err
 	}
-	if err := free(root, name); err != nil {
+	if err := checkName(root, name); err != nil {
 		return err
 	}
-	entered, err := enter(source, name)
+	extended, err := addToCatalog(source, name)
 	if err != nil {
 		return err
 	}
 	folder := "functions/" + name
-	putBack, err := remember(root, folder)
+	restore, err := snapshot(root, folder)
 	if err != nil {
 		return err
 	}
@@ -61,71 +60,71 @@ func create(ctx context.Context, root, name string, say func(string)) (err error
 		if err == nil {
 			return
 		}
-		if fault := putBack(); fault != nil {
-			err = fmt.Errorf("%w\nand not all is put back: %w", err, fault)
+		if problem := restore(); problem != nil {
+			err = fmt.Errorf("%w\nand not all files were restored: %w", err, problem)
 			return
 		}
-		say("put all back as it was")
+		progress("restored all files")
 	}()
 	if err := write(filepath.Join(root, filepath.FromSlash(folder)), name); err != nil {
 		return err
 	}
-	say("wrote " + folder)
-	if err := os.WriteFile(filepath.Join(root, filepath.FromSlash(listed)), entered, 0o644); err != nil {
+	progress("wrote " + folder)
+	if err := os.WriteFile(filepath.Join(root, filepath.FromSlash(catalogFile)), extended, 0o644); err != nil {
 		return err
 	}
-	say("entered it in " + listed)
+	progress("added it to " + catalogFile)
 
 	for _, args := range [][]string{
-		{"run", "./infra/generate"},                        // a process of its own, because this one has the old catalog
+		{"run", "./infra/generate"},                        // in a new process, because this one has the old catalog
 		{"vet", "./" + folder + "/...", "./infra/catalog"}, // compiles the test too
 	} {
 		cmd := exec.Command("go", args...)
 		cmd.Dir = root
-		out, err := cmd.CombinedOutput() // to its end in any case: what goes on would write after all was put back
+		out, err := cmd.CombinedOutput() // always waits for the end: a running command would write after the restore
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err != nil {
 			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 		}
-		say("go " + strings.Join(args, " "))
+		progress("go " + strings.Join(args, " "))
 	}
 	return nil
 }
 
-// free tells whether a function may be called so.
-func free(root, name string) error {
+// checkName returns an error if a function cannot have the name.
+func checkName(root, name string) error {
 	if !identifier.MatchString(name) {
-		return fmt.Errorf("%q is no name for a function: it must be 1 to 40 lower-case letters and digits, a letter first", name)
+		return fmt.Errorf("%q cannot be the name of a function: it must have 1 to 40 lower-case letters and digits, and a letter first", name)
 	}
 	for _, e := range catalog.Functions() {
 		if e.Name == name {
-			return fmt.Errorf("there is a function %s already", name)
+			return fmt.Errorf("the function %s exists already", name)
 		}
 	}
-	made := endpoint.Spec{Name: name, Method: http.MethodPost, Path: "/api/users/" + name, Success: http.StatusOK, Summary: "Greet somebody."}
-	if err := catalog.Check(append(catalog.Functions(), endpoint.Endpoint{Spec: made})); err != nil {
+	planned := endpoint.Spec{Name: name, Method: http.MethodPost, Path: "/api/users/" + name, Success: http.StatusOK, Summary: "Return a greeting."}
+	if err := catalog.Check(append(catalog.Functions(), endpoint.Endpoint{Spec: planned})); err != nil {
 		return err
 	}
-	used, err := words(root)
+	used, err := usedNames(root)
 	if err != nil {
 		return err
 	}
 	if token.IsKeyword(name) || types.Universe.Lookup(name) != nil || slices.Contains(used, name) {
-		return fmt.Errorf("%s is no name for a function: Go, the catalog or a function's own files use it", name)
+		return fmt.Errorf("%s cannot be the name of a function: Go, the catalog or the files of a function use it", name)
 	}
 	if _, err := os.Stat(filepath.Join(root, "functions", name)); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("functions/%s is there already", name)
+		return fmt.Errorf("the folder functions/%s exists already", name)
 	}
 	return nil
 }
 
-// words are the names that would have a second meaning: for the go command, in the
-// files of a function, and in those of the catalog.
-func words(root string) ([]string, error) {
+// usedNames returns the names that have a meaning to the go command, in the files of a function
+// or in those of the catalog.
+func usedNames(root string) ([]string, error) {
 	all := []string{"init", "internal", "vendor", "testdata", "documentation"}
-	files, err := render("X") // which no function is called
+	files, err := render("X") // no function can have this name
 	if err != nil {
 		return nil, err
 	}
@@ -144,16 +143,16 @@ func words(root string) ([]string, error) {
 			}
 		}
 	}
-	listing, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(path.Dir(listed)), "*.go"))
+	sources, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(path.Dir(catalogFile)), "*.go"))
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range listing {
+	for _, name := range sources {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		if err != nil {
 			return nil, err
 		}
-		if filepath.Base(name) == path.Base(listed) {
+		if filepath.Base(name) == path.Base(catalogFile) {
 			all = append(all, imports(file)...)
 		}
 		all = append(all, declared(file)...)
@@ -168,7 +167,7 @@ func imports(file *ast.File) (names []string) {
 	return names
 }
 
-// declared are the names that a file declares for its package.
+// declared returns the names that a file declares in its package.
 func declared(file *ast.File) (names []string) {
 	for _, d := range file.Decls {
 		switch d := d.(type) {
@@ -190,11 +189,11 @@ func declared(file *ast.File) (names []string) {
 	return names
 }
 
-// remember keeps all that create changes beside the folder that it makes. What it
-// returns puts that back, and removes the folder.
-func remember(root, folder string) (putBack func() error, err error) {
-	kept := map[string][]byte{}
-	paths := []string{listed}
+// snapshot reads all files that create may change outside the folder of the function. The
+// function that it returns restores these files and removes the folder.
+func snapshot(root, folder string) (restore func() error, err error) {
+	contents := map[string][]byte{}
+	paths := []string{catalogFile}
 	for _, o := range outputs() {
 		paths = append(paths, o.path)
 	}
@@ -204,11 +203,11 @@ func remember(root, folder string) (putBack func() error, err error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		kept[file] = content // nil where there is none
+		contents[file] = content // nil if there is no file
 	}
 	return func() error {
-		faults := []error{os.RemoveAll(filepath.Join(root, filepath.FromSlash(folder)))}
-		for file, before := range kept {
+		problems := []error{os.RemoveAll(filepath.Join(root, filepath.FromSlash(folder)))}
+		for file, before := range contents {
 			now, err := os.ReadFile(file)
 			switch {
 			case err == nil && before == nil:
@@ -218,28 +217,28 @@ func remember(root, folder string) (putBack func() error, err error) {
 			case before == nil && errors.Is(err, fs.ErrNotExist):
 				err = nil
 			}
-			faults = append(faults, err)
+			problems = append(problems, err)
 		}
-		return errors.Join(faults...)
+		return errors.Join(problems...)
 	}, nil
 }
 
-// enter returns the catalog with one more function: an import, and a line at the end
-// of the list.
-func enter(source []byte, name string) ([]byte, error) {
+// addToCatalog returns the source of the catalog with one more function: an import, and a line
+// at the end of the list.
+func addToCatalog(source []byte, name string) ([]byte, error) {
 	const imports, end = "\t\"ticketing.com/auth/functions/", "\n\t}\n}\n"
 	text := string(source)
 	first, last := strings.Index(text, imports), strings.Index(text, end)
 	if first < 0 || last < 0 {
-		return nil, fmt.Errorf("%s is not as it was: it has no list", listed)
+		return nil, fmt.Errorf("%s has no list of functions that the command can extend", catalogFile)
 	}
 	text = text[:first] + imports + name + "\"\n" + text[first:last] + "\n\t\t" + name + ".Endpoint," + text[last:]
-	return format.Source([]byte(text)) // which sorts the imports
+	return format.Source([]byte(text)) // sorts the imports
 }
 
-// render returns the files of a function's folder, by their path in it.
+// render returns the files of the folder of a function, by their path in it.
 func render(name string) (map[string][]byte, error) {
-	pages, err := template.ParseFS(parts, "function/*.tmpl")
+	pages, err := template.ParseFS(templates, "function/*.tmpl")
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,8 @@ import (
 	"ticketing.com/auth/infra/test/e2e"
 )
 
-// From a name to a route that answers, in a copy of the repository.
-func TestANewFunctionIsServedAtOnce(t *testing.T) {
+// The test creates a function in a copy of the repository and calls its route.
+func TestCreate_ServesNewFunction(t *testing.T) {
 	root := e2e.CopyRepository(t)
 	run := func(args ...string) {
 		t.Helper()
@@ -39,19 +39,19 @@ func TestANewFunctionIsServedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "$ go run ./infra/generate new hello\n" + strings.Join(steps, "\n") + "\n" + fmt.Sprintf(created, "hello"); !strings.Contains(string(page), want) {
+	if want := "$ go run ./infra/generate new hello\n" + strings.Join(steps, "\n") + "\n" + fmt.Sprintf(createdFormat, "hello"); !strings.Contains(string(page), want) {
 		t.Errorf("adding-a-service.md does not contain %s", want)
 	}
 	run("run", "./infra/generate", "-check")
 	run("test", "./functions/hello", "./infra/catalog")
 	if formatted, err := exec.Command("gofmt", "-l", filepath.Join(root, "functions/hello"), filepath.Join(root, "infra/catalog")).Output(); err != nil || len(formatted) > 0 {
-		t.Errorf("gofmt would change %s %v", formatted, err)
+		t.Errorf("gofmt would change %s, want none: %v", formatted, err)
 	}
 
 	local := filepath.Join(t.TempDir(), "local")
 	run("build", "-buildvcs=false", "-o", local, "./infra/local")
 	runner := exec.Command(local, "-addr", "127.0.0.1:0", "-data", filepath.Join(t.TempDir(), "data"))
-	runner.Dir = root // where the embedded database is found
+	runner.Dir = root // the runner finds the embedded database here
 	runner.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	url, interrupt := e2e.StartCommand(t, runner)
 	defer interrupt()
@@ -61,22 +61,22 @@ func TestANewFunctionIsServedAtOnce(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if body, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK || string(body) != `{"message":"Hello, Ann."}` {
-		t.Errorf("%d %s %v", response.StatusCode, body, err)
+		t.Errorf("got %d %s %v, want 200 and the greeting of Ann", response.StatusCode, body, err)
 	}
 }
 
-func TestANameThatCannotBeIsRefusedBeforeAnythingIsWritten(t *testing.T) {
+func TestCreate_InvalidName(t *testing.T) {
 	root, err := repository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	const used = "is no name for a function: Go, the catalog or a function's own files use it"
-	for name, says := range map[string]string{
-		"":              "is no name for a function: it must be",
-		"Hello":         "is no name for a function: it must be",
-		"say-hello":     "is no name for a function: it must be",
-		"../hello":      "is no name for a function: it must be",
-		"9lives":        "is no name for a function: it must be",
+	const used = "cannot be the name of a function: Go, the catalog or the files of a function use it"
+	for name, want := range map[string]string{
+		"":              "cannot be the name of a function: it must have",
+		"Hello":         "cannot be the name of a function: it must have",
+		"say-hello":     "cannot be the name of a function: it must have",
+		"../hello":      "cannot be the name of a function: it must have",
+		"9lives":        "cannot be the name of a function: it must have",
 		"func":          "func " + used, // of the language
 		"string":        "string " + used,
 		"error":         "error " + used,
@@ -93,23 +93,23 @@ func TestANameThatCannotBeIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 		"main":          "main " + used,   // of its command
 		"slices":        "slices " + used, // of the catalog
 		"label":         "label " + used,
-		"auth":          "auth is no name for a function: the Service of all functions in one has it",
-		"currentuser":   "there is a function currentuser already",
+		"auth":          "auth cannot be the name of a function: it is the Service with all functions",
+		"currentuser":   "the function currentuser exists already",
 	} {
-		err := create(t.Context(), root, name, func(step string) { t.Errorf("%s: %s", name, step) })
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: %v", name, err)
+		err := create(t.Context(), root, name, func(step string) { t.Errorf("%s: got the step %s, want none", name, step) })
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", name, err, want)
 		}
 	}
-	for _, name := range []string{"hello", "events", "names", "fmt", "linux", "test"} { // no more than that
-		if err := free(root, name); err != nil {
+	for _, name := range []string{"hello", "events", "names", "fmt", "linux", "test"} { // similar names are allowed
+		if err := checkName(root, name); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// A step late in the way fails, or somebody presses Ctrl-C.
-func TestWhatFailsLeavesNothingBehind(t *testing.T) {
+// A late step fails, or a signal interrupts the command.
+func TestCreate_RestoresFiles(t *testing.T) {
 	root := e2e.CopyRepository(t)
 	readme := filepath.Join(root, "README.md")
 	text, err := os.ReadFile(readme)
@@ -122,25 +122,25 @@ func TestWhatFailsLeavesNothingBehind(t *testing.T) {
 	}
 	before := tree(t, root)
 	changed := false
-	err = create(t.Context(), root, "hello", func(step string) { changed = changed || step == "entered it in "+listed })
+	err = create(t.Context(), root, "hello", func(step string) { changed = changed || step == "added it to "+catalogFile })
 	if err == nil || !strings.Contains(err.Error(), "go run ./infra/generate: exit status 1\ngenerate: README.md: there is no") || !changed {
-		t.Errorf("%v %v", changed, err)
+		t.Errorf("got %v, want an error of the generator after the catalog was changed (%v)", err, changed)
 	}
 	if now := tree(t, root); !maps.Equal(now, before) {
-		t.Errorf("it fails, and is left as\n%v\nbefore\n%v", now, before)
+		t.Errorf("after the failed command: got the files\n%v\nwant\n%v", now, before)
 	}
 	ctx, interrupt := context.WithCancel(t.Context())
 	err = create(ctx, root, "hello", func(step string) {
-		if strings.HasPrefix(step, "entered it in") {
+		if strings.HasPrefix(step, "added it to") {
 			interrupt()
 		}
 	})
 	if !errors.Is(err, context.Canceled) || !maps.Equal(tree(t, root), before) {
-		t.Errorf("it is interrupted: %v", err)
+		t.Errorf("interrupted: got %v, want context.Canceled and unchanged files", err)
 	}
 }
 
-// tree is what is in a folder: the digest of each file by its path.
+// tree returns the digests of all files in a folder, by their paths.
 func tree(t *testing.T, root string) map[string]string {
 	t.Helper()
 	all := map[string]string{}

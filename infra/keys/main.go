@@ -1,11 +1,11 @@
-// Command keys makes and rotates the keys that sign access tokens.
+// Command keys generates and rotates the keys that sign access tokens.
 //
 //	go run ./infra/keys new|rotate|public|secrets [flags]
 //
-// It writes the two files that SIGNING_KEYS_FILE and VERIFYING_KEYS_FILE name, and
-// tells the operator what to deploy and when to come back. It deploys nothing
-// itself. Package keyring explains the rotation and keeps its rules. For Kubernetes
-// it prints the Secrets that the manifests name.
+// It writes the two files of SIGNING_KEYS_FILE and VERIFYING_KEYS_FILE. It prints which file to
+// deploy and when to run the next step, but deploys nothing itself. Package keyring explains and
+// enforces the steps of a rotation. For Kubernetes the command prints the Secrets that the
+// manifests use.
 package main
 
 import (
@@ -28,22 +28,21 @@ const (
 	call = "go run ./infra/keys"
 	text = `usage: ` + call + ` new|rotate|public|secrets [-dir DIR]
 
-  new      make the first key; existing keys are never overwritten
+  new      generate the first key; existing keys are never overwritten
   rotate   take the next step of a rotation: publish a new key, sign with it,
            withdraw the old one. A step that comes too early is rejected
              -ttl 15m   the longest ACCESS_TOKEN_TTL in use
-             -force     take the step now; after a theft, three times in a row
+             -force     take the step now; after a theft, run it three times
   public   print the public keys
   secrets  print the keys and the passwords of the database users as Kubernetes
-           Secrets, for "kubectl apply -f -"; the same ones each time
+           Secrets, for "kubectl apply -f -"; each run prints the same ones
              -mongodb URI   your own database, without user and password
 
   -dir DIR   the folder of the keys (.data/keys)
 `
 )
 
-// run runs the command. It returns the exit code: 0, or 2 after one line that says
-// what is wrong.
+// run runs the command. It returns the exit code: 0, or 2 after one line with the error.
 func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 	help := usage.Command{Call: call, Text: text, Stdout: stdout, Stderr: stderr}
 	if len(args) == 0 {
@@ -76,7 +75,7 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 		mongodb := flags.String("mongodb", "", "")
 		do = func() (string, error) {
 			if f, ok := stdout.(*os.File); ok && terminal(f) {
-				return "", errors.New("this is secret: send it to a command or a file, such as | kubectl apply -f -")
+				return "", errors.New("the output is secret and not for a terminal: send it to a file or a command, such as | kubectl apply -f -")
 			}
 			return secrets(*dir, *mongodb)
 		}
@@ -93,21 +92,22 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 	if o.Life <= 0 {
 		return help.Error("-ttl must be positive")
 	}
-	said, err := do()
+	output, err := do()
 	if err != nil {
 		fmt.Fprintf(stderr, "keys %s: %v\n", command, err)
 		return 2
 	}
-	io.WriteString(stdout, said)
+	io.WriteString(stdout, output)
 	return 0
 }
 
 func created(dir string) string {
-	return fmt.Sprintf("Wrote %s (private: for signup, signin and refresh alone).\nWrote %s (public: for all others).\n",
+	return fmt.Sprintf("Wrote %s (private: for signup, signin and refresh only).\nWrote %s (public: for the other functions).\n",
 		filepath.Join(dir, keyring.SigningFile), filepath.Join(dir, keyring.VerifyingFile))
 }
 
-// rotated tells the operator what was done, what to do now, and when to come back.
+// rotated returns the message after a step: its result, the file to deploy and the time of the
+// next step.
 func rotated(s keyring.Step) string {
 	keys := strings.Join(s.Keys, ", ")
 	next := s.Next.Format(time.RFC3339)
@@ -118,14 +118,14 @@ Deploy %s now, to jwks and to every function that verifies tokens.
 Run rotate again from %s on, to let the new key sign. That leaves %v minutes for the deployment and %v for caches of the old set: if the deployment takes longer, wait longer.
 `, keys, keyring.VerifyingFile, next, keyring.Rollout.Minutes(), keyring.CacheLife.Minutes())
 	case keyring.Promoted:
-		return risk(s, "it was too early: whoever has not fetched the new key yet refuses its tokens until then") + fmt.Sprintf(`Promoted the key %s: it signs from now on. The old private key is destroyed; its tokens still count.
+		return risk(s, "the step was too early: a verifier without the new key rejects its tokens until it fetches the key") + fmt.Sprintf(`Promoted the key %s: it signs from now on. The old private key is destroyed; its tokens remain valid.
 Deploy %s now, to signup, signin and refresh.
 Run rotate again from %s on, to withdraw the old key. That leaves %v minutes for the deployment and the rest for the last tokens of the old key: if the deployment takes longer, wait longer.
 `, keys, keyring.SigningFile, next, keyring.Rollout.Minutes())
 	default:
-		return risk(s, "it was too early: tokens that were still good are refused from now on, and their bearers must refresh") + fmt.Sprintf(`Withdrew %s: tokens it has signed count no more.
+		return risk(s, "the step was too early: tokens that had not expired are rejected from now on, and their clients must refresh") + fmt.Sprintf(`Withdrew %s: its tokens are no longer valid.
 Deploy %s now, to jwks and to every function that verifies tokens.
-The rotation is done.
+The rotation is complete.
 `, keys, keyring.VerifyingFile)
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// One operator's session, line by line. DIR stands for the directory, KEY for a
-// key's id.
-func TestASessionOfTheCommand(t *testing.T) {
+// The commands of an operator, in their order. DIR stands for the directory, and KEY for the id of
+// a key.
+func TestKeys_Commands(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	ids := regexp.MustCompile(`[A-Za-z0-9_-]{43}`)
@@ -25,20 +25,20 @@ func TestASessionOfTheCommand(t *testing.T) {
 		stdout, stderr string
 	}{
 		{0, "rotate", 2, "", "keys rotate: open DIR: no such file or directory\n"},
-		{0, "new", 0, "Wrote DIR/signing.jwks (private: for signup, signin and refresh alone).\nWrote DIR/verifying.jwks (public: for all others).\n", ""},
+		{0, "new", 0, "Wrote DIR/signing.jwks (private: for signup, signin and refresh only).\nWrote DIR/verifying.jwks (public: for the other functions).\n", ""},
 		{0, "new", 2, "", "keys new: create keys DIR/signing.jwks: file already exists\n"},
 		{0, "rotate", 0, "Published the new key KEY. It does not sign yet.\n" +
 			"Deploy verifying.jwks now, to jwks and to every function that verifies tokens.\n" +
 			"Run rotate again from 2026-03-01T12:10:00Z on, to let the new key sign. That leaves 5 minutes for the deployment and 5 for caches of the old set: if the deployment takes longer, wait longer.\n", ""},
-		{9 * time.Minute, "rotate", 2, "", "keys rotate: too early: the new key may sign from 2026-03-01T12:10:00Z on\n"},
-		{9 * time.Minute, "rotate -force", 0, "Warning: it was too early: whoever has not fetched the new key yet refuses its tokens until then.\n" +
-			"Promoted the key KEY: it signs from now on. The old private key is destroyed; its tokens still count.\n" +
+		{9 * time.Minute, "rotate", 2, "", "keys rotate: too early to sign with the new key: try again from 2026-03-01T12:10:00Z on\n"},
+		{9 * time.Minute, "rotate -force", 0, "Warning: the step was too early: a verifier without the new key rejects its tokens until it fetches the key.\n" +
+			"Promoted the key KEY: it signs from now on. The old private key is destroyed; its tokens remain valid.\n" +
 			"Deploy signing.jwks now, to signup, signin and refresh.\n" +
 			"Run rotate again from 2026-03-01T12:29:30Z on, to withdraw the old key. That leaves 5 minutes for the deployment and the rest for the last tokens of the old key: if the deployment takes longer, wait longer.\n", ""},
-		{29 * time.Minute, "rotate", 2, "", "keys rotate: too early: the old key may be withdrawn from 2026-03-01T12:29:30Z on\n"},
-		{30 * time.Minute, "rotate -ttl 1h", 2, "", "keys rotate: too early: the old key may be withdrawn from 2026-03-01T13:14:30Z on\n"},
-		{30 * time.Minute, "rotate", 0, "Withdrew KEY: tokens it has signed count no more.\n" +
-			"Deploy verifying.jwks now, to jwks and to every function that verifies tokens.\nThe rotation is done.\n", ""},
+		{29 * time.Minute, "rotate", 2, "", "keys rotate: too early to withdraw the old key: try again from 2026-03-01T12:29:30Z on\n"},
+		{30 * time.Minute, "rotate -ttl 1h", 2, "", "keys rotate: too early to withdraw the old key: try again from 2026-03-01T13:14:30Z on\n"},
+		{30 * time.Minute, "rotate", 0, "Withdrew KEY: its tokens are no longer valid.\n" +
+			"Deploy verifying.jwks now, to jwks and to every function that verifies tokens.\nThe rotation is complete.\n", ""},
 		{0, "rotate -ttl 0s", 2, "", "keys rotate: -ttl must be positive: run \"go run ./infra/keys rotate -h\" for help\n"},
 		{0, "rotate now", 2, "", "keys rotate: unexpected argument: run \"go run ./infra/keys rotate -h\" for help\n"},
 		{0, "new -force", 2, "", "keys new: flag provided but not defined: -force: run \"go run ./infra/keys new -h\" for help\n"},
@@ -58,14 +58,14 @@ func TestASessionOfTheCommand(t *testing.T) {
 				return ids.ReplaceAllString(strings.ReplaceAll(b.String(), dir, "DIR"), "KEY")
 			}
 			if strings.HasPrefix(c.args, "rotate") && len(rotation) < 3 && code == 0 {
-				_, said, warned := strings.Cut(plain(stdout), "until then.\n")
+				_, output, warned := strings.Cut(plain(stdout), "fetches the key.\n")
 				if !warned {
-					said = plain(stdout)
+					output = plain(stdout)
 				}
-				rotation = append(rotation, said)
+				rotation = append(rotation, output)
 			}
 			if code != c.code || plain(stdout) != c.stdout || plain(stderr) != c.stderr {
-				t.Errorf("exit %d\n%s%s", code, plain(stdout), plain(stderr))
+				t.Errorf("got exit code %d and\n%s%swant %d and\n%s%s", code, plain(stdout), plain(stderr), c.code, c.stdout, c.stderr)
 			}
 		})
 	}
@@ -86,12 +86,12 @@ func TestASessionOfTheCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code := run([]string{"public", "-dir", dir}, &stdout, &stderr, time.Now); code != 0 || stdout.String() != string(want) || stderr.Len() > 0 {
-		t.Errorf("exit %d\n%s%s", code, stdout.String(), stderr.String())
+		t.Errorf("public: got exit code %d and\n%s%swant 0 and\n%s", code, stdout.String(), stderr.String(), want)
 	}
 }
 
-// The passwords of a database that is running must be the same the next time.
-func TestSecretsAreTheSameEachTime(t *testing.T) {
+// A running database has the passwords of the first run, so each run must print the same ones.
+func TestSecrets_AreStable(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	secrets := func(args ...string) (code int, stdout, stderr string) {
 		var out, errs bytes.Buffer
@@ -99,30 +99,30 @@ func TestSecretsAreTheSameEachTime(t *testing.T) {
 		return code, out.String(), strings.ReplaceAll(errs.String(), dir, "DIR")
 	}
 	if code, _, stderr := secrets(); code != 2 || stderr != "keys secrets: open DIR: no such file or directory\n" {
-		t.Errorf("without keys: exit %d: %s", code, stderr)
+		t.Errorf("without keys: got exit code %d and %s, want 2 and an error that names the directory", code, stderr)
 	}
 	if code := run([]string{"new", "-dir", dir}, &bytes.Buffer{}, &bytes.Buffer{}, time.Now); code != 0 {
-		t.Fatal("no keys")
+		t.Fatalf("new: got exit code %d, want 0", code)
 	}
 	_, once, _ := secrets()
 	code, again, stderr := secrets()
 	if code != 0 || once != again || stderr != "" || !strings.Contains(once, "name: mongodb-signin\n") {
-		t.Errorf("exit %d: %s\n%s", code, stderr, again)
+		t.Errorf("the second run: got exit code %d, %s and\n%swant 0 and\n%s", code, stderr, again, once)
 	}
 	if password := regexp.MustCompile(`:([0-9a-f]{48})@`).FindAllString(once, -1); len(slices.Compact(slices.Sorted(slices.Values(password)))) < 8 {
-		t.Errorf("users share a password, or have none: %d", len(password))
+		t.Errorf("got %d passwords, want at least 8 different ones", len(password))
 	}
 	root := filepath.Join(dir, "mongodb.key")
 	if info, err := os.Stat(root); err != nil || info.Mode().Perm() != 0o600 {
-		t.Error(info.Mode(), err)
+		t.Errorf("mongodb.key: got the mode %v and %v, want 0600", info.Mode(), err)
 	}
 	if code, _, stderr := secrets("-mongodb", "mongodb://ann:secret@db.example/users"); code != 2 || strings.Contains(stderr, "secret@") {
-		t.Errorf("exit %d: %s", code, stderr)
+		t.Errorf("a URI with a password: got exit code %d and %s, want 2 and no password", code, stderr)
 	}
 	if err := os.WriteFile(root, []byte("cut sho"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if code, _, stderr := secrets(); code != 2 || !strings.Contains(stderr, "damaged") {
-		t.Errorf("exit %d: %s", code, stderr)
+		t.Errorf("a truncated mongodb.key: got exit code %d and %s, want 2 and an error with damaged", code, stderr)
 	}
 }

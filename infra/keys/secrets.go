@@ -17,13 +17,13 @@ import (
 	"ticketing.com/auth/infra/knative"
 )
 
-// rootFile holds what the passwords of the database's users are derived from, so
-// that they are the same each time. Whoever reads it has them all.
+// rootFile holds the secret of the passwords of all database users. They are derived from it, so
+// each run prints the same ones. An attacker that reads the file has all passwords.
 const rootFile = "mongodb.key"
 
-// secrets returns the manifests of the Secrets of a directory's keys.
+// secrets returns the manifests of the Secrets, with the keys of a directory.
 func secrets(dir, mongodb string) (string, error) {
-	verifying, err := keyring.Public(dir) // which checks that the two files belong together
+	verifying, err := keyring.Public(dir) // also checks that the two files belong together
 	if err != nil {
 		return "", err
 	}
@@ -40,7 +40,7 @@ func secrets(dir, mongodb string) (string, error) {
 		Password: func(user string) string {
 			key, err := hkdf.Key(sha256.New, root, nil, "password of the database user "+user, 24)
 			if err != nil {
-				panic(err) // 24 bytes can be had
+				panic(err) // 24 bytes are within the limit of HKDF
 			}
 			return hex.EncodeToString(key)
 		},
@@ -48,10 +48,10 @@ func secrets(dir, mongodb string) (string, error) {
 	return string(manifests), err
 }
 
-// ensureRoot reads the file, or makes it: 32 random bytes, in hexadecimal.
+// ensureRoot reads the file, or creates it with 32 random bytes in hexadecimal.
 func ensureRoot(path string) ([]byte, error) {
-	made := make([]byte, 32)
-	rand.Read(made) // never fails
+	generated := make([]byte, 32)
+	rand.Read(generated) // never fails
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		written, err := os.ReadFile(path)
@@ -59,16 +59,16 @@ func ensureRoot(path string) ([]byte, error) {
 			return nil, err
 		}
 		root, err := hex.DecodeString(string(written))
-		if err != nil || len(root) != len(made) {
-			return nil, fmt.Errorf("%s is damaged: the passwords that were made of it cannot be made again", path)
+		if err != nil || len(root) != len(generated) {
+			return nil, fmt.Errorf("%s is damaged: restore it from a backup, because the passwords cannot be derived without it", path)
 		}
 		return root, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	_, err = fmt.Fprintf(f, "%x", made)
-	return made, errors.Join(err, f.Sync(), f.Close())
+	_, err = fmt.Fprintf(f, "%x", generated)
+	return generated, errors.Join(err, f.Sync(), f.Close())
 }
 
 func terminal(f *os.File) bool {

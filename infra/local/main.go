@@ -1,20 +1,18 @@
-// Command local runs the whole system on one port, for development: every
-// function of the catalog on its own route, an embedded database, and keys made
-// on first start.
+// Command local runs the whole system on one port, for development. It serves each function of
+// the catalog on its route, starts an embedded database, and generates keys at its first start.
 //
 //	go run ./infra/local [-addr 127.0.0.1:8080] [-data .data] [-watch]
 //
-// With -watch it builds and restarts the functions whenever a source is saved.
+// With -watch it builds and restarts the functions each time a source file is saved.
 //
-// The reference of the API is at /docs.
+// The API reference is at /docs.
 //
-// The environment is that of the functions, and what it sets is used: with
-// MONGODB_URI no embedded database is started, with SIGNING_KEYS and
-// VERIFYING_KEYS none are made. On a loopback address EVENTS is insecure where it
-// is not set: the runner takes events from any client.
+// It reads the settings of the functions from the environment. With MONGODB_URI it starts no
+// embedded database; with SIGNING_KEYS or VERIFYING_KEYS it generates no keys. On a loopback
+// address the default of EVENTS is insecure: the runner accepts events from any client.
 //
-// It is not for production: the embedded database has no passwords and is slow on
-// many users.
+// Do not use it in production: the embedded database has no passwords and is slow with many
+// users.
 package main
 
 import (
@@ -63,18 +61,18 @@ func main() {
 	flags := new(flag.FlagSet)
 	addr := flags.String("addr", "127.0.0.1:8080", "")
 	data := flags.String("data", ".data", "")
-	again := flags.Bool("watch", false, "")
-	socket := flags.Int("socket", 0, "") // to listen on, and to serve until standard input closes: see watch.go
+	watching := flags.Bool("watch", false, "")
+	socket := flags.Int("socket", 0, "") // the socket to serve until standard input closes: see watch.go
 	help := usage.Command{Call: call, Text: text, Stdout: os.Stdout, Stderr: os.Stderr}
 	if code, end := help.Parse(flags, os.Args[1:], 0); end {
 		os.Exit(code)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C stops the process at once
 	if *socket > 0 {
 		ctx = untilStdinCloses()
 	}
-	if *again {
+	if *watching {
 		if err := watch(ctx, *addr, *data); err != nil && !stopped(ctx, err) {
 			os.Exit(fail(err))
 		}
@@ -94,15 +92,15 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 	}
 	defer listener.Close()
 	added := []map[string]string{files, events(listener.Addr())}
-	// before the database is built and started: are the settings right?
+	// validates the settings before the database is built and started
 	check := config.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
 	user.FromConfig(check, nil)
-	httpserver.Handler(check, catalog.Together(check)...)
+	httpserver.Handler(check, catalog.AllInOne(check)...)
 	if err := check.Err(); err != nil {
 		config.PrintError(os.Stderr, "local", err)
 		return config.ExitSettings
 	}
-	if err := system(ctx, listener, data, added); err != nil && !stopped(ctx, err) {
+	if err := serve(ctx, listener, data, added); err != nil && !stopped(ctx, err) {
 		return fail(err)
 	}
 	return 0
@@ -119,7 +117,7 @@ func listen(addr string, socket int) (net.Listener, error) {
 	return listener, err
 }
 
-// stopped tells whether an error is only that somebody stopped us.
+// stopped reports whether the error is the cancellation of ctx by a signal.
 func stopped(ctx context.Context, err error) bool {
 	return ctx.Err() != nil && errors.Is(err, context.Canceled)
 }
@@ -129,30 +127,30 @@ func fail(err error) (code int) {
 	return 1
 }
 
-// system starts everything in the order of what depends on what, and stops it in
-// the reverse one.
-func system(ctx context.Context, listener net.Listener, data string, added []map[string]string) error {
+// serve starts the database and the functions, in the order of their dependencies. It stops them
+// in the reverse order.
+func serve(ctx context.Context, listener net.Listener, data string, added []map[string]string) error {
 	ctx, uri, stop, err := database(ctx, filepath.Join(data, "mongod"))
 	if err != nil {
 		return err
 	}
 	defer stop()
 	cfg := config.New(environment(append(added, uri)...), logs, time.Now)
-	users, counts, all := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg), catalog.Together(cfg)
+	users, counts, all := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg), catalog.AllInOne(cfg)
 	handler := httpserver.Handler(cfg, all...)
 	if err := cfg.Err(); err != nil {
 		return err
 	}
 	document, err := openapi.Document(all)
 	if err != nil {
-		return fmt.Errorf("the reference: %w", err)
+		return fmt.Errorf("API reference: %w", err)
 	}
 	handler = docs.Handler(document, handler)
-	defer closed(cfg)
+	defer closeDatabase(cfg)
 	if err := errors.Join(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
 		return err
 	}
-	greet(os.Stdout, listener.Addr(), all, cfg.Text("EVENTS", "off"))
+	printRoutes(os.Stdout, listener.Addr(), all, cfg.Text("EVENTS", "off"))
 	if uri != nil || added[0] != nil {
 		fmt.Printf("\nData is stored in %s. Press Ctrl-C to stop.\n", data)
 	}
@@ -162,15 +160,15 @@ func system(ctx context.Context, listener net.Listener, data string, added []map
 	return context.Cause(ctx)
 }
 
-// closed ends the connections to the database, and does not wait for one that is
-// gone.
-func closed(cfg *config.Config) {
+// closeDatabase closes the connections to the database. It waits at most 1 s, because the
+// database may have stopped.
+func closeDatabase(cfg *config.Config) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	cfg.Close(ctx)
 }
 
-// environment is the process's own, completed by what it lacks.
+// environment returns a lookup of the added settings, and then of the process environment.
 func environment(added ...map[string]string) config.Lookup {
 	return func(name string) (string, bool) {
 		for _, m := range added {
@@ -182,11 +180,11 @@ func environment(added ...map[string]string) config.Lookup {
 	}
 }
 
-// setting returns a setting of the process, as package app reads it.
+// setting returns a setting of the process, as package config reads it.
 func setting(name string) string { return strings.TrimSpace(os.Getenv(name)) }
 
-// keys returns the settings of a folder of keys, made on first start, or nothing
-// where the environment has keys.
+// keys returns the settings of a folder of keys, and generates the keys at the first start. It
+// returns nil if the environment has keys.
 func keys(dir string) (map[string]string, error) {
 	for _, name := range []string{"SIGNING_KEYS", "SIGNING_KEYS_FILE", "VERIFYING_KEYS", "VERIFYING_KEYS_FILE"} {
 		if setting(name) != "" {
@@ -197,8 +195,8 @@ func keys(dir string) (map[string]string, error) {
 	return map[string]string{"SIGNING_KEYS_FILE": files.Signing, "VERIFYING_KEYS_FILE": files.Verifying}, err
 }
 
-// events returns the setting EVENTS where the environment has none: on a loopback
-// address, which other machines do not reach, any client may send events.
+// events returns the setting EVENTS if the environment has none. On a loopback address any client
+// may send events, because other machines cannot reach it.
 func events(addr net.Addr) map[string]string {
 	if tcp, is := addr.(*net.TCPAddr); setting("EVENTS") == "" && is && tcp.IP.IsLoopback() {
 		return map[string]string{"EVENTS": "insecure"}
@@ -206,10 +204,10 @@ func events(addr net.Addr) map[string]string {
 	return nil
 }
 
-// database starts the embedded server on a folder, unless the environment names
-// another, and returns the setting of its address. The context it returns ends
-// when the server does.
-func database(ctx context.Context, dir string) (while context.Context, uri map[string]string, stop func(), err error) {
+// database starts the embedded database on a folder and returns the setting of its address. It
+// starts none if the environment has MONGODB_URI. The context that it returns is cancelled when
+// the database stops.
+func database(ctx context.Context, dir string) (running context.Context, uri map[string]string, stop func(), err error) {
 	if setting("MONGODB_URI") != "" {
 		return ctx, nil, func() {}, nil
 	}
@@ -220,22 +218,22 @@ func database(ctx context.Context, dir string) (while context.Context, uri map[s
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	while, end := context.WithCancelCause(ctx)
+	running, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
 		case err := <-server.UnexpectedExit():
-			end(fmt.Errorf("the database stopped: %w", err))
-		case <-while.Done():
+			cancel(fmt.Errorf("the database stopped: %w", err))
+		case <-running.Done():
 		}
 	}()
 	stop = func() {
-		end(nil)
-		server.Stop() // how it went was told by UnexpectedExit, if it went by itself
+		cancel(nil)
+		server.Stop() // UnexpectedExit reports the error if the database stopped by itself
 	}
-	return while, map[string]string{"MONGODB_URI": server.URI()}, stop, nil
+	return running, map[string]string{"MONGODB_URI": server.URI()}, stop, nil
 }
 
-// logs are lines to read on a terminal, and JSON elsewhere.
+// logs returns a handler that writes text to a terminal, and JSON to anything else.
 func logs(o *slog.HandlerOptions) slog.Handler {
 	if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return slog.NewJSONHandler(os.Stderr, o)
@@ -252,7 +250,7 @@ func logs(o *slog.HandlerOptions) slog.Handler {
 	return slog.NewTextHandler(os.Stderr, o)
 }
 
-func greet(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events string) {
+func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events string) {
 	fmt.Fprintf(out, "The auth system is at http://%s\n\n", addr)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, f := range functions {
@@ -267,7 +265,7 @@ func greet(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events s
 			}
 		}
 	}
-	fmt.Fprintf(t, "  GET\t%s\tThe reference of all this, to be read and tried.\n", docs.Path)
+	fmt.Fprintf(t, "  GET\t%s\tRead the API reference and try the API.\n", docs.Path)
 	t.Flush()
 	if events == "insecure" {
 		fmt.Fprintf(out, "\nAny client that reaches http://%s/ can create accounts and end sessions by event, without a token (EVENTS=insecure).\nSet EVENTS=off to reject all events.\n", addr)

@@ -18,26 +18,27 @@ import (
 )
 
 const (
-	// look is how often the sources are looked at. It is done by hand, because what
-	// the system tells of changes differs from one to the next, and a folder of some
-	// hundred files is read in milliseconds.
-	look = 300 * time.Millisecond
-	// begin is how long a new process has to say that it serves.
-	begin = 30 * time.Second
-	// A process that ends by itself is followed by another at once. Where that ends soon
-	// too the next ones wait longer and longer, so that what always dies does not keep the
-	// machine busy, and can still be read about.
-	firstPause, longestPause = time.Second, 30 * time.Second
-	// steady is how long a process must have served for its end to be a new matter.
-	steady = time.Minute
+	// pollInterval is the time between two scans of the sources. Polling works the same on all
+	// operating systems, unlike change notifications. A scan of some hundred files takes
+	// milliseconds.
+	pollInterval = 300 * time.Millisecond
+	// startTimeout is the time within which a new process must start to serve.
+	startTimeout = 30 * time.Second
+	// minBackoff and maxBackoff bound the wait before a restart. The first restart after an exit
+	// is immediate. After each further exit the wait doubles, so that a process that always
+	// fails does not use all of the CPU and does not flood the terminal.
+	minBackoff, maxBackoff = time.Second, 30 * time.Second
+	// stableAfter is the run time after which the backoff starts again.
+	stableAfter = time.Minute
 )
 
-// watch runs the system with the functions in a process of their own, which is built
-// and started anew when a source is saved. The database, the keys and the socket are
-// this process's, so users stay, and callers in between wait instead of being
-// refused: the old process finishes what it has begun once the new one serves. What
-// does not compile or does not start is shown, and the old one goes on. One that ends by
-// itself is shown as well, and started again.
+// watch runs the functions in a child process. It builds and replaces the child when a source file
+// is saved. The database, the keys and the socket belong to this process: stored data stays, and
+// a client that connects during a restart waits and gets no error.
+//
+// The old child drains its in-flight requests after the new one has started to serve. If a build
+// or a start fails, watch prints the error and keeps the old child. If a child exits by itself,
+// watch prints its status and restarts it.
 func watch(ctx context.Context, addr, data string) error {
 	files, err := keys(filepath.Join(data, "keys"))
 	if err != nil {
@@ -67,46 +68,46 @@ func watch(ctx context.Context, addr, data string) error {
 		return err
 	}
 	defer stop()
-	s := served{root: root, folder: folder, data: data, socket: socket, env: os.Environ()}
+	s := supervisor{root: root, folder: folder, data: data, socket: socket, env: os.Environ()}
 	for _, settings := range []map[string]string{files, uri} {
 		for name, value := range settings {
 			s.env = append(s.env, name+"="+value)
 		}
 	}
-	defer func() { s.now.end() }()
-	for seen, last := "", ""; ; {
+	defer func() { s.current.stop() }()
+	for built, last := "", ""; ; {
 		now := sources(root)
-		if now != seen && now == last { // it has not changed for a moment: a save is often more than one write
-			s.renew(ctx, seen == "")
-			seen = now
+		if now != built && now == last { // unchanged for one interval: a save is often more than one write
+			s.rebuild(ctx, built == "")
+			built = now
 		}
 		last = now
-		s.revive(ctx)
+		s.restart(ctx)
 		select {
-		case <-time.After(look):
+		case <-time.After(pollInterval):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// workspace is the folder of go.work.
+// workspace returns the folder of go.work.
 func workspace(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOWORK").Output()
 	file := strings.TrimSpace(string(out))
 	if err != nil || !filepath.IsAbs(file) {
-		return "", errors.New("-watch builds from the sources: run it in the repository")
+		return "", errors.New("-watch builds from the sources: run the command in the repository")
 	}
 	return filepath.Dir(file), nil
 }
 
-// sources names every file that the system is made of, with its time and size.
+// sources returns a fingerprint of the source files: their paths, times and sizes.
 func sources(root string) string {
 	var all strings.Builder
 	for _, top := range []string{"functions", "shared", "infra", "go.work"} {
 		filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {
-				return nil // a file that is gone while it is looked at is seen the next time
+				return nil // the next scan sees a file that disappears during this one
 			}
 			if info, err := d.Info(); err == nil {
 				fmt.Fprintln(&all, path, info.ModTime().UnixNano(), info.Size())
@@ -117,102 +118,103 @@ func sources(root string) string {
 	return all.String()
 }
 
-// served is what is served now, and what the next is made of.
-type served struct {
+// A supervisor builds, starts and replaces the child process.
+type supervisor struct {
 	root, folder, data string
 	socket             *os.File
 	env                []string
-	count              int // of builds, so that no file is written while it runs
-	now                *process
+	builds             int // numbers the binaries, because a running one cannot be overwritten
+	current            *process
 
-	due   time.Time     // when what ended by itself is started again; zero where nothing has
-	pause time.Duration // until then, the next time
+	due     time.Time     // time of the restart after an exit; zero if the child runs
+	backoff time.Duration // wait before the next restart
 }
 
-// renew builds what the sources say and puts it in the place of what is served.
-func (s *served) renew(ctx context.Context, first bool) {
+// rebuild builds the sources and replaces the child process.
+func (s *supervisor) rebuild(ctx context.Context, first bool) {
 	began := time.Now()
-	s.count++
-	binary := filepath.Join(s.folder, fmt.Sprintf("local-%d", s.count))
+	s.builds++
+	binary := filepath.Join(s.folder, fmt.Sprintf("local-%d", s.builds))
 	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "./infra/local")
 	build.Dir = s.root
 	if out, err := build.CombinedOutput(); err != nil {
 		if ctx.Err() == nil {
-			s.keep("It does not compile", out)
+			s.reportFailure("The build failed", out)
 		}
 		return
 	}
-	greeting := io.Discard
-	if first || s.now == nil { // nothing has served yet
-		greeting = os.Stdout
+	output := io.Discard
+	if first || s.current == nil { // the first process prints the routes
+		output = os.Stdout
 	}
-	next, err := start(ctx, binary, s.data, s.socket, s.env, greeting)
+	next, err := start(ctx, binary, s.data, s.socket, s.env, output)
 	if err != nil {
 		os.Remove(binary)
 		if ctx.Err() == nil {
-			s.keep("It does not start: "+err.Error(), nil)
+			s.reportFailure("The new build does not start: "+err.Error(), nil)
 		}
 		return
 	}
-	if s.now.end(); s.now != nil {
-		os.Remove(s.now.cmd.Path)
+	if s.current.stop(); s.current != nil {
+		os.Remove(s.current.cmd.Path)
 	}
-	s.pause, s.due = 0, time.Time{}
-	if s.now = next; !first {
+	s.backoff, s.due = 0, time.Time{}
+	if s.current = next; !first {
 		fmt.Fprintf(os.Stderr, "Restarted after a change, in %.1f s.\n", time.Since(began).Seconds())
 	}
 }
 
-// revive starts the process again if it has ended by itself: callers would wait for it
-// for ever, since the socket is still there.
-func (s *served) revive(ctx context.Context) {
-	if s.now == nil || s.now.alive() || ctx.Err() != nil {
+// restart starts the child again if it has exited by itself. Otherwise clients would wait without
+// end, because the socket stays open.
+func (s *supervisor) restart(ctx context.Context) {
+	if s.current == nil || s.current.alive() || ctx.Err() != nil {
 		return
 	}
 	if s.due.IsZero() {
-		if time.Since(s.now.began) > steady {
-			s.pause = 0
+		if time.Since(s.current.began) > stableAfter {
+			s.backoff = 0
 		}
-		s.fell("The functions have stopped by themselves: " + s.now.cmd.ProcessState.String())
+		s.scheduleRestart("The functions stopped: " + s.current.cmd.ProcessState.String())
 	}
 	if time.Now().Before(s.due) {
 		return
 	}
-	again, err := start(ctx, s.now.cmd.Path, s.data, s.socket, s.env, io.Discard)
+	next, err := start(ctx, s.current.cmd.Path, s.data, s.socket, s.env, io.Discard)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.fell("They do not start again: " + err.Error())
+			s.scheduleRestart("The restart failed: " + err.Error())
 		}
 		return
 	}
-	s.now, s.due = again, time.Time{}
-	fmt.Fprintln(os.Stderr, "They are there again.")
+	s.current, s.due = next, time.Time{}
+	fmt.Fprintln(os.Stderr, "The functions run again.")
 }
 
-// fell says why nothing is served, and when that is to change.
-func (s *served) fell(why string) {
+// scheduleRestart sets the time of the next restart, and prints it with the reason.
+func (s *supervisor) scheduleRestart(reason string) {
 	when := "at once"
-	if s.pause > 0 {
-		when = "in " + s.pause.String() + ", or after a change"
+	if s.backoff > 0 {
+		when = "in " + s.backoff.String() + ", or after a change"
 	}
-	fmt.Fprintf(os.Stderr, "%s. They start again %s.\n", why, when)
-	s.due = time.Now().Add(s.pause)
-	s.pause = min(max(2*s.pause, firstPause), longestPause)
+	fmt.Fprintf(os.Stderr, "%s. Restarting %s.\n", reason, when)
+	s.due = time.Now().Add(s.backoff)
+	s.backoff = min(max(2*s.backoff, minBackoff), maxBackoff)
 }
 
-func (s *served) keep(why string, output []byte) {
-	goes := "What was there before goes on."
-	if s.now == nil {
-		goes = "Nothing is served until that is mended."
-	} else if !s.now.alive() {
-		goes = "What was there before is started again."
+// reportFailure prints the reason why a build does not run, and the state of the current child.
+func (s *supervisor) reportFailure(reason string, output []byte) {
+	state := "The previous build continues to run."
+	if s.current == nil {
+		state = "Nothing is served until you fix the error."
+	} else if !s.current.alive() {
+		state = "The previous build restarts."
 	}
-	fmt.Fprintf(os.Stderr, "%s%s. %s\n", output, why, goes)
+	fmt.Fprintf(os.Stderr, "%s%s. %s\n", output, reason, state)
 }
 
-// A process serves the functions on a socket that it was given, until its standard
-// input closes: so it ends with the one that watches, however that ends, and a Ctrl-C
-// of the terminal, which reaches both, does not cut it short.
+// A process is a child that serves the functions on a socket of its parent, until its standard
+// input closes. So it always stops together with its parent. A Ctrl-C of the terminal reaches
+// both processes; the child ignores it, and drains its requests.
 type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
@@ -220,7 +222,7 @@ type process struct {
 	began time.Time
 }
 
-// untilStdinCloses is how long such a process goes on.
+// untilStdinCloses returns the context of a child process.
 func untilStdinCloses() context.Context {
 	signal.Ignore(os.Interrupt)
 	ctx, stop := context.WithCancel(context.Background())
@@ -231,8 +233,8 @@ func untilStdinCloses() context.Context {
 	return ctx
 }
 
-// start returns when the process serves.
-func start(ctx context.Context, binary, data string, socket *os.File, env []string, greeting io.Writer) (*process, error) {
+// start starts a child process and returns as soon as it serves.
+func start(ctx context.Context, binary, data string, socket *os.File, env []string, output io.Writer) (*process, error) {
 	cmd := exec.Command(binary, "-socket", "3", "-data", data)
 	cmd.Env, cmd.Stderr, cmd.ExtraFiles = env, os.Stderr, []*os.File{socket}
 	stdout, err := cmd.StdoutPipe()
@@ -252,7 +254,7 @@ func start(ctx context.Context, binary, data string, socket *os.File, env []stri
 		lines := bufio.NewReader(stdout)
 		line, err := lines.ReadBytes('\n')
 		serves <- err == nil
-		io.Copy(greeting, io.MultiReader(bytes.NewReader(line), lines))
+		io.Copy(output, io.MultiReader(bytes.NewReader(line), lines))
 		cmd.Wait()
 		close(p.done)
 	}()
@@ -263,11 +265,11 @@ func start(ctx context.Context, binary, data string, socket *os.File, env []stri
 		}
 		<-p.done
 		return nil, errors.New(cmd.ProcessState.String())
-	case <-time.After(begin):
+	case <-time.After(startTimeout):
 	case <-ctx.Done():
 	}
-	p.end()
-	return nil, errors.New("it did not begin to serve")
+	p.stop()
+	return nil, errors.New("it did not start to serve in time")
 }
 
 func (p *process) alive() bool {
@@ -279,8 +281,8 @@ func (p *process) alive() bool {
 	}
 }
 
-// end lets the process finish what it has begun. There may be none.
-func (p *process) end() {
+// stop drains the in-flight requests of the process and waits for its exit. p may be nil.
+func (p *process) stop() {
 	if p == nil {
 		return
 	}

@@ -1,12 +1,11 @@
-// Command migrate creates the indexes that the user store relies on, and that which
-// deletes expired counters of the rate limits. It may be
-// run again, and by several at once.
+// Command migrate creates the indexes that the user store requires, and the index that deletes
+// expired rate limit counters. It can run again at any time, and in parallel.
 //
 //	MONGODB_URI=mongodb://… migrate
 //
-// The functions never do this themselves: it would cost every cold start a round
-// trip for something that is needed once a deployment. The local runner does it
-// at its start; on Kubernetes it is a Job that runs before the functions.
+// The functions never create indexes, because that would cost every cold start a round trip. Once
+// per deployment is enough. The local runner does it at its start; on Kubernetes a Job runs before
+// the functions.
 package main
 
 import (
@@ -23,9 +22,9 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// wait bounds the whole run: a Job that cannot reach its database should fail,
-// and be tried again by Kubernetes.
-const wait = time.Minute
+// timeout bounds the whole run. A Job that cannot reach its database fails, and Kubernetes retries
+// it.
+const timeout = time.Minute
 
 const text = `usage: MONGODB_URI=mongodb://HOST/DATABASE go run ./infra/migrate
 
@@ -49,7 +48,7 @@ func run() int {
 		config.PrintError(os.Stderr, "migrate", err)
 		return config.ExitSettings
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := cmp.Or(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
 		cfg.Log().Error("migrate", "error", err)

@@ -23,14 +23,14 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-// The page lists the settings that the code reads, and no other. They are found in the source,
-// and by binding all functions with a lookup that records the names.
-func TestConfigurationPage_ListsWhatTheCodeReads(t *testing.T) {
+// The page lists exactly the settings that the code reads. The test finds them in the source, and
+// by constructing all functions with a lookup that records the names.
+func TestConfigurationPage_ListsAllSettings(t *testing.T) {
 	read := sourceSettings(t)
 	if len(read) < 20 {
 		t.Fatalf("got only the settings %v", slices.Sorted(maps.Keys(read)))
 	}
-	for _, name := range bound() {
+	for _, name := range lookedUp() {
 		if _, found := read[name]; !found {
 			read[name] = ""
 		}
@@ -79,9 +79,9 @@ func table(t *testing.T, page string) map[string]string {
 	return all
 }
 
-// bound returns the settings that all functions look up when they accept events and publish
-// them, and the twins that name files.
-func bound() (names []string) {
+// lookedUp returns the settings that all functions look up if they accept and publish events. It
+// includes the settings that name files.
+func lookedUp() (names []string) {
 	given := map[string]string{"EVENTS": "on", "K_SINK": "http://localhost", "EVENT_OIDC_ISSUER": "https://localhost", "EVENT_OIDC_AUDIENCE": "auth"}
 	lookup := func(name string) (string, bool) {
 		names = append(names, name)
@@ -93,8 +93,8 @@ func bound() (names []string) {
 	return names
 }
 
-// sourceSettings returns the settings whose names stand in the source where they are read, and
-// their defaults, as far as they are constants.
+// sourceSettings returns the settings that the source reads by a constant name, and their
+// constant defaults.
 func sourceSettings(t *testing.T) map[string]string {
 	t.Helper()
 	packages := map[string][]*ast.File{}
@@ -125,7 +125,7 @@ func sourceSettings(t *testing.T) map[string]string {
 	return all
 }
 
-// constantsOf returns the values of the constants of a package, as they are written.
+// constantsOf returns the values of the constants of a package, as in the source.
 func constantsOf(files []*ast.File) map[string]string {
 	all := map[string]string{}
 	for _, file := range files {
@@ -162,8 +162,8 @@ func reading(n ast.Node, constants map[string]string) (name, byDefault string, r
 	return strings.Trim(name, `"`), byDefault, true
 }
 
-// constantOf returns a default as an operator writes it, or "" if the expression is no
-// constant. Of min(15*time.Minute, session) it is the first part.
+// constantOf returns a default in the format of a setting, or "" if the expression is not a
+// constant. For min(15*time.Minute, session) it returns the first argument.
 func constantOf(method string, e ast.Expr, constants map[string]string) string {
 	if bounded, is := e.(*ast.CallExpr); is && types.ExprString(bounded.Fun) == "min" {
 		e = bounded.Args[0]
@@ -192,7 +192,7 @@ func constantOf(method string, e ast.Expr, constants map[string]string) string {
 	return ""
 }
 
-// short writes 15 minutes as 15m, and 30 days as 720h.
+// short formats 15 minutes as 15m, and 30 days as 720h.
 func short(d time.Duration) string {
 	return regexp.MustCompile(`(\D)0s$`).ReplaceAllString(strings.ReplaceAll(d.String(), "h0m0s", "h"), "$1")
 }

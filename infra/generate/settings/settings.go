@@ -1,6 +1,6 @@
-// Package settings tells what a function reads of its environment. It asks the
-// function's own wiring, so there is no second list to keep: what manifests and
-// templates hand to a function, they learn here.
+// Package settings lists the settings that a function reads. It runs the constructor of the
+// function and records the lookups, so no second list needs an update. The generators of the
+// manifests and templates use this list.
 package settings
 
 import (
@@ -23,27 +23,27 @@ import (
 
 // Settings are names of settings, sorted.
 type Settings struct {
-	Required []string // without which the function does not start
-	Optional []string // which have a default
+	Required []string // the function does not start without them
+	Optional []string // they have a default
 }
 
-// Of returns the settings of a function whose event door is shut, unless it has no
-// other. That a file may stand for a setting (…_FILE) is not listed.
+// Of returns the settings of a function that does not accept events, unless the function has no
+// route. It omits the settings that name a file instead of a value (…_FILE).
 func Of(e endpoint.Endpoint) (Settings, error) {
 	var s Settings
 	_, missing, _ := bind(e, nil)
-	for fault := range strings.Lines(missing) {
-		name, _, _ := strings.Cut(fault, " ")
+	for problem := range strings.Lines(missing) {
+		name, _, _ := strings.Cut(problem, " ")
 		s.Required = append(s.Required, name)
 	}
 	for _, name := range s.Required {
 		if _, known := samples()[name]; !known {
-			return Settings{}, fmt.Errorf("%s needs %s, and nothing says where a deployment has that: it needs a sample in infra/generate/settings and a source in infra/knative and infra/lambda", e.Name, name)
+			return Settings{}, fmt.Errorf("%s requires the unknown setting %s: add a sample in infra/generate/settings and a source in infra/knative and infra/lambda", e.Name, name)
 		}
 	}
-	_, wrong, read := bind(e, given(s.Required))
-	if wrong != "" {
-		return Settings{}, fmt.Errorf("%s does not take the samples of its settings: %s", e.Name, wrong)
+	_, invalid, read := bind(e, given(s.Required))
+	if invalid != "" {
+		return Settings{}, fmt.Errorf("%s rejects the samples of its settings: %s", e.Name, invalid)
 	}
 	for _, name := range read {
 		if !slices.Contains(s.Required, strings.TrimSuffix(name, "_FILE")) {
@@ -56,11 +56,11 @@ func Of(e endpoint.Endpoint) (Settings, error) {
 	return s, nil
 }
 
-// Handler returns the HTTP door of a function that has samples for its settings. It
-// answers as the function does, as long as that needs nothing of what they name.
+// Handler returns the HTTP handler of a function with sample settings. It answers as the function
+// does, as long as a request needs no database and no sink.
 func (s Settings) Handler(e endpoint.Endpoint) http.Handler {
 	values := given(s.Required)
-	values["RATE_LIMIT"] = "off" // counting needs the database
+	values["RATE_LIMIT"] = "off" // rate limits need the database
 	h, _, _ := bind(e, values)
 	return h
 }
@@ -73,9 +73,9 @@ func given(names []string) map[string]string {
 	return values
 }
 
-// bind wires the function as its process does, and returns its door, what the wiring
-// complains of, and what it has looked up. Nothing is dialled.
-func bind(e endpoint.Endpoint, given map[string]string) (h http.Handler, faults string, read []string) {
+// bind constructs the function as its process does. It returns the handler, the errors of the
+// settings and the names of all settings that were read. It opens no connection.
+func bind(e endpoint.Endpoint, given map[string]string) (h http.Handler, problems string, read []string) {
 	lookup := func(name string) (string, bool) {
 		read = append(read, name)
 		value, set := given[name]
@@ -84,12 +84,12 @@ func bind(e endpoint.Endpoint, given map[string]string) (h http.Handler, faults 
 	cfg := config.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
 	h = httpserver.Handler(cfg, e)
 	if err := cfg.Err(); err != nil {
-		faults = err.Error()
+		problems = err.Error()
 	}
-	return h, faults, read
+	return h, problems, read
 }
 
-// samples are values that pass: some settings are read only where others are there.
+// samples returns valid values. Some settings are read only if others are set.
 func samples() map[string]string {
 	key := token.NewJWK(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	return map[string]string{
@@ -104,7 +104,7 @@ func samples() map[string]string {
 func set(key token.JWK) string {
 	b, err := json.Marshal(token.Set{Keys: []token.JWK{key}})
 	if err != nil {
-		panic(err) // a key of ours can be written
+		panic(err) // a generated key can always be encoded
 	}
 	return string(b)
 }

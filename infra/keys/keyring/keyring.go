@@ -1,31 +1,28 @@
-// Package keyring keeps the keys that sign access tokens, in a directory of two
-// files that the functions read as they are:
+// Package keyring stores the keys that sign access tokens. They are in a directory with two files,
+// in the format that the functions read:
 //
 //	signing.jwks    private JWK Set; its first key signs (SIGNING_KEYS_FILE)
 //	verifying.jwks  public JWK Set; all its keys verify (VERIFYING_KEYS_FILE)
 //
-// A rotation is three steps, with a wait between them, and logs nobody out:
+// A rotation has three steps with a wait between them. All sessions continue:
 //
-//	publish   a new key joins the verifying set, and waits in second place in the signing set
-//	promote   it takes the first place; the old private key is destroyed
-//	withdraw  the old public key leaves the verifying set
+//	publish   add a new key to the verifying set, and to the signing set as its second key
+//	promote   make it the first key of the signing set, and destroy the old private key
+//	withdraw  remove the old public key from the verifying set
 //
-// Promote waits until every verifier has had time to fetch the new key, withdraw
-// until the last token of the old key has expired. When the signing set last
-// changed is written into it, as a member of its own, which RFC 7517 §5 allows: a
-// file's time would be lost on the way through a Kubernetes Secret.
+// Promote waits until every verifier has had time to fetch the new key. Withdraw waits until the
+// last token of the old key has expired. The time of the last change is a member of the signing
+// set, as RFC 7517 §5 allows. The time of the file would be lost in a Kubernetes Secret.
 //
-// A key signs only if it is in the verifying set, whatever happens: of two files
-// the verifying one is written first, each is replaced in one rename, and a step
-// that was cut short leaves at most a public key without a private one, which the
-// next step withdraws. A lock on the directory lets one process change it at a
-// time.
+// A key signs only if it is in the verifying set, also after a crash. The verifying file is written
+// first, and each file is replaced by one rename. An interrupted step leaves at most a public key
+// without its private key, and the next step withdraws it. A lock on the directory lets only one
+// process change it at a time.
 //
-// A stolen signing.jwks is stolen with all its keys: rotate by force until none of
-// them is left in the verifying set.
+// After a theft of signing.jwks, all its keys are compromised: rotate with force until none of them
+// is in the verifying set.
 //
-// The keys command calls it, and the local runner, which makes keys at its first
-// start. The functions never do: they only read.
+// The keys command and the local runner use this package. The functions only read the files.
 package keyring
 
 import (
@@ -52,16 +49,16 @@ const (
 )
 
 const (
-	// CacheLife is how long a verifier may keep the published set: the max-age
+	// CacheLife is the time for which a verifier may cache the published set. It is the max-age
 	// that jwks sends.
 	CacheLife = 300 * time.Second
 
-	// Rollout is how long a deployment of the files may take. Nobody tells the
-	// keyring when one is done, so every wait begins with it.
+	// Rollout is the time that a deployment of the files may take. The keyring cannot observe a
+	// deployment, so every wait includes this time.
 	Rollout = 5 * time.Minute
 )
 
-// A Kind is one of the steps of a rotation.
+// A Kind is a kind of rotation step.
 type Kind uint8
 
 // The steps, in their order.
@@ -71,40 +68,40 @@ const (
 	Withdrawn
 )
 
-// A Step is what Rotate did.
+// A Step is the result of Rotate.
 type Step struct {
 	Kind Kind
 	Keys []string  // the ids of the keys that were published, promoted or withdrawn
-	Next time.Time // from when the step after it is safe; zero after the last
-	Risk bool      // it was taken by force before it was safe
+	Next time.Time // time from which the next step is safe; zero after the last step
+	Risk bool      // the step was forced before it was safe
 }
 
 // Options of a rotation.
 type Options struct {
 	Now   time.Time
-	Life  time.Duration // the longest life of a token (ACCESS_TOKEN_TTL)
-	Force bool          // take the step even if it is too early
+	Life  time.Duration // the longest lifetime of an access token (ACCESS_TOKEN_TTL)
+	Force bool          // take the step even if it is not safe yet
 }
 
-// TooEarly is the error of a step whose time has not come.
+// TooEarly is the error of a step that is not safe yet.
 type TooEarly struct {
 	Kind  Kind
-	Until time.Time // zero if the signing set does not say when it was changed
+	Until time.Time // zero if the signing set has no time of its last change
 }
 
 func (e *TooEarly) Error() string {
-	what := "the old key may be withdrawn"
+	action := "withdraw the old key"
 	if e.Kind == Promoted {
-		what = "the new key may sign"
+		action = "sign with the new key"
 	}
 	if e.Until.IsZero() {
-		return fmt.Sprintf("%s does not say when it was changed, so %s only by force", SigningFile, what)
+		return fmt.Sprintf("%s has no member changed with its last change: run with -force to %s", SigningFile, action)
 	}
-	return fmt.Sprintf("too early: %s from %s on", what, e.Until.Format(time.RFC3339))
+	return fmt.Sprintf("too early to %s: try again from %s on", action, e.Until.Format(time.RFC3339))
 }
 
-// Create makes the directory, if need be, and a keyring of one key in it. Where
-// there is one already it changes nothing and returns fs.ErrExist.
+// Create creates the directory if it does not exist, and a keyring with one key in it. If there is a
+// keyring already, it changes nothing and returns fs.ErrExist.
 func Create(dir string, now time.Time) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -133,26 +130,25 @@ func Create(dir string, now time.Time) error {
 	return r.writeSigning([]token.JWK{key}, now)
 }
 
-// Files are the paths of a keyring's files.
+// Files holds the paths of the files of a keyring.
 type Files struct{ Signing, Verifying string }
 
-// Ensure returns the files of a keyring, after it has made one where there is
-// none.
+// Ensure returns the files of a keyring. It creates the keyring if there is none.
 func Ensure(dir string, now time.Time) (Files, error) {
 	if err := Create(dir, now); err != nil && !errors.Is(err, fs.ErrExist) {
 		return Files{}, err
 	}
 	files := Files{filepath.Join(dir, SigningFile), filepath.Join(dir, VerifyingFile)}
 	for _, path := range []string{files.Signing, files.Verifying} {
-		if _, err := os.Stat(path); err != nil { // a start that was cut short, or somebody's hand
-			return Files{}, fmt.Errorf("%w: it belongs to a keyring of two files; restore it, or remove the other to begin anew", err)
+		if _, err := os.Stat(path); err != nil { // an earlier start was interrupted, or the file was removed
+			return Files{}, fmt.Errorf("%w: a keyring has two files; restore this one, or remove the other one to create new keys", err)
 		}
 	}
 	return files, nil
 }
 
-// Public returns the content of the verifying file, after it has checked that the
-// two files belong together.
+// Public returns the content of the verifying file. It first checks that the two files belong
+// together.
 func Public(dir string) ([]byte, error) {
 	unlock, err := lock(dir)
 	if err != nil {
@@ -166,8 +162,8 @@ func Public(dir string) ([]byte, error) {
 	return r.public()
 }
 
-// Rotate takes the next step of the rotation, or begins one. It returns a
-// *TooEarly and changes nothing if the step is not safe yet and not forced.
+// Rotate takes the next step of a rotation, or starts one. If the step is not safe yet and not
+// forced, it changes nothing and returns a *TooEarly.
 func Rotate(dir string, o Options) (Step, error) {
 	unlock, err := lock(dir)
 	if err != nil {
@@ -194,32 +190,31 @@ func Rotate(dir string, o Options) (Step, error) {
 	return s, err
 }
 
-// untilFetched is how long after its publication a key may sign: every function
-// has it, and so have those who asked jwks just before jwks had it.
-const untilFetched = Rollout + CacheLife
+// promoteAfter is the wait after a publication. Then every function has the new key, and so have
+// the verifiers that read jwks just before the key was deployed.
+const promoteAfter = Rollout + CacheLife
 
-// untilExpired is how long after a promotion a token of the old key may count:
-// the last instance that signs with it has gone, its last token has expired, and
-// so it has by the slowest clock.
-func (o Options) untilExpired() time.Duration { return Rollout + o.Life + token.Leeway }
+// withdrawAfter is the wait after a promotion. Then the last instance that signs with the old key
+// has stopped, and its last token has expired by the slowest clock.
+func (o Options) withdrawAfter() time.Duration { return Rollout + o.Life + token.Leeway }
 
-// ring is the content of the two files. Its keys are complete: each has its id.
+// ring is the content of the two files. Each of its keys has an id.
 type ring struct {
 	dir       string
 	signing   []token.JWK
 	verifying []token.JWK // may have private keys; see public
-	changed   time.Time   // the signing set
+	changed   time.Time   // last change of the signing set
 }
 
-// next tells which step is next, and why it should not be taken yet.
+// next returns the next step, and an error if the step is not safe yet.
 func (r *ring) next(o Options) (Step, *TooEarly) {
 	var s Step
 	var wait time.Duration
 	switch {
 	case len(r.signing) > 1:
-		s.Kind, wait = Promoted, untilFetched
+		s.Kind, wait = Promoted, promoteAfter
 	case len(r.retired()) > 0:
-		s.Kind, wait = Withdrawn, o.untilExpired()
+		s.Kind, wait = Withdrawn, o.withdrawAfter()
 	default:
 		return Step{Kind: Published}, nil
 	}
@@ -241,12 +236,12 @@ func (r *ring) publish(s *Step, now time.Time) error {
 	if err := r.writeVerifying(); err != nil {
 		return err
 	}
-	s.Keys, s.Next = ids(key), now.Add(untilFetched)
+	s.Keys, s.Next = ids(key), now.Add(promoteAfter)
 	return r.writeSigning(append(r.signing, key), now)
 }
 
 func (r *ring) promote(s *Step, o Options) error {
-	s.Keys, s.Next = ids(r.signing[1]), o.Now.Add(o.untilExpired())
+	s.Keys, s.Next = ids(r.signing[1]), o.Now.Add(o.withdrawAfter())
 	return r.writeSigning(r.signing[1:], o.Now)
 }
 
@@ -256,19 +251,19 @@ func (r *ring) withdraw(s *Step) error {
 	return r.writeVerifying()
 }
 
-// retired returns the keys that verify and have no private half here.
+// retired returns the verifying keys without a private key in the signing set.
 func (r *ring) retired() []token.JWK {
 	return slices.DeleteFunc(slices.Clone(r.verifying), func(k token.JWK) bool { return contains(r.signing, k) })
 }
 
-// signingSet is the signing file.
+// signingSet is the content of the signing file.
 type signingSet struct {
 	token.Set
 	Changed time.Time `json:"changed,omitzero"`
 }
 
-// open reads both files as the functions read them. Every error names the file
-// and none holds any of its content.
+// open reads both files as the functions read them. Every error names the file, and none includes
+// its content.
 func open(dir string) (*ring, error) {
 	r := &ring{dir: dir}
 	path := filepath.Join(dir, SigningFile)
@@ -311,7 +306,7 @@ func open(dir string) (*ring, error) {
 	return r, nil
 }
 
-// complete returns keys with all their members, which a file need not have.
+// complete returns keys with all their members. A file may omit some of them.
 func complete(keys *token.VerifyingKeys) ([]token.JWK, error) {
 	var set token.Set
 	err := json.Unmarshal(keys.JWKS(), &set)
@@ -347,9 +342,8 @@ func encode(set any) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// replace puts a file in its place in one rename, after its content is on the
-// disk. The file it is written to has a fixed name: what a crash leaves of it is
-// overwritten by the next try and never read.
+// replace replaces a file by one rename, after its content is on the disk. The temporary file has a
+// fixed name, so the next write overwrites a file that a crash left. That file is never read.
 func replace(dir, name string, mode fs.FileMode, data []byte) (err error) {
 	path := filepath.Join(dir, name)
 	temp := filepath.Join(dir, "."+name+".new")
@@ -363,7 +357,7 @@ func replace(dir, name string, mode fs.FileMode, data []byte) (err error) {
 			os.Remove(temp)
 		}
 	}()
-	if err := f.Chmod(mode); err != nil { // whatever the umask
+	if err := f.Chmod(mode); err != nil { // independent of the umask
 		return err
 	}
 	if _, err := f.Write(data); err != nil {

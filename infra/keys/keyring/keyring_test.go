@@ -60,7 +60,7 @@ func read(t *testing.T, dir, name string) []byte {
 	return b
 }
 
-// deployed is what a function has that was started with the files as they were.
+// deployed holds the keys of a function that started with the files of an earlier moment.
 type deployed struct {
 	issuer    *token.Issuer
 	verifying *token.VerifyingKeys
@@ -93,7 +93,7 @@ func (d deployed) verify(raw string, now time.Time) error {
 	return err
 }
 
-// keys returns the ids in a file in their order.
+// keys returns the ids of the keys in a file, in their order.
 func keys(t *testing.T, dir, name string) []string {
 	t.Helper()
 	var set token.Set
@@ -107,35 +107,35 @@ func keys(t *testing.T, dir, name string) []string {
 	return ids
 }
 
-// whole checks what must hold at every moment: both files can be read as the
-// functions read them, and every key that signs verifies.
-func whole(t *testing.T, dir string) {
+// checkInvariants checks the invariants of a keyring: the functions can read both files, and every
+// signing key is in the verifying set.
+func checkInvariants(t *testing.T, dir string) {
 	t.Helper()
 	d := deploy(t, dir)
 	if err := d.verify(d.issue(t, noon), noon); err != nil {
-		t.Fatalf("what the signing set signs does not verify: %v", err)
+		t.Fatalf("a token of the signing set: got %v, want it to verify", err)
 	}
 	if strings.Contains(string(read(t, dir, keyring.VerifyingFile)), `"d"`) {
-		t.Fatal("a private key is public")
+		t.Fatal("the verifying file contains a private key")
 	}
 }
 
-// The whole of a rotation, each step at the first moment it is allowed. Around
-// each step, old and new instances run beside each other for as long as a
-// deployment and a cache may last: whatever one of them issues, all must accept.
-func TestARotationLogsNobodyOut(t *testing.T) {
+// The test takes each step of a rotation at the first safe moment. After each step, old and new
+// instances run in parallel for as long as a deployment and a cache may last. All of them must
+// accept the tokens of each.
+func TestRotate_OldAndNewInstances(t *testing.T) {
 	dir := create(t)
 	first := keys(t, dir, keyring.SigningFile)[0]
 	now := noon.Add(24 * time.Hour)
 	before := deploy(t, dir)
-	var oldest deployed // the instances of two steps ago
+	var oldest deployed // the instances before the previous step
 
 	for i, kind := range []keyring.Kind{keyring.Published, keyring.Promoted, keyring.Withdrawn, keyring.Published} {
 		step := rotate(t, dir, now)
 		if step.Kind != kind || step.Risk || len(step.Keys) != 1 {
-			t.Fatalf("step %d is %+v", i, step)
+			t.Fatalf("step %d: got %+v, want the kind %v, one key and no risk", i, step, kind)
 		}
-		whole(t, dir)
+		checkInvariants(t, dir)
 		after := deploy(t, dir)
 		overlap := keyring.Rollout + keyring.CacheLife
 		for _, since := range []time.Duration{0, time.Minute, keyring.Rollout, overlap - time.Second} {
@@ -145,46 +145,46 @@ func TestARotationLogsNobodyOut(t *testing.T) {
 				for to, verifier := range map[string]deployed{"old": before, "new": after} {
 					for _, age := range []time.Duration{0, life - time.Second} {
 						if kind == keyring.Promoted && from == "old" && since > keyring.Rollout {
-							continue // the last old signer has gone
+							continue // the last instance with the old key has stopped
 						}
 						if err := verifier.verify(raw, at.Add(age)); err != nil {
-							t.Errorf("step %d, %v after it: the %s verifier refuses a token of the %s issuer, %v old: %v", i, since, to, from, age, err)
+							t.Errorf("step %d, %v after it: the %s verifier rejects a token of the %s issuer, %v old: %v", i, since, to, from, age, err)
 						}
 					}
 				}
 			}
 		}
 		if kind == keyring.Withdrawn {
-			// What the first key signed last has expired before its key goes.
+			// the last token of the first key expires before the key is withdrawn
 			if err := oldest.verify(oldest.issue(t, now.Add(-life-token.Leeway)), now); !errors.Is(err, token.ErrInvalid) {
-				t.Errorf("a token of the withdrawn key is still good: %v", err)
+				t.Errorf("a token of the withdrawn key: got %v, want ErrInvalid", err)
 			}
 		}
 		oldest, before = before, after
 		now = step.Next
 		if kind == keyring.Withdrawn {
 			if !step.Next.IsZero() || step.Keys[0] != first {
-				t.Errorf("the last step is %+v", step)
+				t.Errorf("the last step: got %+v, want the key %s and no next step", step, first)
 			}
 			now = noon.Add(48 * time.Hour)
 		}
 	}
 }
 
-func TestEachStepChangesWhatItSays(t *testing.T) {
+func TestRotate_Files(t *testing.T) {
 	dir := create(t)
 	a := keys(t, dir, keyring.SigningFile)[0]
 	want := func(when string, signing, verifying []string) {
 		t.Helper()
 		if got := keys(t, dir, keyring.SigningFile); !slices.Equal(got, signing) {
-			t.Errorf("%s, signing is %v, not %v", when, got, signing)
+			t.Errorf("%s: got the signing keys %v, want %v", when, got, signing)
 		}
 		if got := keys(t, dir, keyring.VerifyingFile); !slices.Equal(got, verifying) {
-			t.Errorf("%s, verifying is %v, not %v", when, got, verifying)
+			t.Errorf("%s: got the verifying keys %v, want %v", when, got, verifying)
 		}
 		public, err := keyring.Public(dir)
 		if err != nil || string(public) != string(read(t, dir, keyring.VerifyingFile)) {
-			t.Errorf("%s, public is %s, %v", when, public, err)
+			t.Errorf("%s: Public: got %s and %v, want the verifying file", when, public, err)
 		}
 	}
 	want("at first", []string{a}, []string{a})
@@ -194,52 +194,52 @@ func TestEachStepChangesWhatItSays(t *testing.T) {
 	b := published.Keys[0]
 	want("after publish", []string{a, b}, []string{a, b})
 	if wait := published.Next.Sub(now); wait != 10*time.Minute {
-		t.Errorf("promote waits %v", wait)
+		t.Errorf("got the wait %v before promote, want 10m", wait)
 	}
-	early(t, dir, keyring.Promoted, published.Next)
+	checkTooEarly(t, dir, keyring.Promoted, published.Next)
 
 	now = published.Next
 	promoted := rotate(t, dir, now)
 	want("after promote", []string{b}, []string{a, b})
 	if wait := promoted.Next.Sub(now); wait != 20*time.Minute+30*time.Second {
-		t.Errorf("withdraw waits %v", wait)
+		t.Errorf("got the wait %v before withdraw, want 20m30s", wait)
 	}
-	early(t, dir, keyring.Withdrawn, promoted.Next)
+	checkTooEarly(t, dir, keyring.Withdrawn, promoted.Next)
 
 	withdrawn := rotate(t, dir, promoted.Next)
 	want("after withdraw", []string{b}, []string{b})
 	if withdrawn.Keys[0] != a {
-		t.Errorf("withdrew %v", withdrawn.Keys)
+		t.Errorf("got the withdrawn keys %v, want %s", withdrawn.Keys, a)
 	}
 }
 
-// early wants a refusal up to the last moment before until, and no change.
-func early(t *testing.T, dir string, kind keyring.Kind, until time.Time) {
+// checkTooEarly checks that Rotate returns TooEarly and changes nothing before a time.
+func checkTooEarly(t *testing.T, dir string, kind keyring.Kind, until time.Time) {
 	t.Helper()
 	signing, verifying := string(read(t, dir, keyring.SigningFile)), string(read(t, dir, keyring.VerifyingFile))
 	for _, now := range []time.Time{until.Add(-time.Millisecond), until.Add(-time.Hour), noon.AddDate(-1, 0, 0)} {
 		_, err := keyring.Rotate(dir, keyring.Options{Now: now, Life: life})
 		e, ok := errors.AsType[*keyring.TooEarly](err)
 		if !ok || e.Kind != kind || !e.Until.Equal(until) || !strings.Contains(err.Error(), until.Format(time.RFC3339)) {
-			t.Errorf("at %v: %v", now, err)
+			t.Errorf("at %v: got %v, want TooEarly until %v", now, err, until)
 		}
 	}
 	if signing != string(read(t, dir, keyring.SigningFile)) || verifying != string(read(t, dir, keyring.VerifyingFile)) {
-		t.Error("a refused step has changed something")
+		t.Error("a rejected step changed a file")
 	}
 }
 
-func TestALongerLifeOfTokensKeepsTheOldKeyLonger(t *testing.T) {
+func TestRotate_LongerTokenLifetime(t *testing.T) {
 	dir := create(t)
 	rotate(t, dir, noon)
 	o := keyring.Options{Now: noon.Add(time.Hour), Life: 2 * time.Hour}
 	step, err := keyring.Rotate(dir, o)
 	if err != nil || step.Next.Sub(o.Now) != 2*time.Hour+5*time.Minute+30*time.Second {
-		t.Errorf("got %+v, %v", step, err)
+		t.Errorf("got %+v and %v, want the next step after 2h5m30s", step, err)
 	}
 }
 
-func TestForceReplacesAStolenKeyAtOnce(t *testing.T) {
+func TestRotate_ForceReplacesStolenKey(t *testing.T) {
 	dir := create(t)
 	stolen := deploy(t, dir)
 	for i, want := range []struct {
@@ -247,24 +247,24 @@ func TestForceReplacesAStolenKeyAtOnce(t *testing.T) {
 		risk bool
 	}{{keyring.Published, false}, {keyring.Promoted, true}, {keyring.Withdrawn, true}} {
 		if s := force(t, dir, noon); s.Kind != want.kind || s.Risk != want.risk {
-			t.Errorf("step %d is %+v", i, s)
+			t.Errorf("step %d: got %+v, want %+v", i, s, want)
 		}
-		whole(t, dir)
+		checkInvariants(t, dir)
 	}
 	if err := deploy(t, dir).verify(stolen.issue(t, noon), noon); !errors.Is(err, token.ErrInvalid) {
-		t.Errorf("the stolen key still counts: %v", err)
+		t.Errorf("a token of the stolen key: got %v, want ErrInvalid", err)
 	}
 }
 
-func TestForceIsNoRiskWhenTheTimeHasCome(t *testing.T) {
+func TestRotate_ForceAfterTheWait(t *testing.T) {
 	dir := create(t)
 	rotate(t, dir, noon)
 	if s := force(t, dir, noon.Add(10*time.Minute)); s.Kind != keyring.Promoted || s.Risk {
-		t.Errorf("got %+v", s)
+		t.Errorf("got %+v, want Promoted without risk", s)
 	}
 }
 
-func TestCreateNeverOverwritesKeys(t *testing.T) {
+func TestCreate_NeverOverwrites(t *testing.T) {
 	for _, name := range []string{keyring.SigningFile, keyring.VerifyingFile} {
 		t.Run(name+" alone", func(t *testing.T) {
 			dir := t.TempDir()
@@ -273,54 +273,54 @@ func TestCreateNeverOverwritesKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := keyring.Create(dir, noon); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), path) {
-				t.Errorf("got %v", err)
+				t.Errorf("got %v, want ErrExist for %s", err, path)
 			}
 			if got := string(read(t, dir, name)); got != "mine" {
-				t.Errorf("the file is now %s", got)
+				t.Errorf("got the content %s, want it unchanged", got)
 			}
 			if entries, _ := os.ReadDir(dir); len(entries) != 1 {
-				t.Errorf("there are %v", entries)
+				t.Errorf("got the files %v, want one", entries)
 			}
 		})
 	}
 }
 
-func TestEnsureMakesKeysOnce(t *testing.T) {
+func TestEnsure_CreatesOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data", "keys")
 	var before string
 	for range 2 {
 		files, err := keyring.Ensure(dir, noon)
 		if err != nil || files.Signing != filepath.Join(dir, "signing.jwks") || files.Verifying != filepath.Join(dir, "verifying.jwks") {
-			t.Fatalf("got %+v, %v", files, err)
+			t.Fatalf("got %+v and %v, want the two files in %s", files, err, dir)
 		}
-		whole(t, dir)
+		checkInvariants(t, dir)
 		after := string(read(t, dir, keyring.SigningFile))
 		if before != "" && before != after {
-			t.Error("the keys were made again")
+			t.Error("the second call changed the keys")
 		}
 		before = after
 	}
 	if _, err := keyring.Ensure(filepath.Join(dir, "signing.jwks", "x"), noon); err == nil {
-		t.Error("a directory in a file")
+		t.Error("a directory below a file: got no error, want one")
 	}
 }
 
-func TestOnlyTheOwnerCanReadThePrivateKeys(t *testing.T) {
+func TestKeyring_FileModes(t *testing.T) {
 	dir := create(t)
 	check := func() {
 		t.Helper()
 		for name, want := range map[string]fs.FileMode{"": 0o700 | fs.ModeDir, keyring.SigningFile: 0o600, keyring.VerifyingFile: 0o644} {
 			info, err := os.Stat(filepath.Join(dir, name))
 			if err != nil || info.Mode() != want {
-				t.Errorf("%s has mode %v, %v", name, info.Mode(), err)
+				t.Errorf("%s: got the mode %v and %v, want %v", name, info.Mode(), err, want)
 			}
 		}
 		if entries, _ := os.ReadDir(dir); len(entries) != 2 {
-			t.Errorf("there are %v", entries)
+			t.Errorf("got the files %v, want two", entries)
 		}
 	}
 	check()
-	// A file that was made readable, and a readable leftover of a crash.
+	// a file that others can read, and such a temporary file after a crash
 	if err := os.Chmod(filepath.Join(dir, keyring.SigningFile), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -330,11 +330,11 @@ func TestOnlyTheOwnerCanReadThePrivateKeys(t *testing.T) {
 	for range 3 {
 		force(t, dir, noon)
 		check()
-		whole(t, dir)
+		checkInvariants(t, dir)
 	}
 }
 
-func TestABadFileIsNamedAndNotQuoted(t *testing.T) {
+func TestRotate_InvalidFile(t *testing.T) {
 	dir := create(t)
 	good := map[string]string{}
 	for _, name := range []string{keyring.SigningFile, keyring.VerifyingFile} {
@@ -358,10 +358,10 @@ func TestABadFileIsNamedAndNotQuoted(t *testing.T) {
 			defer os.WriteFile(path, []byte(good[c.file]), 0o600)
 			_, err := keyring.Rotate(dir, keyring.Options{Now: noon, Life: life, Force: true})
 			if err == nil || err.Error() != path+c.want {
-				t.Errorf("rotate says %v", err)
+				t.Errorf("Rotate: got %v, want %s", err, path+c.want)
 			}
 			if _, err := keyring.Public(dir); err == nil || err.Error() != path+c.want {
-				t.Errorf("public says %v", err)
+				t.Errorf("Public: got %v, want %s", err, path+c.want)
 			}
 			if got := string(read(t, dir, c.file)); got != c.content {
 				t.Error("the file was changed")
@@ -376,19 +376,19 @@ func TestABadFileIsNamedAndNotQuoted(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := keyring.Rotate(dir, keyring.Options{Now: noon, Life: life}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
-				t.Errorf("got %v", err)
+				t.Errorf("got %v, want ErrNotExist for %s", err, path)
 			}
 		})
 	}
 	t.Run("no directory", func(t *testing.T) {
 		if _, err := keyring.Rotate(filepath.Join(dir, "none"), keyring.Options{Now: noon, Life: life}); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("got %v", err)
+			t.Errorf("got %v, want ErrNotExist", err)
 		}
 	})
 }
 
-// Keys made elsewhere need no kid, and tell nothing of their time.
-func TestASetThatDoesNotSayWhenItWasChangedIsRotatedByForce(t *testing.T) {
+// Keys from other software may have no kid and no time of their last change.
+func TestRotate_NoTimeOfLastChange(t *testing.T) {
 	dir := create(t)
 	rotate(t, dir, noon)
 	path := filepath.Join(dir, keyring.SigningFile)
@@ -410,22 +410,22 @@ func TestASetThatDoesNotSayWhenItWasChangedIsRotatedByForce(t *testing.T) {
 	}
 	_, err = keyring.Rotate(dir, keyring.Options{Now: noon.AddDate(1, 0, 0), Life: life})
 	e, ok := errors.AsType[*keyring.TooEarly](err)
-	if !ok || !e.Until.IsZero() || err.Error() != "signing.jwks does not say when it was changed, so the new key may sign only by force" {
-		t.Errorf("got %v", err)
+	if !ok || !e.Until.IsZero() || err.Error() != "signing.jwks has no member changed with its last change: run with -force to sign with the new key" {
+		t.Errorf("got %v, want TooEarly without a time", err)
 	}
 	if s := force(t, dir, noon); s.Kind != keyring.Promoted || !s.Risk {
-		t.Errorf("got %+v", s)
+		t.Errorf("got %+v, want Promoted with risk", s)
 	}
-	whole(t, dir)
+	checkInvariants(t, dir)
 	if got := keys(t, dir, keyring.SigningFile); len(got) != 1 || got[0] == "" {
-		t.Errorf("signing is %v", got)
+		t.Errorf("got the signing keys %v, want one with an id", got)
 	}
-	early(t, dir, keyring.Withdrawn, noon.Add(20*time.Minute+30*time.Second))
+	checkTooEarly(t, dir, keyring.Withdrawn, noon.Add(20*time.Minute+30*time.Second))
 }
 
-// The second of two writes fails: what the first one left is safe, and the next
-// steps clear it away.
-func TestAPublicationThatIsCutShortLeavesNothingThatSigns(t *testing.T) {
+// If the second of two writes fails, the result of the first one is safe, and the next step removes
+// it.
+func TestRotate_InterruptedPublication(t *testing.T) {
 	dir := create(t)
 	a := keys(t, dir, keyring.SigningFile)
 	obstacle := filepath.Join(dir, "."+keyring.SigningFile+".new", "x")
@@ -434,28 +434,28 @@ func TestAPublicationThatIsCutShortLeavesNothingThatSigns(t *testing.T) {
 	}
 	now := noon.Add(24 * time.Hour)
 	if _, err := keyring.Rotate(dir, keyring.Options{Now: now, Life: life}); err == nil {
-		t.Fatal("the obstacle is none")
+		t.Fatal("Rotate: got no error, want one of the blocked temporary file")
 	}
-	whole(t, dir)
+	checkInvariants(t, dir)
 	if got := keys(t, dir, keyring.SigningFile); !slices.Equal(got, a) {
-		t.Errorf("signing is %v", got)
+		t.Errorf("got the signing keys %v, want %v", got, a)
 	}
 	lost := keys(t, dir, keyring.VerifyingFile)[1:]
 	if err := os.RemoveAll(filepath.Dir(obstacle)); err != nil {
 		t.Fatal(err)
 	}
 	if s := rotate(t, dir, now); s.Kind != keyring.Withdrawn || !slices.Equal(s.Keys, lost) {
-		t.Errorf("the next step is %+v", s)
+		t.Errorf("the next step: got %+v, want Withdrawn with %v", s, lost)
 	}
 	if s := rotate(t, dir, now); s.Kind != keyring.Published {
-		t.Errorf("the step after it is %+v", s)
+		t.Errorf("the step after it: got %+v, want Published", s)
 	}
-	whole(t, dir)
+	checkInvariants(t, dir)
 }
 
-// A child rotates as fast as it can until it is killed, at a moment of its own
-// each time. Meanwhile somebody reads the files, as a starting function does.
-func TestAKillAtAnyMomentLeavesAWholeKeyring(t *testing.T) {
+// A child process rotates without a pause until the test kills it, each time after another delay.
+// Meanwhile the test reads the files, as a starting function does.
+func TestRotate_KilledAtAnyMoment(t *testing.T) {
 	if dir := os.Getenv("KEYRING_DIR"); dir != "" {
 		for {
 			if _, err := keyring.Rotate(dir, keyring.Options{Now: noon, Life: life, Force: true}); err != nil {
@@ -474,14 +474,14 @@ func TestAKillAtAnyMomentLeavesAWholeKeyring(t *testing.T) {
 	for i := range 20 {
 		child := exec.Command(self, "-test.run=^"+t.Name()+"$")
 		child.Env = append(os.Environ(), "KEYRING_DIR="+dir)
-		said, err := child.StdoutPipe()
+		stdout, err := child.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := said.Read(make([]byte, 1)); err != nil {
+		if _, err := stdout.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Duration(i) * 370 * time.Microsecond)
@@ -493,18 +493,18 @@ func TestAKillAtAnyMomentLeavesAWholeKeyring(t *testing.T) {
 		}
 		child.Process.Kill()
 		if err := child.Wait(); child.ProcessState.Exited() {
-			t.Fatalf("the child was not killed: %v", err)
+			t.Fatalf("the child exited by itself, want it killed: %v", err)
 		}
-		whole(t, dir)
+		checkInvariants(t, dir)
 	}
 	if keys(t, dir, keyring.SigningFile)[0] == first {
-		t.Error("twenty children have rotated nothing")
+		t.Error("20 children changed no key, want a rotation")
 	}
 	force(t, dir, noon)
-	whole(t, dir)
+	checkInvariants(t, dir)
 }
 
-func TestManyAtOnceTakeTurns(t *testing.T) {
+func TestKeyring_ParallelCalls(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	var created atomic.Int32
 	var wg sync.WaitGroup
@@ -520,11 +520,11 @@ func TestManyAtOnceTakeTurns(t *testing.T) {
 	}
 	wg.Wait()
 	if n := created.Load(); n != 1 {
-		t.Fatalf("%d keyrings were made", n)
+		t.Fatalf("got %d keyrings, want 1", n)
 	}
-	whole(t, dir)
+	checkInvariants(t, dir)
 
-	// Without force the clock allows one step, so one of them publishes.
+	// without force only one step is safe at this time, so one call publishes
 	var published atomic.Int32
 	for range 8 {
 		wg.Go(func() {
@@ -538,10 +538,10 @@ func TestManyAtOnceTakeTurns(t *testing.T) {
 	}
 	wg.Wait()
 	if n := published.Load(); n != 1 {
-		t.Errorf("%d keys were published", n)
+		t.Errorf("got %d published keys, want 1", n)
 	}
 
-	// By force each takes a step: seven more end a third rotation with its promotion.
+	// with force each call takes a step: seven more steps end with the promotion of a third rotation
 	var kinds [4]atomic.Int32
 	for range 7 {
 		wg.Go(func() {
@@ -554,7 +554,7 @@ func TestManyAtOnceTakeTurns(t *testing.T) {
 	}
 	wg.Wait()
 	if p, q, w := kinds[keyring.Published].Load(), kinds[keyring.Promoted].Load(), kinds[keyring.Withdrawn].Load(); p != 2 || q != 3 || w != 2 {
-		t.Errorf("%d published, %d promoted, %d withdrawn", p, q, w)
+		t.Errorf("got %d published, %d promoted and %d withdrawn keys, want 2, 3 and 2", p, q, w)
 	}
-	whole(t, dir)
+	checkInvariants(t, dir)
 }

@@ -2,8 +2,8 @@
 
 package keyring
 
-// lock and syncDir have no portable form. Elsewhere it is for the operator to run
-// one command at a time.
+// lock and syncDir have no portable form. On these systems the operator must run only one command
+// at a time.
 
 func lock(string) (unlock func(), err error) { return func() {}, nil }
 

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// lock waits until no other process changes the directory. The kernel lets go of
-// the lock when its holder dies.
+// lock waits until no other process changes the directory. The kernel releases the lock when its
+// process exits.
 func lock(dir string) (unlock func(), err error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -27,7 +27,7 @@ func lock(dir string) (unlock func(), err error) {
 	return func() { d.Close() }, nil
 }
 
-// syncDir makes a rename outlive a power cut.
+// syncDir makes a rename durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

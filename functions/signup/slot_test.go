@@ -9,7 +9,7 @@ import (
 	"ticketing.com/auth/shared/ratelimit"
 )
 
-// There is no limiter, so a request to the database would panic.
+// The limiter is nil, so a command to the database would panic.
 func TestSignup_NoFreeHashSlot(t *testing.T) {
 	full := password.New(password.Config{Queue: -1})
 	if err := allow(full, nil, ratelimit.Limit{})(t.Context(), endpoint.Client{}); !errors.Is(err, password.ErrBusy) {
