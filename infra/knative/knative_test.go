@@ -125,8 +125,8 @@ func TestManifests_UnknownSecret(t *testing.T) {
 	for name, render := range map[string]func([]endpoint.Endpoint) ([]byte, error){
 		"services": knative.Services, "all in one": knative.Small, "kn": knative.Kn, "skaffold": knative.Skaffold,
 	} {
-		if _, err := render([]endpoint.Endpoint{hello}); err == nil || !strings.Contains(err.Error(), "hello needs SMTP_URL") {
-			t.Errorf("%s: got the error %v, want one with %q", name, err, "hello needs SMTP_URL")
+		if _, err := render([]endpoint.Endpoint{hello}); err == nil || !strings.Contains(err.Error(), "hello requires the unknown setting SMTP_URL") {
+			t.Errorf("%s: got the error %v, want one with %q", name, err, "hello requires the unknown setting SMTP_URL")
 		}
 	}
 }

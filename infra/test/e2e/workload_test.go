@@ -222,7 +222,7 @@ func (w *workload) retry(pause time.Duration, call func() (int, string)) (a apiR
 }
 
 // httpClient allows five seconds for a response: the upper bound that the API promises.
-var httpClient = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var httpClient = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // call calls a function and records an unexpected response. The status must be one of want,
 // or 429 or 503 with Retry-After and an error body. Without a response, call returns status 0.

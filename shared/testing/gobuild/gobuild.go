@@ -29,11 +29,8 @@ type Module struct {
 	Duration string   // of a first build, for messages, such as "two minutes"
 }
 
-// slow is the duration after which Build reports the build to the user.
-const slow = 3 * time.Second
-
 // Build builds the programs and returns their folder, inside the user's cache folder. It
-// reports a slow build to progress.
+// reports the first build, which is slow, to progress.
 func (m Module) Build(ctx context.Context, progress func(string)) (folder string, err error) {
 	root, err := Repository()
 	if err != nil {
@@ -49,11 +46,9 @@ func (m Module) Build(ctx context.Context, progress func(string)) (folder string
 		return "", err
 	}
 	defer unlock()
-	report := time.AfterFunc(slow, func() {
+	if programs, err := os.ReadDir(folder); err == nil && len(programs) == 0 {
 		progress("Building " + m.Title + ". The first build takes " + m.Duration + ".")
-	})
-	defer report.Stop()
-
+	}
 	args := append([]string{"build", "-trimpath", "-buildvcs=false"}, m.Flags...)
 	args = append(args, "-o", folder+string(filepath.Separator))
 	if len(m.Packages) == 0 {
