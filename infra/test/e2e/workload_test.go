@@ -150,12 +150,12 @@ func (w *workload) runScenario(u *simulatedUser, pause time.Duration) {
 }
 
 // refresh exchanges the active refresh token and reports whether the session continues. A
-// client that lost the response may repeat the request for ten seconds. A later repetition
+// client that lost the response may repeat the request for two minutes. A later repetition
 // counts as theft and ends the session.
 func (w *workload) refresh(u *simulatedUser, pause time.Duration) bool {
 	body, began, want := `{"refreshToken":"`+u.active.RefreshToken+`"}`, time.Now(), []int{http.StatusOK}
 	next, ok := w.retry(pause, func() (int, string) {
-		if time.Since(began) > user.ReplayWindow-5*time.Second { // this call may take up to five seconds
+		if time.Since(began) > user.LostAnswerWindow-httpClient.Timeout { // this call may take that long
 			want = []int{http.StatusOK, http.StatusUnauthorized}
 		}
 		return w.call(u, "refresh", "", body, want...)
