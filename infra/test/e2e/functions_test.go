@@ -35,7 +35,11 @@ var requiredSettings = map[string][]string{
 
 func TestFunctions_RequiredSettings(t *testing.T) {
 	for _, f := range catalog.Functions() {
-		if declared, err := settings.Of(f); err != nil || len(declared.Required) == 0 && requiredSettings[f.Name] == nil {
+		declared, err := settings.Of(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(declared.Required) == 0 && requiredSettings[f.Name] == nil {
 			continue // the function starts without settings
 		}
 		code, stderr := e2e.MustFail(t, nil, f.Name)
