@@ -78,7 +78,7 @@ func Workspace(ctx context.Context, packages ...string) (folder string, err erro
 	if err != nil {
 		return "", err
 	}
-	folder, err = gobuild.CacheDir(root, "own")
+	folder, err = gobuild.CacheDir("own")
 	if err != nil {
 		return "", err
 	}
@@ -132,7 +132,7 @@ func trimTraefik(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	folder, err := gobuild.CacheDir(root, "traefik-source")
+	folder, err := gobuild.CacheDir("traefik-source")
 	if err != nil {
 		return "", err
 	}

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,7 +35,7 @@ func (m Module) Build(ctx context.Context, progress func(string)) (folder string
 	if err != nil {
 		return "", err
 	}
-	folder, err = CacheDir(root, m.Name)
+	folder, err = CacheDir(m.Name)
 	if err != nil {
 		return "", err
 	}
@@ -90,15 +89,14 @@ func Repository() (string, error) {
 	}
 }
 
-// CacheDir returns a folder in the user's cache folder, for one checkout of the repository.
-func CacheDir(root, name string) (string, error) {
+// CacheDir returns a folder in the user's cache folder. All checkouts of the repository share
+// it: a program that was built from another source is built again.
+func CacheDir(name string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	sum := fnv.New32a()
-	sum.Write([]byte(root))
-	folder := filepath.Join(cache, "ticketing-auth", fmt.Sprintf("%08x", sum.Sum32()), name)
+	folder := filepath.Join(cache, "ticketing-auth", name)
 	return folder, os.MkdirAll(folder, 0o755)
 }
 

@@ -84,11 +84,7 @@ func TestBuild_Errors(t *testing.T) {
 	if _, err := m.Build(t.Context(), func(string) {}); err == nil || !strings.Contains(err.Error(), "build hello: exit status 1") || !strings.Contains(err.Error(), "undefined: undefined") {
 		t.Errorf("a failing build: got %v, want the error of the compiler", err)
 	}
-	root, err := Repository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	folder, err := CacheDir(root, m.Name)
+	folder, err := CacheDir(m.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
