@@ -201,14 +201,25 @@ const (
 // "janedoe", "Doe.Jane.1984" and "jane@example!!" consist of parts of jane.doe@example.com.
 // So does "j4n3d03!", with letters in place of the digits and signs that resemble them.
 func consistsOf(text, email string) bool {
-	others := 0
-	for _, r := range text {
-		if !unicode.IsLetter(r) && !strings.ContainsRune(" .-_+@/", r) {
-			others++
+	local, _, _ := strings.Cut(email, "@")
+	for _, whole := range []string{email, local} { // may have more digits than maxOthers
+		before, after, found := strings.Cut(text, whole)
+		if found && len(whole) >= minPart && letters(before+after) == "" && others(before+after) <= maxOthers {
+			return true
 		}
 	}
 	inner := strings.TrimFunc(text, func(r rune) bool { return !unicode.IsLetter(r) })
-	return others <= maxOthers && (composed(letters(text), email) || composed(letters(unleet.Replace(inner)), email))
+	return others(text) <= maxOthers && (composed(letters(text), email) || composed(letters(unleet.Replace(inner)), email))
+}
+
+// others returns the number of characters that are neither letters nor separators.
+func others(text string) (n int) {
+	for _, r := range text {
+		if !unicode.IsLetter(r) && !strings.ContainsRune(" .-_+@/", r) {
+			n++
+		}
+	}
+	return n
 }
 
 var unleet = strings.NewReplacer("0", "o", "1", "i", "3", "e", "4", "a", "5", "s", "7", "t", "@", "a", "$", "s", "!", "i")

@@ -97,7 +97,8 @@ func TestCheck_AnyEmail(t *testing.T) {
 		}
 	}
 	for email, plain := range map[string]string{
-		"jo@x.io": "jo48151623", " JANE@Example.COM ": "jane1984!", "ann.zuñiga@bücher.example": "Bücher-Zun\u0303iga", "li.wu@example.com": "liwu2026",
+		"13812345679@qq.com": "13812345679", "58172946012@qq.com": "58172946012!", "jane581729460@example.com": "Jane581729460@example.com",
+		"bob581729460@example.com": "bob581729460", "jo@x.io": "jo48151623", " JANE@Example.COM ": "jane1984!", "ann.zuñiga@bücher.example": "Bücher-Zun\u0303iga", "li.wu@example.com": "liwu2026",
 	} {
 		if err := p.Check(plain, email); err != policy.Personal {
 			t.Errorf("Check(%q) with %q = %v, want %v", plain, email, err, policy.Personal)

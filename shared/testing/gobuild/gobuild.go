@@ -39,15 +39,15 @@ func (m Module) Build(ctx context.Context, progress func(string)) (folder string
 	if err != nil {
 		return "", err
 	}
+	if programs, err := os.ReadDir(folder); err == nil && len(programs) == 0 {
+		progress("Building " + m.Title + ". The first build takes " + m.Duration + ".")
+	}
 	// Test binaries of several packages build at the same time.
 	unlock, err := lock(ctx, folder+".lock")
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	if programs, err := os.ReadDir(folder); err == nil && len(programs) == 0 {
-		progress("Building " + m.Title + ". The first build takes " + m.Duration + ".")
-	}
 	args := append([]string{"build", "-trimpath", "-buildvcs=false"}, m.Flags...)
 	args = append(args, "-o", folder+string(filepath.Separator))
 	if len(m.Packages) == 0 {
