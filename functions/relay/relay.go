@@ -33,8 +33,9 @@ const (
 	// maxFailures is the number of consecutive accounts with failing events, from both ends of a
 	// queue. After these the relay considers the sink down.
 	maxFailures = 4
-	// maxRunTime is how long one run sends. The rest of the budget is for the event that is
-	// in flight and for the writes after it. The next run sends the remaining events.
+	// maxRunTime is the time after which a run sends no further event. The next run sends the
+	// remaining events. The rest of the budget is for the event that is in flight, at most 5 s,
+	// and for the writes after it, at most 4 s.
 	maxRunTime = 15 * time.Second
 )
 
@@ -58,12 +59,12 @@ func (r relay) handle(ctx context.Context, _ endpoint.None) (endpoint.None, erro
 	until := now.Add(maxRunTime)
 	sent, err := r.run(until, func(after user.Position) ([]user.Account, user.Position, bool, error) {
 		return r.users.Undelivered(ctx, after, batch)
-	}, func(a user.Account) (int, bool, error) { return r.users.Deliver(ctx, a) })
+	}, func(a user.Account) (int, bool, error) { return r.users.Deliver(ctx, a, until) })
 	if err == nil {
 		var retried int
 		retried, err = r.run(until, func(after user.Position) ([]user.Account, user.Position, bool, error) {
 			return r.users.DueForRetry(ctx, after, now, batch)
-		}, func(a user.Account) (int, bool, error) { return r.users.Retry(ctx, a) })
+		}, func(a user.Account) (int, bool, error) { return r.users.Retry(ctx, a, until) })
 		sent += retried
 	}
 	undelivered, rejected, countErr := r.users.CountPending(ctx)

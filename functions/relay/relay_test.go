@@ -328,3 +328,53 @@ func TestRelay_DeliveredEventDropsNone(t *testing.T) {
 	b.Deliver(t, endpointtest.Binary, runEvent())
 	b.OutboxIs(t, email(0), 0)
 }
+
+// The limit of a run also applies within an account. The next run sends the remaining events.
+func TestRelay_SlowSink(t *testing.T) {
+	b, sink := newRelay(t, 1)
+	for range 19 {
+		b.Clock.Advance(time.Second)
+		b.OpenSession(t, email(0))
+	}
+	b.Clock.Advance(time.Second)
+	b.Given(t, email(1), "a password")
+	missed := sink.Received()
+	sink.Answer(func(http.ResponseWriter) { b.Clock.Advance(2 * time.Second) })
+	run := func(want int) {
+		t.Helper()
+		before := len(sink.Received())
+		b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+		if got := len(sink.Received()) - before; got != want {
+			t.Errorf("a run sent %d events, want %d", got, want)
+		}
+	}
+	run(8) // maxRunTime is 15 s
+	b.OutboxIs(t, email(0), 12)
+	run(8)
+	run(5)
+	b.OutboxIs(t, email(0), 0)
+	b.OutboxIs(t, email(1), 0)
+	for i, e := range sink.Received()[len(missed):] {
+		if i < len(missed) && e.ID() != missed[i].ID() {
+			t.Errorf("event %d: got %v, want %v", i, e, missed[i])
+		}
+	}
+}
+
+func TestRelay_SlowRetries(t *testing.T) {
+	b, sink := newRelay(t, 1)
+	for range 19 {
+		b.Clock.Advance(time.Second)
+		b.OpenSession(t, email(0))
+	}
+	rejectEvents(sink, http.StatusBadRequest, subjects(t, b, 1))
+	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	b.Clock.Advance(time.Minute)
+	sink.Answer(func(http.ResponseWriter) { b.Clock.Advance(2 * time.Second) })
+	for _, want := range []int{12, 4, 0} {
+		b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+		if got := len(b.Stored(t, email(0)).Refused); got != want {
+			t.Errorf("%d rejected events are stored, want %d", got, want)
+		}
+	}
+}

@@ -41,8 +41,9 @@ const (
 const readTimeout = 5 * time.Second
 
 // drainTimeout is how long a shutdown waits for in-flight requests. The relay's take up to
-// 25 s. Kubernetes and Knative grant 30 s.
-const drainTimeout = 28 * time.Second
+// 25 s. Kubernetes and Knative grant 30 s for the whole shutdown. It also includes up to 1 s for
+// first requests and up to 1 s to close the connection to the database. 1 s is in reserve.
+const drainTimeout = 27 * time.Second
 
 // Main runs a process that serves the given endpoints until SIGTERM or an interrupt. All
 // settings come from the environment. Main does not return.
@@ -113,7 +114,7 @@ func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose fun
 }
 
 // Serve answers requests on a listener until the context ends. Then it drains in-flight
-// requests, including the first request of each connection that is already open.
+// requests, including the first request of each connection that the server has accepted.
 //
 // Beyond MaxConnections, further connections wait in the listener's backlog.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {

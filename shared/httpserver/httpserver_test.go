@@ -103,8 +103,10 @@ func TestServe_ShutdownServesOpenConnections(t *testing.T) {
 			c.Close()
 		}
 	}
-	for i, c := range connections {
+	for _, c := range connections { // all within firstRequestTimeout
 		fmt.Fprint(c, "GET /health/readiness HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	for i, c := range connections {
 		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil || answer.StatusCode != http.StatusOK || !answer.Close {
 			t.Fatalf("connection %d: got %v %v, want 200 and Connection: close", i, answer, err)

@@ -28,6 +28,10 @@ const outboxLimit = 50
 // shorter limit: see window.
 const sendTimeout = 5 * time.Second
 
+// resultTimeout bounds the writes of the relay after it has sent events. It leaves time for a
+// second attempt on another connection.
+const resultTimeout = 4 * time.Second
+
 // An outbox writes events into documents, sends them, and removes the delivered ones.
 type outbox struct {
 	sink event.Sink // if nil, the outbox writes no events
@@ -146,7 +150,7 @@ func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection
 	if len(e.all) == 0 || w.begin().Err() != nil {
 		return nil
 	}
-	if delivered = o.send(w.begin(), e.all).delivered; len(delivered) == 0 {
+	if delivered = o.send(w.begin(), e.all, time.Time{}).delivered; len(delivered) == 0 {
 		return nil
 	}
 	if len(delivered) == len(e.all) {
@@ -167,16 +171,22 @@ func (o *outbox) deliver(ctx context.Context, w *window, users *mongo.Collection
 type outcome struct {
 	delivered []event.Event
 	refused   []event.Event
-	failed    *event.Event // failed for another reason, such as a sink that is down; sending stopped here
+	failed    *event.Event // failed for another reason, such as a sink that is down; send stopped here
 }
 
 // send sends events, the oldest first. It continues after an event that the sink refuses. It stops
 // at the first event that fails for another reason, which preserves the order.
-func (o *outbox) send(ctx context.Context, all []event.Event) (result outcome) {
+//
+// It also stops, without a failure, when the context ends. It sends no further event after the
+// time until, unless that is zero.
+func (o *outbox) send(ctx context.Context, all []event.Event, until time.Time) (result outcome) {
 	inTime := slices.SortedFunc(slices.Values(all), func(x, y event.Event) int {
 		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(rank(x.Type), rank(y.Type)), cmp.Compare(x.ID, y.ID))
 	})
 	for _, e := range inTime {
+		if ctx.Err() != nil || !until.IsZero() && !o.now().Before(until) {
+			return result
+		}
 		one, cancel := context.WithTimeout(ctx, sendTimeout)
 		err := o.sink.Send(one, e)
 		cancel()
@@ -186,7 +196,9 @@ func (o *outbox) send(ctx context.Context, all []event.Event) (result outcome) {
 		}
 		o.log.WarnContext(ctx, "event not delivered", "event", e.ID, "type", e.Type, "error", err)
 		if !errors.Is(err, event.ErrRefused) {
-			result.failed = &e
+			if ctx.Err() == nil { // otherwise the sink had less time than sendTimeout
+				result.failed = &e
+			}
 			return result
 		}
 		result.refused = append(result.refused, e)

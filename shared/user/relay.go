@@ -123,6 +123,8 @@ func (s *Store) queue(ctx context.Context, queue string, after Position, until t
 			s.outbox.log.ErrorContext(ctx, "stored events cannot be read", "user", idText(cursor.Current), "error", err)
 			continue
 		}
+		a.refused = cursor.Current.Lookup("refused")
+		a.refused.Value = slices.Clone(a.refused.Value) // the cursor reuses its buffer
 		accounts = append(accounts, a)
 	}
 	return accounts, next, read == limit, mongodb.Translate("find undelivered events", cursor.Err())
@@ -159,15 +161,20 @@ func (s *Store) count(ctx context.Context, queue string) (int, error) {
 // and moves the refused ones to the retry queue. It returns the number of delivered events, and
 // whether the sink failed. A refused event is not a failure of the sink.
 //
+// After the time until, Deliver sends no further event. It stores the result even if the context has
+// ended, because otherwise the next run would deliver the same events again.
+//
 // Two relays may deliver the same account at the same time. Then both send its events. At-least-once
 // delivery allows that, and repeating their writes is harmless.
-func (s *Store) Deliver(ctx context.Context, a Account) (sent int, failed bool, err error) {
+func (s *Store) Deliver(ctx context.Context, a Account, until time.Time) (sent int, failed bool, err error) {
 	users, err := s.users(ctx)
 	if err != nil {
 		return 0, false, err
 	}
 	pending, now := inOrder(a.Events), s.outbox.now()
-	result := s.outbox.send(ctx, pending)
+	result := s.outbox.send(ctx, pending, until)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resultTimeout)
+	defer cancel()
 	if e := result.failed; e != nil && e.Tries+1 >= failureLimit {
 		result.refused = append(result.refused, *e)
 	} else if e != nil {
@@ -230,9 +237,13 @@ func overLimit(refused map[string]Refused) []string {
 	return byAge[:max(0, len(byAge)-refusedLimit)]
 }
 
-// Retry sends the due refused events of an account that DueForRetry returned. Its results are
-// those of Deliver.
-func (s *Store) Retry(ctx context.Context, a Account) (sent int, failed bool, err error) {
+// Retry sends the due refused events of an account that DueForRetry returned. Its parameters and
+// results are those of Deliver.
+//
+// If another relay has changed the refused events meanwhile, Retry only removes the delivered ones.
+// It does not change the time of the next retry, because it does not know the new events. The
+// account then remains due.
+func (s *Store) Retry(ctx context.Context, a Account, until time.Time) (sent int, failed bool, err error) {
 	users, err := s.users(ctx)
 	if err != nil {
 		return 0, false, err
@@ -244,7 +255,9 @@ func (s *Store) Retry(ctx context.Context, a Account) (sent int, failed bool, er
 			due[id] = r.Event
 		}
 	}
-	result := s.outbox.send(ctx, inOrder(due))
+	result := s.outbox.send(ctx, inOrder(due), until)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resultTimeout)
+	defer cancel()
 	undelivered := result.refused
 	if result.failed != nil {
 		undelivered = append(undelivered, *result.failed)
@@ -263,7 +276,11 @@ func (s *Store) Retry(ctx context.Context, a Account) (sent int, failed bool, er
 		set = append(set, bson.E{Key: retryQueue, Value: next.RetryAt})
 	}
 	if change := update(set, unset, nil, &events{}); len(change) > 0 {
-		if _, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}}, change); err != nil {
+		written, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}, {Key: "refused", Value: a.refused}}, change)
+		if err == nil && written.MatchedCount == 0 && len(unset) > 0 {
+			_, err = users.UpdateOne(ctx, bson.D{{Key: "_id", Value: a.ID}}, bson.D{{Key: "$unset", Value: unset}})
+		}
+		if err != nil {
 			return len(result.delivered), result.failed != nil, mongodb.Translate("store the next retry", err)
 		}
 	}

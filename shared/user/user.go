@@ -128,6 +128,7 @@ type Account struct {
 	Undelivered time.Time              `bson:"undelivered"`
 	Refused     map[string]Refused     `bson:"refused"`
 	RetryAt     time.Time              `bson:"retryAt"`
+	refused     bson.RawValue          // Refused as stored; set for accounts of the relay's queues only
 	Handled     map[string]handled     `bson:"handled"`
 
 	Devices map[string]time.Time `bson:"devices"`

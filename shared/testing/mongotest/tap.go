@@ -24,6 +24,7 @@ type Tap struct {
 	commands  []string
 	writes    []string // retryable writes
 	stalled   string
+	held      []func() // each forwards a stalled command
 	replies   map[string]bson.D
 	roundTrip time.Duration
 	accepted  int
@@ -71,11 +72,22 @@ func TapOf(t testing.TB, uri string) *Tap {
 	return tap
 }
 
-// Stall drops all further commands on a collection, so that they receive no reply.
+// Stall holds all further commands on a collection, so that they receive no reply until Release.
 func (tap *Tap) Stall(collection string) {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
 	tap.stalled = collection
+}
+
+// Release forwards the stalled commands, and stalls no further ones.
+func (tap *Tap) Release() {
+	tap.mu.Lock()
+	held := tap.held
+	tap.stalled, tap.held = "", nil
+	tap.mu.Unlock()
+	for _, forward := range held {
+		forward()
+	}
 }
 
 // Drop drops all further messages on the open connections without closing them, like a network
@@ -191,7 +203,7 @@ func (tap *Tap) proxy(client net.Conn, server string) {
 		if err != nil {
 			return
 		}
-		reply, stalled := tap.record(message)
+		reply, stalled := tap.record(message, func() { to.Write(message) })
 		switch {
 		case group.dropped.Load() || stalled:
 		case reply != nil:
@@ -219,8 +231,8 @@ func readMessage(r io.Reader) ([]byte, error) {
 const opcode, opMsg, document = 12, 2013, 16 + 4 + 1
 
 // record records the command of an OP_MSG. It returns the document that replaces the reply of
-// the database, or nil. If stalled is true, the command receives no reply.
-func (tap *Tap) record(message []byte) (reply bson.D, stalled bool) {
+// the database, or nil. If stalled is true, Release calls forward.
+func (tap *Tap) record(message []byte, forward func()) (reply bson.D, stalled bool) {
 	if len(message) < document || binary.LittleEndian.Uint32(message[opcode:]) != opMsg {
 		return nil, false
 	}
@@ -240,7 +252,11 @@ func (tap *Tap) record(message []byte) (reply bson.D, stalled bool) {
 	if number := command.Lookup("txnNumber"); !number.IsZero() {
 		tap.writes = append(tap.writes, name+" "+command.Lookup("lsid").String()+" "+number.String())
 	}
-	return tap.replies[name], collection == tap.stalled
+	if collection == tap.stalled {
+		tap.held = append(tap.held, forward)
+		return nil, true
+	}
+	return tap.replies[name], false
 }
 
 // replyTo returns a message that replies to another with a document.
