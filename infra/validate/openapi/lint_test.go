@@ -20,7 +20,7 @@ import (
 
 func committed(t *testing.T) string {
 	t.Helper()
-	document, err := os.ReadFile(filepath.Join("..", "openapi.yaml"))
+	document, err := os.ReadFile(filepath.Join(root, "infra", "openapi", "openapi.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
