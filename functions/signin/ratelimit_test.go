@@ -142,11 +142,32 @@ func TestSignin_DeviceTokensExpire(t *testing.T) {
 	fail(t, b, 10, attackerAddress, "ann")
 	endpointtest.Check(t, limited(1), b.Do(t, by(24)))
 	b.Clock.Advance(time.Minute)
-	if a := b.Do(t, by(24)); a.Status != http.StatusOK || a.Header.Get("Device-Token") == devices[24] {
-		t.Errorf("after the wait: got %d and the token %q, want 200 and a new token", a.Status, a.Header.Get("Device-Token"))
+	if a := b.Do(t, by(24)); a.Status != http.StatusOK || a.Header.Get("Device-Token") != devices[24] {
+		t.Errorf("after the wait: got %d and the token %q, want 200 and the same token", a.Status, a.Header.Get("Device-Token"))
 	}
 	if n := len(account(t, b).Devices); n != 1 {
 		t.Errorf("%d devices are stored, want 1", n)
+	}
+	fail(t, b, 10, attackerAddress, "ann")
+	expectStatus(t, b, "the same device, known again", http.StatusOK, by(24))
+}
+
+// Two accounts share a browser and its cookie. A sign-in to one must not make the other forget
+// the browser.
+func TestSignin_AccountsShareDeviceToken(t *testing.T) {
+	b := endpointtest.New(t, signin.Endpoint)
+	device := ""
+	for _, email := range []string{"ann", "bob"} {
+		b.Given(t, email+"@example.com", secret)
+		call := attempt(ownerAddress, email, secret)
+		call.Device = device
+		device = b.Do(t, call).Header.Get("Device-Token")
+	}
+	for _, email := range []string{"ann", "bob"} {
+		fail(t, b, 10, attackerAddress, email)
+		call := attempt(ownerAddress, email, secret)
+		call.Device = device
+		expectStatus(t, b, email, http.StatusOK, call)
 	}
 }
 
@@ -156,21 +177,38 @@ func TestSignin_DeviceTokensExpire(t *testing.T) {
 // 200 requests at the same time.
 func TestSignin_ParallelGuesses(t *testing.T) {
 	for _, email := range []string{"ann", "unknown"} {
-		b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=40")
-		b.Given(t, "ann@example.com", secret)
-		statuses := map[int]int{}
-		for wave := range 5 {
-			for _, a := range b.Race(t, 40, func(i int) endpointtest.Call {
-				return attempt(fmt.Sprintf("198.51.%d.%d", wave, i), email, fmt.Sprint("wrong ", i))
-			}) {
-				statuses[a.Status]++
+		guess := func() (checked int) {
+			b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=40")
+			b.Given(t, "ann@example.com", secret)
+			statuses := map[int]int{}
+			for wave := range 5 {
+				for _, a := range b.Race(t, 40, func(i int) endpointtest.Call {
+					return attempt(fmt.Sprintf("198.51.%d.%d", wave, i), email, fmt.Sprint("wrong ", i))
+				}) {
+					statuses[a.Status]++
+				}
 			}
+			checked = statuses[http.StatusUnauthorized]
+			if checked > 10 || checked+statuses[http.StatusTooManyRequests]+statuses[http.StatusServiceUnavailable] != 200 {
+				t.Errorf("200 passwords for %s: got the statuses %v, want at most ten 401 and otherwise 429 or 503", email, statuses)
+			}
+			return checked
 		}
-		checked := statuses[http.StatusUnauthorized]
-		if checked > 10 || checked+statuses[http.StatusTooManyRequests]+statuses[http.StatusServiceUnavailable] != 200 {
-			t.Errorf("200 passwords for %s: got the statuses %v, want at most ten 401 and otherwise 429 or 503", email, statuses)
+		if !repeat(func() bool { return guess() > 0 }) {
+			t.Errorf("no password for %s was checked, want at least one", email)
 		}
 	}
+}
+
+// repeat calls race until it returns true, but at most five times. On a busy machine the server
+// may answer all requests of a race with 503, and the race then tests nothing.
+func repeat(race func() bool) bool {
+	for range 5 {
+		if race() {
+			return true
+		}
+	}
+	return false
 }
 
 // At the limit, the right password opens no session.
@@ -178,10 +216,20 @@ func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=100", "SESSION_LIMIT=1000")
 	b.Given(t, "ann@example.com", secret)
 	fail(t, b, 10, attackerAddress, "ann")
-	for _, a := range b.Race(t, 100, func(i int) endpointtest.Call { return attempt(fmt.Sprint("192.0.2.", i), "ann", secret) }) {
-		if a.Status != http.StatusTooManyRequests && a.Status != http.StatusServiceUnavailable {
-			t.Errorf("got %d %s, want 429 or 503", a.Status, a.Body)
+	limited := 0
+	if !repeat(func() bool {
+		for _, a := range b.Race(t, 100, func(i int) endpointtest.Call { return attempt(fmt.Sprint("192.0.2.", i), "ann", secret) }) {
+			switch a.Status {
+			case http.StatusTooManyRequests:
+				limited++
+			case http.StatusServiceUnavailable: // a busy machine
+			default:
+				t.Errorf("got %d %s, want 429 or 503", a.Status, a.Body)
+			}
 		}
+		return limited > 0
+	}) {
+		t.Error("got only 503, want at least one 429")
 	}
 	if n := len(account(t, b).Sessions); n != 1 {
 		t.Errorf("%d sessions, want 1", n)
@@ -192,22 +240,23 @@ func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
 func TestSignin_ParallelRightPasswords(t *testing.T) {
 	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=40", "SESSION_LIMIT=1000")
 	b.Given(t, "ann@example.com", secret)
-	passed, unavailable := 0, 0
-	for i, a := range b.Race(t, 40, func(int) endpointtest.Call { return attempt(ownerAddress, "ann", secret) }) {
-		switch after := a.Header.Get("Retry-After"); {
-		case a.Status == http.StatusOK:
-			passed++
-		case a.Status == http.StatusServiceUnavailable && after != "": // a busy machine
-			unavailable++
-		case a.Status == http.StatusTooManyRequests && after == "1":
-		default:
-			t.Errorf("sign-in %d: %d %v %s", i, a.Status, a.Header, a.Body)
+	passed := 0
+	if !repeat(func() bool {
+		for i, a := range b.Race(t, 40, func(int) endpointtest.Call { return attempt(ownerAddress, "ann", secret) }) {
+			switch after := a.Header.Get("Retry-After"); {
+			case a.Status == http.StatusOK:
+				passed++
+			case a.Status == http.StatusServiceUnavailable && after != "": // a busy machine
+			case a.Status == http.StatusTooManyRequests && after == "1":
+			default:
+				t.Errorf("sign-in %d: %d %v %s", i, a.Status, a.Header, a.Body)
+			}
 		}
+		b.Clock.Advance(10 * time.Second) // attempts that could not be settled are no longer in flight
+		return passed > 0
+	}) {
+		t.Error("got no success, want at least one")
 	}
-	if passed == 0 && unavailable == 0 {
-		t.Error("got no success among 40 sign-ins, want at least one")
-	}
-	b.Clock.Advance(10 * time.Second)
 	expectStatus(t, b, "afterwards", http.StatusOK, attempt(ownerAddress, "ann", secret))
 }
 

@@ -122,7 +122,7 @@ func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 	}
 	for range keyUses {
 		u := user.User{ID: session.IDFromKey(in.Key), Email: string(in.address)}
-		device := credentials.NewDevice()
+		device := credentials.Device(in.Client.Device)
 		first, refresh := s.open(u, device)
 		err = s.users.Create(ctx, u, hash, &first)
 		if err == nil {

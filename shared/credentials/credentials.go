@@ -51,7 +51,7 @@ type Claim struct {
 type Proof struct {
 	Account user.Account
 	Rehash  string // the hash to store, or empty
-	Device  string // the device token of the claim if the account knows it, otherwise a new one
+	Device  string // the device token to store and to return to the client
 }
 
 var (
@@ -66,7 +66,7 @@ var (
 const maxChecks = 3
 
 // Check calls open if the password is right, and returns the error of open. If open returns
-// user.ErrChanged, Check starts again. For wrong credentials, Check returns an error that wraps
+// user.ErrChanged, Check starts again, with another attempt. For wrong credentials, Check returns an error that wraps
 // ErrWrong. If it did not check the password, it returns an API error of kind TooMany or
 // Unavailable.
 //
@@ -78,22 +78,26 @@ func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Cont
 		return err
 	}
 	claim.Client.Device = wellFormed(claim.Client.Device)
+	for range maxChecks {
+		if err := c.check(ctx, claim, open); !errors.Is(err, user.ErrChanged) {
+			return err
+		}
+	}
+	return apierror.Busy(time.Second, user.ErrChanged)
+}
+
+func (c *Checker) check(ctx context.Context, claim Claim, open func(context.Context, Proof) error) error {
 	attempt := c.limiter.Begin(ctx, c.limit, claim.Client, claim.Email)
 	defer attempt.Close()
 	if err := attempt.Rejected(); err != nil {
 		return err
 	}
-	for range maxChecks {
-		proof, err := c.verify(ctx, claim, attempt)
-		if err != nil {
-			return err
-		}
-		attempt.Succeed()
-		if err := open(ctx, proof); !errors.Is(err, user.ErrChanged) {
-			return err
-		}
+	proof, err := c.verify(ctx, claim, attempt)
+	if err != nil {
+		return err
 	}
-	return apierror.Busy(time.Second, user.ErrChanged)
+	attempt.Succeed()
+	return open(ctx, proof)
 }
 
 func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.Attempt) (Proof, error) {
@@ -125,10 +129,7 @@ func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.At
 		attempt.Fail()
 		return Proof{}, cause
 	}
-	proof := Proof{Account: account, Device: claim.Client.Device}
-	if !known {
-		proof.Device = NewDevice()
-	}
+	proof := Proof{Account: account, Device: Device(claim.Client.Device)}
 	if stale && claim.Rehash {
 		proof.Rehash, _ = c.passwords.Hash(ctx, claim.Password) // without a free slot, a later sign-in replaces it
 	}
@@ -141,6 +142,19 @@ func (c *Checker) compare(ctx context.Context, account user.Account, unknown boo
 		return false, false, c.passwords.Decoy(ctx, plain)
 	}
 	return c.passwords.Verify(ctx, account.Password, plain)
+}
+
+// Device returns the device token of a client that has proven its account: the presented token if
+// that is well-formed, otherwise a new one. Accounts that share a browser share its cookie, so each
+// of them must know the same token.
+//
+// If an attacker plants a token in a client, the attacker gains only the counter of that client: a
+// few more guesses, and the ability to delay that client.
+func Device(presented string) string {
+	if device := wellFormed(presented); device != "" {
+		return device
+	}
+	return NewDevice()
 }
 
 // NewDevice returns a new device token. A client receives one with its first successful

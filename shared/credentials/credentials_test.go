@@ -20,6 +20,12 @@ func TestDevice_Form(t *testing.T) {
 	if wellFormed(device) != device || device == NewDevice() || Digest(device) == Digest(NewDevice()) || len(Digest(device)) != 32 {
 		t.Errorf("device token %q, digest %q; want unique ones, and a digest of 32 characters", device, Digest(device))
 	}
+	if got := Device(device); got != device {
+		t.Errorf("Device(%q) = %q, want the same token", device, got)
+	}
+	if got := Device(device[:21]); wellFormed(got) == "" {
+		t.Errorf("Device of a malformed token = %q, want a new token", got)
+	}
 	for _, s := range []string{"", device[:21], device + "A", device[:21] + "\n", device[:21] + "=", device[:21] + "+", " " + device, device + "\n"} {
 		if got := wellFormed(s); got != "" {
 			t.Errorf("wellFormed(%q) = %q, want an empty string", s, got)

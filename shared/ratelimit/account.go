@@ -21,8 +21,8 @@ const (
 	resetAfter = 24 * time.Hour
 	// expiryMargin allows for replica set members with different clocks.
 	expiryMargin = time.Hour
-	// maxInFlight is twice the time limit of a request. The process of an attempt that is not
-	// settled by then was killed; the attempt counts as a failure.
+	// maxInFlight is twice the time limit of a request. If an attempt is not settled by then, its
+	// process was killed or the reply of the database was lost. The attempt counts as a failure.
 	maxInFlight = 9 * time.Second
 )
 
@@ -67,6 +67,15 @@ func (s state) decide(now time.Time) (after time.Duration, reset bool) {
 func accountTimes(now time.Time, wait time.Duration) bson.D {
 	now = now.Truncate(time.Millisecond) // the resolution of MongoDB
 	return bson.D{{Key: "at", Value: now}, {Key: "expiresAt", Value: now.Add(wait + resetAfter + expiryMargin)}}
+}
+
+// expiry returns the update that ends the attempts of an account or a device that were in flight
+// for longer than maxInFlight. Each admitted attempt sets at. So if the last one is that old, all
+// of them are. Without this update, no later success would reset the failures.
+func (c counter) expiry(now time.Time) *mongo.UpdateOneModel {
+	return mongo.NewUpdateOneModel().
+		SetFilter(bson.D{{Key: "_id", Value: c.id}, {Key: "pending", Value: bson.D{{Key: "$gte", Value: 1}}}, {Key: "at", Value: bson.D{{Key: "$lte", Value: now.Add(-maxInFlight)}}}}).
+		SetUpdate(bson.D{{Key: "$set", Value: bson.D{{Key: "pending", Value: 0}}}})
 }
 
 // compareAndSet admits and counts an attempt after the wait of its account. It reports false if

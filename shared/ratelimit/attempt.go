@@ -52,6 +52,8 @@ func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, ema
 	}
 	a.begun = start(func() (err error) {
 		var addresses int
+		ctx, cancel := detach(ctx)
+		defer cancel()
 		a.counters, err = l.reserve(ctx, func() []counter {
 			all := l.addressCounters(limit, c, failureWeight)
 			addresses = len(all)
@@ -61,6 +63,17 @@ func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, ema
 		return err
 	})
 	return a
+}
+
+// detach returns a context with the deadline of a request that a disconnected client does not
+// cancel. If a client could cancel a reservation, the process would not know whether the database
+// has counted the attempt.
+func detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, limited := ctx.Deadline()
+	if !limited {
+		deadline = time.Now().Add(maxInFlight / 2)
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), deadline)
 }
 
 func account(email string) counter {
@@ -81,7 +94,9 @@ func (a *Attempt) Allow(known bool) error {
 		return err
 	}
 	a.device, a.owner = "", account(a.email)
-	more, err := a.limiter.reserve(a.ctx, func() []counter { return []counter{a.owner} })
+	ctx, cancel := detach(a.ctx)
+	defer cancel()
+	more, err := a.limiter.reserve(ctx, func() []counter { return []counter{a.owner} })
 	a.counters = append(a.counters, more...)
 	return err
 }
@@ -94,8 +109,10 @@ func (a *Attempt) Succeed() { a.settle(true, true) }
 // Fail starts to settle a failed attempt. Its reservation remains as a failure.
 func (a *Attempt) Fail() { a.settle(false, false) }
 
-// Close waits until the attempt is settled. An attempt without Fail or Succeed counts as one
-// request of the address, and does not count for the account or the device.
+// Close waits until the attempt is settled, at most for the time limit of the command. An attempt
+// without Fail or Succeed counts as one request of the address, and does not count for the account
+// or the device. An attempt that could not be settled counts as a failure, and is in flight until
+// maxInFlight has passed since the last attempt.
 func (a *Attempt) Close() {
 	a.begun()
 	a.settle(true, false)
@@ -115,13 +132,18 @@ func (a *Attempt) settle(free, reset bool) {
 	var models []mongo.WriteModel
 	for _, c := range a.counters {
 		owner := c.id == a.owner.id
+		unknown := c.end.IsZero() && !owner // the counter of a device that the account does not know
 		back := 0
-		if free || c.end.IsZero() && !owner {
+		if free || unknown {
 			back = c.refund()
+		}
+		update := bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: -back}, {Key: "pending", Value: -1}}}}
+		if unknown {
+			update = append(update, bson.E{Key: "$set", Value: bson.D{{Key: "expiresAt", Value: a.limiter.clock.now().Add(unknownTTL)}}})
 		}
 		models = append(models, mongo.NewUpdateOneModel().
 			SetFilter(bson.D{{Key: "_id", Value: c.id}, {Key: "pending", Value: bson.D{{Key: "$gte", Value: 1}}}}).
-			SetUpdate(bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: -back}, {Key: "pending", Value: -1}}}}))
+			SetUpdate(update))
 		if reset && owner {
 			models = append(models, mongo.NewUpdateOneModel().
 				SetFilter(bson.D{{Key: "_id", Value: c.id}, {Key: "pending", Value: 0}}).
@@ -143,6 +165,10 @@ func (a *Attempt) settle(free, reset bool) {
 	})
 }
 
+// unknownTTL is the lifetime of the counter of an unknown device after its last attempt. An
+// attacker can make up a device token for each attempt, so these counters must not remain for a day.
+const unknownTTL = time.Minute
+
 // refund returns the amount to subtract for an attempt that did not fail. It leaves one request
 // in the counter of an address.
 func (c counter) refund() int {
@@ -157,9 +183,9 @@ func (c counter) refund() int {
 func (a *Attempt) timeout() time.Duration {
 	deadline, limited := a.ctx.Deadline()
 	if !limited {
-		return addressTimeout
+		return a.limiter.timeout
 	}
-	return min(addressTimeout, max(time.Until(deadline), 0)+overtime)
+	return min(a.limiter.timeout, max(time.Until(deadline), 0)+overtime)
 }
 
 // overtime is the time after the time limit of a request for which a client still waits. A

@@ -123,7 +123,7 @@ func (l *Limiter) allow(ctx context.Context, limit Limit, counters func() []coun
 	if !l.addresses {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, addressTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	_, err := l.reserve(ctx, counters)
 	if err != nil && apierror.From(err).Kind() != apierror.TooMany {
@@ -168,9 +168,11 @@ func (l *Limiter) window(limit Limit, subject string, weight int) counter {
 }
 
 // reserve counts an attempt in all counters, in order and in one command. It returns the
-// counters that have counted the attempt, also with an error. The error for the first counter
-// at its limit is of kind TooMany. reserve calls counters again after it has read the
-// database's time, because the window may have ended.
+// counters that have counted the attempt, also with an error. If the reply of the database is
+// lost, further counters may have counted it. The attempt then counts as a failure, and its
+// reservation ends after maxInFlight. The error for the first counter at its limit is of kind
+// TooMany. reserve calls counters again after it has read the database's time, because the window
+// may have ended.
 func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]counter, error) {
 	if err := l.cached(counters()); err != nil {
 		return nil, err
@@ -184,23 +186,27 @@ func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]cou
 	}
 	all := counters()
 	done := 0
-	for range rounds {
+	for round := 0; done < len(all); round++ {
+		if round == rounds {
+			return all[:done], apierror.Limited(all[done].limit.Name, all[done].limit.Quota, all[done].limit.Window, undecidedWait)
+		}
 		now := l.clock.now()
 		var models []mongo.WriteModel
-		for _, counter := range all[done:] {
-			models = append(models, counter.reservation(now))
-		}
-		if len(models) == 0 {
-			return all, nil
+		var updated []int // the index of the counter of each model
+		for i := done; i < len(all); i++ {
+			if all[i].end.IsZero() {
+				models, updated = append(models, all[i].expiry(now)), append(updated, i)
+			}
+			models, updated = append(models, all[i].reservation(now)), append(updated, i)
 		}
 		_, err := c.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(true))
 		if err == nil {
 			return all, nil
 		}
+		done = updated[failedIndex(err)]
 		if !mongo.IsDuplicateKeyError(err) {
 			return all[:done], mongodb.Translate("count an attempt", err)
 		}
-		done += failedIndex(err)
 		passed, err := l.inspect(ctx, c, all[done])
 		if err != nil {
 			return all[:done], err
@@ -209,7 +215,7 @@ func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]cou
 			done++
 		}
 	}
-	return all[:done], apierror.Limited(all[done].limit.Name, all[done].limit.Quota, all[done].limit.Window, undecidedWait)
+	return all, nil
 }
 
 // rounds bounds the repetitions of a reservation that conflicts with other attempts.
@@ -233,7 +239,7 @@ func (c counter) reservation(now time.Time) *mongo.UpdateOneModel {
 // pends reports whether an attempt is undecided until it is settled.
 func (c counter) pends() bool { return c.end.IsZero() || c.weight > 1 }
 
-// failedIndex returns the index of the update that failed.
+// failedIndex returns the index of the update that failed, or 0 if the command failed.
 func failedIndex(err error) int {
 	if e, is := err.(mongo.BulkWriteException); is && len(e.WriteErrors) > 0 {
 		return e.WriteErrors[0].Index

@@ -11,7 +11,7 @@
 // 1 s at first, then twice as long each time, up to 15 minutes. An attempt within the wait, or
 // beyond ten in flight, is rejected with 429 before its password is checked. The right password
 // and an email without an account get the same response. A success resets the failures before
-// it.
+// it, unless other attempts are in flight.
 //
 // NIST SP 800-63B-4 section 3.2.2 asks for at most 100 consecutive failures before an
 // authenticator is disabled, and recommends growing waits. With disabling, an attacker could
@@ -38,7 +38,8 @@
 // account. The second command settles the reservation, while the function opens the session.
 //
 // An account with ten failures takes another path: a read, and a compare-and-set on all
-// values that the decision used. The reservations of a killed process remain as failures.
+// values that the decision used. The reservations of a killed process remain as failures, but
+// are no longer in flight after maxInFlight.
 //
 // All times are those of the database's clock, so a process with a wrong clock counts like all
 // others.
@@ -80,6 +81,7 @@ type Limiter struct {
 	addresses bool           // whether addresses and sessions are limited
 	hops      int            // TRUSTED_PROXIES
 	proxies   []netip.Prefix // PROXY_NETWORKS
+	timeout   time.Duration  // addressTimeout, except in tests
 	clock     clock
 	log       *slog.Logger
 
@@ -95,12 +97,16 @@ func FromConfig(cfg *config.Config) *Limiter {
 		if mode != "on" && mode != "accounts" && mode != "off" {
 			cfg.Problem("RATE_LIMIT", "must be on, accounts or off")
 		}
+		if cfg.Text("THROTTLE", "") != "" {
+			cfg.Problem("THROTTLE", "is replaced by RATE_LIMIT")
+		}
 		return &Limiter{
 			database:  mongodb.FromConfig(cfg),
 			accounts:  mode != "off",
 			addresses: mode == "on",
 			hops:      cfg.Number("TRUSTED_PROXIES", 0, 0, 16),
 			proxies:   networks(cfg),
+			timeout:   addressTimeout,
 			clock:     clock{own: cfg.Now()},
 			log:       cfg.Log(),
 			full:      map[string]rejection{},

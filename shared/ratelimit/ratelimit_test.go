@@ -50,6 +50,7 @@ func limiter(t *testing.T, uri string, now func() time.Time, settings ...string)
 		t.Fatal(err)
 	}
 	l.SetClock(now)
+	l.timeout = time.Minute // on a busy machine, a command may take longer than addressTimeout
 	return l
 }
 
@@ -159,6 +160,7 @@ func TestLimits_Settings(t *testing.T) {
 	}
 	for setting, ok := range map[string]bool{
 		"RATE_LIMIT=on": true, "RATE_LIMIT=accounts": true, "RATE_LIMIT=off": true, "RATE_LIMIT=yes": false,
+		"THROTTLE=on": false, "THROTTLE=": true,
 		"PROXY_NETWORKS=10.0.0.0/8, fd00::/8": true, "PROXY_NETWORKS=10.0.0.1": false, "PROXY_NETWORKS=10.0.0.1/8": false, "PROXY_NETWORKS=::ffff:10.0.0.0/104": false,
 	} {
 		cfg := newConfig(t, time.Now, setting, "MONGODB_URI=mongodb://127.0.0.1:1/")
@@ -293,16 +295,172 @@ func TestAttempt_Settled(t *testing.T) {
 }
 
 func TestAttempt_ClientDisconnects(t *testing.T) {
-	l := limiter(t, mongotest.URI(t), at(noon))
-	ctx, disconnect := context.WithCancel(t.Context())
-	a := l.Begin(ctx, signin, from("192.0.2.1:1"), "ann@example.com")
-	if err := a.Allow(false); err != nil {
+	unknown := endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}
+	for name, early := range map[string]bool{"before the reservation": true, "after the reservation": false} {
+		t.Run(name, func(t *testing.T) {
+			l := limiter(t, mongotest.URI(t), at(noon))
+			ctx, disconnect := context.WithCancel(t.Context())
+			defer disconnect()
+			if early {
+				disconnect()
+			}
+			a := l.Begin(ctx, signin, unknown, "ann@example.com")
+			if err := a.Allow(false); err != nil {
+				t.Fatal(err)
+			}
+			disconnect()
+			a.Close()
+			want := map[string][2]int{"signin": {1, 0}, "account": {0, 0}, "device": {0, 0}}
+			if got := stored(t, l); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("stored %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// The database counts an attempt, and its reply is lost. The process cannot settle the attempt.
+func TestAttempt_LostReply(t *testing.T) {
+	for name, lose := range map[string]func(*testing.T, *mongotest.Tap, *Limiter){
+		"of the reservation": func(t *testing.T, tap *mongotest.Tap, l *Limiter) {
+			l.Allow(t.Context(), signin, from("192.0.2.1:1")) // opens the connection and reads the clock
+			tap.Mute()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // too short for a second attempt of the driver
+			defer cancel()
+			a := l.Begin(ctx, signin, from("192.0.2.1:1"), "ann@example.com")
+			defer a.Close()
+			a.Allow(false)
+		},
+		"of the settlement": func(t *testing.T, tap *mongotest.Tap, l *Limiter) {
+			a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
+			if err := a.Allow(false); err != nil {
+				t.Fatal(err)
+			}
+			tap.Stall("ratelimits")
+			defer tap.Stall("")
+			l.timeout = 100 * time.Millisecond
+			a.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			uri, moment := mongotest.URI(t), noon
+			tap, l := mongotest.TapOf(t, uri), limiter(t, uri, func() time.Time { return moment })
+			if err := try(t, l, from("192.0.2.1:1"), false, (*Attempt).Fail); err != nil {
+				t.Fatal(err)
+			}
+			for n := 0; stored(t, l)["account"][1] == 0; n++ { // on a busy machine, the command may not be sent in time
+				if n == 20 {
+					t.Fatal("no attempt is in flight after 20 lost replies")
+				}
+				lose(t, tap, limiter(t, tap.URI, at(noon)))
+			}
+			moment = noon.Add(maxInFlight)
+			if err := try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed); err != nil {
+				t.Fatal(err)
+			}
+			if got := stored(t, l)["account"]; got != [2]int{0, 0} {
+				t.Errorf("after a success: stored %v, want [0 0]", got)
+			}
+		})
+	}
+}
+
+// Ten attempts of a killed process are no longer in flight after maxInFlight. A client then
+// receives the wait of the account.
+func TestAttempt_KilledProcess(t *testing.T) {
+	moment := noon
+	l := limiter(t, mongotest.URI(t), func() time.Time { return moment })
+	for range freeFailures {
+		if err := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com").Allow(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	moment = noon.Add(maxInFlight)
+	if err := try(t, l, from("192.0.2.2:1"), false, (*Attempt).Fail); err != nil {
 		t.Fatal(err)
 	}
-	disconnect()
-	a.Close()
-	if got := stored(t, l); got["signin"] != [2]int{1, 0} || got["account"] != [2]int{0, 0} {
-		t.Errorf("stored %v, want account [0 0] and signin [1 0]", got)
+	if err := try(t, l, from("192.0.2.2:1"), false, nil); !strings.Contains(headers(err), retryAfter(2)) {
+		t.Errorf("got %s, want %s", headers(err), retryAfter(2))
+	}
+	moment = moment.Add(2 * time.Second)
+	if err := try(t, l, from("192.0.2.2:1"), false, (*Attempt).Succeed); err != nil {
+		t.Fatal(err)
+	}
+	if got := stored(t, l)["account"]; got != [2]int{0, 0} {
+		t.Errorf("after a success: stored %v, want [0 0]", got)
+	}
+}
+
+// Each round of the reservation admits one counter after its wait.
+func TestReserve_LastRoundPasses(t *testing.T) {
+	l := limiter(t, mongotest.URI(t), at(noon))
+	c, err := l.collection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []counter
+	for i := range rounds {
+		all = append(all, account(fmt.Sprint("user", i)))
+		if _, err := c.InsertOne(t.Context(), bson.D{{Key: "_id", Value: all[i].id}, {Key: "n", Value: freeFailures}, {Key: "pending", Value: 0}, {Key: "at", Value: noon.Add(-time.Minute)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counted, err := l.reserve(t.Context(), func() []counter { return all })
+	if err != nil || len(counted) != rounds {
+		t.Errorf("got %d counters and %v, want %d and no error", len(counted), err, rounds)
+	}
+	if got, want := stored(t, l)["account"], [2]int{rounds * (freeFailures + 1), rounds}; got != want {
+		t.Errorf("stored %v, want %v", got, want)
+	}
+}
+
+// The database fails at one of the updates of a reservation: of the address, of the expired
+// attempts of the account, or of the account.
+func TestReserve_ReturnsCountersBeforeAnError(t *testing.T) {
+	for index, want := range []int{0, 1, 1} {
+		tap := mongotest.NewTap(t)
+		l := limiter(t, tap.URI, at(noon))
+		tap.Reply("update ratelimits", bson.D{{Key: "ok", Value: 1}, {Key: "n", Value: index},
+			{Key: "writeErrors", Value: bson.A{bson.D{{Key: "index", Value: index}, {Key: "code", Value: 8}, {Key: "errmsg", Value: "test"}}}}})
+		counted, err := l.reserve(t.Context(), func() []counter {
+			return append(l.addressCounters(signin, from("192.0.2.1:1"), failureWeight), account("ann@example.com"))
+		})
+		if len(counted) != want || err == nil || tooMany(err) {
+			t.Errorf("update %d fails: got %d counters and %v, want %d and an error of the database", index, len(counted), err, want)
+		}
+	}
+}
+
+// An attacker makes up a device token for each attempt.
+func TestAttempt_CounterOfUnknownDeviceExpires(t *testing.T) {
+	for name, c := range map[string]struct {
+		known  bool
+		settle func(*Attempt)
+		want   time.Duration
+	}{
+		"an unknown device that fails":    {false, (*Attempt).Fail, unknownTTL},
+		"an unknown device that succeeds": {false, (*Attempt).Succeed, unknownTTL},
+		"an attempt that is not checked":  {false, func(*Attempt) {}, unknownTTL},
+		"a known device":                  {true, (*Attempt).Fail, resetAfter + expiryMargin},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := limiter(t, mongotest.URI(t), at(noon))
+			if err := try(t, l, endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, c.known, c.settle); err != nil {
+				t.Fatal(err)
+			}
+			counters, err := l.collection(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var device struct {
+				ExpiresAt time.Time `bson:"expiresAt"`
+			}
+			if err := counters.FindOne(t.Context(), bson.D{{Key: "_id", Value: bson.Regex{Pattern: "^device:"}}}).Decode(&device); err != nil {
+				t.Fatal(err)
+			}
+			if got := device.ExpiresAt.Sub(noon); got != c.want {
+				t.Errorf("the counter of the device expires after %s, want %s", got, c.want)
+			}
+		})
 	}
 }
 
@@ -364,7 +522,7 @@ func TestAllow_ParallelRequests(t *testing.T) {
 	limiters := []*Limiter{limiter(t, uri, at(noon)), limiter(t, uri, at(noon))}
 	limit := Limit{"test", 20, time.Minute}
 	n := 0
-	for range 5 { // 16 at the same time: the embedded database counts that many within addressTimeout
+	for range 5 {
 		n += parallel(t, 16, func(i int) error { return limiters[i%2].Allow(t.Context(), limit, from("192.0.2.1:1")) })
 	}
 	if n != 20 {
@@ -601,6 +759,7 @@ func TestLimiter_DatabaseDown(t *testing.T) {
 				listener.Close()
 			}
 			l := limiter(t, "mongodb://"+listener.Addr().String()+"/?serverSelectionTimeoutMS=1500", at(noon))
+			l.timeout = addressTimeout
 			if err := l.Allow(t.Context(), signin, from("192.0.2.1:1")); err != nil {
 				t.Errorf("a request: got %v, want no error", err)
 			}
