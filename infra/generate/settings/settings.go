@@ -27,6 +27,9 @@ type Settings struct {
 	Optional []string // they have a default
 }
 
+// removed is a setting of earlier versions. A function reads it only to reject it.
+const removed = "THROTTLE"
+
 // Of returns the settings of a function that does not accept events, unless the function has no
 // route. It omits the settings that name a file instead of a value (…_FILE).
 func Of(e endpoint.Endpoint) (Settings, error) {
@@ -46,7 +49,7 @@ func Of(e endpoint.Endpoint) (Settings, error) {
 		return Settings{}, fmt.Errorf("%s rejects the samples of its settings: %s", e.Name, invalid)
 	}
 	for _, name := range read {
-		if !slices.Contains(s.Required, strings.TrimSuffix(name, "_FILE")) {
+		if name != removed && !slices.Contains(s.Required, strings.TrimSuffix(name, "_FILE")) {
 			s.Optional = append(s.Optional, name)
 		}
 	}

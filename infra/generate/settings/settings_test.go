@@ -41,6 +41,9 @@ func TestOf_Optional(t *testing.T) {
 			t.Errorf("%s: got the optional settings %v, want HASH_MEMORY_KIB among them: %v", e.Name, s.Optional, hashes)
 		}
 		limited := hashes || e.Name == "refresh"
+		if slices.Contains(s.Optional, "THROTTLE") {
+			t.Errorf("%s: got the optional settings %v, want no THROTTLE", e.Name, s.Optional)
+		}
 		if slices.Contains(s.Optional, "RATE_LIMIT") != limited || slices.Contains(s.Optional, "TRUSTED_PROXIES") != limited {
 			t.Errorf("%s: got the optional settings %v, want RATE_LIMIT and TRUSTED_PROXIES among them: %v", e.Name, s.Optional, limited)
 		}
