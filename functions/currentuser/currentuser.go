@@ -11,19 +11,26 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is GET /api/users/currentuser.
-var Endpoint = endpoint.Define(endpoint.Spec{
-	Name:      "currentuser",
-	Method:    http.MethodGet,
-	Path:      "/api/users/currentuser",
-	Success:   http.StatusOK,
-	Summary:   "Return the user of the bearer token, or null without a token.",
-	Anonymous: true,
-}, newHandler)
+// Function serves GET /api/users/currentuser.
+var Function = endpoint.Function{
+	Name:  "currentuser",
+	Needs: []endpoint.Need{token.Verifying, user.Storing(endpoint.Find)},
+	Endpoints: []endpoint.Endpoint{endpoint.Define(endpoint.Spec{
+		Method:  http.MethodGet,
+		Path:    "/api/users/currentuser",
+		Access:  endpoint.Optional,
+		Success: http.StatusOK,
+		Summary: "Return the user of the bearer token, or null without a token.",
+	}, newHandler, currentuser.handle)},
+}
+
+// Input is the identity of the client, if it has a token.
+type Input struct{ identity.Optional }
 
 // Output is the user of the token, or null if the request has no token.
 type Output struct {
@@ -31,27 +38,21 @@ type Output struct {
 }
 
 type currentuser struct {
-	tokens *token.Verifier
-	users  *user.Store
-	now    func() time.Time
+	users *user.Store
+	now   func() time.Time
 }
 
-func newHandler(cfg *config.Config) endpoint.Handler[endpoint.Bearer, Output] {
-	c := currentuser{token.VerifierFromConfig(cfg), user.FromConfig(cfg, nil), cfg.Now()}
-	return c.handle
+func newHandler(cfg *config.Config) currentuser {
+	return currentuser{user.FromConfig(cfg, nil), cfg.Now()}
 }
 
-// handle verifies the token and then reads its session from the database, once. So the
-// token of a session stops working as soon as the session ends.
-func (c currentuser) handle(ctx context.Context, in endpoint.Bearer) (Output, error) {
-	if in.Token == "" {
+// handle reads the session of the token from the database, once. So the token of a session
+// stops working as soon as the session ends.
+func (c currentuser) handle(ctx context.Context, in Input) (Output, error) {
+	if in.Identity == nil {
 		return Output{}, nil
 	}
-	claims, err := c.tokens.Verify(in.Token)
-	if err != nil {
-		return Output{}, apierror.InvalidToken(err)
-	}
-	u, err := c.users.Session(ctx, claims.Subject, claims.Session, c.now())
+	u, err := c.users.Session(ctx, in.Identity.Subject, in.Identity.Session, c.now())
 	if errors.Is(err, user.ErrSessionEnded) {
 		return Output{}, apierror.InvalidToken(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"ticketing.com/auth/shared/testing/endpointtest"
 )
 
-func TestCurrentuser(t *testing.T) { endpointtest.EveryTransport(t, currentuser.Endpoint, play) }
+func TestCurrentuser(t *testing.T) { endpointtest.EveryTransport(t, currentuser.Function, play) }
 
 func play(t *testing.T, b *endpointtest.Fixture) {
 	g := b.Given(t, "ann@example.com", "a password")
@@ -34,7 +34,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 	for name, header := range endpointtest.OtherSchemes(bearer) {
 		b.Play(t, ok(name+" is anonymous", endpointtest.Call{Header: header}, `{"currentUser":null}`))
 	}
-	b.Play(t, endpointtest.HostileRoutes(http.MethodGet, currentuser.Endpoint.Path)...)
+	b.Play(t, endpointtest.HostileRoutes(currentuser.Function)...)
 }
 
 func TestCurrentuser_EndedSession(t *testing.T) {
@@ -66,7 +66,7 @@ func TestCurrentuser_EndedSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := endpointtest.New(t, currentuser.Endpoint)
+			b := endpointtest.New(t, currentuser.Function)
 			g := b.Given(t, "ann@example.com", "a password")
 			call := endpointtest.Call{Header: endpointtest.Bearer(g.Token)}
 			if a := b.Do(t, call); a.Status != http.StatusOK {
@@ -79,6 +79,6 @@ func TestCurrentuser_EndedSession(t *testing.T) {
 }
 
 func TestCurrentuser_NoSigningKey(t *testing.T) {
-	b := endpointtest.New(t, currentuser.Endpoint, "SIGNING_KEYS=")
+	b := endpointtest.New(t, currentuser.Function, "SIGNING_KEYS=")
 	endpointtest.Check(t, endpointtest.Case{Status: 200, JSON: `{"currentUser":null}`}, b.Do(t, endpointtest.Call{}))
 }

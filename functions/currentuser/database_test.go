@@ -20,7 +20,7 @@ func TestCurrentuser_DatabaseErrors(t *testing.T) {
 		JSON: endpointtest.Errors("The service is busy. Try again shortly.")}
 	never := endpointtest.Case{Status: http.StatusInternalServerError, JSON: endpointtest.Errors("Something went wrong.")}
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, currentuser.Endpoint, "MONGODB_URI="+tap.URI)
+	b := endpointtest.New(t, currentuser.Function, "MONGODB_URI="+tap.URI)
 	bearer := endpointtest.Bearer(b.Given(t, "ann@example.com", "a password").Token)
 	for name, c := range map[string]struct {
 		code   int32

@@ -13,7 +13,7 @@ import (
 
 // The function must start without a database and without a private key.
 func TestJWKS(t *testing.T) {
-	endpointtest.EveryTransport(t, jwks.Endpoint, play, "SIGNING_KEYS=", "MONGODB_URI=")
+	endpointtest.EveryTransport(t, jwks.Function, play, "SIGNING_KEYS=", "MONGODB_URI=")
 }
 
 func play(t *testing.T, b *endpointtest.Fixture) {
@@ -26,5 +26,5 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 		endpointtest.Case{Name: "HEAD has the headers and no body", Call: endpointtest.Call{Method: http.MethodHead}, Status: http.StatusOK, Want: cached},
 		endpointtest.Case{Name: "a token is ignored", Call: endpointtest.Call{Header: http.Header{"Authorization": {"Bearer x", "Basic y"}}}, Status: http.StatusOK, JSON: set, Want: cached},
 	)
-	b.Play(t, endpointtest.HostileRoutes(http.MethodGet, jwks.Endpoint.Path)...)
+	b.Play(t, endpointtest.HostileRoutes(jwks.Function)...)
 }

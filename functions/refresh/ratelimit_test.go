@@ -3,6 +3,7 @@ package refresh_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func reachLimit(t *testing.T, b *endpointtest.Fixture, token string) {
 }
 
 func TestRefresh_AddressLimit(t *testing.T) {
-	endpointtest.EveryTransport(t, refresh.Endpoint, addressLimit)
+	endpointtest.EveryTransport(t, refresh.Function, addressLimit)
 }
 
 func addressLimit(t *testing.T, b *endpointtest.Fixture) {
@@ -76,7 +77,7 @@ func addressLimit(t *testing.T, b *endpointtest.Fixture) {
 
 // Forged tokens from the same address end no session.
 func TestRefresh_SessionOfAnAddressAtItsLimit(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	other := b.Given(t, "bob@example.com", "a password")
 	reachLimit(t, b, flip(g.RefreshToken, 0))
@@ -96,8 +97,9 @@ func TestRefresh_SessionOfAnAddressAtItsLimit(t *testing.T) {
 // Many forged tokens cost the database few reads at the same time.
 func TestRefresh_LookupsAreBounded(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	slow := refresh.Endpoint
-	slow.Budget = 2 * time.Minute // no lookup ends before Release
+	slow := refresh.Function
+	slow.Endpoints = slices.Clone(slow.Endpoints)
+	slow.Endpoints[0].Budget = 2 * time.Minute // no lookup ends before Release
 	b := endpointtest.New(t, slow, "MONGODB_URI="+tap.URI)
 	unissued := flip(b.Given(t, "ann@example.com", "a password").RefreshToken, 0)
 	reachLimit(t, b, unissued)
@@ -126,7 +128,7 @@ func TestRefresh_Commands(t *testing.T) {
 		"RATE_LIMIT=off": "find users, update users",
 	} {
 		tap := mongotest.NewTap(t)
-		b := endpointtest.New(t, refresh.Endpoint, "MONGODB_URI="+tap.URI, setting)
+		b := endpointtest.New(t, refresh.Function, "MONGODB_URI="+tap.URI, setting)
 		g := b.Given(t, "ann@example.com", "a password")
 		tap.Commands()
 		b.Do(t, exchange(g.RefreshToken)).Grant(t)
@@ -139,14 +141,14 @@ func TestRefresh_Commands(t *testing.T) {
 // The limit guards the database, not a secret: if it cannot count, the request proceeds.
 func TestRefresh_RateLimitUnavailable(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, refresh.Endpoint, "MONGODB_URI="+tap.URI)
+	b := endpointtest.New(t, refresh.Function, "MONGODB_URI="+tap.URI)
 	g := b.Given(t, "ann@example.com", "a password")
 	tap.Stall("ratelimits")
 	b.Do(t, exchange(g.RefreshToken)).Grant(t)
 }
 
 func TestRefresh_InvalidInputCounts(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint, "RATE_LIMIT_REFRESH=3/1m")
+	b := endpointtest.New(t, refresh.Function, "RATE_LIMIT_REFRESH=3/1m")
 	for i, call := range []endpointtest.Call{{Body: `{}`}, exchange("malformed"), {Body: `[]`}} {
 		if a := b.Do(t, call); a.Status != http.StatusBadRequest && a.Status != http.StatusUnauthorized {
 			t.Errorf("request %d: got %d %s, want status 400 or 401", i+1, a.Status, a.Body)

@@ -16,21 +16,30 @@ import (
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is POST /api/users/refresh.
-var Endpoint = endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
-	Name:    "refresh",
-	Method:  http.MethodPost,
-	Path:    "/api/users/refresh",
-	Success: http.StatusOK,
-	Summary: "Exchange a refresh token for a new access token and a new refresh token.",
-	Refuses: []apierror.Kind{apierror.Unauthenticated},
-}, newHandler), func(cfg *config.Config) endpoint.Allow {
-	limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Refresh(cfg)
-	return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, limit, c) }
-})
+// Function serves POST /api/users/refresh.
+var Function = endpoint.Function{
+	Name: "refresh",
+	Needs: []endpoint.Need{
+		token.Signing, session.Lifetime, sender.Publishing,
+		user.Storing(endpoint.Find, endpoint.Update),
+		ratelimit.Counting("RATE_LIMIT_REFRESH", "RATE_LIMIT_SESSION"),
+	},
+	Endpoints: []endpoint.Endpoint{endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
+		Method:  http.MethodPost,
+		Path:    "/api/users/refresh",
+		Access:  endpoint.Public,
+		Success: http.StatusOK,
+		Summary: "Exchange a refresh token for a new access token and a new refresh token.",
+		Refuses: []apierror.Kind{apierror.Unauthenticated},
+	}, newHandler, refresh.handle), func(cfg *config.Config) endpoint.Allow {
+		limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Refresh(cfg)
+		return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, limit, c) }
+	})},
+}
 
 // Input is a refresh token.
 type Input struct {
@@ -59,10 +68,9 @@ type refresh struct {
 // little work for the database.
 const maxLookups = 8
 
-func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
-	r := refresh{user.FromConfig(cfg, sender.FromConfig(cfg)), session.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Refresh(cfg), ratelimit.Session(cfg),
+func newHandler(cfg *config.Config) refresh {
+	return refresh{user.FromConfig(cfg, sender.FromConfig(cfg)), session.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Refresh(cfg), ratelimit.Session(cfg),
 		cfg.Now(), make(chan struct{}, maxLookups)}
-	return r.handle
 }
 
 // handle derives the next refresh token from the salt that the store returns. The first

@@ -23,7 +23,7 @@ func invalid(name, token string) endpointtest.Case {
 	return endpointtest.InvalidToken(endpointtest.Case{Name: name, Call: exchange(token)})
 }
 
-func TestRefresh(t *testing.T) { endpointtest.EveryTransport(t, refresh.Endpoint, play) }
+func TestRefresh(t *testing.T) { endpointtest.EveryTransport(t, refresh.Function, play) }
 
 func play(t *testing.T, b *endpointtest.Fixture) {
 	g := b.Given(t, "ann@example.com", "a password")
@@ -49,12 +49,12 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 		bad("the token is required", `{"refresh_token":"x"}`, endpointtest.FieldError("refreshToken", "refreshToken is missing.")),
 	)
 	b.Play(t, endpointtest.HostileBodies(`{"refreshToken":"`+target+`"}`)...)
-	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, refresh.Endpoint.Path)...)
+	b.Play(t, endpointtest.HostileRoutes(refresh.Function)...)
 	b.Do(t, exchange(target)).Grant(t) // none of these requests changed the session
 }
 
 func TestRefresh_ExtendsSession(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	seen := map[string]bool{g.Token: true, g.RefreshToken: true, b.Claims(t, g.Token).ID: true}
 	for range 5 {
@@ -79,7 +79,7 @@ func TestRefresh_ExtendsSession(t *testing.T) {
 // A database that stalls may store the write and lose its answer. The client then retries for
 // longer than ReplayWindow. It cannot present the successor, because it never received it.
 func TestRefresh_LostAnswerIsRepeatedForTwoMinutes(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	b.Clock.Advance(time.Hour)
 	first := b.Do(t, exchange(g.RefreshToken)).Grant(t)
@@ -97,7 +97,7 @@ func TestRefresh_LostAnswerIsRepeatedForTwoMinutes(t *testing.T) {
 
 // expiresIn counts from the time of the answer, and a token in an answer is never expired.
 func TestRefresh_RepeatedAnswerNeverHoldsExpiredToken(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint, "ACCESS_TOKEN_TTL=20s")
+	b := endpointtest.New(t, refresh.Function, "ACCESS_TOKEN_TTL=20s")
 	g := b.Given(t, "ann@example.com", "a password")
 	b.Clock.Advance(time.Hour)
 	first := b.Do(t, exchange(g.RefreshToken)).Grant(t)
@@ -123,7 +123,7 @@ func TestRefresh_RepeatedAnswerNeverHoldsExpiredToken(t *testing.T) {
 }
 
 func TestRefresh_SessionEndsAtMaximumLife(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint, "SESSION_TTL=1h", "SESSION_MAX_TTL=90m")
+	b := endpointtest.New(t, refresh.Function, "SESSION_TTL=1h", "SESSION_MAX_TTL=90m")
 	g := b.Given(t, "ann@example.com", "a password")
 	for range 2 {
 		b.Clock.Advance(44 * time.Minute)
@@ -158,7 +158,7 @@ func TestRefresh_LifetimeSettings(t *testing.T) {
 // Two browser tabs may hold the same token. Each gets the answer again, even after further
 // refreshes of the session.
 func TestRefresh_RepeatedWithinTenSeconds(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+	b := endpointtest.New(t, refresh.Function)
 	token := b.Given(t, "ann@example.com", "a password").RefreshToken
 	var tokens, bodies []string
 	for range 5 {
@@ -190,7 +190,7 @@ func TestRefresh_ReusedTokenEndsSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sink := endpointtest.NewSink(t)
-			b := endpointtest.New(t, refresh.Endpoint, sink.Setting())
+			b := endpointtest.New(t, refresh.Function, sink.Setting())
 			stolen := b.Given(t, "ann@example.com", "a password")
 			other := b.Given(t, "bob@example.com", "a password")
 			g := stolen
@@ -220,7 +220,7 @@ func TestRefresh_ReusedTokenEndsSession(t *testing.T) {
 }
 
 func TestRefresh_ForgedTokenEndsNothing(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	// the right family with another secret is theft: see TestRefresh_ReusedTokenEndsSession
 	for _, at := range []int{0, 70, 100} { // family, session, user
@@ -230,7 +230,7 @@ func TestRefresh_ForgedTokenEndsNothing(t *testing.T) {
 }
 
 func TestRefresh_ParallelRequestsGetOneAnswer(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	answers := b.Race(t, 50, func(int) endpointtest.Call { return exchange(g.RefreshToken) })
 	for _, a := range answers {
@@ -242,7 +242,7 @@ func TestRefresh_ParallelRequestsGetOneAnswer(t *testing.T) {
 }
 
 func TestRefresh_ParallelSignout(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+	b := endpointtest.New(t, refresh.Function)
 	for range 10 {
 		g := b.Given(t, session.NewID()+"@example.com", "a password")
 		sid := b.Claims(t, g.Token).Session
@@ -260,7 +260,7 @@ func TestRefresh_ParallelSignout(t *testing.T) {
 }
 
 func TestRefresh_DisabledUser(t *testing.T) {
-	b := endpointtest.New(t, refresh.Endpoint)
+	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID},
 		map[string]any{"$set": map[string]any{"disabledAt": b.Clock.Now()}}); err != nil {

@@ -16,15 +16,17 @@ import (
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is the event that starts a run of the relay. A PingSource cannot choose the type of
-// its events, so the relay accepts that type besides its own.
-var Endpoint = receiver.On(endpoint.Endpoint{Spec: endpoint.Spec{
-	Name:    "relay",
-	Summary: "Deliver the events that the sink has not accepted yet.",
-	Budget:  25 * time.Second, // below the 30 s after which Knative's sources give up
-}}, endpoint.Trigger{
-	Types: []string{"com.ticketing.users.relay.requested.v1", "dev.knative.sources.ping"},
-}, newHandler)
+// Function receives the event that starts a run of the relay. A PingSource cannot choose the
+// type of its events, so the relay accepts that type besides its own.
+var Function = endpoint.Function{
+	Name:  "relay",
+	Needs: []endpoint.Need{sender.Publishing, {NeedsSink: true}, user.Storing(endpoint.Find, endpoint.Update)},
+	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
+		Types:   []string{"com.ticketing.users.relay.requested.v1", "dev.knative.sources.ping"},
+		Summary: "Deliver the events that the sink has not accepted yet.",
+		Budget:  25 * time.Second, // below the 30 s after which Knative's sources give up
+	}, newHandler, relay.handle)},
+}
 
 const (
 	// batch is the number of accounts that one query reads. Their events are at most a few
@@ -45,10 +47,9 @@ type relay struct {
 	log   *slog.Logger
 }
 
-func newHandler(cfg *config.Config) endpoint.Handler[endpoint.None, endpoint.None] {
+func newHandler(cfg *config.Config) relay {
 	cfg.Required("K_SINK") // without a sink there is nothing to deliver to
-	r := relay{user.FromConfig(cfg, sender.FromConfig(cfg)), cfg.Now(), cfg.Log()}
-	return r.handle
+	return relay{user.FromConfig(cfg, sender.FromConfig(cfg)), cfg.Now(), cfg.Log()}
 }
 
 // handle sends the oldest events first, then the rejected events that are due for a retry. It stops

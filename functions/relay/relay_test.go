@@ -26,7 +26,7 @@ func newRelay(t *testing.T, users int, settings ...string) (*endpointtest.Fixtur
 	t.Helper()
 	sink := endpointtest.NewSink(t)
 	sink.Answer(unavailable)
-	b := endpointtest.New(t, relay.Endpoint, append(settings, "EVENTS=on", sink.Setting())...)
+	b := endpointtest.New(t, relay.Function, append(settings, "EVENTS=on", sink.Setting())...)
 	for i := range users {
 		b.Clock.Advance(time.Second)
 		b.Given(t, email(i), "a password")

@@ -15,12 +15,12 @@ import (
 // sign-in has at most two commands in flight.
 func TestSignin_ColdStartConnections(t *testing.T) {
 	uri := mongotest.URI(t)
-	endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+uri).Given(t, "ann@example.com", secret)
+	endpointtest.New(t, signin.Function, "MONGODB_URI="+uri).Given(t, "ann@example.com", secret)
 	for _, roundTrip := range []time.Duration{0, 2 * time.Millisecond, 50 * time.Millisecond} {
 		for _, hashing := range []string{"HASH_MEMORY_KIB=64", "HASH_MEMORY_KIB=65536"} {
 			tap := mongotest.TapOf(t, uri)
 			tap.RoundTrip(roundTrip)
-			b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI, hashing)
+			b := endpointtest.New(t, signin.Function, "MONGODB_URI="+tap.URI, hashing)
 			before := tap.Accepted()
 			began := time.Now()
 			if a := b.Do(t, attempt(ownerAddress, "ann", secret)); a.Status != http.StatusServiceUnavailable { // a busy machine exceeds the budget

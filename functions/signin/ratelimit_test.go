@@ -41,7 +41,7 @@ func limited(seconds int) endpointtest.Case {
 }
 
 func TestSignin_AccountLimit(t *testing.T) {
-	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
+	endpointtest.EveryTransport(t, signin.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		fail(t, b, 10, attackerAddress, "ann")
 		fail(t, b, 10, attackerAddress, "unknown")
@@ -61,7 +61,7 @@ func TestSignin_AccountLimit(t *testing.T) {
 }
 
 func TestSignin_NineFailures(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
+	b := endpointtest.New(t, signin.Function)
 	b.Given(t, "ann@example.com", secret)
 	fail(t, b, 9, attackerAddress, "ann")
 	fail(t, b, 9, attackerAddress, "bob")
@@ -74,7 +74,7 @@ func TestSignin_NineFailures(t *testing.T) {
 // An attacker cannot lock out a client that has a device token. The client sends the token in
 // a header or in a cookie, from any address, also from one with failed attempts.
 func TestSignin_DeviceToken(t *testing.T) {
-	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
+	endpointtest.EveryTransport(t, signin.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		b.Given(t, "bob@example.com", secret)
 		first := b.Do(t, attempt(ownerAddress, "ann", secret))
@@ -115,7 +115,7 @@ func TestSignin_DeviceToken(t *testing.T) {
 }
 
 func TestSignin_DeviceTokensExpire(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
+	b := endpointtest.New(t, signin.Function)
 	b.Given(t, "ann@example.com", secret)
 	var devices []string
 	for range 25 {
@@ -155,7 +155,7 @@ func TestSignin_DeviceTokensExpire(t *testing.T) {
 // Two accounts share a browser and its cookie. A sign-in to one must not make the other forget
 // the browser.
 func TestSignin_AccountsShareDeviceToken(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
+	b := endpointtest.New(t, signin.Function)
 	device := ""
 	for _, email := range []string{"ann", "bob"} {
 		b.Given(t, email+"@example.com", secret)
@@ -178,7 +178,7 @@ func TestSignin_AccountsShareDeviceToken(t *testing.T) {
 func TestSignin_ParallelGuesses(t *testing.T) {
 	for _, email := range []string{"ann", "unknown"} {
 		guess := func() (checked int) {
-			b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=40")
+			b := endpointtest.New(t, signin.Function, "HASH_CONCURRENCY=40")
 			b.Given(t, "ann@example.com", secret)
 			statuses := map[int]int{}
 			for wave := range 5 {
@@ -213,7 +213,7 @@ func repeat(race func() bool) bool {
 
 // At the limit, the right password opens no session.
 func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=100", "SESSION_LIMIT=1000")
+	b := endpointtest.New(t, signin.Function, "HASH_CONCURRENCY=100", "SESSION_LIMIT=1000")
 	b.Given(t, "ann@example.com", secret)
 	fail(t, b, 10, attackerAddress, "ann")
 	limited := 0
@@ -238,7 +238,7 @@ func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
 
 // Parallel sign-ins with the right password never get the response of a wrong password.
 func TestSignin_ParallelRightPasswords(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=40", "SESSION_LIMIT=1000")
+	b := endpointtest.New(t, signin.Function, "HASH_CONCURRENCY=40", "SESSION_LIMIT=1000")
 	b.Given(t, "ann@example.com", secret)
 	passed := 0
 	if !repeat(func() bool {
@@ -264,7 +264,7 @@ func TestSignin_ParallelRightPasswords(t *testing.T) {
 // rejected one. They determine the response time; a test cannot compare times reliably.
 func TestSignin_SameWorkForEachReason(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI, "HASH_MEMORY_KIB=8192")
+	b := endpointtest.New(t, signin.Function, "MONGODB_URI="+tap.URI, "HASH_MEMORY_KIB=8192")
 	if err := b.Users.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +313,7 @@ func TestSignin_SameWorkForEachReason(t *testing.T) {
 // session.
 func TestSignin_Commands(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI)
+	b := endpointtest.New(t, signin.Function, "MONGODB_URI="+tap.URI)
 	b.Given(t, "ann@example.com", secret)
 	const want = "find users, findAndModify users, update ratelimits, update ratelimits"
 	device := ""
@@ -330,7 +330,7 @@ func TestSignin_Commands(t *testing.T) {
 }
 
 func TestSignin_AddressLimit(t *testing.T) {
-	endpointtest.EveryTransport(t, signin.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
+	endpointtest.EveryTransport(t, signin.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		for i := range 100 { // passwords for several accounts
 			fail(t, b, 1, attackerAddress, fmt.Sprint("u", i/5))
@@ -362,7 +362,7 @@ func TestSignin_AddressLimit(t *testing.T) {
 // Rejected requests send no commands to the database.
 func TestSignin_RejectionsCostNoCommands(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI)
+	b := endpointtest.New(t, signin.Function, "MONGODB_URI="+tap.URI)
 	for i := range 100 {
 		fail(t, b, 1, attackerAddress, fmt.Sprint("u", i/5))
 	}
@@ -377,7 +377,7 @@ func TestSignin_RejectionsCostNoCommands(t *testing.T) {
 }
 
 func TestSignin_IPv6Network(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
+	b := endpointtest.New(t, signin.Function)
 	for i := range 100 {
 		fail(t, b, 1, fmt.Sprintf("2001:db8::%x", i), fmt.Sprint("u", i/5))
 	}
@@ -386,7 +386,7 @@ func TestSignin_IPv6Network(t *testing.T) {
 }
 
 func TestSignin_NoTrustedProxy(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "TRUSTED_PROXIES=0")
+	b := endpointtest.New(t, signin.Function, "TRUSTED_PROXIES=0")
 	for i := range 100 {
 		fail(t, b, 1, fmt.Sprint("198.51.100.", i), fmt.Sprint("u", i/5))
 	}
@@ -394,7 +394,7 @@ func TestSignin_NoTrustedProxy(t *testing.T) {
 }
 
 func TestSignin_RateLimitOff(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "RATE_LIMIT=off")
+	b := endpointtest.New(t, signin.Function, "RATE_LIMIT=off")
 	b.Given(t, "ann@example.com", secret)
 	fail(t, b, 110, attackerAddress, "ann")
 	expectStatus(t, b, "the right password", http.StatusOK, attempt(attackerAddress, "ann", secret))
@@ -403,7 +403,7 @@ func TestSignin_RateLimitOff(t *testing.T) {
 // The limit guards a secret: if it cannot count, no password is checked.
 func TestSignin_RateLimitUnavailable(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, signin.Endpoint, "MONGODB_URI="+tap.URI)
+	b := endpointtest.New(t, signin.Function, "MONGODB_URI="+tap.URI)
 	b.Given(t, "ann@example.com", secret)
 	tap.Stall("ratelimits")
 	began := time.Now()
@@ -421,7 +421,7 @@ func TestSignin_RateLimitUnavailable(t *testing.T) {
 
 // A request with invalid input counts toward the limit.
 func TestSignin_InvalidInputCounts(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "RATE_LIMIT_SIGNIN=10/5m")
+	b := endpointtest.New(t, signin.Function, "RATE_LIMIT_SIGNIN=10/5m")
 	call := endpointtest.Call{From: attackerAddress, Body: `{"email":"ann"}`}
 	for range 10 {
 		expectStatus(t, b, "invalid input", http.StatusBadRequest, call)

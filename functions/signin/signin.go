@@ -19,21 +19,30 @@ import (
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is POST /api/users/signin.
-var Endpoint = endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
-	Name:    "signin",
-	Method:  http.MethodPost,
-	Path:    "/api/users/signin",
-	Success: http.StatusOK,
-	Summary: "Start a session with an email and a password.",
-	Refuses: []apierror.Kind{apierror.Unauthenticated},
-}, newHandler), func(cfg *config.Config) endpoint.Allow {
-	limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Signin(cfg)
-	return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, limit, c) }
-})
+// Function serves POST /api/users/signin.
+var Function = endpoint.Function{
+	Name: "signin",
+	Needs: []endpoint.Need{
+		token.Signing, session.Lifetime, password.Hashing, sender.Publishing,
+		user.Storing(endpoint.Find, endpoint.Update),
+		ratelimit.Counting("RATE_LIMIT_SIGNIN"),
+	},
+	Endpoints: []endpoint.Endpoint{endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
+		Method:  http.MethodPost,
+		Path:    "/api/users/signin",
+		Access:  endpoint.Public,
+		Success: http.StatusOK,
+		Summary: "Start a session with an email and a password.",
+		Refuses: []apierror.Kind{apierror.Unauthenticated},
+	}, newHandler, signin.handle), func(cfg *config.Config) endpoint.Allow {
+		limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Signin(cfg)
+		return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, limit, c) }
+	})},
+}
 
 // Input is an email and its password.
 type Input struct {
@@ -71,9 +80,8 @@ type signin struct {
 	now         func() time.Time
 }
 
-func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
-	s := signin{user.FromConfig(cfg, sender.FromConfig(cfg)), credentials.FromConfig(cfg), session.FromConfig(cfg), cfg.Now()}
-	return s.handle
+func newHandler(cfg *config.Config) signin {
+	return signin{user.FromConfig(cfg, sender.FromConfig(cfg)), credentials.FromConfig(cfg), session.FromConfig(cfg), cfg.Now()}
 }
 
 // handle returns the same error for an unknown email, a wrong password, a disabled account and

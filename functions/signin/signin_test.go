@@ -39,7 +39,7 @@ func wrong(name, body string) endpointtest.Case {
 		JSON: endpointtest.Errors("Email or password is wrong."), Want: http.Header{"Www-Authenticate": {"Bearer"}}}
 }
 
-func TestSignin(t *testing.T) { endpointtest.EveryTransport(t, signin.Endpoint, play) }
+func TestSignin(t *testing.T) { endpointtest.EveryTransport(t, signin.Function, play) }
 
 func play(t *testing.T, b *endpointtest.Fixture) {
 	b.Given(t, "ann@example.com", secret)
@@ -72,11 +72,11 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 		bad("all invalid fields are listed together", `{"email":7}`, `{"errors":[{"message":"email must be a string.","field":"email"},{"message":"password is missing.","field":"password"}]}`),
 	)
 	b.Play(t, endpointtest.HostileBodies(good)...)
-	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signin.Endpoint.Path)...)
+	b.Play(t, endpointtest.HostileRoutes(signin.Function)...)
 }
 
 func TestSignin_SameResponseForEachReason(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
+	b := endpointtest.New(t, signin.Function)
 	b.Given(t, "ann@example.com", secret)
 	b.Given(t, "locked@example.com", secret)
 	b.Given(t, "broken@example.com", secret)
@@ -104,7 +104,7 @@ func TestSignin_SameResponseForEachReason(t *testing.T) {
 // The hash is most of the work of a sign-in. The bytes that the process allocates show the
 // number of hashes; the response time is not reliable.
 func TestSignin_FailureCostsOneHash(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "HASH_MEMORY_KIB=8192")
+	b := endpointtest.New(t, signin.Function, "HASH_MEMORY_KIB=8192")
 	b.Given(t, "ann@example.com", secret)
 	b.Given(t, "locked@example.com", secret)
 	set(t, b, "locked@example.com", bson.D{{Key: "disabledAt", Value: b.Clock.Now()}})
@@ -132,7 +132,7 @@ func TestSignin_ReplacesImportedHash(t *testing.T) {
 	for name, stored := range map[string]string{"bcrypt": bcrypt, "scrypt of the Node service": nodeScrypt} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := endpointtest.New(t, signin.Endpoint, minimumHash...)
+			b := endpointtest.New(t, signin.Function, minimumHash...)
 			insert(t, b, bson.D{{Key: "_id", Value: "5f7c1c1c1c1c1c1c1c1c1c1c"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: stored}})
 			b.Play(t, wrong("a wrong password is rejected", `{"email":"ann@example.com","password":"wrong"}`))
 			if got := account(t, b).Password; got != stored {
@@ -159,7 +159,7 @@ var minimumHash = []string{"HASH_MEMORY_KIB=7168", "HASH_TIME=5", "HASH_TESTING=
 
 // A sign-in does not replace a stored hash that is stronger than a new one.
 func TestSignin_StrongerStoredHash(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
+	b := endpointtest.New(t, signin.Function)
 	strong, err := password.New(password.Config{MemoryKiB: 65, Time: 1}).Hash(t.Context(), secret)
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func TestSignin_StrongerStoredHash(t *testing.T) {
 // bcrypt compares only 72 bytes of a password. A sign-in with other bytes beyond them must not
 // replace the hash, and the user can still sign in.
 func TestSignin_BcryptBeyond72Bytes(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, minimumHash...)
+	b := endpointtest.New(t, signin.Function, minimumHash...)
 	long := strings.Repeat("correct horse battery staple ", 4)
 	imported, err := blowfish.GenerateFromPassword([]byte(long[:72]), blowfish.MinCost)
 	if err != nil {
@@ -199,7 +199,7 @@ func TestSignin_PasswordInEitherUnicodeForm(t *testing.T) {
 	forms := []string{composed, norm.NFD.String(composed)}
 	for _, hashed := range forms {
 		for _, first := range forms {
-			b := endpointtest.New(t, signin.Endpoint, minimumHash...)
+			b := endpointtest.New(t, signin.Function, minimumHash...)
 			call := func(typed string) endpointtest.Call {
 				return endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + typed + `"}`}
 			}
@@ -235,7 +235,7 @@ func scryptOf(t *testing.T, plain string) string {
 func TestSignin_HashLargerThanMemory(t *testing.T) {
 	// not parallel: the memory limit applies to the whole process
 	limit := debug.SetMemoryLimit(64 << 20)
-	b := endpointtest.New(t, signin.Endpoint)
+	b := endpointtest.New(t, signin.Function)
 	grant := b.GivenHash(t, "ann@example.com", "$argon2id$v=19$m=102400,t=2,p=8$MDEyMzQ1Njc4OWFiY2RlZg$gy5SuVm5Z7Vw7keB9se9p87QGcomaseB/S2U1OhTsM0")
 	for range 12 {
 		endpointtest.Check(t, endpointtest.Case{Status: http.StatusServiceUnavailable, Want: http.Header{"Retry-After": {"60"}},
@@ -260,7 +260,7 @@ func TestSignin_HashLargerThanMemory(t *testing.T) {
 }
 
 func TestSignin_ParallelWithImportedHash(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "HASH_CONCURRENCY=8")
+	b := endpointtest.New(t, signin.Function, "HASH_CONCURRENCY=8")
 	insert(t, b, bson.D{{Key: "_id", Value: "1"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}, {Key: "disabledAt", Value: nil}, {Key: "opened", Value: 0}})
 	for _, a := range b.Race(t, 8, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
 		a.Grant(t)
@@ -271,7 +271,7 @@ func TestSignin_ParallelWithImportedHash(t *testing.T) {
 }
 
 func TestSignin_EvictsOldestSession(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=3")
+	b := endpointtest.New(t, signin.Function, "SESSION_LIMIT=3")
 	b.Given(t, "ann@example.com", secret)
 	var sids []string
 	for range 5 {
@@ -289,7 +289,7 @@ func TestSignin_EvictsOldestSession(t *testing.T) {
 
 func TestSignin_SessionLimitInParallel(t *testing.T) {
 	for range 5 { // on a busy machine a request may exceed its budget; then the next sign-in ends the surplus
-		b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=5", "HASH_CONCURRENCY=12", "RATE_LIMIT=off")
+		b := endpointtest.New(t, signin.Function, "SESSION_LIMIT=5", "HASH_CONCURRENCY=12", "RATE_LIMIT=off")
 		b.Given(t, "ann@example.com", secret)
 		b.Race(t, 12, func(int) endpointtest.Call { return endpointtest.Call{Body: good} })
 		if logs := b.Logs(); strings.Contains(logs, `"status":503`) || strings.Contains(logs, "not ended") || strings.Contains(logs, "not removed") {
@@ -304,7 +304,7 @@ func TestSignin_SessionLimitInParallel(t *testing.T) {
 }
 
 func TestSignin_RemovesExpiredSessions(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint)
+	b := endpointtest.New(t, signin.Function)
 	b.Given(t, "ann@example.com", secret)
 	b.Clock.Advance(721 * time.Hour)
 	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
@@ -328,7 +328,7 @@ func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := endpointtest.New(t, signin.Endpoint)
+			b := endpointtest.New(t, signin.Function)
 			document := bson.D{{Key: "_id", Value: "the-user-id"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}}
 			id := "the-user-id"
 			if i := slices.IndexFunc(document, func(e bson.E) bool { return e.Key == member.Key }); i >= 0 {
@@ -362,7 +362,7 @@ func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 // An unreadable session must not prevent a sign-in, and must not let an account exceed the
 // limit of sessions.
 func TestSignin_UnreadableSessionIsRemoved(t *testing.T) {
-	b := endpointtest.New(t, signin.Endpoint, "SESSION_LIMIT=3")
+	b := endpointtest.New(t, signin.Function, "SESSION_LIMIT=3")
 	insert(t, b, bson.D{{Key: "_id", Value: "the-user-id"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt},
 		{Key: "sessions", Value: bson.D{{Key: "broken", Value: 7}, {Key: "odd", Value: bson.D{{Key: "expiresAt", Value: "never"}}}}}})
 	for range 5 {

@@ -15,7 +15,7 @@ import (
 // command error, a write error and a write concern error.
 func TestSignout_DatabaseErrors(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, signout.Endpoint, "MONGODB_URI="+tap.URI)
+	b := endpointtest.New(t, signout.Function, "MONGODB_URI="+tap.URI)
 	bearer := endpointtest.Bearer(b.Given(t, "ann@example.com", "a password").Token)
 	failure := func(code int32) bson.D { return bson.D{{Key: "code", Value: code}, {Key: "errmsg", Value: "x"}} }
 	command := func(code int32) bson.D { return append(bson.D{{Key: "ok", Value: 0.0}}, failure(code)...) }

@@ -20,7 +20,7 @@ func TestSignout_EventEndsSessions(t *testing.T) {
 	for _, mode := range []endpointtest.Mode{endpointtest.Binary, endpointtest.Structured} {
 		t.Run(string(mode), func(t *testing.T) {
 			sink := endpointtest.NewSink(t)
-			b := endpointtest.New(t, signout.Endpoint, "EVENTS=on", sink.Setting())
+			b := endpointtest.New(t, signout.Function, "EVENTS=on", sink.Setting())
 			first := b.Given(t, "ann@example.com", "a password")
 			second := b.OpenSession(t, "ann@example.com")
 			bob := b.Given(t, "bob@example.com", "a password")
@@ -66,7 +66,7 @@ func TestSignout_EventEndsSessions(t *testing.T) {
 }
 
 func TestSignout_InvalidEvent(t *testing.T) {
-	b := endpointtest.New(t, signout.Endpoint, "EVENTS=on")
+	b := endpointtest.New(t, signout.Function, "EVENTS=on")
 	g := b.Given(t, "ann@example.com", "a password")
 	id := `"userId":"` + g.User.ID + `"`
 	for data, want := range map[string]string{
@@ -87,7 +87,7 @@ func TestSignout_InvalidEvent(t *testing.T) {
 
 func TestSignout_PublishedOnce(t *testing.T) {
 	sink := endpointtest.NewSink(t)
-	b := endpointtest.New(t, signout.Endpoint, sink.Setting())
+	b := endpointtest.New(t, signout.Function, sink.Setting())
 	g := b.Given(t, "ann@example.com", "a password")
 	b.Race(t, 10, func(int) endpointtest.Call { return endpointtest.Call{Header: endpointtest.Bearer(g.Token)} })
 	if got := sink.Types(); !slices.Equal(got, []string{"signedup", "signedout"}) {
@@ -96,7 +96,7 @@ func TestSignout_PublishedOnce(t *testing.T) {
 }
 
 func TestSignout_HandledEventsAreBounded(t *testing.T) {
-	b := endpointtest.New(t, signout.Endpoint, "EVENTS=on")
+	b := endpointtest.New(t, signout.Function, "EVENTS=on")
 	g := b.Given(t, "ann@example.com", "a password")
 	for i := range 30 {
 		b.Clock.Advance(time.Second)

@@ -12,22 +12,33 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/receiver"
 	"ticketing.com/auth/shared/events/sender"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is POST /api/users/signout, and the event with which another service ends the
-// sessions of a user.
-var Endpoint = receiver.On(endpoint.Define(endpoint.Spec{
-	Name:    "signout",
-	Method:  http.MethodPost,
-	Path:    "/api/users/signout",
-	Success: http.StatusOK,
-	Summary: "End the session of the bearer token.",
-}, newHandler), endpoint.Trigger{
-	Types: []string{"com.ticketing.user.signout.requested.v1"},
-	Reply: "com.ticketing.user.signout.done.v1",
-}, newEventHandler)
+// Function serves POST /api/users/signout, and receives the event with which another service
+// ends the sessions of a user.
+var Function = endpoint.Function{
+	Name:  "signout",
+	Needs: []endpoint.Need{token.Verifying, sender.Publishing, user.Storing(endpoint.Find, endpoint.Update)},
+	Endpoints: []endpoint.Endpoint{endpoint.Define(endpoint.Spec{
+		Method:  http.MethodPost,
+		Path:    "/api/users/signout",
+		Access:  endpoint.Required,
+		Success: http.StatusOK,
+		Summary: "End the session of the bearer token.",
+	}, newHandler, signout.handle)},
+	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
+		Types:   []string{"com.ticketing.user.signout.requested.v1"},
+		Reply:   "com.ticketing.user.signout.done.v1",
+		Summary: "End one session of a user, or all of them.",
+	}, newHandler, signout.handleEvent)},
+}
+
+// Input is a token. It may be expired, because the refresh token of its session is valid for
+// much longer.
+type Input struct{ identity.Expired }
 
 // Output confirms the sign-out.
 type Output struct {
@@ -58,30 +69,18 @@ type Done struct {
 }
 
 type signout struct {
-	tokens *token.Verifier
-	users  *user.Store
-	now    func() time.Time
+	users *user.Store
+	now   func() time.Time
 }
 
-func newHandler(cfg *config.Config) endpoint.Handler[endpoint.Bearer, Output] {
-	s := signout{tokens: token.VerifierFromConfig(cfg), users: user.FromConfig(cfg, sender.FromConfig(cfg))}
-	return s.handle
+func newHandler(cfg *config.Config) signout {
+	return signout{user.FromConfig(cfg, sender.FromConfig(cfg)), cfg.Now()}
 }
 
-func newEventHandler(cfg *config.Config) endpoint.Handler[Request, Done] {
-	s := signout{users: user.FromConfig(cfg, sender.FromConfig(cfg)), now: cfg.Now()}
-	return s.handleEvent
-}
-
-// handle accepts every authentic token. The token may be expired, because the refresh token of
-// its session is valid for much longer. Its session may be ended already, because a client
+// handle ends the session of a token. The session may be ended already, because a client
 // repeats a sign-out after its answer was lost.
-func (s signout) handle(ctx context.Context, in endpoint.Bearer) (Output, error) {
-	claims, err := s.tokens.VerifyExpired(in.Token)
-	if err != nil {
-		return Output{}, apierror.InvalidToken(err)
-	}
-	if err := s.users.End(ctx, claims.Subject, claims.Session); err != nil {
+func (s signout) handle(ctx context.Context, in Input) (Output, error) {
+	if err := s.users.End(ctx, in.Identity.Subject, in.Identity.Session); err != nil {
 		return Output{}, err
 	}
 	return Output{Message: "Signed out."}, nil

@@ -13,7 +13,7 @@ import (
 
 const done = `{"message":"Signed out."}`
 
-func TestSignout(t *testing.T) { endpointtest.EveryTransport(t, signout.Endpoint, play) }
+func TestSignout(t *testing.T) { endpointtest.EveryTransport(t, signout.Function, play) }
 
 func play(t *testing.T, b *endpointtest.Fixture) {
 	given := func(email string) http.Header {
@@ -43,12 +43,12 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 		b.Play(t, endpointtest.Case{Name: name + " is rejected", Call: endpointtest.Call{Header: header}, Status: http.StatusUnauthorized,
 			JSON: endpointtest.Errors("A bearer token is needed."), Want: http.Header{"Www-Authenticate": {"Bearer"}}})
 	}
-	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signout.Endpoint.Path)...)
+	b.Play(t, endpointtest.HostileRoutes(signout.Function)...)
 }
 
 // The refresh token of a session is valid for much longer than its access token.
 func TestSignout_ExpiredTokenEndsSession(t *testing.T) {
-	endpointtest.EveryTransport(t, signout.Endpoint, expired)
+	endpointtest.EveryTransport(t, signout.Function, expired)
 }
 
 func expired(t *testing.T, b *endpointtest.Fixture) {
@@ -64,7 +64,7 @@ func expired(t *testing.T, b *endpointtest.Fixture) {
 }
 
 func TestSignout_OtherSessionsStayOpen(t *testing.T) {
-	b := endpointtest.New(t, signout.Endpoint)
+	b := endpointtest.New(t, signout.Function)
 	phone := b.Given(t, "ann@example.com", "a password")
 	a := b.Stored(t, "ann@example.com")
 	laptop, _ := session.Open(phone.User.ID, b.Clock.Now(), time.Hour)
@@ -81,7 +81,7 @@ func TestSignout_OtherSessionsStayOpen(t *testing.T) {
 }
 
 func TestSignout_Parallel(t *testing.T) {
-	b := endpointtest.New(t, signout.Endpoint)
+	b := endpointtest.New(t, signout.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	for _, a := range b.Race(t, 20, func(int) endpointtest.Call { return endpointtest.Call{Header: endpointtest.Bearer(g.Token)} }) {
 		endpointtest.Check(t, endpointtest.Case{Status: 200, JSON: done}, a)

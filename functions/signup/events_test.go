@@ -26,7 +26,7 @@ const (
 func TestSignup_Event(t *testing.T) {
 	for _, mode := range []endpointtest.Mode{endpointtest.Binary, endpointtest.Structured} {
 		t.Run(string(mode), func(t *testing.T) {
-			b := endpointtest.New(t, signup.Endpoint, "EVENTS=on")
+			b := endpointtest.New(t, signup.Function, "EVENTS=on")
 			b.Given(t, "taken@example.com", secret)
 			for i, c := range cases() {
 				if c.Path != "" || c.Header != nil || !json.Valid([]byte(c.Body)) {
@@ -52,7 +52,7 @@ func TestSignup_Event(t *testing.T) {
 
 func TestSignup_RepeatedDelivery(t *testing.T) {
 	sink := endpointtest.NewSink(t)
-	b := endpointtest.New(t, signup.Endpoint, "EVENTS=on", sink.Setting(), "HASH_CONCURRENCY=20")
+	b := endpointtest.New(t, signup.Function, "EVENTS=on", sink.Setting(), "HASH_CONCURRENCY=20")
 	var replies sync.Map
 	var group sync.WaitGroup
 	for i := range 20 {
@@ -81,7 +81,7 @@ func TestSignup_RepeatedDelivery(t *testing.T) {
 
 func TestSignup_PublishesEvent(t *testing.T) {
 	sink := endpointtest.NewSink(t)
-	b := endpointtest.New(t, signup.Endpoint, sink.Setting(), `K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`)
+	b := endpointtest.New(t, signup.Function, sink.Setting(), `K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`)
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	g := b.Do(t, endpointtest.Call{Body: good, Header: http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}}}).Grant(t)
 	received := sink.Received()
@@ -114,18 +114,18 @@ func TestSignup_SinkFails(t *testing.T) {
 			t.Parallel()
 			sink := endpointtest.NewSink(t)
 			sink.Answer(answer)
-			b := endpointtest.New(t, signup.Endpoint, sink.Setting(), "K_SINK_TIMEOUT=50ms")
+			b := endpointtest.New(t, signup.Function, sink.Setting(), "K_SINK_TIMEOUT=50ms")
 			b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 			b.OutboxIs(t, "ann@example.com", 1)
 		})
 	}
-	b := endpointtest.New(t, signup.Endpoint, "K_SINK=http://127.0.0.1:1")
+	b := endpointtest.New(t, signup.Function, "K_SINK=http://127.0.0.1:1")
 	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	b.OutboxIs(t, "ann@example.com", 1)
 }
 
 func TestSignup_NoSink(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint)
+	b := endpointtest.New(t, signup.Function)
 	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	b.OutboxIs(t, "ann@example.com", 0)
 }
@@ -135,7 +135,7 @@ func keyed(key, body string) endpointtest.Call {
 }
 
 func TestSignup_RetryWithKey(t *testing.T) {
-	endpointtest.EveryTransport(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
+	endpointtest.EveryTransport(t, signup.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		const key = `"8e03978e-40d5-43e8-bc93-6894a57f9324"`
 		first := b.Do(t, keyed(key, good)).Grant(t)
 		again := b.Do(t, keyed(strings.Trim(key, `"`), good)).Grant(t)
@@ -172,7 +172,7 @@ func TestSignup_RetryWithKey(t *testing.T) {
 }
 
 func TestSignup_ParallelRetries(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint, "HASH_CONCURRENCY=30")
+	b := endpointtest.New(t, signup.Function, "HASH_CONCURRENCY=30")
 	ids := map[string]bool{}
 	for _, a := range b.Race(t, 15, func(int) endpointtest.Call { return keyed("k", good) }) {
 		if a.Status == http.StatusServiceUnavailable { // more than ten are in flight
@@ -191,7 +191,7 @@ func TestSignup_ParallelRetries(t *testing.T) {
 // A client that always sends the same key can create an account a day for some days. Each
 // sign-up costs one hash, and each retry costs two.
 func TestSignup_KeyIsReused(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint, "HASH_MEMORY_KIB=8192")
+	b := endpointtest.New(t, signup.Function, "HASH_MEMORY_KIB=8192")
 	b.Do(t, endpointtest.Call{Body: strings.Replace(good, "ann", "zoe", 1)}).Grant(t) // loads the blocklist
 	call := func(name string) endpointtest.Call {
 		return keyed("always the same", strings.Replace(good, "ann", name, 1))

@@ -13,7 +13,7 @@ import (
 )
 
 func TestSignup_AddressLimit(t *testing.T) {
-	endpointtest.EveryTransport(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
+	endpointtest.EveryTransport(t, signup.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		call := func(i int, from string) endpointtest.Call {
 			return endpointtest.Call{From: from, Body: fmt.Sprintf(`{"email":"u%d@example.com","password":%q}`, i, secret)}
 		}
@@ -42,7 +42,7 @@ func TestSignup_AddressLimit(t *testing.T) {
 
 // A request with a rejected password counts. At the limit, the policy checks no password.
 func TestSignup_InvalidInputCounts(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint, "RATE_LIMIT_SIGNUP=5/10m")
+	b := endpointtest.New(t, signup.Function, "RATE_LIMIT_SIGNUP=5/10m")
 	for _, body := range []string{strings.Replace(good, secret, "password", 1), `{}`, `[]`, "", strings.Replace(good, secret, "password", 1)} {
 		if a := b.Do(t, endpointtest.Call{Body: body}); a.Status != http.StatusBadRequest && a.Status != http.StatusUnsupportedMediaType {
 			t.Errorf("%s: got status %d, want 400 or 415", body, a.Status)
@@ -55,7 +55,7 @@ func TestSignup_InvalidInputCounts(t *testing.T) {
 }
 
 func TestSignup_DeviceToken(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint)
+	b := endpointtest.New(t, signup.Function)
 	call := endpointtest.Call{Body: good, Header: http.Header{"Idempotency-Key": {"once"}}}
 	first := b.Do(t, call)
 	retry := b.Do(t, call)
@@ -77,7 +77,7 @@ func TestSignup_DeviceToken(t *testing.T) {
 // The password of the account distinguishes a retry from another request. A client that knows
 // the key could guess passwords this way, so the limits of a sign-in apply.
 func TestSignup_RepeatedKeyHasLimitsOfSignin(t *testing.T) {
-	endpointtest.EveryTransport(t, signup.Endpoint, func(t *testing.T, b *endpointtest.Fixture) {
+	endpointtest.EveryTransport(t, signup.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		const ownerAddress, attackerAddress, otherAddress = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 		call := func(from, device, body string) endpointtest.Call {
 			return endpointtest.Call{From: from, Device: device, Body: body, Header: http.Header{"Idempotency-Key": {"order-1"}}}
@@ -100,7 +100,7 @@ func TestSignup_RepeatedKeyHasLimitsOfSignin(t *testing.T) {
 
 func TestSignup_Commands(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, signup.Endpoint, "MONGODB_URI="+tap.URI)
+	b := endpointtest.New(t, signup.Function, "MONGODB_URI="+tap.URI)
 	for _, want := range []string{
 		"insert users, update ratelimits",
 		"find users, findAndModify users, insert users, update ratelimits, update ratelimits, update ratelimits",
@@ -116,7 +116,7 @@ func TestSignup_Commands(t *testing.T) {
 // The limit guards capacity, not a secret: if it cannot count, the request proceeds.
 func TestSignup_RateLimitUnavailable(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, signup.Endpoint, "MONGODB_URI="+tap.URI)
+	b := endpointtest.New(t, signup.Function, "MONGODB_URI="+tap.URI)
 	tap.Stall("ratelimits")
 	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 }

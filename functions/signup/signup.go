@@ -21,21 +21,32 @@ import (
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
-// Endpoint is POST /api/users/signup, and the event that requests the same.
-var Endpoint = receiver.On(endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
-	Name:    "signup",
-	Method:  http.MethodPost,
-	Path:    "/api/users/signup",
-	Success: http.StatusCreated,
-	Summary: "Create an account and start its first session.",
-}, newHandler), limit), endpoint.Trigger{
-	Types:   []string{"com.ticketing.user.signup.requested.v1"},
-	Reply:   "com.ticketing.user.signup.accepted.v1",
-	Refusal: "com.ticketing.user.signup.refused.v1",
-}, newEventHandler)
+// Function serves POST /api/users/signup, and receives the event that requests the same.
+var Function = endpoint.Function{
+	Name: "signup",
+	Needs: []endpoint.Need{
+		token.Signing, session.Lifetime, password.Hashing, policy.Checking, sender.Publishing,
+		user.Storing(endpoint.Find, endpoint.Insert, endpoint.Update), // Find reads the result of an earlier Idempotency-Key
+		ratelimit.Counting("RATE_LIMIT_SIGNUP", "RATE_LIMIT_SIGNIN"),
+	},
+	Endpoints: []endpoint.Endpoint{endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
+		Method:  http.MethodPost,
+		Path:    "/api/users/signup",
+		Access:  endpoint.Public,
+		Success: http.StatusCreated,
+		Summary: "Create an account and start its first session.",
+	}, newHandler, signup.create), limit)},
+	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
+		Types:   []string{"com.ticketing.user.signup.requested.v1"},
+		Reply:   "com.ticketing.user.signup.accepted.v1",
+		Refusal: "com.ticketing.user.signup.refused.v1",
+		Summary: "Create an account.",
+	}, newHandler, signup.handleEvent)},
+}
 
 // Input is an email and a new password.
 type Input struct {
@@ -99,14 +110,8 @@ func allow(passwords *password.Hasher, limiter *ratelimit.Limiter, limit ratelim
 	}
 }
 
-func newHandler(cfg *config.Config) endpoint.Handler[Input, session.Grant] {
-	s := signup{user.FromConfig(cfg, sender.FromConfig(cfg)), password.FromConfig(cfg), credentials.FromConfig(cfg), session.FromConfig(cfg), cfg.Now()}
-	return s.create
-}
-
-func newEventHandler(cfg *config.Config) endpoint.Handler[Input, Accepted] {
-	s := signup{users: user.FromConfig(cfg, sender.FromConfig(cfg)), passwords: password.FromConfig(cfg)}
-	return s.handleEvent
+func newHandler(cfg *config.Config) signup {
+	return signup{user.FromConfig(cfg, sender.FromConfig(cfg)), password.FromConfig(cfg), credentials.FromConfig(cfg), session.FromConfig(cfg), cfg.Now()}
 }
 
 // create hashes the password before it knows whether the email is in use. A lookup first would

@@ -26,14 +26,14 @@ func created(address string) string {
 }
 
 func TestSignup(t *testing.T) {
-	endpointtest.EveryTransport(t, signup.Endpoint, play, "RATE_LIMIT_SIGNUP=1000/10m")
+	endpointtest.EveryTransport(t, signup.Function, play, "RATE_LIMIT_SIGNUP=1000/10m")
 }
 
 func play(t *testing.T, b *endpointtest.Fixture) {
 	b.Given(t, "taken@example.com", secret)
 	b.Play(t, cases()...)
 	b.Play(t, endpointtest.HostileBodies(good)...)
-	b.Play(t, endpointtest.HostileRoutes(http.MethodPost, signup.Endpoint.Path)...)
+	b.Play(t, endpointtest.HostileRoutes(signup.Function)...)
 }
 
 // cases are the behaviours of a sign-up where taken@example.com is in use.
@@ -89,7 +89,7 @@ func cases() []endpointtest.Case {
 }
 
 func TestSignup_Grant(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint, "ACCESS_TOKEN_TTL=10m")
+	b := endpointtest.New(t, signup.Function, "ACCESS_TOKEN_TTL=10m")
 	g := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	claims := b.Claims(t, g.Token)
 	if claims.Subject != g.User.ID || claims.Email != "ann@example.com" || claims.Session == "" || claims.ID == "" || g.ExpiresIn != 600 {
@@ -102,7 +102,7 @@ func TestSignup_Grant(t *testing.T) {
 }
 
 func TestSignup_ParallelWithOneEmail(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint, "HASH_CONCURRENCY=100", "RATE_LIMIT=off")
+	b := endpointtest.New(t, signup.Function, "HASH_CONCURRENCY=100", "RATE_LIMIT=off")
 	accounts := 0
 	for _, a := range b.Race(t, 100, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
 		switch a.Status {
@@ -120,7 +120,7 @@ func TestSignup_ParallelWithOneEmail(t *testing.T) {
 }
 
 func TestSignup_LogsNoSecrets(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint)
+	b := endpointtest.New(t, signup.Function)
 	g := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	b.Do(t, endpointtest.Call{Body: good})                                                       // the email is in use
 	b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":"` + secret + `"x}`}) // malformed JSON around the secret
@@ -153,7 +153,7 @@ func TestSignup_PolicySettings(t *testing.T) {
 	if err := os.WriteFile(list, []byte("a zebra finch of my own\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := endpointtest.New(t, signup.Endpoint, "EVENTS=on", "PASSWORD_MIN_LENGTH=15", "PASSWORD_BLOCKLIST_FILE="+list)
+	b := endpointtest.New(t, signup.Function, "EVENTS=on", "PASSWORD_MIN_LENGTH=15", "PASSWORD_BLOCKLIST_FILE="+list)
 	for i, tt := range []struct{ password, want string }{
 		{"fourteen chars", "Password must have at least 15 characters."},
 		{"A Zebra Finch of my own", "Password is too easy to guess."},
@@ -167,7 +167,7 @@ func TestSignup_PolicySettings(t *testing.T) {
 }
 
 func TestSignup_PasswordIsNormalised(t *testing.T) {
-	b := endpointtest.New(t, signup.Endpoint)
+	b := endpointtest.New(t, signup.Function)
 	b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":"Schlu\u0308sselbund\u00a027"}`}).Grant(t)
 	a, err := b.Users.Account(t.Context(), "ann@example.com")
 	if err != nil {

@@ -18,21 +18,29 @@ import (
 )
 
 // Functions returns all functions. A user first calls them in this order.
-func Functions() []endpoint.Endpoint {
-	return []endpoint.Endpoint{
-		signup.Endpoint,
-		signin.Endpoint,
-		signout.Endpoint,
-		currentuser.Endpoint,
-		refresh.Endpoint,
-		jwks.Endpoint,
-		relay.Endpoint,
+func Functions() []endpoint.Function {
+	return []endpoint.Function{
+		signup.Function,
+		signin.Function,
+		signout.Function,
+		currentuser.Function,
+		refresh.Function,
+		jwks.Function,
+		relay.Function,
 	}
+}
+
+// Routes returns the endpoints of all functions.
+func Routes() (all []endpoint.Endpoint) {
+	for _, f := range Functions() {
+		all = append(all, f.Endpoints...)
+	}
+	return all
 }
 
 // AllInOne returns the functions that a process with all functions serves. The relay has no
 // route. It is included only if the process accepts events and has a sink.
-func AllInOne(cfg *config.Config) []endpoint.Endpoint {
+func AllInOne(cfg *config.Config) []endpoint.Function {
 	relays := httpserver.EventsEnabled(cfg) && cfg.Text("K_SINK", "") != ""
-	return slices.DeleteFunc(Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" && !relays })
+	return slices.DeleteFunc(Functions(), func(f endpoint.Function) bool { return len(f.Endpoints) == 0 && !relays })
 }

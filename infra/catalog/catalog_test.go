@@ -15,60 +15,94 @@ func TestCheck_Catalog(t *testing.T) {
 }
 
 func TestCheck_Problems(t *testing.T) {
-	good := endpoint.Spec{Name: "hello", Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}
-	with := func(change func(*endpoint.Endpoint)) endpoint.Endpoint {
-		e := endpoint.Endpoint{Spec: good}
-		change(&e)
-		return e
+	spec := endpoint.Spec{Method: "GET", Path: "/api/hello", Access: endpoint.Public, Success: 200, Summary: "Say hello."}
+	with := func(change func(*endpoint.Function, *endpoint.Spec)) endpoint.Function {
+		f := endpoint.Function{Name: "hello", Endpoints: []endpoint.Endpoint{{Spec: spec}}}
+		change(&f, &f.Endpoints[0].Spec)
+		return f
 	}
-	other := with(func(e *endpoint.Endpoint) { e.Name, e.Path = "other", "/api/other" })
-	triggered := with(func(e *endpoint.Endpoint) {
-		e.Name, e.Path, e.Trigger.Types = "triggered", "", []string{"com.example.hello"}
-	})
+	named := func(name string) endpoint.Function {
+		return with(func(f *endpoint.Function, _ *endpoint.Spec) { f.Name = name })
+	}
+	at := func(path string) endpoint.Function {
+		return with(func(_ *endpoint.Function, e *endpoint.Spec) { e.Path = path })
+	}
+	good := named("hello")
+	other := with(func(f *endpoint.Function, e *endpoint.Spec) { f.Name, e.Path = "other", "/api/other" })
+	receiving := func(name, reply string) endpoint.Function {
+		return endpoint.Function{Name: name, Receivers: []endpoint.Receiver{{Types: []string{"com.example.hello"}, Reply: reply, Summary: "Hear hello."}}}
+	}
+	several := func(name string, specs ...endpoint.Spec) endpoint.Function {
+		f := endpoint.Function{Name: name}
+		for _, s := range specs {
+			s.Access, s.Summary = endpoint.Public, "Do it."
+			f.Endpoints = append(f.Endpoints, endpoint.Endpoint{Spec: s})
+		}
+		return f
+	}
+	in := func(name, database string) endpoint.Need {
+		return (&endpoint.Collection{Database: database, Name: name}).Grant(endpoint.Find)
+	}
 	for _, c := range []struct {
 		name      string
-		functions []endpoint.Endpoint
+		functions []endpoint.Function
 		want      string
 	}{
-		{"no problem", []endpoint.Endpoint{{Spec: good}, other, triggered}, ""},
-		{"two functions on one route", []endpoint.Endpoint{{Spec: good}, with(func(e *endpoint.Endpoint) { e.Name = "other" })},
-			"other has the Path /api/hello, the same as hello"},
-		{"two functions of one name", []endpoint.Endpoint{{Spec: good}, with(func(e *endpoint.Endpoint) { e.Path = "/api/other" })},
-			"hello is listed twice"},
-		{"two functions for one event", []endpoint.Endpoint{triggered, with(func(e *endpoint.Endpoint) { e.Trigger.Types = triggered.Trigger.Types })},
-			"hello accepts the event com.example.hello, the same as triggered"},
-		{"a name that is not a DNS label", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Name = "say_hello" })},
+		{"no problem", []endpoint.Function{good, other, receiving("triggered", "")}, ""},
+		{"two functions on one route", []endpoint.Function{good, named("other")},
+			"other has the Path /api/hello, the same as hello: no ingress routes by the method\nother has the operation GET /api/hello, the same as hello"},
+		{"two functions of one name", []endpoint.Function{good, at("/api/other")},
+			"hello is listed twice\nhello has the operation hello, the same as hello"},
+		{"two functions for one event", []endpoint.Function{receiving("one", ""), receiving("two", "")}, ""},
+		{"one of two functions replies to an event", []endpoint.Function{receiving("one", "heard"), receiving("two", "")}, ""},
+		{"two functions reply to one event", []endpoint.Function{receiving("one", "heard"), receiving("two", "heard")},
+			"two replies to the event com.example.hello, as one does"},
+		{"several endpoints", []endpoint.Function{several("tickets",
+			endpoint.Spec{ID: "list", Method: "GET", Path: "/api/tickets"}, endpoint.Spec{ID: "create", Method: "POST", Path: "/api/tickets"},
+			endpoint.Spec{ID: "show", Method: "GET", Path: "/api/tickets/{id}"}, endpoint.Spec{ID: "mine", Method: "GET", Path: "/api/tickets/mine"})}, ""},
+		{"one method and path twice", []endpoint.Function{several("tickets",
+			endpoint.Spec{ID: "list", Method: "GET", Path: "/api/tickets"}, endpoint.Spec{ID: "find", Method: "GET", Path: "/api/tickets"})},
+			"tickets has the operation GET /api/tickets, the same as tickets"},
+		{"several endpoints without an id", []endpoint.Function{several("tickets",
+			endpoint.Spec{ID: "list", Method: "GET", Path: "/api/tickets"}, endpoint.Spec{Method: "POST", Path: "/api/tickets"})},
+			"tickets has several endpoints, and no ID of POST /api/tickets"},
+		{"a path below the parameter of another function", []endpoint.Function{
+			several("tickets", endpoint.Spec{ID: "show", Method: "GET", Path: "/api/tickets/{id}"}),
+			several("sales", endpoint.Spec{ID: "sales", Method: "GET", Path: "/api/tickets/sales"})},
+			"tickets has the Path /api/tickets/{id}, and sales has /api/tickets/sales: one function must serve both"},
+		{"two databases", []endpoint.Function{with(func(f *endpoint.Function, _ *endpoint.Spec) {
+			f.Needs = []endpoint.Need{in("users", "users"), in("tickets", "tickets")}
+		})}, "hello uses the databases users and tickets: its connection string names one"},
+		{"a name that is not a DNS label", []endpoint.Function{named("say_hello")},
 			`"say_hello" cannot be the name of a function: it must be a DNS label of at most 50 lower-case letters, digits and hyphens`},
-		{"the name of the Service with all functions", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Name = "auth" })},
+		{"the name of the Service with all functions", []endpoint.Function{named("auth")},
 			"auth cannot be the name of a function: it is the Service with all functions"},
-		{"the name of a database user", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Name = "migrate" })},
+		{"the name of a database user", []endpoint.Function{named("migrate")},
 			"migrate cannot be the name of a function: it is the database user that creates the indexes"},
-		{"the name of the database's administrator", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Name = "root" })},
+		{"the name of the database's administrator", []endpoint.Function{named("root")},
 			"root cannot be the name of a function: it is the administrator of the database"},
-		{"the name of the shared key of the database members, without a route", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Name, e.Path, e.Trigger.Types = "keyfile", "", triggered.Trigger.Types })},
+		{"the name of the shared key of the database members, without a route", []endpoint.Function{receiving("keyfile", "")},
 			"keyfile cannot be the name of a function: it is the shared key of the database members"},
-		{"a name that only begins with a reserved one", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Name = "rooted" })}, ""},
-		{"the path of the health checks", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Path = "/health/liveness" })},
+		{"a name that only begins with a reserved one", []endpoint.Function{named("rooted")}, ""},
+		{"the path of the health checks", []endpoint.Function{at("/health/liveness")},
 			"hello has the Path /health/liveness, but every process serves it"},
-		{"a path below the health checks", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Path = "/health/of/hello" })},
+		{"a path below the health checks", []endpoint.Function{at("/health/of/hello")},
 			"hello has the Path /health/of/hello, but every process serves it"},
-		{"the path of the reference", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Path = docs.Path })},
+		{"the path of the reference", []endpoint.Function{at(docs.Path)},
 			"hello has the Path /docs, but the local runner serves it"},
-		{"the path of the OpenAPI document", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Path = "/openapi.yaml" })},
+		{"the path of the OpenAPI document", []endpoint.Function{at("/openapi.yaml")},
 			"hello has the Path /openapi.yaml, but the local runner serves it"},
-		{"a path that only begins with a reserved one", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Path = "/healthy" })}, ""},
-		{"a path that ends with a slash", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Path = "/api/hello/" })},
-			`hello has the Path "/api/hello/": it must be exact, such as /api/users/hello`},
-		{"a path that is a pattern", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Path = "/api/{name}" })},
-			`hello has the Path "/api/{name}": it must be exact, such as /api/users/hello`},
-		{"an unknown method", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Method = "get" })},
+		{"a path that only begins with a reserved one", []endpoint.Function{at("/healthy")}, ""},
+		{"a path that ends with a slash", []endpoint.Function{at("/api/hello/")},
+			`hello has the Path "/api/hello/": it must be exact, such as /api/users/hello, with at most one {name}`},
+		{"a path with two parameters", []endpoint.Function{at("/api/{a}/{b}")},
+			`hello has the Path "/api/{a}/{b}": it must be exact, such as /api/users/hello, with at most one {name}`},
+		{"an unknown method", []endpoint.Function{with(func(_ *endpoint.Function, e *endpoint.Spec) { e.Method = "get" })},
 			`hello has the Method "get": it must be one of [GET POST PUT PATCH DELETE]`},
-		{"a success status that is an error", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Success = 404 })},
-			"hello has the Success 404: it must be a status from 200 to 299"},
-		{"neither a path nor an event", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Path = "" })},
-			"hello has neither a Path nor a Trigger: no client can call it"},
-		{"several problems", []endpoint.Endpoint{with(func(e *endpoint.Endpoint) { e.Summary, e.Success = "", 0 })},
-			"hello has no Summary\nhello has the Success 0: it must be a status from 200 to 299"},
+		{"neither a path nor an event", []endpoint.Function{{Name: "hello"}},
+			"hello has neither an endpoint nor a receiver: no client can call it"},
+		{"several problems", []endpoint.Function{with(func(_ *endpoint.Function, e *endpoint.Spec) { e.Summary, e.Method = "", "get" })},
+			"hello has no Summary of get /api/hello\nhello has the Method \"get\": it must be one of [GET POST PUT PATCH DELETE]"},
 	} {
 		got := ""
 		if err := catalog.Check(c.functions); err != nil {

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -15,8 +16,8 @@ var (
 	// (RFC 1035 §2.3.1). Knative needs some of the 63 characters for the number of a revision.
 	label = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,48}[a-z0-9])?$`)
 	// route matches the paths that the functions, every ingress and OpenAPI interpret in the
-	// same way: as an exact path.
-	route = regexp.MustCompile(`^(/[a-z0-9._-]*[a-z0-9])+$`)
+	// same way: as an exact path, of which one segment may be a parameter.
+	route = regexp.MustCompile(`^(/[a-z0-9._-]*[a-z0-9]|/\{[a-z][A-Za-z0-9]*\})+$`)
 
 	methods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
 
@@ -55,50 +56,111 @@ var (
 
 // Check reports all errors of a list of functions, one per line. Files generated from such a list
 // could not be deployed, or would not behave as declared.
-func Check(functions []endpoint.Endpoint) error {
-	var problems []error
-	names, paths, events := map[string]bool{}, map[string]string{}, map[string]string{}
-	for _, e := range functions {
-		report := func(format string, args ...any) {
-			problems = append(problems, fmt.Errorf("%s "+format, append([]any{e.Name}, args...)...))
+func Check(functions []endpoint.Function) error {
+	c := checker{names: map[string]bool{}, operations: map[string]string{}, paths: map[string]string{}, replies: map[string]string{}}
+	for _, f := range functions {
+		c.function(f)
+	}
+	c.prefixes(functions)
+	return errors.Join(c.problems...)
+}
+
+type checker struct {
+	names      map[string]bool
+	operations map[string]string // the function, by the id and by the method and path of an operation
+	paths      map[string]string // the function, by the path
+	replies    map[string]string // the function that replies to an event type
+	problems   []error
+}
+
+func (c *checker) report(f endpoint.Function, format string, args ...any) {
+	c.problems = append(c.problems, fmt.Errorf("%s "+format, append([]any{f.Name}, args...)...))
+}
+
+func (c *checker) function(f endpoint.Function) {
+	if !label.MatchString(f.Name) {
+		c.problems = append(c.problems, fmt.Errorf("%q cannot be the name of a function: it must be a DNS label of at most 50 lower-case letters, digits and hyphens", f.Name))
+	}
+	if of, is := reserved[f.Name]; is {
+		c.report(f, "cannot be the name of a function: it is %s", of)
+	}
+	if c.names[f.Name] {
+		c.report(f, "is listed twice")
+	}
+	c.names[f.Name] = true
+	if len(f.Endpoints)+len(f.Receivers) == 0 {
+		c.report(f, "has neither an endpoint nor a receiver: no client can call it")
+	}
+	for _, e := range f.Endpoints {
+		c.endpoint(f, e)
+	}
+	for _, r := range f.Receivers {
+		if r.Summary == "" {
+			c.report(f, "has a receiver without a Summary")
 		}
-		if !label.MatchString(e.Name) {
-			problems = append(problems, fmt.Errorf("%q cannot be the name of a function: it must be a DNS label of at most 50 lower-case letters, digits and hyphens", e.Name))
-		}
-		if of, is := reserved[e.Name]; is {
-			report("cannot be the name of a function: it is %s", of)
-		}
-		if names[e.Name] {
-			report("is listed twice")
-		}
-		names[e.Name] = true
-		if e.Summary == "" {
-			report("has no Summary")
-		}
-		switch {
-		case e.Path == "" && len(e.Trigger.Types) == 0:
-			report("has neither a Path nor a Trigger: no client can call it")
-		case e.Path == "":
-		case !route.MatchString(e.Path):
-			report("has the Path %q: it must be exact, such as /api/users/%s", e.Path, e.Name)
-		case servedBy(e.Path) != "":
-			report("has the Path %s, but %s serves it", e.Path, servedBy(e.Path))
-		case paths[e.Path] != "":
-			report("has the Path %s, the same as %s", e.Path, paths[e.Path])
-		case !slices.Contains(methods, e.Method):
-			report("has the Method %q: it must be one of %v", e.Method, methods)
-		case e.Success < 200 || e.Success > 299:
-			report("has the Success %d: it must be a status from 200 to 299", e.Success)
-		}
-		paths[e.Path] = e.Name
-		for _, kind := range e.Trigger.Types {
-			if of := events[kind]; of != "" {
-				report("accepts the event %s, the same as %s", kind, of)
+		for _, kind := range r.Types {
+			if of := c.replies[kind]; of != "" && r.Reply+r.Refusal != "" {
+				c.report(f, "replies to the event %s, as %s does", kind, of)
 			}
-			events[kind] = e.Name
+			if r.Reply+r.Refusal != "" {
+				c.replies[kind] = f.Name
+			}
 		}
 	}
-	return errors.Join(problems...)
+	database := ""
+	for _, need := range f.Needs {
+		if need.Grant == nil {
+			continue
+		}
+		if database != "" && database != need.Grant.Database {
+			c.report(f, "uses the databases %s and %s: its connection string names one", database, need.Grant.Database)
+		}
+		database = need.Grant.Database
+	}
+}
+
+func (c *checker) endpoint(f endpoint.Function, e endpoint.Endpoint) {
+	if e.Summary == "" {
+		c.report(f, "has no Summary of %s %s", e.Method, e.Path)
+	}
+	if e.ID == "" && len(f.Endpoints) > 1 {
+		c.report(f, "has several endpoints, and no ID of %s %s", e.Method, e.Path)
+	}
+	switch {
+	case !route.MatchString(e.Path) || strings.Count(e.Path, "{") > 1:
+		c.report(f, "has the Path %q: it must be exact, such as /api/users/%s, with at most one {name}", e.Path, f.Name)
+	case servedBy(e.Path) != "":
+		c.report(f, "has the Path %s, but %s serves it", e.Path, servedBy(e.Path))
+	case c.paths[e.Path] != "" && c.paths[e.Path] != f.Name:
+		c.report(f, "has the Path %s, the same as %s: no ingress routes by the method", e.Path, c.paths[e.Path])
+	case !slices.Contains(methods, e.Method):
+		c.report(f, "has the Method %q: it must be one of %v", e.Method, methods)
+	}
+	c.paths[e.Path] = f.Name
+	for _, operation := range []string{e.Method + " " + e.Path, cmp.Or(e.ID, f.Name)} {
+		if of := c.operations[operation]; of != "" {
+			c.report(f, "has the operation %s, the same as %s", operation, of)
+		}
+		c.operations[operation] = f.Name
+	}
+}
+
+// prefixes reports a path of one function below the {name} of another. An ingress routes by
+// prefixes, so it would send the requests of one of them to the other.
+func (c *checker) prefixes(functions []endpoint.Function) {
+	for _, f := range functions {
+		for _, e := range f.Endpoints {
+			prefix, _, found := strings.Cut(e.Path, "{")
+			if !found {
+				continue
+			}
+			for path, of := range c.paths {
+				if of != f.Name && strings.HasPrefix(path, prefix) {
+					c.report(f, "has the Path %s, and %s has %s: one function must serve both", e.Path, of, path)
+				}
+			}
+		}
+	}
 }
 
 // servedBy returns the program that serves a path instead of a function, or "".

@@ -58,9 +58,11 @@ func outputs() []output {
 		{"func.yaml", "", knative.FuncAllInOne},
 		{"README.md", "functions", knative.Table},
 		{"infra/docs/deploy-kn.md", "kn", knative.Kn},
+		{"infra/docs/operations.md", "atlas", knative.Atlas},
+		{"infra/knative/mongodb/users.js", "rights", knative.Rights},
 	}
-	for _, e := range catalog.Functions() {
-		all = append(all, output{"functions/" + e.Name + "/func.yaml", "", func([]endpoint.Endpoint) ([]byte, error) { return knative.Func(e) }})
+	for _, f := range catalog.Functions() {
+		all = append(all, output{"functions/" + f.Name + "/func.yaml", "", func([]endpoint.Function) ([]byte, error) { return knative.Func(f) }})
 	}
 	return all
 }
@@ -71,9 +73,11 @@ func outputs() []output {
 //
 //	<!-- SECTION: made by "go run ./infra/generate" -->
 //	<!-- end of SECTION -->
+//
+// In a script the comments begin with //.
 type output struct {
 	path, section string
-	render        func([]endpoint.Endpoint) ([]byte, error)
+	render        func([]endpoint.Function) ([]byte, error)
 }
 
 // merge returns the content of a file after its generated part was replaced.
@@ -81,13 +85,17 @@ func (o output) merge(file, rendered []byte) ([]byte, error) {
 	if o.section == "" {
 		return rendered, nil
 	}
-	begin, end := "<!-- "+o.section+": made by \"go run ./infra/generate\" -->\n", "<!-- end of "+o.section+" -->\n"
-	before, rest, begins := strings.Cut(string(file), begin)
-	_, after, ends := strings.Cut(rest, end)
+	before, after := "<!-- ", " -->\n"
+	if filepath.Ext(o.path) == ".js" {
+		before, after = "// ", "\n"
+	}
+	begin, end := before+o.section+": made by \"go run ./infra/generate\""+after, before+"end of "+o.section+after
+	head, rest, begins := strings.Cut(string(file), begin)
+	_, tail, ends := strings.Cut(rest, end)
 	if !begins || !ends {
 		return nil, fmt.Errorf("there is no %q followed by %q in it", strings.TrimSpace(begin), strings.TrimSpace(end))
 	}
-	return []byte(before + begin + string(rendered) + end + after), nil
+	return []byte(head + begin + string(rendered) + end + tail), nil
 }
 
 func main() {

@@ -98,13 +98,14 @@ func checkName(root, name string) error {
 	if !identifier.MatchString(name) {
 		return fmt.Errorf("%q cannot be the name of a function: it must have 1 to 40 lower-case letters and digits, and a letter first", name)
 	}
-	for _, e := range catalog.Functions() {
-		if e.Name == name {
+	for _, f := range catalog.Functions() {
+		if f.Name == name {
 			return fmt.Errorf("the function %s exists already", name)
 		}
 	}
-	planned := endpoint.Spec{Name: name, Method: http.MethodPost, Path: "/api/users/" + name, Success: http.StatusOK, Summary: "Return a greeting."}
-	if err := catalog.Check(append(catalog.Functions(), endpoint.Endpoint{Spec: planned})); err != nil {
+	planned := endpoint.Spec{Method: http.MethodPost, Path: "/api/users/" + name, Success: http.StatusOK, Summary: "Return a greeting."}
+	f := endpoint.Function{Name: name, Endpoints: []endpoint.Endpoint{{Spec: planned}}}
+	if err := catalog.Check(append(catalog.Functions(), f)); err != nil {
 		return err
 	}
 	used, err := usedNames(root)
@@ -232,7 +233,7 @@ func addToCatalog(source []byte, name string) ([]byte, error) {
 	if first < 0 || last < 0 {
 		return nil, fmt.Errorf("%s has no list of functions that the command can extend", catalogFile)
 	}
-	text = text[:first] + imports + name + "\"\n" + text[first:last] + "\n\t\t" + name + ".Endpoint," + text[last:]
+	text = text[:first] + imports + name + "\"\n" + text[first:last] + "\n\t\t" + name + ".Function," + text[last:]
 	return format.Source([]byte(text)) // sorts the imports
 }
 

@@ -13,14 +13,14 @@ import (
 	"testing"
 
 	"ticketing.com/auth/infra/catalog"
-	"ticketing.com/auth/infra/generate/settings"
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/knative"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
 )
 
-func rendered(t *testing.T, render func([]endpoint.Endpoint) ([]byte, error)) string {
+func rendered(t *testing.T, render func([]endpoint.Function) ([]byte, error)) string {
 	t.Helper()
 	out, err := render(catalog.Functions())
 	if err != nil {
@@ -92,8 +92,7 @@ func TestServices_MemoryForImportedHashes(t *testing.T) {
 	}
 }
 
-// The table is the intended state. The manifests follow from the settings that the functions
-// read.
+// The table is the intended state. The manifests follow from the needs of the functions.
 func TestServices_SecretsOfEachFunction(t *testing.T) {
 	services := documents(rendered(t, knative.Services)+"\n---\n"+rendered(t, knative.EventServices), "Service")
 	secret := regexp.MustCompile(`secretKeyRef: \{name: (\S+), key`)
@@ -116,30 +115,67 @@ func TestServices_SecretsOfEachFunction(t *testing.T) {
 	}
 }
 
-func TestManifests_UnknownSecret(t *testing.T) {
-	spec := endpoint.Spec{Name: "hello", Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}
-	hello := endpoint.Define(spec, func(cfg *config.Config) endpoint.Handler[endpoint.None, string] {
-		cfg.Required("SMTP_URL")
-		return func(context.Context, endpoint.None) (string, error) { return "", nil }
-	})
-	for name, render := range map[string]func([]endpoint.Endpoint) ([]byte, error){
-		"services": knative.Services, "all in one": knative.Small, "kn": knative.Kn, "skaffold": knative.Skaffold,
+// A new secret is declared in one place, and every way of deploying refers to it.
+func TestManifests_NewSecret(t *testing.T) {
+	hello := endpoint.Function{
+		Name:  "hello",
+		Needs: []endpoint.Need{{Secret: &endpoint.Secret{Setting: "SMTP_URL", Name: "smtp", Key: "url", Sample: func() string { return "smtp://localhost" }}}},
+		Endpoints: []endpoint.Endpoint{endpoint.Define(
+			endpoint.Spec{Method: "GET", Path: "/api/hello", Access: endpoint.Public, Success: 200, Summary: "Say hello."},
+			func(*config.Config) struct{} { return struct{}{} },
+			func(struct{}, context.Context, endpoint.None) (string, error) { return "", nil })},
+	}
+	for name, c := range map[string]struct {
+		render func([]endpoint.Function) ([]byte, error)
+		want   string
+	}{
+		"services":   {knative.Services, "- {name: SMTP_URL, valueFrom: {secretKeyRef: {name: smtp, key: url}}}"},
+		"all in one": {knative.Small, "- {name: SMTP_URL, valueFrom: {secretKeyRef: {name: smtp, key: url}}}"},
+		"kn":         {knative.Kn, "--env-value-from SMTP_URL=secret:smtp:url"},
+		"func":       {func(f []endpoint.Function) ([]byte, error) { return knative.Func(f[0]) }, "value: '{{ secret:smtp:url }}'"},
 	} {
-		if _, err := render([]endpoint.Endpoint{hello}); err == nil || !strings.Contains(err.Error(), "hello requires the unknown setting SMTP_URL") {
-			t.Errorf("%s: got the error %v, want one with %q", name, err, "hello requires the unknown setting SMTP_URL")
+		if got, err := c.render([]endpoint.Function{hello}); err != nil || !strings.Contains(string(got), c.want) {
+			t.Errorf("%s: got %s %v, want %s", name, got, err, c.want)
+		}
+	}
+}
+
+// No ingress routes by the method. A path with a {name} is a prefix, without what follows.
+func TestIngress_PathsWithParameters(t *testing.T) {
+	at := func(method, path string) endpoint.Endpoint {
+		return endpoint.Endpoint{Spec: endpoint.Spec{Method: method, Path: path}}
+	}
+	tickets := []endpoint.Function{{Name: "tickets", Endpoints: []endpoint.Endpoint{
+		at("GET", "/api/tickets"), at("POST", "/api/tickets"), at("GET", "/api/tickets/{id}"), at("POST", "/api/tickets/{id}/transfer")}}}
+	for name, c := range map[string]struct {
+		render func([]endpoint.Function) ([]byte, error)
+		route  string
+		want   []string
+	}{
+		"kourier": {knative.Kourier, `path: (\S+)\n +rewriteHost`, []string{"/api/tickets", "/api/tickets"}},
+		"traefik": {knative.Traefik, `path: (\S+)\n +appendHeaders`, []string{"/api/tickets", "/api/tickets"}},
+		"gateway": {knative.Gateway, `path: \{type: (\S+, value: \S+?)\}\}\]`, []string{"Exact, value: /api/tickets", "PathPrefix, value: /api/tickets"}},
+	} {
+		rendered, err := c.render(tickets)
+		var got []string
+		for _, m := range regexp.MustCompile(c.route).FindAllStringSubmatch(string(rendered), -1) {
+			got = append(got, m[1])
+		}
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v %v, want %v", name, got, err, c.want)
 		}
 	}
 }
 
 func TestIngress_RoutesToFunctions(t *testing.T) {
 	var want []string
-	for _, e := range catalog.Functions() {
-		if e.Path != "" {
-			want = append(want, fmt.Sprintf("%s %s", e.Path, e.Name))
+	for _, f := range catalog.Functions() {
+		for _, e := range f.Endpoints {
+			want = append(want, fmt.Sprintf("%s %s", e.Path, f.Name))
 		}
 	}
 	for name, ingress := range map[string]struct {
-		render func([]endpoint.Endpoint) ([]byte, error)
+		render func([]endpoint.Function) ([]byte, error)
 		route  string
 	}{
 		"kourier": {knative.Kourier, `path: (\S+)\n +rewriteHost: (\S+?)\.ticketing\.svc\.cluster\.local `},
@@ -187,12 +223,8 @@ func TestDatabaseUsers_RateLimitAccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range catalog.Functions() {
-		read, err := settings.Of(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		limited := slices.Contains(read.Optional, "RATE_LIMIT")
-		granted := regexp.MustCompile(`(?m)^  ` + e.Name + `: .*ratelimits: write`).Match(script)
+		limited := needs.Of(e).ReadsClient
+		granted := regexp.MustCompile(`(?m)^  "` + e.Name + `": .*ratelimits: \["find", "insert", "update"\]`).Match(script)
 		activator := strings.Contains(documents(rendered(t, knative.Services), "Service")[e.Name], `target-burst-capacity: "-1"`)
 		if granted != limited || activator != limited {
 			t.Errorf("%s: rate limited: %v; has write access: %v; behind the activator: %v; want three equal values", e.Name, limited, granted, activator)
@@ -211,7 +243,7 @@ func TestDatabaseUsers_ReadOnly(t *testing.T) {
 		t.Error("the table has no read-only function, want at least one")
 	}
 	for _, m := range readers {
-		if !strings.Contains(string(script), "\n  "+m[1]+": { users: [\"find\"] },\n") {
+		if !strings.Contains(string(script), "\n  \""+m[1]+"\": { users: [\"find\"] },\n") {
 			t.Errorf("users.js grants %s more than find", m[1])
 		}
 	}
@@ -236,7 +268,7 @@ func TestCatalog_RejectsNamesOfManifests(t *testing.T) {
 		t.Errorf("got %d names and the error %v, want at least 5", len(taken), err)
 	}
 	_, err = knative.Secrets(catalog.Functions(), knative.Material{Password: func(user string) string {
-		if !slices.ContainsFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Name == user }) {
+		if !slices.ContainsFunc(catalog.Functions(), func(f endpoint.Function) bool { return f.Name == user }) {
 			taken[user] = "a database user"
 		}
 		return "secret"
@@ -245,8 +277,8 @@ func TestCatalog_RejectsNamesOfManifests(t *testing.T) {
 		t.Errorf("got the error %v, want a password of root", err)
 	}
 	for name, of := range taken {
-		e := endpoint.Endpoint{Spec: endpoint.Spec{Name: name, Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}}
-		if err := catalog.Check([]endpoint.Endpoint{e}); err == nil {
+		e := endpoint.Endpoint{Spec: endpoint.Spec{Method: "GET", Path: "/api/hello", Summary: "Say hello."}}
+		if err := catalog.Check([]endpoint.Function{{Name: name, Endpoints: []endpoint.Endpoint{e}}}); err == nil {
 			t.Errorf("a function can have the name %s of %s", name, of)
 		}
 	}
@@ -259,7 +291,7 @@ func TestDatabaseUsers_MatchSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	var granted, want []string
-	for _, m := range regexp.MustCompile(`(?m)^  (\w+): \{ users: `).FindAllStringSubmatch(string(script), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^  "(\w+)": \{ users: `).FindAllStringSubmatch(string(script), -1) {
 		granted = append(granted, m[1])
 	}
 	for name := range documents(secrets(t, ""), "Secret") {

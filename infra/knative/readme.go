@@ -2,45 +2,54 @@ package knative
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/token"
 )
 
 // Table returns the table of functions for the README.
-func Table(functions []endpoint.Endpoint) ([]byte, error) {
+func Table(functions []endpoint.Function) ([]byte, error) {
 	var out strings.Builder
 	out.WriteString("| function | route | needs |\n|---|---|---|\n")
-	for _, e := range functions {
-		s, err := serviceOf(e)
-		if err != nil {
-			return nil, err
+	for _, f := range functions {
+		routes := []string{}
+		for _, e := range f.Endpoints {
+			routes = append(routes, fmt.Sprintf("`%s %s`", e.Method, e.Path))
 		}
-		route := "events only"
-		if e.Path != "" {
-			route = fmt.Sprintf("`%s %s`", e.Method, e.Path)
+		if len(routes) == 0 {
+			routes = []string{"events only"}
 		}
-		fmt.Fprintf(&out, "| [%s](functions/%[1]s) | %s | %s |\n", e.Name, route, s.needs())
+		fmt.Fprintf(&out, "| [%s](functions/%[1]s) | %s | %s |\n", f.Name, strings.Join(routes, "<br>"), inWords(needs.Of(f)))
 	}
 	return []byte(out.String()), nil
 }
 
-// needs returns the keys, database rights and sink of a function, for the table.
-func (s service) needs() string {
+// inWords returns the keys, database rights and sink of a function, for the table.
+func inWords(n needs.Needs) string {
 	var all []string
-	for _, secret := range s.Secrets {
-		switch {
-		case secret.Setting == "SIGNING_KEYS":
+	if n.UsesDatabase() {
+		database := "database (read only)"
+		for _, g := range n.Grants {
+			if !slices.Equal(g.Actions, []endpoint.Action{endpoint.Find}) {
+				database = "database"
+			}
+		}
+		all = append(all, database)
+	}
+	for _, s := range n.Secrets {
+		switch s.Setting {
+		case token.Signing.Secret.Setting:
 			all = append(all, "private keys")
-		case secret.Setting == "VERIFYING_KEYS":
+		case token.Verifying.Secret.Setting:
 			all = append(all, "public keys")
-		case s.Method == "GET":
-			all = append(all, "database (read only)")
 		default:
-			all = append(all, "database")
+			all = append(all, "`"+s.Setting+"`")
 		}
 	}
-	if s.Path == "" {
+	if n.Sink {
 		all = append(all, "sink")
 	}
 	if len(all) == 0 {

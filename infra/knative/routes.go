@@ -1,6 +1,8 @@
 package knative
 
 import (
+	"slices"
+	"strings"
 	"text/template"
 
 	"ticketing.com/auth/shared/endpoint"
@@ -17,22 +19,34 @@ var kourier, traefik, gateway = parse("kourier.yaml.tmpl"), parse("traefik.yaml.
 
 // Kourier returns the routes as a Knative Ingress, for Kourier and Istio. Knative creates
 // such an Ingress for its own Routes.
-func Kourier(functions []endpoint.Endpoint) ([]byte, error) { return routes(kourier, functions) }
+func Kourier(functions []endpoint.Function) ([]byte, error) { return routes(kourier, functions) }
 
 // Traefik returns the routes as a Knative Ingress that Traefik supports.
-func Traefik(functions []endpoint.Endpoint) ([]byte, error) { return routes(traefik, functions) }
+func Traefik(functions []endpoint.Function) ([]byte, error) { return routes(traefik, functions) }
 
 // Gateway returns the routes for the Gateway API, which newer ingresses support.
-func Gateway(functions []endpoint.Endpoint) ([]byte, error) { return routes(gateway, functions) }
+func Gateway(functions []endpoint.Function) ([]byte, error) { return routes(gateway, functions) }
 
-func routes(t *template.Template, functions []endpoint.Endpoint) ([]byte, error) {
+// A route leads a path to a function. An ingress matches the path exactly or, where the
+// function has a {name} in it, as a prefix. The function itself matches the whole path.
+type route struct {
+	Function string
+	Path     string // without a {name} and what follows
+	IsPrefix bool
+}
+
+func routes(t *template.Template, functions []endpoint.Function) ([]byte, error) {
 	data := struct {
-		Host      string
-		Functions []endpoint.Endpoint
+		Host   string
+		Routes []route
 	}{Host: Host}
-	for _, e := range functions {
-		if e.Path != "" {
-			data.Functions = append(data.Functions, e)
+	for _, f := range functions {
+		for _, e := range f.Endpoints {
+			path, _, isPrefix := strings.Cut(e.Path, "/{")
+			r := route{f.Name, path, isPrefix}
+			if !slices.Contains(data.Routes, r) {
+				data.Routes = append(data.Routes, r)
+			}
 		}
 	}
 	return execute(t, data)

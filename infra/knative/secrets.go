@@ -32,7 +32,7 @@ var secrets = parse("secrets.yaml.tmpl")
 
 // Secrets returns the Secrets that the manifests refer to: the two key sets, the database
 // URI of each database user, and the passwords for the job that creates these users.
-func Secrets(functions []endpoint.Endpoint, m Material) ([]byte, error) {
+func Secrets(functions []endpoint.Function, m Material) ([]byte, error) {
 	address, err := m.address()
 	if err != nil {
 		return nil, err
@@ -42,11 +42,7 @@ func Secrets(functions []endpoint.Endpoint, m Material) ([]byte, error) {
 		{"verifying-keys", map[string]string{"verifying.jwks": string(m.Verifying)}},
 	}
 	passwords := map[string]string{}
-	users, err := databaseUsers(functions)
-	if err != nil {
-		return nil, err
-	}
-	for _, user := range users {
+	for _, user := range databaseUsers(functions) {
 		passwords[user] = m.Password(user)
 		all = append(all, credential{"mongodb-" + user, map[string]string{"uri": address(user)}})
 	}
@@ -66,16 +62,13 @@ func Secrets(functions []endpoint.Endpoint, m Material) ([]byte, error) {
 }
 
 // databaseUsers returns the names of the services that use the database, and migrate.
-func databaseUsers(functions []endpoint.Endpoint) (users []string, err error) {
-	all, err := allServices(functions)
-	for _, s := range all {
-		for _, secret := range s.Secrets {
-			if secret.Setting == "MONGODB_URI" {
-				users = append(users, s.Name)
-			}
+func databaseUsers(functions []endpoint.Function) (users []string) {
+	for _, s := range allServices(functions) {
+		if s.UsesDatabase() {
+			users = append(users, s.Name)
 		}
 	}
-	return append(users, "migrate"), err
+	return append(users, Migrate)
 }
 
 // address returns a function that returns the URI of a user. MongoDB stores each user in the

@@ -1,6 +1,6 @@
 // Package knative generates the Knative manifests from the catalog: a Service and a
-// ServiceAccount for each function. A function gets the secrets that its constructor
-// requires. Its scaling settings follow from its workload.
+// ServiceAccount for each function. The secrets and the scaling settings of a function follow
+// from its needs.
 //
 // The package applies nothing to a cluster. kustomize, kn, func or skaffold do that.
 package knative
@@ -8,11 +8,10 @@ package knative
 import (
 	"bytes"
 	"embed"
-	"fmt"
 	"slices"
 	"text/template"
 
-	"ticketing.com/auth/infra/generate/settings"
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/endpoint"
 )
 
@@ -28,18 +27,14 @@ func parse(name string) *template.Template {
 
 // A service is the Knative Service of a function.
 type service struct {
-	endpoint.Spec
-	Main        string // the folder of its main package, from the root
-	Secrets     []secret
-	Publishes   bool // publishes events, so that SinkBinding selects it
-	Receives    bool // receives events
-	Public      bool // has a public address; other services are behind the ingress
-	RateLimited bool // counts proxies, so that the number of hops must not change
+	Name    string
+	Summary string
+	Main    string // the folder of its main package, from the root
+	needs.Needs
+	Receives bool // receives events
+	Public   bool // has a public address; other services are behind the ingress
 	workload
 }
-
-// A secret is a setting with a value from a Kubernetes Secret.
-type secret struct{ Setting, Name, Key string }
 
 // A workload holds the scaling settings and resources that follow from the cost of a
 // request.
@@ -73,28 +68,22 @@ var (
 // AllInOne is the name of the Service of infra/allinone.
 const AllInOne = "auth"
 
-// Services returns the manifests of the functions that have a route.
-func Services(functions []endpoint.Endpoint) ([]byte, error) {
-	return render(functions, func(e endpoint.Endpoint) bool { return e.Path != "" })
-}
+// Migrate is the name of the database user that creates the indexes.
+const Migrate = "migrate"
+
+// Services returns the manifests of the functions that have endpoints.
+func Services(functions []endpoint.Function) ([]byte, error) { return render(functions, false) }
 
 // EventServices returns the manifests of the functions that only receive events. A cluster
 // without Knative Eventing does not need them.
-func EventServices(functions []endpoint.Endpoint) ([]byte, error) {
-	return render(functions, func(e endpoint.Endpoint) bool { return e.Path == "" })
-}
+func EventServices(functions []endpoint.Function) ([]byte, error) { return render(functions, true) }
 
-func render(functions []endpoint.Endpoint, include func(endpoint.Endpoint) bool) ([]byte, error) {
+func render(functions []endpoint.Function, events bool) ([]byte, error) {
 	var all []service
-	for _, e := range functions {
-		if !include(e) {
-			continue
+	for _, f := range functions {
+		if s := serviceOf(f); s.Events == events {
+			all = append(all, s)
 		}
-		s, err := serviceOf(e)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
 	}
 	return execute(services, all)
 }
@@ -105,79 +94,43 @@ func execute(t *template.Template, data any) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-func serviceOf(e endpoint.Endpoint) (service, error) {
-	read, err := settings.Of(e)
-	if err != nil {
-		return service{}, err
-	}
+func serviceOf(f endpoint.Function) service {
 	s := service{
-		Spec: e.Spec, workload: reading,
-		Main:        "functions/" + e.Name + "/cmd/" + e.Name,
-		Publishes:   slices.Contains(append(read.Optional, read.Required...), "K_SINK"),
-		Receives:    len(e.Trigger.Types) > 0,
-		RateLimited: slices.Contains(read.Optional, "TRUSTED_PROXIES"),
+		Name: f.Name, Summary: f.Summary(), Main: "functions/" + f.Name + "/cmd/" + f.Name,
+		Needs: needs.Of(f), Receives: len(f.Receivers) > 0, workload: reading,
 	}
-	if slices.Contains(read.Optional, "HASH_CONCURRENCY") {
+	switch {
+	case s.Hashes:
 		s.workload = hashing
-	}
-	if slices.Contains(e.Trigger.Types, ping) {
+	case isScheduled(f):
 		s.workload = relaying
 	}
-	s.Secrets, err = secretsOf(e.Name, read.Required)
-	return s, err
+	return s
 }
 
-// allInOne returns the service that serves all routes, with the secrets of all functions.
-// It receives no events, because the public could send events to its address.
-func allInOne(functions []endpoint.Endpoint) (service, error) {
-	s := service{
-		Spec: endpoint.Spec{Name: AllInOne, Summary: "Every route in one process."},
-		Main: "infra/allinone", Publishes: true, Public: true, RateLimited: true, workload: everything,
+// allInOne returns the service that serves all routes, with the needs of all functions that
+// have endpoints. It receives no events, because the public could send events to its address.
+func allInOne(functions []endpoint.Function) service {
+	routed := slices.DeleteFunc(slices.Clone(functions), func(f endpoint.Function) bool { return len(f.Endpoints) == 0 })
+	return service{
+		Name: AllInOne, Summary: "Every route in one process.", Main: "infra/allinone",
+		Needs: needs.Of(routed...), Public: true, workload: everything,
 	}
-	var required []string
-	for _, e := range functions {
-		if e.Path == "" {
-			continue
-		}
-		read, err := settings.Of(e)
-		if err != nil {
-			return s, err
-		}
-		required = append(required, read.Required...)
-	}
-	slices.Sort(required)
-	var err error
-	s.Secrets, err = secretsOf(s.Name, slices.Compact(required))
-	return s, err
 }
 
 // allServices returns the service of each function, and the one that serves all routes.
-func allServices(functions []endpoint.Endpoint) (all []service, err error) {
-	for _, e := range functions {
-		s, err := serviceOf(e)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
+func allServices(functions []endpoint.Function) (all []service) {
+	for _, f := range functions {
+		all = append(all, serviceOf(f))
 	}
-	s, err := allInOne(functions)
-	return append(all, s), err
+	return append(all, allInOne(functions))
 }
 
-// secretsOf returns the Secrets that contain the settings of a service.
-func secretsOf(service string, settings []string) (all []secret, err error) {
-	for _, name := range settings {
-		switch name {
-		case "MONGODB_URI": // each service has its own database user
-			all = append(all, secret{name, "mongodb-" + service, "uri"})
-		case "SIGNING_KEYS":
-			all = append(all, secret{name, "signing-keys", "signing.jwks"})
-		case "VERIFYING_KEYS":
-			all = append(all, secret{name, "verifying-keys", "verifying.jwks"})
-		case "K_SINK", "EVENTS": // set by SinkBinding and by the component eventing
-		default:
-			return nil, fmt.Errorf("%s needs %s, but no Secret contains it: add it to infra/knative/services.go", service, name)
-		}
+// SecretRefs returns where the values of the required settings come from. SinkBinding and the
+// component eventing set K_SINK and EVENTS.
+func (s service) SecretRefs() (all []endpoint.Secret) {
+	if s.UsesDatabase() { // each service has its own database user
+		all = append(all, endpoint.Secret{Setting: "MONGODB_URI", Name: "mongodb-" + s.Name, Key: "uri"})
 	}
-	return all, nil
+	return append(all, s.Secrets...)
 }

@@ -19,46 +19,29 @@ var (
 )
 
 // Accounts returns the manifests of the service accounts only.
-func Accounts(functions []endpoint.Endpoint) ([]byte, error) {
-	all, err := allServices(functions)
-	if err != nil {
-		return nil, err
-	}
-	return execute(accounts, all)
+func Accounts(functions []endpoint.Function) ([]byte, error) {
+	return execute(accounts, allServices(functions))
 }
 
 // Small returns the manifest of the Service that serves all routes.
-func Small(functions []endpoint.Endpoint) ([]byte, error) {
-	s, err := allInOne(functions)
-	if err != nil {
-		return nil, err
-	}
-	return execute(allinone, s)
+func Small(functions []endpoint.Function) ([]byte, error) {
+	return execute(allinone, allInOne(functions))
 }
 
 // A deployment is a service with the fields of its func.yaml.
 type deployment struct {
 	service
-	Path   string // of its folder, from the root
-	Events bool   // the function receives events only
+	Path string // of its folder, from the root
 }
 
 // Func returns the func.yaml of a function.
-func Func(e endpoint.Endpoint) ([]byte, error) {
-	s, err := serviceOf(e)
-	if err != nil {
-		return nil, err
-	}
-	return execute(function, deployment{s, "functions/" + e.Name, e.Path == ""})
+func Func(f endpoint.Function) ([]byte, error) {
+	return execute(function, deployment{serviceOf(f), "functions/" + f.Name})
 }
 
 // FuncAllInOne returns the func.yaml at the root.
-func FuncAllInOne(functions []endpoint.Endpoint) ([]byte, error) {
-	s, err := allInOne(functions)
-	if err != nil {
-		return nil, err
-	}
-	return execute(function, deployment{s, ".", false})
+func FuncAllInOne(functions []endpoint.Function) ([]byte, error) {
+	return execute(function, deployment{allInOne(functions), "."})
 }
 
 // An artifact is an image that skaffold builds.
@@ -68,13 +51,10 @@ type artifact struct {
 }
 
 // Skaffold returns skaffold.yaml. It builds and deploys the images of the overlays.
-func Skaffold(functions []endpoint.Endpoint) ([]byte, error) {
+func Skaffold(functions []endpoint.Function) ([]byte, error) {
 	var all []artifact
-	for _, e := range functions {
-		s, err := serviceOf(e)
-		if err != nil {
-			return nil, err
-		}
+	for _, f := range functions {
+		s := serviceOf(f)
 		folder := path.Dir(path.Dir(s.Main))
 		all = append(all, artifact{s.Main, []string{folder + "/**"}})
 	}
@@ -85,7 +65,7 @@ func Skaffold(functions []endpoint.Endpoint) ([]byte, error) {
 // Update returns the command that sets the fields that func cannot set.
 func (s service) Update() string {
 	command := fmt.Sprintf("kn service update %s --namespace %s --timeout %d %s", s.Name, Namespace, s.Timeout, retention)
-	if s.RateLimited {
+	if s.ReadsClient {
 		command += " " + activator
 	}
 	return command
@@ -98,14 +78,10 @@ const (
 )
 
 // Kn returns the commands that create each service, and the one for all routes, with kn.
-func Kn(functions []endpoint.Endpoint) ([]byte, error) {
-	all, err := allServices(functions)
-	if err != nil {
-		return nil, err
-	}
+func Kn(functions []endpoint.Function) ([]byte, error) {
 	var out strings.Builder
 	out.WriteString("```bash\n")
-	for _, s := range all {
+	for _, s := range allServices(functions) {
 		fmt.Fprintf(&out, "kn service apply %s", s.Name)
 		for i, flags := range s.kn() {
 			if i > 0 {
@@ -130,7 +106,7 @@ func (s service) kn() []string {
 		retention + " --port 8080 --pull-policy IfNotPresent",
 		fmt.Sprintf("--request cpu=%s,memory=%s --limit cpu=%s,memory=%s --env GOMEMLIMIT=%s", s.CPU, s.Memory, s.CPULimit, s.Memory, s.GoMemory),
 	}
-	if s.RateLimited {
+	if s.ReadsClient {
 		lines[3] += " " + activator
 		lines[4] += " --env RATE_LIMIT=accounts"
 	}
@@ -143,12 +119,12 @@ func (s service) kn() []string {
 	if s.Receives {
 		lines[1] += " --label-service ticketing.com/receives-events=true"
 	}
-	if s.Path == "" && !s.Public {
+	if s.Events {
 		lines[4] += " --env EVENTS=on"
 	}
-	if len(s.Secrets) > 0 {
+	if refs := s.SecretRefs(); len(refs) > 0 {
 		var from []string
-		for _, secret := range s.Secrets {
+		for _, secret := range refs {
 			from = append(from, fmt.Sprintf("--env-value-from %s=secret:%s:%s", secret.Setting, secret.Name, secret.Key))
 		}
 		lines = append(lines, strings.Join(from, " "))

@@ -1,8 +1,7 @@
 // Package lambda generates the AWS SAM template that deploys the functions on AWS Lambda,
 // behind an HTTP API of API Gateway. The generate command writes it.
 //
-// The template follows from the catalog and from the settings that each function reads. It
-// omits functions without a public route, and events: the event receiver is a private address
+// The template follows from the catalog and from the needs of each function. It omits functions without a public route, and events: the event receiver is a private address
 // on Knative, and Lambda has no such address.
 package lambda
 
@@ -14,7 +13,7 @@ import (
 	"strings"
 	"text/template"
 
-	"ticketing.com/auth/infra/generate/settings"
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/endpoint"
 )
 
@@ -35,15 +34,17 @@ const (
 
 type document struct {
 	Functions []function
-	Omitted   []endpoint.Endpoint // functions without a route
-	Secrets   []setting           // in Secrets Manager
-	Public    []setting           // in Parameter Store
-	Options   []setting           // with a default
+	Omitted   []string  // functions without a route
+	Secrets   []setting // in Secrets Manager
+	Public    []setting // in Parameter Store
+	Options   []setting // with a default
+	Fallback  string    // the function that answers every other path
 }
 
 type function struct {
-	endpoint.Endpoint
-	ID       string // the logical id
+	endpoint.Function
+	ID       string   // the logical id
+	Paths    []string // without duplicates
 	MemoryMB int
 	Secrets  []setting
 	Public   []setting
@@ -51,8 +52,14 @@ type function struct {
 	Hashes   bool
 }
 
-// HasNoSecrets reports whether the function has no secrets.
-func (f function) HasNoSecrets() bool { return len(f.Secrets) == 0 }
+// Routes returns the methods and paths, for the description.
+func (f function) Routes() string {
+	var all []string
+	for _, e := range f.Endpoints {
+		all = append(all, e.Method+" "+e.Path)
+	}
+	return strings.Join(all, ", ")
+}
 
 // GoMemoryMiB returns the memory limit of the Go runtime. The rest is for memory that the
 // runtime does not count.
@@ -70,18 +77,18 @@ func (s setting) ID() string {
 	return id.String()
 }
 
+// fallback is the function that answers paths without a route. It holds no secret.
+const fallback = "jwks"
+
 // Template returns the template for the functions that have a route.
-func Template(endpoints []endpoint.Endpoint) ([]byte, error) {
-	var d document
-	for _, e := range endpoints {
-		if e.Path == "" {
-			d.Omitted = append(d.Omitted, e)
+func Template(functions []endpoint.Function) ([]byte, error) {
+	d := document{Fallback: fallback}
+	for _, fn := range functions {
+		if len(fn.Endpoints) == 0 {
+			d.Omitted = append(d.Omitted, fn.Name)
 			continue
 		}
-		f, err := describe(e)
-		if err != nil {
-			return nil, err
-		}
+		f := describe(fn)
 		d.Functions = append(d.Functions, f)
 		d.Secrets = append(d.Secrets, f.Secrets...)
 		d.Public = append(d.Public, f.Public...)
@@ -98,30 +105,39 @@ func Template(endpoints []endpoint.Endpoint) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func describe(e endpoint.Endpoint) (function, error) {
-	s, err := settings.Of(e)
-	if err != nil {
-		return function{}, err
+func describe(fn endpoint.Function) function {
+	n := needs.Of(fn)
+	f := function{Function: fn, ID: capitalize(fn.Name), MemoryMB: waitingMemory, Hashes: n.Hashes}
+	if n.Hashes {
+		f.MemoryMB = oneCPUMemory
 	}
-	f := function{Endpoint: e, ID: capitalize(e.Name), MemoryMB: waitingMemory}
-	for _, name := range s.Required {
-		if name == "VERIFYING_KEYS" { // the only required setting that is not secret
-			f.Public = append(f.Public, setting(name))
+	for _, e := range fn.Endpoints {
+		if !slices.Contains(f.Paths, e.Path) {
+			f.Paths = append(f.Paths, e.Path)
+		}
+	}
+	if n.UsesDatabase() {
+		f.Secrets = append(f.Secrets, "MONGODB_URI")
+	}
+	for _, s := range n.Secrets {
+		if s.Public {
+			f.Public = append(f.Public, setting(s.Setting))
 		} else {
-			f.Secrets = append(f.Secrets, setting(name))
+			f.Secrets = append(f.Secrets, setting(s.Setting))
 		}
 	}
-	for _, name := range s.Optional {
-		switch {
-		case name == "HASH_CONCURRENCY":
-			f.Hashes, f.MemoryMB = true, oneCPUMemory
-		case name == "HASH_TESTING": // a deployment must not weaken its hashes
-		case name == "TRUSTED_PROXIES", name == "PROXY_NETWORKS": // the gateway reports the client address itself
-		case !isEventSetting(name):
-			f.Options = append(f.Options, setting(name))
+	for _, name := range n.Optional {
+		switch name {
+		case "HASH_CONCURRENCY": // 1, because Lambda sends one request at a time to an instance
+		case "HASH_TESTING": // a deployment must not weaken its hashes
+		case "TRUSTED_PROXIES", "PROXY_NETWORKS": // the gateway reports the client address itself
+		default:
+			if !isEventSetting(name) {
+				f.Options = append(f.Options, setting(name))
+			}
 		}
 	}
-	return f, nil
+	return f
 }
 
 // isEventSetting reports whether a setting is for received or published events. Published

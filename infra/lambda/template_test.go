@@ -16,14 +16,18 @@ import (
 )
 
 // routed returns the functions that the template contains.
-func routed() []endpoint.Endpoint {
-	return slices.DeleteFunc(catalog.Functions(), func(e endpoint.Endpoint) bool { return e.Path == "" })
+func routed() []endpoint.Function {
+	return slices.DeleteFunc(catalog.Functions(), func(f endpoint.Function) bool { return len(f.Endpoints) == 0 })
 }
 
 func TestTemplate_Routes(t *testing.T) {
 	want := []string{"any other path build/jwks"} // a function without secrets responds with 404
-	for _, e := range routed() {
-		want = append(want, "ANY "+e.Path+" build/"+e.Name)
+	for _, f := range routed() {
+		for _, e := range f.Endpoints {
+			if route := "ANY " + e.Path + " build/" + f.Name; !slices.Contains(want, route) {
+				want = append(want, route)
+			}
+		}
 	}
 	var got []string
 	tree := template(t)
@@ -34,7 +38,7 @@ func TestTemplate_Routes(t *testing.T) {
 				got = append(got, "any other path"+to)
 				continue
 			}
-			route := regexp.MustCompile(`^\{ApiId: !Ref Api, Method: (\S+), Path: (\S+), PayloadFormatVersion: "2.0"\}$`).FindStringSubmatch(value)
+			route := regexp.MustCompile(`^\{ApiId: !Ref Api, Method: (\S+), Path: "(\S+)", PayloadFormatVersion: "2.0"\}$`).FindStringSubmatch(value)
 			if route == nil {
 				t.Fatalf("%s: got %s, want a route of the API", path, value)
 			}
@@ -51,8 +55,7 @@ func TestTemplate_Routes(t *testing.T) {
 	}
 }
 
-// The table is the intended state. The template follows from the settings that the functions
-// read.
+// The table is the intended state. The template follows from the needs of the functions.
 func TestTemplate_SecretsOfEachFunction(t *testing.T) {
 	holders := map[string][]string{}
 	for path, value := range template(t) {
@@ -133,9 +136,9 @@ func TestTemplate_TimeoutExceedsBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range routed() {
-		if 2*max(e.Budget, 4500*time.Millisecond) > timeout {
-			t.Errorf("%s has a request budget of %s, want at most half of the timeout of %s", e.Name, e.Budget, timeout)
+	for _, e := range catalog.Routes() {
+		if 2*e.Limit() > timeout {
+			t.Errorf("%s %s has a request budget of %s, want at most half of the timeout of %s", e.Method, e.Path, e.Limit(), timeout)
 		}
 	}
 }
@@ -194,13 +197,13 @@ func TestCatalog_RejectsNamesOfTemplate(t *testing.T) {
 			continue
 		}
 		word := strings.ToLower(name[:1]) + name[1:]
-		isFunction := slices.ContainsFunc(routed(), func(e endpoint.Endpoint) bool { return e.Name == word })
+		isFunction := slices.ContainsFunc(routed(), func(f endpoint.Function) bool { return f.Name == word })
 		if isFunction || word != strings.ToLower(word) { // a function name is one word
 			continue
 		}
 		others++
-		e := endpoint.Endpoint{Spec: endpoint.Spec{Name: word, Method: "GET", Path: "/api/hello", Success: 200, Summary: "Say hello."}}
-		if err := catalog.Check([]endpoint.Endpoint{e}); err == nil {
+		e := endpoint.Endpoint{Spec: endpoint.Spec{Method: "GET", Path: "/api/hello", Summary: "Say hello."}}
+		if err := catalog.Check([]endpoint.Function{{Name: word, Endpoints: []endpoint.Endpoint{e}}}); err == nil {
 			t.Errorf("a function can have the name %s of %s in %s", word, name, kind)
 		}
 	}

@@ -33,16 +33,16 @@ import (
 	"time"
 
 	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/openapi"
 	"ticketing.com/auth/infra/openapi/docs"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
-	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/testing/devdb"
 	"ticketing.com/auth/shared/usage"
-	"ticketing.com/auth/shared/user"
 )
 
 const (
@@ -94,7 +94,7 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 	added := []map[string]string{files, events(listener.Addr())}
 	// validates the settings before the database is built and started
 	check := config.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
-	user.FromConfig(check, nil)
+	mongodb.FromConfig(check)
 	httpserver.Handler(check, catalog.AllInOne(check)...)
 	if err := check.Err(); err != nil {
 		config.PrintError(os.Stderr, "local", err)
@@ -136,7 +136,7 @@ func serve(ctx context.Context, listener net.Listener, data string, added []map[
 	}
 	defer stop()
 	cfg := config.New(environment(append(added, uri)...), logs, time.Now)
-	users, counts, all := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg), catalog.AllInOne(cfg)
+	all := catalog.AllInOne(cfg)
 	handler := httpserver.Handler(cfg, all...)
 	if err := cfg.Err(); err != nil {
 		return err
@@ -147,7 +147,7 @@ func serve(ctx context.Context, listener net.Listener, data string, added []map[
 	}
 	handler = docs.Handler(document, handler)
 	defer closeDatabase(cfg)
-	if err := errors.Join(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
+	if err := mongodb.Prepare(ctx, mongodb.FromConfig(cfg), time.Now(), cfg.Log(), needs.Collections(all...)...); err != nil {
 		return err
 	}
 	printRoutes(os.Stdout, listener.Addr(), all, cfg.Text("EVENTS", "off"))
@@ -250,18 +250,20 @@ func logs(o *slog.HandlerOptions) slog.Handler {
 	return slog.NewTextHandler(os.Stderr, o)
 }
 
-func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Endpoint, events string) {
+func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Function, events string) {
 	fmt.Fprintf(out, "The auth system is at http://%s\n\n", addr)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, f := range functions {
-		if f.Path != "" {
-			fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Method, f.Path, f.Summary)
+		for _, e := range f.Endpoints {
+			fmt.Fprintf(t, "  %s\t%s\t%s\n", e.Method, e.Path, e.Summary)
 		}
 	}
 	for _, f := range functions {
-		for _, kind := range f.Trigger.Types {
-			if events != "off" {
-				fmt.Fprintf(t, "  event\t%s\t→ %s\n", kind, f.Name)
+		for _, r := range f.Receivers {
+			for _, kind := range r.Types {
+				if events != "off" {
+					fmt.Fprintf(t, "  event\t%s\t→ %s\n", kind, f.Name)
+				}
 			}
 		}
 	}

@@ -1,5 +1,5 @@
-// Command migrate creates the indexes that the user store requires, and the index that deletes
-// expired rate limit counters. It can run again at any time, and in parallel.
+// Command migrate creates the indexes of the collections that the functions use. It can run again
+// at any time, and in parallel.
 //
 //	MONGODB_URI=mongodb://… migrate
 //
@@ -9,17 +9,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"flag"
 	"log/slog"
 	"os"
 	"time"
 
+	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/config"
-	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/usage"
-	"ticketing.com/auth/shared/user"
 )
 
 // timeout bounds the whole run. A Job that cannot reach its database fails, and Kubernetes retries
@@ -43,14 +43,14 @@ func main() {
 
 func run() int {
 	cfg := config.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
-	users, counts := user.FromConfig(cfg, nil), ratelimit.FromConfig(cfg)
+	database := mongodb.FromConfig(cfg)
 	if err := cfg.Err(); err != nil {
 		config.PrintError(os.Stderr, "migrate", err)
 		return config.ExitSettings
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	if err := cmp.Or(users.Prepare(ctx), counts.Prepare(ctx)); err != nil {
+	if err := mongodb.Prepare(ctx, database, time.Now(), cfg.Log(), needs.Collections(catalog.Functions()...)...); err != nil {
 		cfg.Log().Error("migrate", "error", err)
 		return 1
 	}

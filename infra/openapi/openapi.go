@@ -1,7 +1,7 @@
 // Package openapi generates the API reference, an OpenAPI 3.1 document, from the catalog.
 // Schemas come from the input and output types of the functions (package reference).
 // Client errors come from the responses of their HTTP handlers. Server errors follow from
-// the settings that a function reads. The generate command writes the document, and the
+// the needs of a function. The generate command writes the document, and the
 // local runner serves it.
 //
 // Only the examples in examples.go are written by hand. A function without them is
@@ -16,6 +16,7 @@ package openapi
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,7 +28,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"ticketing.com/auth/infra/generate/settings"
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/ratelimit"
@@ -48,7 +49,7 @@ A request can take up to five seconds. After a response with ` + "`Retry-After`"
 A service can verify access tokens without a request to this API for each token. Use the keys from ` + "`/.well-known/jwks.json`" + `. Accept only the algorithm EdDSA and the type ` + "`at+jwt`" + `, and check ` + "`iss`, `aud` and `exp`" + `.`
 
 // Document returns the reference of all functions that have a route, in YAML.
-func Document(functions []endpoint.Endpoint) ([]byte, error) {
+func Document(functions []endpoint.Function) ([]byte, error) {
 	d := document{
 		OpenAPI: "3.1.0",
 		Info: info{
@@ -59,18 +60,21 @@ func Document(functions []endpoint.Endpoint) ([]byte, error) {
 		Tags:    []tag{{Name: "auth", Description: "Accounts, sessions and keys."}},
 	}
 	named := schemas{types: map[string]reflect.Type{}}
-	for _, e := range functions {
-		if e.Path == "" {
+	for _, f := range functions {
+		if len(f.Endpoints) == 0 {
 			continue
 		}
-		if d.Paths.has(e.Path) { // two methods on one path would be two functions on one route
-			return nil, fmt.Errorf("%s: another function has the path %s", e.Name, e.Path)
-		}
-		item, err := itemOf(e, &named)
+		handler, err := needs.Handler(f)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", e.Name, err)
+			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
-		d.Paths = append(d.Paths, entry[pathItem]{e.Path, item})
+		for _, e := range f.Endpoints {
+			described, err := describe(operationOf{e, f.Name, methodsOf(f, e.Path), needs.Of(f), handler}, &named)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", f.Name, err)
+			}
+			addPath(&d.Paths, e.Path, described)
+		}
 	}
 	item, err := named.of(reflect.TypeFor[apierror.Item](), false)
 	if err != nil {
@@ -97,46 +101,49 @@ func Document(functions []endpoint.Endpoint) ([]byte, error) {
 	return out.Bytes(), encoder.Close()
 }
 
-// A function is an endpoint with the settings that it reads and its HTTP handler.
-type function struct {
+// An operationOf is an endpoint with its function.
+type operationOf struct {
 	endpoint.Endpoint
-	settings.Settings
+	function string
+	methods  []string // of the path
+	needs.Needs
 	handler http.Handler
 }
 
-func itemOf(e endpoint.Endpoint, named *schemas) (pathItem, error) {
-	read, err := settings.Of(e)
-	if err != nil {
-		return nil, err
+func methodsOf(f endpoint.Function, path string) (all []string) {
+	for _, e := range f.Endpoints {
+		if e.Path == path {
+			all = append(all, e.Method)
+		}
 	}
-	f := function{e, read, read.Handler(e)}
-	if _, is := ratelimit.Default(e.Name); f.rateLimited() && !is {
-		return nil, errors.New("the function reads RATE_LIMIT, but package ratelimit has no limit with its name")
+	return all
+}
+
+// id returns the id of the operation. It selects the examples.
+func (f operationOf) id() string { return cmp.Or(f.ID, f.function) }
+
+func describe(f operationOf, named *schemas) (pathItem, error) {
+	if _, is := ratelimit.Default(f.function); f.ReadsClient && !is {
+		return nil, errors.New("the function has rate limits, but package ratelimit has no limit with its name")
 	}
-	o := operation{OperationID: e.Name, Tags: []string{"auth"}, Summary: e.Summary, Security: f.security()}
+	o := operation{OperationID: f.id(), Tags: []string{"auth"}, Summary: f.Summary, Security: f.security()}
 	var in *schema
-	if f.takesBody() {
-		if in, err = named.of(e.In, true); err != nil {
+	var err error
+	if f.HasBody() {
+		if in, err = named.of(f.In, true); err != nil {
 			return nil, err
 		}
 	}
-	out, err := named.of(e.Out, false)
-	if err != nil {
-		return nil, err
-	}
-	all := append(examples()[e.Name], f.errorSamples()...)
-	if f.takesIdempotencyKey() {
-		o.Parameters = []parameter{{
-			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxIdempotencyKey},
-			Description: "A string that the client chooses for each request and repeats in its retries. A retry after a lost response then does not repeat the operation. Use a random string such as a UUID. An attacker that can guess the key can use it first, and the request then fails.",
-		}}
-	}
-	if f.issuesDeviceToken() {
-		for _, device := range []parameter{{Name: "Device-Token", In: "header"}, {Name: "__Host-device", In: "cookie"}} {
-			device.Schema = &schema{Type: "string", MinLength: 22, MaxLength: 22}
-			device.Description = "The device token of an earlier sign-in to the account. A client with this token has a separate rate limit, so that failed attempts of other clients do not lock it out. The header takes precedence over the cookie. An invalid value has no effect."
-			o.Parameters = append(o.Parameters, device)
+	body, _ := endpoint.Content(f.Out)
+	var out *schema
+	if f.Success != http.StatusNoContent && f.Success != http.StatusSeeOther && body != reflect.TypeFor[endpoint.File]() {
+		if out, err = named.of(body, false); err != nil {
+			return nil, err
 		}
+	}
+	all := append(examples()[f.id()], f.errorSamples()...)
+	if o.Parameters, err = f.parameters(named); err != nil {
+		return nil, err
 	}
 	if in != nil {
 		o.RequestBody = bodyOf(in, all)
@@ -144,50 +151,70 @@ func itemOf(e endpoint.Endpoint, named *schemas) (pathItem, error) {
 	for _, status := range f.statuses(all) {
 		o.Responses = append(o.Responses, entry[response]{strconv.Itoa(status), f.response(status, out, all)})
 	}
-	item := pathItem{{strings.ToLower(e.Method), o}}
-	if e.Method == http.MethodGet {
+	item := pathItem{{strings.ToLower(f.Method), o}}
+	if f.Method == http.MethodGet {
 		item = append(item, entry[operation]{"head", o.head()})
 	}
 	return item, nil
 }
 
+// parameters returns the parameters of the path, the query and the headers.
+func (f operationOf) parameters(named *schemas) (all []parameter, err error) {
+	if p := f.PathParam(); p != nil {
+		all = append(all, parameter{Name: p.Name, In: "path", Required: true, Description: "The id, which is opaque.",
+			Schema: &schema{Type: "string", Pattern: "^[A-Za-z0-9_-]{1,128}$"}})
+	}
+	described := membersOf(f.In)
+	for _, p := range f.Query() {
+		of, err := named.of(p.Type, true)
+		if err != nil {
+			return nil, err
+		}
+		of.bound(p.Min, p.Max)
+		m := described[p.Name]
+		all = append(all, parameter{Name: p.Name, In: "query", Required: !p.Optional, Description: m.About, Schema: of})
+	}
+	if f.IsKeyed() {
+		all = append(all, parameter{
+			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxIdempotencyKey},
+			Description: "A string that the client chooses for each request and repeats in its retries. A retry after a lost response then does not repeat the operation. Use a random string such as a UUID. An attacker that can guess the key can use it first, and the request then fails.",
+		})
+	}
+	if f.issuesDeviceToken() {
+		for _, device := range []parameter{{Name: "Device-Token", In: "header"}, {Name: "__Host-device", In: "cookie"}} {
+			device.Schema = &schema{Type: "string", MinLength: 22, MaxLength: 22}
+			device.Description = "The device token of an earlier sign-in to the account. A client with this token has a separate rate limit, so that failed attempts of other clients do not lock it out. The header takes precedence over the cookie. An invalid value has no effect."
+			all = append(all, device)
+		}
+	}
+	return all, nil
+}
+
 // issuesDeviceToken reports whether the function checks passwords and so issues device
 // tokens.
-func (f function) issuesDeviceToken() bool { return slices.Contains(f.Optional, "RATE_LIMIT_SIGNIN") }
-
-func (f function) takesBody() bool {
-	return f.In != reflect.TypeFor[endpoint.None]() && !f.takesBearer()
+func (f operationOf) issuesDeviceToken() bool {
+	return slices.Contains(f.Optional, "RATE_LIMIT_SIGNIN")
 }
 
-func (f function) takesBearer() bool { return f.In == reflect.TypeFor[endpoint.Bearer]() }
-
-func (f function) takesIdempotencyKey() bool {
-	if f.In.Kind() != reflect.Struct {
-		return false
-	}
-	_, embeds := f.In.FieldByName(reflect.TypeFor[endpoint.Keyed]().Name())
-	return embeds
-}
-
-func (f function) security() []map[string][]string {
+func (f operationOf) security() []map[string][]string {
 	bearer := map[string][]string{"bearer": {}}
-	switch {
-	case !f.takesBearer():
-		return []map[string][]string{}
-	case f.Anonymous:
+	switch f.Access {
+	case endpoint.Optional:
 		return []map[string][]string{{}, bearer}
+	case endpoint.Required:
+		return []map[string][]string{bearer}
 	}
-	return []map[string][]string{bearer}
+	return []map[string][]string{}
 }
 
-// statuses returns the statuses that the function can respond with: those of its examples,
+// statuses returns the statuses that the endpoint can respond with: those of its examples,
 // those that follow from its input, and those of the error kinds that it declares.
-func (f function) statuses(samples []sample) []int {
+func (f operationOf) statuses(samples []sample) []int {
 	all := []int{f.Success, http.StatusInternalServerError}
 	for _, x := range samples {
 		all = append(all, x.status)
 	}
-	if f.takesIdempotencyKey() {
+	if f.IsKeyed() {
 		all = append(all, http.StatusUnprocessableEntity)
 	}
 	for _, kind := range f.Refuses {
@@ -216,9 +243,16 @@ func statusDescription(status int) string {
 	return map[int]string{
 		http.StatusOK:                    "The operation succeeded.",
 		http.StatusCreated:               "The resource was created.",
+		http.StatusAccepted:              "The request was accepted. Its effect follows.",
+		http.StatusNoContent:             "The operation succeeded. The response has no body.",
+		http.StatusSeeOther:              "Continue with a GET request to the address in Location.",
 		http.StatusBadRequest:            "The request is invalid. Each item describes one error.",
 		http.StatusUnauthorized:          "The credentials or the token are missing or invalid.",
 		http.StatusForbidden:             "The client is authenticated, but the operation is not allowed.",
+		http.StatusNotFound:              "The resource does not exist.",
+		http.StatusConflict:              "The state of the resource does not allow the operation.",
+		http.StatusGone:                  "The resource existed, and no longer does.",
+		http.StatusPreconditionFailed:    "The resource has changed since the client read it.",
 		http.StatusMethodNotAllowed:      "The path does not support this method.",
 		http.StatusRequestEntityTooLarge: "The body is too large.",
 		http.StatusUnsupportedMediaType:  "The media type of the body is not supported.",
@@ -229,7 +263,7 @@ func statusDescription(status int) string {
 	}[status]
 }
 
-func (f function) response(status int, out *schema, samples []sample) response {
+func (f operationOf) response(status int, out *schema, samples []sample) response {
 	r := response{Description: statusDescription(status), Headers: f.headers(status)}
 	content := mediaType{Schema: out}
 	if status != f.Success {
@@ -240,16 +274,24 @@ func (f function) response(status int, out *schema, samples []sample) response {
 			content.Examples = append(content.Examples, entry[example]{x.name, x.documented()})
 		}
 	}
-	r.Content = list[mediaType]{{"application/json", content}}
+	switch {
+	case content.Schema != nil:
+		r.Content = list[mediaType]{{"application/json", content}}
+	case f.Out == reflect.TypeFor[endpoint.File]():
+		r.Content = list[mediaType]{{"*/*", mediaType{Schema: &schema{Type: "string", Format: "binary"}}}}
+	}
 	return r
 }
 
-func (f function) headers(status int) list[header] {
+func (f operationOf) headers(status int) list[header] {
 	refer := func(name string) header { return header{Ref: "#/components/headers/" + name} }
 	h := list[header]{{"Cache-Control", refer("NoStore")}, {"X-Content-Type-Options", refer("NoSniff")}}
 	if status == f.Success && f.MaxAge > 0 {
 		h[0].value = header{Description: "Any cache can store the response.", Required: true,
 			Schema: &schema{Type: "string", Const: fmt.Sprintf("public, max-age=%d", int(f.MaxAge/time.Second))}}
+	}
+	if _, located := endpoint.Content(f.Out); located && status == f.Success {
+		h = append(h, entry[header]{"Location", header{Description: "The address of the resource.", Required: true, Schema: &schema{Type: "string", Format: "uri-reference"}}})
 	}
 	if status == f.Success && f.issuesDeviceToken() {
 		h = append(h, entry[header]{"Device-Token", refer("DeviceToken")}, entry[header]{"Set-Cookie", refer("DeviceCookie")})
@@ -259,7 +301,7 @@ func (f function) headers(status int) list[header] {
 		h = append(h, entry[header]{"WWW-Authenticate", refer("Challenge")})
 	case http.StatusMethodNotAllowed:
 		h = append(h, entry[header]{"Allow", header{Description: "The methods that the path supports.", Required: true,
-			Schema: &schema{Type: "string", Const: f.call(http.MethodPut, nil, "").Header.Get("Allow")}}})
+			Schema: &schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}})
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		h = append(h, entry[header]{"Retry-After", refer("RetryAfter")})
 	}
@@ -280,7 +322,7 @@ func headers() list[header] {
 		{"DeviceToken", header{Description: "The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it.", Required: true,
 			Schema: &schema{Type: "string", MinLength: 22, MaxLength: 22}}},
 		{"DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema{Type: "string"}}},
-		{"RetryAfter", header{Description: "The number of seconds to wait before the next request.", Required: true, Schema: &schema{Type: "integer", Minimum: 1}}},
+		{"RetryAfter", header{Description: "The number of seconds to wait before the next request.", Required: true, Schema: &schema{Type: "integer", Minimum: new(1.0)}}},
 		{"RateLimitPolicy", header{Description: "The rate limit of an address, an account or a session: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema{Type: "string"}}},
 		{"RateLimit", header{Description: "The state of the rate limit: `r` requests are left. The limit can allow another request in `t` seconds.", Required: true, Schema: &schema{Type: "string"}}},
 	}

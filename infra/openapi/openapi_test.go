@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -10,23 +11,25 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
+	"ticketing.com/auth/shared/token"
 )
 
 func TestExamples_EveryRouteHasSuccess(t *testing.T) {
 	routes := map[string]bool{}
-	for _, e := range catalog.Functions() {
-		if e.Path == "" {
-			continue
-		}
-		routes[e.Name] = true
-		found := false
-		for _, x := range examples()[e.Name] {
-			found = found || x.status == e.Success
-		}
-		if !found {
-			t.Errorf("examples.go has no example of a success of %s: add one", e.Name)
+	for _, f := range catalog.Functions() {
+		for _, e := range f.Endpoints {
+			id := cmp.Or(e.ID, f.Name)
+			routes[id] = true
+			found := false
+			for _, x := range examples()[id] {
+				found = found || x.status == e.Success
+			}
+			if !found {
+				t.Errorf("examples.go has no example of a success of %s: add one", id)
+			}
 		}
 	}
 	for name := range examples() {
@@ -56,20 +59,20 @@ type hint struct {
 	Page int `json:"page"`
 }
 
-func define[In, Out any](spec endpoint.Spec) endpoint.Endpoint {
-	return endpoint.Define(spec, func(*config.Config) endpoint.Handler[In, Out] {
-		return func(context.Context, In) (out Out, err error) { return out, nil }
-	})
+func define[In, Out any](spec endpoint.Spec, needs ...endpoint.Need) endpoint.Function {
+	return endpoint.Function{Name: "search", Needs: needs, Endpoints: []endpoint.Endpoint{endpoint.Define(spec,
+		func(*config.Config) struct{} { return struct{}{} },
+		func(struct{}, context.Context, In) (out Out, err error) { return out, nil })}}
 }
 
-func spec(method, path string) endpoint.Spec {
-	return endpoint.Spec{Name: "search", Method: method, Path: path, Success: http.StatusOK, Summary: "Search."}
+func spec(method, path string, access endpoint.Access) endpoint.Spec {
+	return endpoint.Spec{Method: method, Path: path, Access: access, Success: http.StatusOK, Summary: "Search."}
 }
 
 func TestDocument_FunctionWithoutExamples(t *testing.T) {
-	s := spec("POST", "/search")
+	s := spec("POST", "/search", endpoint.Public)
 	s.Refuses = []apierror.Kind{apierror.Forbidden}
-	got, err := Document([]endpoint.Endpoint{define[question, reply](s)})
+	got, err := Document([]endpoint.Function{define[question, reply](s)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,19 +96,17 @@ func TestDocument_FunctionWithoutExamples(t *testing.T) {
 }
 
 func TestDocument_StatusesFollowFromInput(t *testing.T) {
-	anonymous := spec("GET", "/search")
-	anonymous.Anonymous = true
 	for name, c := range map[string]struct {
-		endpoint endpoint.Endpoint
+		function endpoint.Function
 		statuses string
 		security string
 	}{
-		"no input":                      {define[endpoint.None, hint](spec("GET", "/search")), "200 405 500", "security: []\n"},
-		"a token":                       {define[endpoint.Bearer, hint](spec("POST", "/search")), "200 401 405 415 500", "security: [{bearer: []}]\n"},
-		"an optional token":             {define[endpoint.Bearer, hint](anonymous), "200 401 405 500", "security: [{}, {bearer: []}]\n"},
-		"a body and an Idempotency-Key": {define[struct{ endpoint.Keyed }, hint](spec("POST", "/search")), "200 400 405 413 415 422 500", "security: []\n"},
+		"no input":                      {define[endpoint.None, hint](spec("GET", "/search", endpoint.Public)), "200 405 500", "security: []\n"},
+		"a token":                       {define[struct{ identity.Required }, hint](spec("POST", "/search", endpoint.Required), token.Verifying), "200 401 405 415 500", "security: [{bearer: []}]\n"},
+		"an optional token":             {define[struct{ identity.Optional }, hint](spec("GET", "/search", endpoint.Optional), token.Verifying), "200 401 405 500", "security: [{}, {bearer: []}]\n"},
+		"a body and an Idempotency-Key": {define[keyed, hint](spec("POST", "/search", endpoint.Public)), "200 400 405 413 415 422 500", "security: []\n"},
 	} {
-		got, err := Document([]endpoint.Endpoint{c.endpoint})
+		got, err := Document([]endpoint.Function{c.function})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -114,22 +115,24 @@ func TestDocument_StatusesFollowFromInput(t *testing.T) {
 		if have := statuses(document); have != c.statuses || !strings.Contains(document, c.security) {
 			t.Errorf("%s: got the statuses %s, want %s and %s", name, have, c.statuses, c.security)
 		}
-		if get := c.endpoint.Method == "GET"; get != (head != "") || get && statuses(head) != c.statuses || strings.Contains(head, "content:") {
+		if get := c.function.Endpoints[0].Method == "GET"; get != (head != "") || get && statuses(head) != c.statuses || strings.Contains(head, "content:") {
 			t.Errorf("%s: got the HEAD operation %q, want it for GET only, with the statuses %s and no content", name, head, c.statuses)
 		}
 	}
 }
 
+type keyed struct {
+	endpoint.Keyed
+	Text string `json:"text"`
+}
+
 func TestDocument_RateLimitedFunction(t *testing.T) {
-	limited := func(name string) endpoint.Endpoint {
-		s := spec("POST", "/search")
-		s.Name = name
-		return endpoint.Define(s, func(cfg *config.Config) endpoint.Handler[question, hint] {
-			ratelimit.FromConfig(cfg)
-			return func(context.Context, question) (out hint, err error) { return out, nil }
-		})
+	limited := func(name string) endpoint.Function {
+		f := define[question, hint](spec("POST", "/search", endpoint.Public), ratelimit.Counting())
+		f.Name = name
+		return f
 	}
-	got, err := Document([]endpoint.Endpoint{limited("signin")})
+	got, err := Document([]endpoint.Function{limited("signin")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +145,7 @@ func TestDocument_RateLimitedFunction(t *testing.T) {
 			t.Errorf("the document does not contain\n%s", want)
 		}
 	}
-	if _, err := Document([]endpoint.Endpoint{limited("search")}); err == nil || err.Error() != "search: the function reads RATE_LIMIT, but package ratelimit has no limit with its name" {
+	if _, err := Document([]endpoint.Function{limited("search")}); err == nil || err.Error() != "search: the function has rate limits, but package ratelimit has no limit with its name" {
 		t.Errorf("a function without a limit with its name: got the error %v", err)
 	}
 }
@@ -166,18 +169,18 @@ func (wrong) Members() []reference.Member { return []reference.Member{{Name: "tx
 func TestDocument_ErrorNamesFunctionAndType(t *testing.T) {
 	type unnamed struct{ Text string }
 	type odd struct {
-		Size float64 `json:"size"`
+		Size complex64 `json:"size"`
 	}
-	twice := []endpoint.Endpoint{define[endpoint.None, hint](spec("GET", "/search")), define[endpoint.None, hint](spec("POST", "/search"))}
+	search := func(path string) endpoint.Spec { return spec("GET", path, endpoint.Public) }
+	first := define[endpoint.None, hint](search("/search"))
 	type hint struct { // the name of another type
 		Text string `json:"text"`
 	}
-	for want, functions := range map[string][]endpoint.Endpoint{
-		"another function has the path /search":            twice,
-		"describes the member txt, but has no such member": {define[endpoint.None, wrong](spec("GET", "/search"))},
-		"has no JSON name for its field Text":              {define[endpoint.None, unnamed](spec("GET", "/search"))},
-		"size of openapi.odd: a member of type float64":    {define[endpoint.None, odd](spec("GET", "/search"))},
-		"have the same name in the reference: hint":        {twice[0], define[endpoint.None, hint](spec("GET", "/hint"))},
+	for want, functions := range map[string][]endpoint.Function{
+		"describes the member txt, but has no such member": {define[endpoint.None, wrong](search("/search"))},
+		"has no JSON name for its field Text":              {define[endpoint.None, unnamed](search("/search"))},
+		"size of openapi.odd: a member of type complex64":  {define[endpoint.None, odd](search("/search"))},
+		"have the same name in the reference: hint":        {first, define[endpoint.None, hint](search("/hint"))},
 	} {
 		_, err := Document(functions)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "search: ") {

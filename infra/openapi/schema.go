@@ -1,11 +1,16 @@
 package openapi
 
 import (
+	"cmp"
+	"encoding"
 	"fmt"
 	"path"
 	"reflect"
+	"strconv"
 	"strings"
+	"time"
 
+	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/reference"
 )
 
@@ -18,13 +23,24 @@ type schemas struct {
 // of returns the schema of a type. For a struct it returns a reference to a named schema.
 // In an input, a pointer is an optional member. In an output, it is a nullable member.
 func (s *schemas) of(t reflect.Type, input bool) (*schema, error) {
+	switch {
+	case t == reflect.TypeFor[time.Time]():
+		return &schema{Type: "string", Format: "date-time"}, nil
+	case reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+		return &schema{Type: "string"}, nil
+	case isPatch(t):
+		to, err := s.of(t.Field(1).Type.Elem(), input)
+		return &schema{AnyOf: []*schema{to, {Type: "null"}}}, err
+	}
 	switch t.Kind() {
 	case reflect.String:
 		return &schema{Type: "string"}, nil
 	case reflect.Bool:
 		return &schema{Type: "boolean"}, nil
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int32, reflect.Int64:
 		return &schema{Type: "integer"}, nil
+	case reflect.Float64:
+		return &schema{Type: "number"}, nil
 	case reflect.Slice:
 		items, err := s.of(t.Elem(), input)
 		return &schema{Type: "array", Items: items}, err
@@ -84,8 +100,10 @@ func (s *schemas) object(t reflect.Type, input bool) (*schema, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s of %s: %w", name, t, err)
 		}
-		o.Properties = append(o.Properties, entry[*schema]{name, of.with(m)})
-		if optional := strings.Contains(options, "omit") || input && f.Type.Kind() == reflect.Pointer; !optional {
+		of = of.with(m)
+		of.bound(tagged(f, "min"), tagged(f, "max"))
+		o.Properties = append(o.Properties, entry[*schema]{name, of})
+		if optional := strings.Contains(options, "omit") || input && (f.Type.Kind() == reflect.Pointer || isPatch(f.Type)); !optional {
 			o.Required = append(o.Required, name)
 		}
 	}
@@ -107,7 +125,49 @@ func membersOf(t reflect.Type) map[string]reference.Member {
 }
 
 func (s *schema) with(m reference.Member) *schema {
-	s.Description, s.Format, s.Opaque = m.About, m.Format, m.Opaque
-	s.MinLength, s.MaxLength, s.Minimum = m.MinLength, m.MaxLength, m.Minimum
+	s.Description, s.Format, s.Opaque = m.About, cmp.Or(m.Format, s.Format), m.Opaque
+	s.MinLength, s.MaxLength = m.MinLength, m.MaxLength
+	if m.Minimum != 0 {
+		s.Minimum = new(float64(m.Minimum))
+	}
 	return s
+}
+
+// isPatch reports whether a type is an endpoint.Patch.
+func isPatch(t reflect.Type) bool {
+	return t.PkgPath() == reflect.TypeFor[endpoint.None]().PkgPath() && strings.HasPrefix(t.Name(), "Patch[")
+}
+
+// tagged returns the number in a tag of a field, or nil.
+func tagged(f reflect.StructField, tag string) *float64 {
+	value, err := strconv.ParseFloat(f.Tag.Get(tag), 64)
+	if err != nil {
+		return nil
+	}
+	return &value
+}
+
+// bound adds the bounds of a number, of the length of a string, or of the items of an array.
+func (s *schema) bound(least, most *float64) {
+	if s.AnyOf != nil {
+		s = s.AnyOf[0]
+	}
+	set := func(to *int, from *float64) {
+		if from != nil {
+			*to = int(*from)
+		}
+	}
+	switch s.Type {
+	case "string":
+		set(&s.MinLength, least)
+		set(&s.MaxLength, most)
+	case "array":
+		set(&s.MinItems, least)
+		set(&s.MaxItems, most)
+	case "integer", "number":
+		if least != nil {
+			s.Minimum = least
+		}
+		s.Maximum = most
+	}
 }

@@ -46,7 +46,8 @@ type (
 	parameter struct {
 		Name        string  `yaml:"name"`
 		In          string  `yaml:"in"`
-		Description string  `yaml:"description"`
+		Required    bool    `yaml:"required,omitempty"`
+		Description string  `yaml:"description,omitempty"`
 		Schema      *schema `yaml:"schema"`
 	}
 	requestBody struct {
@@ -104,8 +105,10 @@ type (
 		Pattern     string        `yaml:"pattern,omitempty"`
 		MinLength   int           `yaml:"minLength,omitempty"`
 		MaxLength   int           `yaml:"maxLength,omitempty"`
-		Minimum     int           `yaml:"minimum,omitempty"`
+		Minimum     *float64      `yaml:"minimum,omitempty"`
+		Maximum     *float64      `yaml:"maximum,omitempty"`
 		MinItems    int           `yaml:"minItems,omitempty"`
+		MaxItems    int           `yaml:"maxItems,omitempty"`
 		Items       *schema       `yaml:"items,omitempty"`
 		Required    []string      `yaml:"required,omitempty,flow"`
 		Properties  list[*schema] `yaml:"properties,omitempty"`
@@ -122,13 +125,15 @@ type entry[T any] struct {
 	value T
 }
 
-func (l list[T]) has(name string) bool {
-	for _, e := range l {
-		if e.name == name {
-			return true
+// addPath appends the operations of a path. Several endpoints may have one path.
+func addPath(paths *list[pathItem], path string, item pathItem) {
+	for i := range *paths {
+		if (*paths)[i].name == path {
+			(*paths)[i].value = append((*paths)[i].value, item...)
+			return
 		}
 	}
-	return false
+	*paths = append(*paths, entry[pathItem]{path, item})
 }
 
 // MarshalYAML implements yaml.Marshaler.

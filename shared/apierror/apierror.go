@@ -33,8 +33,11 @@ const (
 	Invalid                      // invalid input; the items name the fields
 	Unauthenticated              // missing or invalid credentials
 	Forbidden                    // authenticated, but not allowed
-	NotFound                     // unknown path
+	NotFound                     // unknown path or resource
 	MethodNotAllowed             // known path, but another method
+	Conflict                     // the state of the resource does not allow the request
+	Gone                         // the resource existed and no longer does
+	Precondition                 // the resource has changed since the client read it
 	TooLarge                     // the body exceeds its limit
 	UnsupportedMedia             // unsupported media type or encoding of the body
 	Mismatch                     // Idempotency-Key reused with another body
@@ -50,6 +53,9 @@ var statuses = [...]int{
 	Forbidden:        http.StatusForbidden,
 	NotFound:         http.StatusNotFound,
 	MethodNotAllowed: http.StatusMethodNotAllowed,
+	Conflict:         http.StatusConflict,
+	Gone:             http.StatusGone,
+	Precondition:     http.StatusPreconditionFailed,
 	TooLarge:         http.StatusRequestEntityTooLarge,
 	UnsupportedMedia: http.StatusUnsupportedMediaType,
 	Mismatch:         http.StatusUnprocessableEntity,
@@ -115,6 +121,22 @@ func InvalidToken(cause error) *Error {
 	e := New(Unauthenticated, "The token is not valid.")
 	e.headers = []Header{{"WWW-Authenticate", `Bearer error="invalid_token"`}}
 	e.cause = cause
+	return e
+}
+
+// Reauthenticate returns the error for a valid token that does not prove enough: the user
+// must sign in again, at the level acr if it is not empty, and at most maxAge ago if it is
+// not 0 (RFC 9470 §3).
+func Reauthenticate(acr string, maxAge time.Duration) *Error {
+	e := New(Unauthenticated, "You must sign in again for this.")
+	challenge := `Bearer error="insufficient_user_authentication"`
+	if acr != "" {
+		challenge += fmt.Sprintf(", acr_values=%q", acr)
+	}
+	if maxAge > 0 {
+		challenge += fmt.Sprintf(", max_age=%q", strconv.Itoa(int(maxAge.Seconds())))
+	}
+	e.headers = []Header{{"WWW-Authenticate", challenge}}
 	return e
 }
 
@@ -233,6 +255,16 @@ func (f *Fields) Has(field string) bool {
 	}
 	return false
 }
+
+// Append adds the errors of another input.
+func (f *Fields) Append(more Fields) {
+	for _, i := range more.items {
+		f.Add(i.Field, i.Message)
+	}
+}
+
+// Len returns the number of errors.
+func (f *Fields) Len() int { return len(f.items) }
 
 // Err returns an Invalid error with all items, or nil if there are none.
 func (f *Fields) Err() error {

@@ -1,12 +1,16 @@
 // Package endpoint defines the typed contract between transports and handlers. A
-// function declares an Endpoint, and the transports of package httpserver invoke it:
+// function declares its endpoints, and the transports of package httpserver invoke them:
 //
-//	client → transport (package httpserver) → Function.Invoke → handler
+//	client → transport (package httpserver) → Bound.Invoke → handler
 //
 // The package does once the work that all functions share: limits, decoding,
-// validation, the Authorization header, panics, deadlines, encoding and the log line. A
-// handler takes a typed input and returns a typed output or an error. It does not see
-// HTTP and writes nothing.
+// validation, panics, deadlines, encoding and the log line. A handler takes a typed input
+// and returns a typed output or an error. It does not see HTTP and writes nothing.
+//
+// An input is a struct. Its fields come from the request by their tags: json (a member of
+// the body), path (the {name} segment) or query. It embeds a Part for anything else, such
+// as the verified identity (package identity). Define checks all of this and panics, so a
+// mistake shows when the program or a test starts.
 //
 // Package httpserver does the routing.
 package endpoint
@@ -14,6 +18,7 @@ package endpoint
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -23,27 +28,52 @@ import (
 	"ticketing.com/auth/shared/config"
 )
 
-// A Trigger lists the events of other services that a function receives.
-type Trigger struct {
-	Types   []string // the event types
-	Reply   string   // the event type of the reply to a success; if empty, there is no reply
-	Refusal string   // the event type of the reply to rejected input
+// A Function is a unit of deployment: one program, one image and one service, with its own
+// secrets and its own rights in the database. The catalog, the manifests and the API
+// reference are generated from its declaration.
+type Function struct {
+	Name      string // the folder, service and image: a DNS label
+	Needs     []Need
+	Endpoints []Endpoint // called by clients
+	Receivers []Receiver // called by events
 }
 
-// A Spec describes a function before it runs. The catalog, the manifests and the API
-// reference are generated from it.
+// Summary returns the first sentence about the function.
+func (f Function) Summary() string {
+	for _, e := range f.Endpoints {
+		return e.Summary
+	}
+	for _, r := range f.Receivers {
+		return r.Summary
+	}
+	return ""
+}
+
+// Access states which clients may call an endpoint. Each endpoint must choose.
+type Access uint8
+
+// The kinds of access. Except for Public, the input embeds the verified identity.
+const (
+	undefined Access = iota
+	Public           // the endpoint reads no token
+	Optional         // a token must be valid, but the request may have none
+	Required         // the request must have a valid token
+)
+
+// A Spec describes an endpoint.
 type Spec struct {
-	Name    string        // the function, its folder, service and image: a DNS label
-	Method  string        // GET includes HEAD
-	Path    string        // matched exactly; empty for a function that only receives events
+	// ID is the operation in the API reference. It may be empty for the only endpoint of a
+	// function, whose name then takes its place.
+	ID     string
+	Method string // GET includes HEAD
+	// Path is matched exactly. One segment may be {name}, and the input then has a field
+	// with the tag path:"name".
+	Path    string
+	Access  Access
 	Success int           // the status of a response that is not an error
 	Summary string        // one sentence for the API reference
 	MaxAge  time.Duration // how long shared caches may store a success; 0: no-store
 	Budget  time.Duration // the time limit of a request; 0: 4.5 s
-
-	// Anonymous admits a request without a token to a handler that takes a Bearer. The
-	// Token is then empty.
-	Anonymous bool
 
 	// Refuses lists the errors of the handler that do not follow from its input and its
 	// dependencies. Only the API reference uses it.
@@ -53,55 +83,87 @@ type Spec struct {
 // Limit returns the time limit of a request.
 func (s Spec) Limit() time.Duration { return cmp.Or(s.Budget, budget) }
 
-// A Handler implements a function. It must be safe for concurrent use. It must not leave a
-// goroutine running, because the platform may freeze or end the process after the response.
-type Handler[In, Out any] func(context.Context, In) (Out, error)
+// Limit returns the time limit of an event.
+func (r Receiver) Limit() time.Duration { return cmp.Or(r.Budget, budget) }
 
-// An Endpoint is a function without its configuration.
+// An Endpoint is a method and a path with a handler, without its configuration.
 type Endpoint struct {
 	Spec
 	In, Out reflect.Type
-	Trigger Trigger
-	bind    func(Spec, *config.Config) call
-	event   func(Spec, *config.Config) call // nil: it receives no events
+	plan    *plan
+	bind    bindFunc
 	limit   func(*config.Config) Allow
 	early   bool
-
-	// EventReceiver receives the events of the function. It is a field, so that functions
-	// without events do not link the receiver.
-	EventReceiver EventReceiver
 }
 
-// An EventReceiver returns the handler for the events of a process, given the function for
-// each event type.
-type EventReceiver func(cfg *config.Config, functions map[string]*Function) http.Handler
+// A Receiver is a handler for events of other services, without its configuration.
+type Receiver struct {
+	Types   []string // the event types
+	Reply   string   // the event type of the reply to a success; if empty, there is no reply
+	Refusal string   // the event type of the reply to rejected input
+	Summary string   // one sentence for the event reference
+	Budget  time.Duration
+
+	In, Out reflect.Type
+	// Handler serves the events of a process. It is a field, so that functions without
+	// events do not link the package that reads CloudEvents.
+	Handler EventHandler
+	bind    bindFunc
+}
+
+// An EventHandler returns the HTTP handler for the events of a process. receivers has the
+// receivers of each event type.
+type EventHandler func(cfg *config.Config, receivers map[string][]*Bound) http.Handler
 
 type call func(context.Context, *Request) (any, error)
 
-// Define declares a function. newHandler reads the settings that the handler needs. Its
-// reads are the only declaration of these needs. newHandler must do no other work.
+// A bindFunc returns the handler with its configuration and its time limit.
+type bindFunc func(cfg *config.Config, budget time.Duration) call
+
+// Define declares an endpoint. newHandler reads the settings that the handler needs, and
+// does no other work. The platform may freeze or end the process after the response, so
+// handle must not leave a goroutine running. It must be safe for concurrent use.
 //
-// In is None, Bearer, or a struct of JSON members. A struct may embed Keyed and Client, and
-// may have a method Validate(*apierror.Fields). If Validate needs settings, In also has a
-// method Configure(*config.Config). Bind calls Configure once, on a blank input. Each input
-// starts as a copy of that one.
-func Define[In, Out any](spec Spec, newHandler func(*config.Config) Handler[In, Out]) Endpoint {
-	return Endpoint{Spec: spec, In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), bind: bind(newHandler)}
+// If the input has a method Validate(*apierror.Fields), it runs after the decoding. If the
+// input has a method Configure(*config.Config), Bind calls it once on a blank input, and
+// each input starts as a copy of that one.
+//
+// Define panics if the input, the output and the spec do not fit together.
+func Define[H, In, Out any](spec Spec, newHandler func(*config.Config) H, handle func(H, context.Context, In) (Out, error)) Endpoint {
+	in, out := reflect.TypeFor[In](), reflect.TypeFor[Out]()
+	p, err := newPlan(in)
+	if err == nil {
+		err = spec.check(p, out)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("endpoint %s %s: %v", spec.Method, spec.Path, err))
+	}
+	return Endpoint{Spec: spec, In: in, Out: out, plan: p, bind: bind(p, newHandler, handle)}
 }
 
-// On declares that a function also receives events. In is the data of the event, decoded
-// as the body of a request is. Out is the data of the reply. Functions call receiver.On,
-// which supplies the EventReceiver.
-func On[In, Out any](e Endpoint, receiver EventReceiver, t Trigger, newHandler func(*config.Config) Handler[In, Out]) Endpoint {
-	e.EventReceiver, e.Trigger, e.event = receiver, t, bind(newHandler)
-	return e
+// On declares the handler of a receiver. In is the data of the event, decoded as the body of
+// a request is. Out is the data of the reply. Functions call receiver.On, which supplies the
+// EventHandler.
+//
+// On panics if the input needs more than the data and the key of an event.
+func On[H, In, Out any](r Receiver, newHandler func(*config.Config) H, handle func(H, context.Context, In) (Out, error)) Receiver {
+	r.In, r.Out = reflect.TypeFor[In](), reflect.TypeFor[Out]()
+	p, err := newPlan(r.In)
+	if err == nil {
+		err = p.checkEvent()
+	}
+	if err != nil {
+		panic(fmt.Sprintf("receiver of %v: %v", r.Types, err))
+	}
+	r.bind = bind(p, newHandler, handle)
+	return r
 }
 
 // An Allow counts a request and returns an API error if its client has reached a limit.
 type Allow func(context.Context, Client) error
 
 // LimitRequests returns an endpoint whose rate limit counts each request before its input is
-// read, for a function whose validation is expensive. Events are not counted.
+// read, for an endpoint whose validation is expensive.
 func LimitRequests(e Endpoint, limit func(*config.Config) Allow) Endpoint {
 	e.limit, e.early = limit, true
 	return e
@@ -121,22 +183,20 @@ func WithOutput[Out any](e Endpoint) Endpoint {
 	return e
 }
 
-func bind[In, Out any](newHandler func(*config.Config) Handler[In, Out]) func(Spec, *config.Config) call {
-	return func(spec Spec, cfg *config.Config) call {
-		handle := newHandler(cfg)
+func bind[H, In, Out any](p *plan, newHandler func(*config.Config) H, handle func(H, context.Context, In) (Out, error)) bindFunc {
+	return func(cfg *config.Config, budget time.Duration) call {
+		h := newHandler(cfg)
 		var blank In
-		if in, ok := any(&blank).(interface{ Configure(*config.Config) }); ok {
-			in.Configure(cfg)
-		}
+		p.configure(cfg, &blank)
 		return func(ctx context.Context, r *Request) (any, error) {
-			in, err := read(spec, r, blank)
-			if err != nil {
+			in := blank
+			if err := p.read(r, &in); err != nil {
 				r.invalid = true
 				return nil, err
 			}
-			ctx, cancel := context.WithTimeout(ctx, spec.Limit())
+			ctx, cancel := context.WithTimeout(ctx, budget)
 			defer cancel()
-			out, err := handle(ctx, in)
+			out, err := handle(h, ctx, in)
 			if err != nil {
 				return nil, expired(ctx, err)
 			}
@@ -145,21 +205,34 @@ func bind[In, Out any](newHandler func(*config.Config) Handler[In, Out]) func(Sp
 	}
 }
 
-// Bind configures the function. cfg collects missing and invalid settings. While cfg.Err
-// returns an error, the function must not be invoked. Bind configures the event handler
-// only if events is true.
-func (e Endpoint) Bind(cfg *config.Config, events bool) *Function {
-	f := &Function{Spec: e.Spec, Trigger: e.Trigger, log: cfg.Log()}
-	if e.bind != nil {
-		f.call = e.bind(e.Spec, cfg)
-	}
+// A Bound is an endpoint or a receiver with its configuration.
+type Bound struct {
+	Spec           // Path is "event" for a receiver
+	Reply, Refusal string
+	function       string
+	call           call
+	log            *slog.Logger
+}
+
+// Bind configures an endpoint of a function. cfg collects missing and invalid settings.
+// While cfg.Err returns an error, the endpoint must not be invoked.
+func (e Endpoint) Bind(cfg *config.Config, function string) *Bound {
+	b := &Bound{Spec: e.Spec, function: function, log: cfg.Log()}
+	b.Budget = e.Limit()
+	b.call = e.bind(cfg, b.Budget)
 	if e.limit != nil {
-		f.call = limited(e.Limit(), e.limit(cfg), e.early, f.call)
+		b.call = limited(b.Budget, e.limit(cfg), e.early, b.call)
 	}
-	if events && e.event != nil {
-		f.event = e.event(e.Spec, cfg)
-	}
-	return f
+	return b
+}
+
+// Function returns the name of the function.
+func (b *Bound) Function() string { return b.function }
+
+// Bind configures a receiver of a function, as Endpoint.Bind does.
+func (r Receiver) Bind(cfg *config.Config, function string) *Bound {
+	spec := Spec{Path: "event", Success: http.StatusOK, Summary: r.Summary, Budget: r.Limit()}
+	return &Bound{Spec: spec, Reply: r.Reply, Refusal: r.Refusal, function: function, call: r.bind(cfg, spec.Budget), log: cfg.Log()}
 }
 
 // limited returns a call that counts requests toward a rate limit. If early is true, it
@@ -183,12 +256,4 @@ func limited(timeout time.Duration, allow Allow, early bool, next call) call {
 		}
 		return out, err
 	}
-}
-
-// A Function is an endpoint with its configuration.
-type Function struct {
-	Spec
-	Trigger     Trigger
-	call, event call
-	log         *slog.Logger
 }

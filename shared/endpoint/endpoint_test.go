@@ -28,18 +28,19 @@ func (in *input) Validate(bad *apierror.Fields) {
 }
 
 // bind returns a function with the given handler, and its log.
-func bind[In, Out any](spec endpoint.Spec, handle endpoint.Handler[In, Out]) (*endpoint.Function, *bytes.Buffer) {
+func bind[In, Out any](spec endpoint.Spec, handle func(context.Context, In) (Out, error)) (*endpoint.Bound, *bytes.Buffer) {
 	var log bytes.Buffer
 	cfg := config.New(func(string) (string, bool) { return "", false },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(&log, o) }, time.Now)
-	return endpoint.Define(spec, func(*config.Config) endpoint.Handler[In, Out] { return handle }).Bind(cfg, false), &log
+	return endpoint.Define(spec, func(*config.Config) struct{} { return struct{}{} },
+		func(_ struct{}, ctx context.Context, in In) (Out, error) { return handle(ctx, in) }).Bind(cfg, "test"), &log
 }
 
 func request(body string) *endpoint.Request {
 	return &endpoint.Request{Method: "POST", ContentType: []string{"application/json"}, Length: int64(len(body)), Body: strings.NewReader(body)}
 }
 
-var spec = endpoint.Spec{Name: "test", Method: "POST", Path: "/test", Success: 200}
+var spec = endpoint.Spec{Method: "POST", Path: "/test", Access: endpoint.Public, Success: 200}
 
 func TestInvoke_Success(t *testing.T) {
 	f, log := bind(spec, func(_ context.Context, in input) (input, error) { return in, nil })
@@ -56,7 +57,7 @@ func TestInvoke_Failure(t *testing.T) {
 	cause := errors.New("secret of the database")
 	for _, c := range []struct {
 		name   string
-		handle endpoint.Handler[endpoint.None, any]
+		handle func(context.Context, endpoint.None) (any, error)
 		status int
 		log    string
 	}{

@@ -34,52 +34,55 @@ type Response struct {
 	Body   []byte
 }
 
-// Invoke runs the function and logs the request in one line. It never panics: an error or
+// Invoke runs the handler and logs the request in one line. It never panics: an error or
 // a panic becomes the response.
-func (f *Function) Invoke(ctx context.Context, r *Request) Response {
-	return Answer(ctx, f.log, f.Spec, r.Method, func() (any, error) { return f.call(ctx, r) })
+func (b *Bound) Invoke(ctx context.Context, r *Request) Response {
+	return Answer(ctx, b.log, Line{b.function, r.Method, b.Path}, func() (Response, error) {
+		out, err := b.call(ctx, r)
+		if err != nil {
+			return Response{}, err
+		}
+		return success(b.Spec, out)
+	})
 }
 
-// InvokeEvent runs the event handler of the function. replyType is the type of the reply
-// event, and the response is its data. If replyType is empty, there is no reply event: a
-// success has no body, and a failure is an error response.
+// InvokeEvent runs the handler of a receiver. replyType is the type of the reply event, and
+// the response is its data. If replyType is empty, there is no reply event: a success has no
+// body, and a failure is an error response.
 //
 // Rejected input gets a reply, not an error status. After an error status a broker would
-// retry the event, and the function would reject it again.
-func (f *Function) InvokeEvent(ctx context.Context, r *Request) (response Response, replyType string) {
-	spec := f.Spec
-	spec.Path, spec.Success = "event", http.StatusOK
-	response = Answer(ctx, f.log, spec, r.Method, func() (any, error) { return f.event(ctx, r) })
+// retry the event, and the receiver would reject it again.
+func (b *Bound) InvokeEvent(ctx context.Context, r *Request) (response Response, replyType string) {
+	response = b.Invoke(ctx, r)
 	switch response.Status {
 	case http.StatusOK:
-		return response, f.Trigger.Reply
+		return response, b.Reply
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		if f.Trigger.Refusal != "" {
+		if b.Refusal != "" {
 			response.Status = http.StatusOK
 		}
-		return response, f.Trigger.Refusal
+		return response, b.Refusal
 	}
 	return response, ""
 }
 
-// Answer returns the response to the result of do and writes the log line. Transports call
-// it for responses outside of a function, such as the 404 of a router.
-func Answer(ctx context.Context, log *slog.Logger, spec Spec, method string, do func() (any, error)) Response {
+// A Line names what answers a request, for the log line.
+type Line struct{ Function, Method, Path string }
+
+// Answer returns the response of do and writes the log line. Transports call it for
+// responses outside of a handler, such as the 404 of a router.
+func Answer(ctx context.Context, log *slog.Logger, line Line, do func() (Response, error)) Response {
 	began := time.Now()
-	out, err := callSafely(do)
-	var response Response
-	if err == nil {
-		response, err = success(spec, out)
-	}
+	response, err := callSafely(do)
 	if err != nil {
 		response = Refuse(apierror.From(err))
 	}
-	logLine(ctx, log, spec, method, response.Status, time.Since(began), err)
+	line.write(ctx, log, response.Status, time.Since(began), err)
 	return response
 }
 
 // callSafely calls do and converts a panic to an error.
-func callSafely(do func() (any, error)) (out any, err error) {
+func callSafely(do func() (Response, error)) (response Response, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicError(p)
@@ -108,19 +111,32 @@ func expired(ctx context.Context, err error) error {
 	return err
 }
 
+// success returns the response with the output of a handler.
 func success(spec Spec, out any) (Response, error) {
-	body, err := json.Marshal(out, json.Deterministic(true))
-	if err != nil {
-		return Response{}, fmt.Errorf("render the response: %w", err)
-	}
-	h := header()
-	if more, ok := out.(interface{ Header() http.Header }); ok {
-		maps.Copy(h, more.Header())
-	}
+	r := Response{Status: spec.Success, Header: header()}
 	if spec.MaxAge > 0 {
-		h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(spec.MaxAge.Seconds())))
+		r.Header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(spec.MaxAge.Seconds())))
 	}
-	return Response{Status: spec.Success, Header: h, Body: body}, nil
+	if more, ok := out.(interface{ Header() http.Header }); ok {
+		maps.Copy(r.Header, more.Header())
+	}
+	switch o := out.(type) {
+	case None, Redirect:
+		if spec.Path != "event" {
+			r.Header.Del("Content-Type")
+			return r, nil
+		}
+	case File:
+		r.Body = o.Content
+		return r, nil
+	case interface{ content() any }:
+		out = o.content()
+	}
+	var err error
+	if r.Body, err = json.Marshal(out, json.Deterministic(true)); err != nil {
+		return r, fmt.Errorf("render the response: %w", err)
+	}
+	return r, nil
 }
 
 // Refuse returns the response to an API error.
@@ -143,7 +159,9 @@ func (r Response) Write(w http.ResponseWriter) {
 	for name, values := range r.Header {
 		h[name] = values
 	}
-	h.Set("Content-Length", strconv.Itoa(len(r.Body)))
+	if r.Status != http.StatusNoContent { // RFC 9110 §8.6
+		h.Set("Content-Length", strconv.Itoa(len(r.Body)))
+	}
 	w.WriteHeader(r.Status)
 	w.Write(r.Body) // an error means that the client is gone; net/http omits the body of HEAD
 }
@@ -156,8 +174,8 @@ func header() http.Header {
 	}
 }
 
-// logLine logs a request. It never logs the input or the output.
-func logLine(ctx context.Context, log *slog.Logger, spec Spec, method string, status int, took time.Duration, err error) {
+// write logs a request. It never logs the input or the output.
+func (l Line) write(ctx context.Context, log *slog.Logger, status int, took time.Duration, err error) {
 	level := slog.LevelInfo
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
@@ -168,9 +186,9 @@ func logLine(ctx context.Context, log *slog.Logger, spec Spec, method string, st
 		level = slog.LevelError
 	}
 	attrs := []slog.Attr{
-		slog.String("function", spec.Name),
-		slog.String("method", standardMethod(method)),
-		slog.String("path", spec.Path),
+		slog.String("function", l.Function),
+		slog.String("method", standardMethod(l.Method)),
+		slog.String("path", l.Path),
 		slog.Int("status", status),
 		slog.Float64("ms", float64(took.Microseconds())/1000),
 		telemetry.From(ctx).Attr(),

@@ -1,19 +1,12 @@
 package endpoint
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
-	"reflect"
 	"strings"
-	"sync"
-
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"ticketing.com/auth/shared/apierror"
 )
@@ -28,12 +21,16 @@ const (
 // A Request is a request as a transport passes it to an endpoint.
 type Request struct {
 	Method          string
+	Param           string   // the path segment that a {name} stands for
+	Query           string   // as sent, without the question mark
 	ContentType     []string // the Content-Type headers; more than one is rejected
 	ContentEncoding []string // the Content-Encoding headers
 	Length          int64    // of the body, in bytes; negative if unknown
 	Body            io.Reader
 	Authorization   []string // the Authorization headers; more than one is rejected
 	IdempotencyKey  []string // the Idempotency-Key headers
+	AcceptLanguage  []string // the Accept-Language headers
+	UserAgent       string   // the User-Agent header
 	Key             string   // equal for a request and its retries; empty if the transport has none
 	Client          Client   // zero for an event
 
@@ -43,59 +40,92 @@ type Request struct {
 // A Client describes the client of a request, for rate limits. Embed it in an input that
 // needs it. It does not authenticate the client.
 type Client struct {
-	Peer      string   `json:"-"` // the address of the connection's peer, with or without a port
-	Forwarded []string `json:"-"` // the X-Forwarded-For headers; a client can forge them
-	Device    string   `json:"-"` // the device token that the client sent, valid or not
+	Peer      string   // the address of the connection's peer, with or without a port
+	Forwarded []string // the X-Forwarded-For headers; a client can forge them
+	Device    string   // the device token that the client sent, valid or not
 }
 
-func (c *Client) setClient(client Client) { *c = client }
+// ReadPart implements Part.
+func (c *Client) ReadPart(r *Request) error {
+	*c = r.Client
+	return nil
+}
 
 // Keyed holds the key of a request. Embed it in an input that must recognize retries.
 type Keyed struct {
-	Key string `json:"-"` // as in Request
+	Key string // as in Request
 }
 
-func (k *Keyed) setKey(key string) { k.Key = key }
+// ReadPart implements Part.
+func (k *Keyed) ReadPart(r *Request) (err error) {
+	k.Key = r.Key
+	if k.Key == "" {
+		k.Key, err = requestKey(r.IdempotencyKey)
+	}
+	return err
+}
 
-// None is an empty input.
+// MaxAgent is the maximum length of an Agent and of a Language, in bytes.
+const MaxAgent = 256
+
+// Agent holds the name of the client program. Embed it in an input that stores or shows it.
+// The client can send any text.
+type Agent struct {
+	UserAgent string // the printable ASCII characters of the User-Agent header, at most MaxAgent bytes
+}
+
+// ReadPart implements Part.
+func (a *Agent) ReadPart(r *Request) error {
+	a.UserAgent = printable(r.UserAgent)
+	return nil
+}
+
+// Language holds the languages that the client prefers. Embed it in an input that selects
+// a translation.
+type Language struct {
+	AcceptLanguage string // the header (RFC 9110 §12.5.4), as in Agent
+}
+
+// ReadPart implements Part.
+func (l *Language) ReadPart(r *Request) error {
+	l.AcceptLanguage = printable(strings.Join(r.AcceptLanguage, ","))
+	return nil
+}
+
+// printable returns the printable ASCII characters of a header, at most MaxAgent of them.
+func printable(header string) string {
+	kept := strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return -1
+		}
+		return c
+	}, header[:min(len(header), 4*MaxAgent)])
+	return kept[:min(len(kept), MaxAgent)]
+}
+
+// None is an empty input or output.
 type None struct{}
 
-// Bearer is the input of a function that takes only a bearer token. The token must be in
-// the Authorization header (RFC 6750 §2.1). A query would expose it in logs. A browser
-// would send a cookie with cross-site requests.
-type Bearer struct{ Token string }
-
-// read completes a blank input from a request.
-func read[In any](spec Spec, r *Request, out In) (_ In, err error) {
-	switch in := any(&out).(type) {
-	case *None:
-	case *Bearer:
-		in.Token, err = bearer(r.Authorization)
-		if err == nil && in.Token == "" && !spec.Anonymous {
-			err = apierror.NoToken()
-		}
-	default:
-		if k, ok := in.(interface{ setKey(string) }); ok {
-			key := r.Key
-			if key == "" {
-				if key, err = requestKey(r.IdempotencyKey); err != nil {
-					return out, err
-				}
-			}
-			k.setKey(key)
-		}
-		if c, ok := in.(interface{ setClient(Client) }); ok {
-			c.setClient(r.Client)
-		}
-		err = decode(r, in)
-	}
-	return out, err
+// A Patch is a member that a client can change, delete or leave as it is (RFC 7396). It is
+// for a PATCH request.
+type Patch[T any] struct {
+	Set   bool // the request has the member
+	Value *T   // nil if the member is null
 }
 
-// bearer returns the token in the Authorization header. It returns "" if there is no header
-// or the scheme is not Bearer. A gateway may join two headers with a comma. bearer rejects a
-// second bearer token in that form as well.
-func bearer(headers []string) (string, error) {
+// patched is implemented by each Patch.
+type patched interface{ patch() }
+
+func (*Patch[T]) patch() {}
+
+// Bearer returns the token in the Authorization header (RFC 6750 §2.1). It returns "" if
+// there is no header or the scheme is not Bearer. It ignores a query and a cookie: a query
+// would expose the token in logs, and a browser sends a cookie with cross-site requests.
+//
+// A gateway may join two headers with a comma. Bearer rejects a second bearer token in that
+// form as well.
+func (r *Request) Bearer() (string, error) {
+	headers := r.Authorization
 	switch len(headers) {
 	case 0:
 		return "", nil
@@ -154,29 +184,29 @@ func requestKey(headers []string) (string, error) {
 // MaxIdempotencyKey is the maximum length of an Idempotency-Key, in characters.
 const MaxIdempotencyKey = 255
 
-// decode decodes the body into the struct that in points to, and validates it.
-func decode(r *Request, in any) error {
+// readBody returns the body of a JSON request.
+func readBody(r *Request) ([]byte, error) {
 	if !isJSON(r.ContentType) {
-		return apierror.New(apierror.UnsupportedMedia, "The body must be application/json.")
+		return nil, apierror.New(apierror.UnsupportedMedia, "The body must be application/json.")
 	}
 	if !isUTF8(r.ContentType[0]) {
-		return apierror.New(apierror.UnsupportedMedia, "The body must be in UTF-8.")
+		return nil, apierror.New(apierror.UnsupportedMedia, "The body must be in UTF-8.")
 	}
 	if err := CheckEncoding(r.ContentEncoding); err != nil {
-		return err
+		return nil, err
 	}
 	tooLarge := apierror.New(apierror.TooLarge, "The body is larger than 16 KiB.")
 	if r.Length > MaxBody {
-		return tooLarge
+		return nil, tooLarge
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
 	if err != nil {
-		return apierror.New(apierror.Invalid, "The body could not be read whole.")
+		return nil, apierror.New(apierror.Invalid, "The body could not be read whole.")
 	}
 	if len(body) > MaxBody {
-		return tooLarge
+		return nil, tooLarge
 	}
-	return Decode(body, in)
+	return body, nil
 }
 
 // CheckEncoding returns an API error if the Content-Encoding headers of a request name a
@@ -190,73 +220,6 @@ func CheckEncoding(headers []string) error {
 		}
 	}
 	return nil
-}
-
-// Decode decodes one JSON object into the struct that in points to, and validates it.
-//
-// A member of the struct is required unless it is a pointer. Names are case-sensitive.
-// Decode ignores unknown members. The document must be valid UTF-8 without NUL, without
-// duplicate names and without data after it (RFC 7493, I-JSON).
-//
-// An error is Invalid and lists all invalid members. It has no cause, because the error
-// text of a parser can contain a part of a password.
-func Decode(body []byte, in any) error {
-	if err := WellFormed(body); err != nil {
-		return err
-	}
-	members := map[string]jsontext.Value{}
-	if err := json.Unmarshal(body, &members); err != nil {
-		return notAnObject()
-	}
-	var bad apierror.Fields
-	v := reflect.ValueOf(in).Elem()
-	for _, f := range fieldsOf(v.Type()) {
-		member, given := members[f.name]
-		if !given {
-			if !f.optional {
-				bad.Add(f.name, fmt.Sprintf("%s is missing.", f.name))
-			}
-			continue
-		}
-		// null would pass as the zero value
-		if member.Kind() == 'n' || json.Unmarshal(member, v.Field(f.index).Addr().Interface()) != nil {
-			bad.Add(f.name, fmt.Sprintf("%s must be %s.", f.name, f.kind))
-		}
-	}
-	if v, ok := in.(interface{ Validate(*apierror.Fields) }); ok {
-		v.Validate(&bad)
-	}
-	return bad.Err()
-}
-
-// WellFormed returns an Invalid error unless body is one JSON object in I-JSON (RFC 7493).
-func WellFormed(body []byte) error {
-	d := jsontext.NewDecoder(bytes.NewReader(body))
-	if d.PeekKind() != '{' {
-		return notAnObject()
-	}
-	for {
-		t, err := d.ReadToken()
-		switch {
-		case errors.Is(err, jsontext.ErrDuplicateName):
-			return apierror.New(apierror.Invalid, "The body has a member twice.")
-		case err != nil:
-			return notAnObject()
-		case t.Kind() == '"' && strings.ContainsRune(t.String(), 0):
-			return apierror.New(apierror.Invalid, "The body has a NUL character.")
-		}
-		if d.StackDepth() == 0 {
-			break
-		}
-	}
-	if _, err := d.ReadToken(); err != io.EOF {
-		return notAnObject()
-	}
-	return nil
-}
-
-func notAnObject() error {
-	return apierror.New(apierror.Invalid, "The body must be one JSON object.")
 }
 
 func isJSON(contentTypes []string) bool {
@@ -273,50 +236,4 @@ func isUTF8(contentType string) bool {
 	_, parameters, _ := mime.ParseMediaType(contentType)
 	charset, named := parameters["charset"]
 	return !named || strings.EqualFold(charset, "utf-8")
-}
-
-// A field is a member of an input struct.
-type field struct {
-	name  string
-	index int
-	kind  string // the type, in words for the client
-
-	optional bool
-}
-
-var fields sync.Map // reflect.Type → []field
-
-func fieldsOf(t reflect.Type) []field {
-	if f, ok := fields.Load(t); ok {
-		return f.([]field)
-	}
-	var all []field
-	for f := range t.Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous || name == "" || name == "-" {
-			continue
-		}
-		member := field{name: name, index: f.Index[0], optional: f.Type.Kind() == reflect.Pointer}
-		if t := f.Type; member.optional {
-			member.kind = kindOf(t.Elem())
-		} else {
-			member.kind = kindOf(t)
-		}
-		all = append(all, member)
-	}
-	fields.Store(t, all)
-	return all
-}
-
-// kindOf returns the name of a type, in words for the client.
-func kindOf(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.String:
-		return "a string"
-	case reflect.Int:
-		return "a whole number"
-	case reflect.Bool:
-		return "true or false"
-	}
-	panic("endpoint: unsupported type of an input member: " + t.String()) // a programming error
 }

@@ -14,23 +14,34 @@ import (
 	"testing"
 	"time"
 
-	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/receiver"
 	"ticketing.com/auth/shared/httpserver"
 )
 
 // private takes a bearer token and reads no body.
-var private = endpoint.Define(endpoint.Spec{Name: "private", Method: http.MethodPost, Path: "/private", Success: http.StatusOK},
-	func(*config.Config) endpoint.Handler[endpoint.Bearer, string] {
-		return func(context.Context, endpoint.Bearer) (string, error) { return "hello", nil }
-	})
+var private = function(endpoint.Define(endpoint.Spec{Method: http.MethodPost, Path: "/private", Access: endpoint.Required, Success: http.StatusOK},
+	newNothing, func(_ nothing, _ context.Context, _ privateInput) (string, error) { return "hello", nil }))
+
+type privateInput struct{ AnyToken }
+
+// AnyToken is an identity that accepts every token.
+type AnyToken struct{}
+
+func (*AnyToken) Access() endpoint.Access { return endpoint.Required }
+
+func (*AnyToken) ReadPart(r *endpoint.Request) error {
+	token, err := r.Bearer()
+	if err == nil && token == "" {
+		err = apierror.NoToken()
+	}
+	return err
+}
 
 // keyed reads the Idempotency-Key before the body.
-var keyed = endpoint.Define(endpoint.Spec{Name: "keyed", Method: http.MethodPost, Path: "/keyed", Success: http.StatusOK},
-	func(*config.Config) endpoint.Handler[keyedInput, named] {
-		return func(_ context.Context, in keyedInput) (named, error) { return named{in.Name}, nil }
-	})
+var keyed = function(endpoint.Define(endpoint.Spec{Method: http.MethodPost, Path: "/keyed", Access: endpoint.Public, Success: http.StatusOK},
+	newNothing, func(_ nothing, _ context.Context, in keyedInput) (named, error) { return named{in.Name}, nil }))
 
 type keyedInput struct {
 	endpoint.Keyed
@@ -38,13 +49,13 @@ type keyedInput struct {
 }
 
 // subscriber receives an event.
-var subscriber = receiver.On(endpoint.Define(endpoint.Spec{Name: "subscriber", Method: http.MethodPost, Path: "/subscriber", Success: http.StatusOK},
-	func(*config.Config) endpoint.Handler[named, named] {
-		return func(_ context.Context, in named) (named, error) { return in, nil }
-	}), endpoint.Trigger{Types: []string{"taken"}, Reply: "done", Refusal: "rejected"},
-	func(*config.Config) endpoint.Handler[named, named] {
-		return func(_ context.Context, in named) (named, error) { return in, nil }
-	})
+var subscriber = endpoint.Function{Name: "subscriber", Receivers: []endpoint.Receiver{
+	receiver.On(endpoint.Receiver{Types: []string{"taken"}, Reply: "done", Refusal: "rejected"},
+		newNothing, func(_ nothing, _ context.Context, in named) (named, error) { return in, nil })},
+	Endpoints: []endpoint.Endpoint{endpoint.Define(
+		endpoint.Spec{Method: http.MethodPost, Path: "/subscriber", Access: endpoint.Public, Success: http.StatusOK},
+		newNothing, func(_ nothing, _ context.Context, in named) (named, error) { return in, nil })},
+}
 
 const eventHeaders = "Content-Type: application/json\r\nCe-Specversion: 1.0\r\nCe-Id: 1\r\nCe-Source: /test\r\nCe-Type: taken\r\n"
 

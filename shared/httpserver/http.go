@@ -13,29 +13,35 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// Handler configures endpoints and returns their HTTP handler. The handler also receives
+// Handler configures functions and returns their HTTP handler. The handler also receives
 // their events if EVENTS is on or insecure. While cfg.Err returns an error, the handler must
 // not serve requests.
-func Handler(cfg *config.Config, endpoints ...endpoint.Endpoint) http.Handler {
-	h := &handler{routes: map[string]*endpoint.Function{}, log: cfg.Log()}
+func Handler(cfg *config.Config, functions ...endpoint.Function) http.Handler {
+	h := &handler{log: cfg.Log()}
 	enabled := EventsEnabled(cfg)
-	byType := map[string]*endpoint.Function{}
-	var newReceiver endpoint.EventReceiver
-	for _, e := range endpoints {
-		if e.Path == "" && !enabled {
-			cfg.Problem("EVENTS", "must be on: "+e.Name+" only receives events")
+	byType := map[string][]*endpoint.Bound{}
+	var newEvents endpoint.EventHandler
+	for _, f := range functions {
+		if len(f.Endpoints) == 0 && !enabled {
+			cfg.Problem("EVENTS", "must be on: "+f.Name+" only receives events")
 		}
-		f := e.Bind(cfg, enabled || e.Path == "")
-		if e.Path != "" {
-			h.routes[e.Path] = f
+		for _, e := range f.Endpoints {
+			h.add(e.Bind(cfg, f.Name))
 		}
-		for _, eventType := range e.Trigger.Types {
-			byType[eventType], newReceiver = f, e.EventReceiver
+		if !enabled && len(f.Endpoints) > 0 {
+			continue
+		}
+		for _, r := range f.Receivers {
+			bound := r.Bind(cfg, f.Name)
+			for _, eventType := range r.Types {
+				byType[eventType] = append(byType[eventType], bound)
+			}
+			newEvents = r.Handler
 		}
 	}
-	if enabled && newReceiver != nil {
-		h.events = newReceiver(cfg, byType)
-		checkSenders(cfg, len(endpoints) > 1)
+	if enabled && newEvents != nil {
+		h.events = newEvents(cfg, byType)
+		checkSenders(cfg, len(functions) > 1)
 	}
 	return Drain(crossOrigin(cfg, h.methods(), h))
 }
@@ -66,12 +72,15 @@ func checkSenders(cfg *config.Config, several bool) {
 // no public route reaches.
 const eventPath = "/"
 
-// A handler routes requests to functions by their exact paths.
+// A handler routes requests to endpoints by their methods and paths.
 type handler struct {
-	routes map[string]*endpoint.Function // by path
-	events http.Handler                  // nil without EVENTS
+	routes routes
+	events http.Handler // nil without EVENTS
 	log    *slog.Logger
 }
+
+// add adds an endpoint to the routes.
+func (h *handler) add(b *endpoint.Bound) { h.routes = h.routes.with(b) }
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -86,9 +95,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // methods returns the methods of all routes. It includes GET, the method of probes.
 func (h *handler) methods() []string {
 	all := []string{http.MethodGet, http.MethodHead}
-	for _, f := range h.routes {
-		if !slices.Contains(all, f.Method) {
-			all = append(all, f.Method)
+	for _, route := range h.routes {
+		for _, b := range route.endpoints {
+			if !slices.Contains(all, b.Method) {
+				all = append(all, b.Method)
+			}
 		}
 	}
 	return all
@@ -101,23 +112,29 @@ func (h *handler) answer(ctx context.Context, r *http.Request) endpoint.Response
 	if path == "/health/liveness" || path == "/health/readiness" {
 		return h.health(ctx, r)
 	}
-	f := h.routes[path]
-	switch {
-	case f == nil:
-		return h.refuse(ctx, r, endpoint.Spec{Name: "-", Path: "-"}, apierror.New(apierror.NotFound, "There is nothing here."))
-	case r.Method == http.MethodPost && isEvent(r.Header):
-		return h.refuse(ctx, r, f.Spec, apierror.New(apierror.UnsupportedMedia, "This address takes no events."))
-	case !allowed(r.Method, f.Method):
-		return h.refuse(ctx, r, f.Spec, apierror.Method(allow(f.Method)))
+	route, param := h.routes.find(path)
+	if route == nil {
+		return h.refuse(ctx, r, "-", "-", apierror.New(apierror.NotFound, "There is nothing here."))
 	}
-	return f.Invoke(ctx, &endpoint.Request{
+	if r.Method == http.MethodPost && isEvent(r.Header) {
+		return h.refuse(ctx, r, route.function, route.path, apierror.New(apierror.UnsupportedMedia, "This address takes no events."))
+	}
+	b := route.endpoint(r.Method)
+	if b == nil {
+		return h.refuse(ctx, r, route.function, route.path, apierror.Method(route.allow()))
+	}
+	return b.Invoke(ctx, &endpoint.Request{
 		Method:          r.Method,
+		Param:           param,
+		Query:           r.URL.RawQuery,
 		ContentType:     r.Header.Values("Content-Type"),
 		ContentEncoding: r.Header.Values("Content-Encoding"),
 		Length:          r.ContentLength,
 		Body:            r.Body,
 		Authorization:   r.Header.Values("Authorization"),
 		IdempotencyKey:  r.Header.Values("Idempotency-Key"),
+		AcceptLanguage:  r.Header.Values("Accept-Language"),
+		UserAgent:       r.UserAgent(),
 		Client:          endpoint.Client{Peer: r.RemoteAddr, Forwarded: r.Header.Values("X-Forwarded-For"), Device: deviceToken(r)},
 	})
 }
@@ -134,16 +151,17 @@ func deviceToken(r *http.Request) string {
 	return ""
 }
 
-func (h *handler) refuse(ctx context.Context, r *http.Request, spec endpoint.Spec, err error) endpoint.Response {
-	return endpoint.Answer(ctx, h.log, spec, r.Method, func() (any, error) { return nil, err })
+func (h *handler) refuse(ctx context.Context, r *http.Request, function, path string, err error) endpoint.Response {
+	return endpoint.Answer(ctx, h.log, endpoint.Line{Function: function, Method: r.Method, Path: path},
+		func() (endpoint.Response, error) { return endpoint.Response{}, err })
 }
 
 // health responds to a probe (the paths are those of Knative's func). It does not query the
 // database, because an outage of the database must not restart all functions. It does not
 // log, because probes arrive every few seconds.
 func (h *handler) health(ctx context.Context, r *http.Request) endpoint.Response {
-	if !allowed(r.Method, http.MethodGet) {
-		return h.refuse(ctx, r, endpoint.Spec{Name: "-", Path: "-"}, apierror.Method(allow(http.MethodGet)))
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return h.refuse(ctx, r, "-", "-", apierror.Method("GET, HEAD"))
 	}
 	return endpoint.Healthy()
 }
@@ -158,17 +176,4 @@ func isEvent(header http.Header) bool {
 		}
 	}
 	return strings.HasPrefix(strings.ToLower(header.Get("Content-Type")), "application/cloudevents")
-}
-
-// allowed reports whether a function supports the method of a request. GET includes HEAD
-// (RFC 9110 §9.3.2).
-func allowed(got, method string) bool {
-	return got == method || got == http.MethodHead && method == http.MethodGet
-}
-
-func allow(method string) string {
-	if method == http.MethodGet {
-		return "GET, HEAD"
-	}
-	return method
 }

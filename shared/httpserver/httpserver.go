@@ -1,4 +1,4 @@
-// Package httpserver runs a process that serves endpoints: it configures them, listens, and
+// Package httpserver runs a process that serves functions: it configures them, listens, and
 // shuts down gracefully. It contains the transports for HTTP and AWS Lambda. A transport
 // converts a request to an endpoint.Request and writes the endpoint.Response. It does not
 // depend on any function. The receiver of events is in package receiver, and only functions
@@ -45,14 +45,14 @@ const readTimeout = 5 * time.Second
 // first requests and up to 1 s to close the connection to the database. 1 s is in reserve.
 const drainTimeout = 27 * time.Second
 
-// Main runs a process that serves the given endpoints until SIGTERM or an interrupt. All
+// Main runs a process that serves the given functions until SIGTERM or an interrupt. All
 // settings come from the environment. Main does not return.
-func Main(endpoints ...endpoint.Endpoint) {
-	MainFunc(func(*config.Config) []endpoint.Endpoint { return endpoints })
+func Main(functions ...endpoint.Function) {
+	MainFunc(func(*config.Config) []endpoint.Function { return functions })
 }
 
-// MainFunc is Main for a process whose settings determine its endpoints.
-func MainFunc(choose func(*config.Config) []endpoint.Endpoint) {
+// MainFunc is Main for a process whose settings determine its functions.
+func MainFunc(choose func(*config.Config) []endpoint.Function) {
 	if len(os.Args) > 1 {
 		help := usage.Command{Call: filepath.Base(os.Args[0]), Stdout: os.Stdout, Stderr: os.Stderr}
 		help.Text = describe(help.Call, choose)
@@ -67,30 +67,31 @@ func MainFunc(choose func(*config.Config) []endpoint.Endpoint) {
 	os.Exit(code)
 }
 
-// describe returns the usage of a process. It lists the endpoints for an empty environment.
-func describe(call string, choose func(*config.Config) []endpoint.Endpoint) string {
+// describe returns the usage of a process. It lists the endpoints and receivers for an empty environment.
+func describe(call string, choose func(*config.Config) []endpoint.Function) string {
 	unset := func(string) (string, bool) { return "", false }
 	discard := func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }
 	text := fmt.Sprintf("usage: %s\n\n", call)
-	for _, e := range choose(config.New(unset, discard, time.Now)) {
-		served := e.Method + " " + e.Path
-		if e.Path == "" {
-			served = "events"
+	for _, f := range choose(config.New(unset, discard, time.Now)) {
+		for _, e := range f.Endpoints {
+			text += fmt.Sprintf("Serves %s %s: %s\n", e.Method, e.Path, e.Summary)
 		}
-		text += fmt.Sprintf("Serves %s: %s\n", served, e.Summary)
+		for _, r := range f.Receivers {
+			text += fmt.Sprintf("Serves events: %s\n", r.Summary)
+		}
 	}
 	return text + "All settings come from the environment: see infra/docs/configuration.md.\n"
 }
 
 // Run is MainFunc with an explicit environment and log output. It returns the exit code.
-func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose func(*config.Config) []endpoint.Endpoint) int {
+func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose func(*config.Config) []endpoint.Function) int {
 	cfg := config.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(stderr, o) }, time.Now)
-	endpoints := choose(cfg)
-	handler := Handler(cfg, endpoints...)
+	functions := choose(cfg)
+	handler := Handler(cfg, functions...)
 	port := cfg.Number("PORT", 8080, 0, 65535)
 	onLambda := cfg.Text(lambdaSetting, "") != ""
 	if err := cfg.Err(); err != nil {
-		config.PrintError(stderr, names(endpoints), err)
+		config.PrintError(stderr, names(functions), err)
 		return config.ExitSettings
 	}
 	if onLambda {
@@ -101,10 +102,10 @@ func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose fun
 		err = fmt.Errorf("port %d is in use: choose another with PORT", port)
 	}
 	if err != nil {
-		config.PrintError(stderr, names(endpoints), err)
+		config.PrintError(stderr, names(functions), err)
 		return exitFailure
 	}
-	cfg.Log().Info("listening", "function", names(endpoints), "port", listener.Addr().(*net.TCPAddr).Port)
+	cfg.Log().Info("listening", "function", names(functions), "port", listener.Addr().(*net.TCPAddr).Port)
 	err = errors.Join(Serve(ctx, listener, handler, cfg.Log()), closed(cfg))
 	if err != nil {
 		cfg.Log().Error("stopped", "error", err)
@@ -161,10 +162,10 @@ func closed(cfg *config.Config) error {
 	return cfg.Close(ctx)
 }
 
-func names(endpoints []endpoint.Endpoint) string {
+func names(functions []endpoint.Function) string {
 	var all []string
-	for _, e := range endpoints {
-		all = append(all, e.Name)
+	for _, f := range functions {
+		all = append(all, f.Name)
 	}
 	return strings.Join(all, ", ")
 }

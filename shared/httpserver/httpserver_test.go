@@ -25,34 +25,40 @@ type named struct {
 	Name string `json:"name"`
 }
 
+// function returns a function with one endpoint. It has the name of the path.
+func function(e endpoint.Endpoint) endpoint.Function {
+	return endpoint.Function{Name: e.Path[1:], Endpoints: []endpoint.Endpoint{e}}
+}
+
+// nothing is a handler without settings.
+type nothing struct{}
+
+func newNothing(*config.Config) nothing { return nothing{} }
+
 // echo returns its input. If pause is not nil, the handler sends on it, then waits for a
 // value from it.
-func echo(pause chan struct{}) endpoint.Endpoint {
-	return endpoint.Define(endpoint.Spec{Name: "echo", Method: http.MethodPost, Path: "/echo", Success: http.StatusOK},
-		func(*config.Config) endpoint.Handler[named, named] {
-			return func(_ context.Context, in named) (named, error) {
-				if pause != nil {
-					pause <- struct{}{}
-					<-pause
-				}
-				return in, nil
+func echo(pause chan struct{}) endpoint.Function {
+	return function(endpoint.Define(endpoint.Spec{Method: http.MethodPost, Path: "/echo", Access: endpoint.Public, Success: http.StatusOK},
+		newNothing, func(_ nothing, _ context.Context, in named) (named, error) {
+			if pause != nil {
+				pause <- struct{}{}
+				<-pause
 			}
-		})
+			return in, nil
+		}))
 }
 
 // minimal is a function without settings.
-var minimal = endpoint.Define(endpoint.Spec{Name: "minimal", Method: http.MethodGet, Path: "/minimal", Success: http.StatusOK},
-	func(*config.Config) endpoint.Handler[endpoint.None, string] {
-		return func(context.Context, endpoint.None) (string, error) { return "hello", nil }
-	})
+var minimal = function(endpoint.Define(endpoint.Spec{Method: http.MethodGet, Path: "/minimal", Access: endpoint.Public, Success: http.StatusOK},
+	newNothing, func(nothing, context.Context, endpoint.None) (string, error) { return "hello", nil }))
 
 // configured is a function with required settings.
-var configured = endpoint.Define(endpoint.Spec{Name: "configured", Method: http.MethodGet, Path: "/configured", Success: http.StatusOK},
-	func(cfg *config.Config) endpoint.Handler[endpoint.None, string] {
+var configured = function(endpoint.Define(endpoint.Spec{Method: http.MethodGet, Path: "/configured", Access: endpoint.Public, Success: http.StatusOK},
+	func(cfg *config.Config) nothing {
 		cfg.Required("MONGODB_URI")
 		cfg.Document("SIGNING_KEYS")
-		return func(context.Context, endpoint.None) (string, error) { return "", nil }
-	})
+		return nothing{}
+	}, func(nothing, context.Context, endpoint.None) (string, error) { return "", nil }))
 
 func newConfig(log io.Writer, settings map[string]string) *config.Config {
 	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
@@ -64,7 +70,7 @@ func TestRun_InvalidSettings(t *testing.T) {
 	code := httpserver.Run(t.Context(), func(name string) (string, bool) {
 		s, ok := map[string]string{"PORT": "http", "LOG_LEVEL": "loud"}[name]
 		return s, ok
-	}, &stderr, func(*config.Config) []endpoint.Endpoint { return []endpoint.Endpoint{configured} })
+	}, &stderr, func(*config.Config) []endpoint.Function { return []endpoint.Function{configured} })
 	want := `configured cannot start:
   LOG_LEVEL must be debug, info, warn or error
   MONGODB_URI is not set

@@ -55,7 +55,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -64,7 +63,6 @@ import (
 	"sync"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -114,31 +112,9 @@ func FromConfig(cfg *config.Config) *Limiter {
 	})
 }
 
-// Prepare creates the TTL index, with which the server deletes expired counters. On a server
-// without TTL indexes, such as the embedded one, Prepare deletes them itself. It is idempotent.
-func (l *Limiter) Prepare(ctx context.Context) error {
-	c, err := l.collection(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = c.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "expiresAt", Value: 1}}, Options: options.Index().SetExpireAfterSeconds(0)})
-	if server, is := errors.AsType[mongo.ServerError](err); is && server.HasErrorCode(notImplemented) {
-		var now time.Time
-		if now, err = l.time(ctx, c); err != nil {
-			return err
-		}
-		_, err = c.DeleteMany(ctx, bson.D{{Key: "expiresAt", Value: bson.D{{Key: "$lt", Value: now}}}})
-	}
-	return mongodb.Translate("delete expired counters", err)
-}
-
-// notImplemented is the error code of the embedded server for an unsupported kind of index.
-const notImplemented = 238
-
-// collection returns the collection of the counters. Earlier versions count in a collection
-// named throttles, in another format; its TTL index empties it.
+// collection returns the collection of the counters.
 func (l *Limiter) collection(ctx context.Context) (*mongo.Collection, error) {
-	c, err := l.database.Collection(ctx, "ratelimits")
+	c, err := l.database.Collection(ctx, Collection.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
@@ -805,14 +806,14 @@ func TestPrepare_DeletesExpiredCounters(t *testing.T) {
 	uri := mongotest.URI(t)
 	l := limiter(t, uri, at(noon))
 	for range 2 {
-		if err := l.Prepare(t.Context()); err != nil {
+		if err := prepare(t, l, noon); err != nil {
 			t.Fatal(err)
 		}
 	}
 	l.Allow(t.Context(), Limit{"old", 1, time.Minute}, from("192.0.2.1:1"))
 	later := limiter(t, uri, at(noon.Add(time.Hour)))
 	later.Allow(t.Context(), Limit{"new", 1, time.Minute}, from("192.0.2.1:1"))
-	if err := later.Prepare(t.Context()); err != nil {
+	if err := prepare(t, later, noon.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	got := stored(t, later)
@@ -835,4 +836,8 @@ func TestPrepare_DeletesExpiredCounters(t *testing.T) {
 	if _, is := got["old"]; is {
 		t.Errorf("stored %v, want no expired counter", got)
 	}
+}
+
+func prepare(t *testing.T, l *Limiter, now time.Time) error {
+	return mongodb.Prepare(t.Context(), l.database, now, slog.New(slog.DiscardHandler), Collection)
 }

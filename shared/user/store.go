@@ -56,55 +56,9 @@ func (s *Store) users(ctx context.Context) (*mongo.Collection, error) {
 	return s.database.Collection(ctx, "users")
 }
 
-// Prepare creates the indexes and drops the one that earlier versions created. It is idempotent,
-// and several processes may run it at the same time. A command runs it once for each deployment,
-// so it does not slow down a cold start.
+// Prepare prepares the collection (see mongodb.Prepare).
 func (s *Store) Prepare(ctx context.Context) error {
-	users, err := s.users(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = users.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "email", Value: 1}}, Options: options.Index().SetUnique(true)})
-	if mongo.IsDuplicateKeyError(err) {
-		return errors.New("create an index: two users have one email") // without the driver's text: it quotes the email
-	}
-	if err != nil {
-		return mongodb.Translate("create an index", err)
-	}
-	for _, queue := range []string{undeliveredQueue, retryQueue} {
-		_, err := users.Indexes().CreateOne(ctx, queueIndex(queue))
-		if server, is := errors.AsType[mongo.ServerError](err); is && server.HasErrorCode(notImplemented) {
-			continue // the embedded server has no partial indexes and reads every document
-		}
-		if err != nil {
-			return mongodb.Translate("create an index", err)
-		}
-	}
-	err = users.Indexes().DropOne(ctx, formerIndex)
-	if server, is := errors.AsType[mongo.ServerError](err); err != nil && !(is && server.HasErrorCode(indexNotFound)) {
-		// The database user of an earlier version lacks the right to drop it. No query
-		// depends on that.
-		s.outbox.log.WarnContext(ctx, "an index of an earlier version was not dropped", "index", formerIndex, "error", err)
-	}
-	return nil
-}
-
-// formerIndex is the index that earlier versions created for the relay. It covered every user.
-const formerIndex = "undelivered_1"
-
-// indexNotFound is MongoDB's error code of dropping an index that does not exist.
-const indexNotFound = 27
-
-// notImplemented is the embedded server's error code of an unsupported kind of index.
-const notImplemented = 238
-
-// queueIndex returns the index of one of the relay's queues. It is partial: only accounts with
-// pending events have an entry.
-func queueIndex(member string) mongo.IndexModel {
-	return mongo.IndexModel{
-		Keys:    bson.D{{Key: member, Value: 1}, {Key: "_id", Value: 1}},
-		Options: options.Index().SetPartialFilterExpression(bson.D{{Key: member, Value: bson.D{{Key: "$exists", Value: true}}}}),
-	}
+	return mongodb.Prepare(ctx, s.database, s.outbox.now(), s.outbox.log, Collection)
 }
 
 // Create adds a user, and its first session unless that is nil. It returns ErrDuplicate if a user

@@ -213,10 +213,7 @@ func (s System) waitReady(ctx context.Context) error {
 // waitForRoutes waits for the ingress, because it reports that it is ready a moment too
 // early.
 func (s System) waitForRoutes(ctx context.Context) error {
-	for _, e := range catalog.Functions() {
-		if e.Path == "" {
-			continue
-		}
+	for _, e := range catalog.Routes() {
 		for _, url := range []string{install.BaseURL, install.KnativeURL} {
 			if err := waitForRoute(ctx, url+e.Path); err != nil {
 				return err

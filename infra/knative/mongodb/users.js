@@ -1,5 +1,5 @@
 // Creates the replica set, if there is none, and a database user for each function. Each user
-// has exactly the rights that its function needs. The script can run again: it then sets the
+// has exactly the rights that its function declares. The script can run again: it then sets the
 // passwords from PASSWORDS and the rights below.
 //
 //   MONGODB_URI  with a user that can create users (for a managed database: its administrator)
@@ -8,19 +8,18 @@
 //
 //   mongosh --nodb --file users.js
 
-// throttles is a collection of the previous version, which runs during a rolling deployment.
-// Remove it in the next version.
-const write = ["find", "insert", "update"], index = ["createCollection", "createIndex", "dropIndex"];
+// rights: made by "go run ./infra/generate"
 const rights = {
-  signup: { users: ["find", "insert", "update"], ratelimits: write, throttles: write }, // find reads the result of an earlier Idempotency-Key
-  signin: { users: ["find", "update"], ratelimits: write, throttles: write },
-  signout: { users: ["find", "update"] },
-  currentuser: { users: ["find"] },
-  refresh: { users: ["find", "update"], ratelimits: write, throttles: write },
-  relay: { users: ["find", "update"] },
-  auth: { users: ["find", "insert", "update"], ratelimits: write, throttles: write }, // all routes in one process
-  migrate: { users: index, ratelimits: index, throttles: index },
+  "signup": { users: ["find", "insert", "update"], ratelimits: ["find", "insert", "update"] },
+  "signin": { users: ["find", "update"], ratelimits: ["find", "insert", "update"] },
+  "signout": { users: ["find", "update"] },
+  "currentuser": { users: ["find"] },
+  "refresh": { users: ["find", "update"], ratelimits: ["find", "insert", "update"] },
+  "relay": { users: ["find", "update"] },
+  "auth": { users: ["find", "insert", "update"], ratelimits: ["find", "insert", "update"] },
+  "migrate": { users: ["createCollection", "createIndex", "dropIndex"], ratelimits: ["createCollection", "createIndex", "dropIndex"] },
 };
+// end of rights
 const database = "users";
 
 const uri = process.env.MONGODB_URI.trim(), passwords = JSON.parse(process.env.PASSWORDS);

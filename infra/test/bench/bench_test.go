@@ -95,7 +95,7 @@ func serve(b *testing.B, settings map[string]string, more ...string) (cfg *confi
 	}
 	cfg = config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	server := httptest.NewServer(httpserver.Handler(cfg, signup.Endpoint, signin.Endpoint, currentuser.Endpoint))
+	server := httptest.NewServer(httpserver.Handler(cfg, signup.Function, signin.Function, currentuser.Function))
 	if err := cfg.Err(); err != nil {
 		b.Fatal(err)
 	}
@@ -313,9 +313,14 @@ func (s system) rate(b *testing.B, next func() (*http.Request, error)) {
 
 // BenchmarkValidate decodes and validates a sign-up.
 func BenchmarkValidate(b *testing.B) {
+	cfg := config.New(func(string) (string, bool) { return "", false }, func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
+	validate := endpoint.Define(endpoint.Spec{Method: http.MethodPost, Path: "/", Access: endpoint.Public, Success: http.StatusNoContent},
+		func(*config.Config) struct{} { return struct{}{} },
+		func(struct{}, context.Context, signup.Input) (endpoint.None, error) { return endpoint.None{}, nil }).Bind(cfg, "validate")
 	decode := func() {
-		if err := endpoint.Decode([]byte(credentials), new(signup.Input)); err != nil {
-			b.Fatal(err)
+		r := endpoint.Request{ContentType: []string{"application/json"}, Length: int64(len(credentials)), Body: strings.NewReader(credentials)}
+		if got := validate.Invoke(b.Context(), &r); got.Status != http.StatusNoContent {
+			b.Fatalf("got %d %s", got.Status, got.Body)
 		}
 	}
 	decode() // the first call reads the password blocklist

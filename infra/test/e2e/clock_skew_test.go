@@ -48,7 +48,7 @@ func newClockFixture(t *testing.T) clockFixture {
 	runMigrate(t, settings["MONGODB_URI"])
 	c := clockFixture{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}, map[string]string{}}
 	for _, f := range catalog.Functions() {
-		if f.Path != "" {
+		if len(f.Endpoints) > 0 {
 			c.start(t, f.Name, f)
 		}
 	}
@@ -56,7 +56,7 @@ func newClockFixture(t *testing.T) clockFixture {
 }
 
 // start starts a function with its own clock, under a name.
-func (c clockFixture) start(t *testing.T, name string, f endpoint.Endpoint) {
+func (c clockFixture) start(t *testing.T, name string, f endpoint.Function) {
 	t.Helper()
 	clock := endpointtest.NewClock()
 	cfg := config.New(func(name string) (string, bool) { v, ok := c.settings[name]; return v, ok },
@@ -161,7 +161,7 @@ func TestClockSkew_RateLimitsUseDatabaseClock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newClockFixture(t)
-			c.start(t, "another signin", signin.Endpoint)
+			c.start(t, "another signin", signin.Function)
 			c.clocks["another signin"].Advance(skew)
 			ann := credentials("ann@example.com")
 			wrong := strings.Replace(ann, "correct", "wrong", 1)

@@ -514,7 +514,7 @@ func TestEventReceiver_OnlyAtRootWithEVENTSOn(t *testing.T) {
 	uri := mongotest.URI(t)
 	off, on := start(t, uri), start(t, uri, "EVENTS=on")
 	for _, f := range catalog.Functions() {
-		if f.Path == "" {
+		if len(f.Endpoints) == 0 {
 			continue // the relay does not start with EVENTS off
 		}
 		for _, c := range []struct {
@@ -523,15 +523,15 @@ func TestEventReceiver_OnlyAtRootWithEVENTSOn(t *testing.T) {
 			body      string
 		}{
 			{"with EVENTS off, at the root", off.processes[f.Name].URL + "/", http.StatusNotFound, nothing},
-			{"with EVENTS off, at its route", off.processes[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
-			{"with EVENTS on, at its route", on.processes[f.Name].URL + f.Path, http.StatusUnsupportedMediaType, noEvents},
+			{"with EVENTS off, at its route", off.processes[f.Name].URL + f.Endpoints[0].Path, http.StatusUnsupportedMediaType, noEvents},
+			{"with EVENTS on, at its route", on.processes[f.Name].URL + f.Endpoints[0].Path, http.StatusUnsupportedMediaType, noEvents},
 		} {
 			status, _, body, err := deliver(t.Context(), c.url, "1", request, credentials("ann@example.com"))
 			if err != nil || status != c.code || body != c.body {
 				t.Errorf("%s %s: got %d %s %v, want %d %s", f.Name, c.name, status, body, err, c.code, c.body)
 			}
 		}
-		if f.Trigger.Types == nil {
+		if f.Receivers == nil {
 			status, _, body, err := deliver(t.Context(), on.processes[f.Name].URL+"/", "1", request, credentials("ann@example.com"))
 			if err != nil || status != http.StatusNotFound || body != nothing {
 				t.Errorf("%s takes no events, with EVENTS on: got %d %s %v, want 404 %s", f.Name, status, body, err, nothing)

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/infra/catalog"
-	"ticketing.com/auth/infra/generate/settings"
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/test/e2e"
 	"ticketing.com/auth/shared/testing/mongotest"
@@ -35,22 +35,18 @@ var requiredSettings = map[string][]string{
 
 func TestFunctions_RequiredSettings(t *testing.T) {
 	for _, f := range catalog.Functions() {
-		declared, err := settings.Of(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(declared.Required) == 0 && requiredSettings[f.Name] == nil {
+		if len(needs.Of(f).Required()) == 0 && requiredSettings[f.Name] == nil {
 			continue // the function starts without settings
 		}
 		code, stderr := e2e.MustFail(t, nil, f.Name)
-		var needs []string
+		var missing []string
 		for _, name := range []string{"MONGODB_URI", "SIGNING_KEYS", "VERIFYING_KEYS", "K_SINK", "EVENTS"} {
 			if strings.Contains(stderr, "  "+name+" ") {
-				needs = append(needs, name)
+				missing = append(missing, name)
 			}
 		}
-		if code != 2 || !slices.Equal(needs, requiredSettings[f.Name]) || strings.Count(stderr, "\n") != 1+len(needs) {
-			t.Errorf("%s: got errors for %v and exit code %d, want %v and 2:\n%s", f.Name, needs, code, requiredSettings[f.Name], stderr)
+		if code != 2 || !slices.Equal(missing, requiredSettings[f.Name]) || strings.Count(stderr, "\n") != 1+len(missing) {
+			t.Errorf("%s: got errors for %v and exit code %d, want %v and 2:\n%s", f.Name, missing, code, requiredSettings[f.Name], stderr)
 		}
 	}
 }

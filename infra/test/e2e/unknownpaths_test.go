@@ -19,10 +19,8 @@ func TestFunctions_UnknownPathsNotFound(t *testing.T) {
 		"/readyz", "/livez", "/health", "/status", "/version", "/info", "/env", "/actuator", "/config", "/openapi.yaml", "/swagger",
 		"/favicon.ico", "/robots.txt", "/.git/config", "/.env", "/api", "/api/users", "/api/users/", "/admin",
 	}
-	for _, f := range catalog.Functions() {
-		if f.Path != "" {
-			paths = append(paths, f.Path)
-		}
+	for _, e := range catalog.Routes() {
+		paths = append(paths, e.Path)
 	}
 	for name, p := range s.processes {
 		for _, path := range paths {

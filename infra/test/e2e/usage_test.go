@@ -34,7 +34,7 @@ func TestCommands_HelpAndWrongArguments(t *testing.T) {
 		"infra/allinone": "environment",
 	}
 	for _, f := range catalog.Functions() {
-		contains["functions/"+f.Name+"/cmd/"+f.Name] = f.Summary
+		contains["functions/"+f.Name+"/cmd/"+f.Name] = f.Summary()
 	}
 	subcommands := map[string][]string{
 		"infra/generate":          {"new"},

@@ -231,13 +231,12 @@ func TestReceiver_TimeLimitIncludesFetch(t *testing.T) {
 		})
 		cfg := config.New(func(string) (string, bool) { return "", false },
 			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-		slow := On(endpoint.Endpoint{}, endpoint.Trigger{Types: []string{"hello.v1"}}, func(*config.Config) endpoint.Handler[endpoint.None, endpoint.None] {
-			return func(ctx context.Context, _ endpoint.None) (endpoint.None, error) {
+		slow := On(endpoint.Receiver{Types: []string{"hello.v1"}}, func(*config.Config) struct{} { return struct{}{} },
+			func(_ struct{}, ctx context.Context, _ endpoint.None) (endpoint.None, error) {
 				<-ctx.Done()
 				return endpoint.None{}, ctx.Err()
-			}
-		})
-		d := &receiver{map[string]*endpoint.Function{"hello.v1": slow.Bind(cfg, true)}, sendersFor(t, i), cfg.Log()}
+			})
+		d := &receiver{map[string][]*endpoint.Bound{"hello.v1": {slow.Bind(cfg, "slow")}}, sendersFor(t, i), cfg.Log()}
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": "1", "Ce-Source": "/s", "Ce-Type": "hello.v1", "Authorization": bearer(t, i.keys[0])} {
 			r.Header.Set(name, value)

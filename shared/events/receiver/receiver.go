@@ -28,22 +28,23 @@ import (
 	"ticketing.com/auth/shared/telemetry"
 )
 
-// On declares that a function also receives events. It is endpoint.On with this receiver.
-func On[In, Out any](e endpoint.Endpoint, t endpoint.Trigger, newHandler func(*config.Config) endpoint.Handler[In, Out]) endpoint.Endpoint {
-	return endpoint.On(e, newReceiver, t, newHandler)
+// On declares the handler of a receiver. It is endpoint.On with the handler of this package.
+func On[H, In, Out any](r endpoint.Receiver, newHandler func(*config.Config) H, handle func(H, context.Context, In) (Out, error)) endpoint.Receiver {
+	r.Handler = newReceiver
+	return endpoint.On(r, newHandler, handle)
 }
 
 // A receiver handles the events of a process. Its statuses are for a broker, which retries
 // after 404, 408, 409, 429 and 5xx, and discards the event after any other error. The
 // body of a 2xx is an event or empty, because a broker publishes it as the reply.
 type receiver struct {
-	functions map[string]*endpoint.Function // by event type
-	senders   *senders
-	log       *slog.Logger
+	byType  map[string][]*endpoint.Bound
+	senders *senders
+	log     *slog.Logger
 }
 
-func newReceiver(cfg *config.Config, functions map[string]*endpoint.Function) http.Handler {
-	return &receiver{functions: functions, senders: newSenders(cfg), log: cfg.Log()}
+func newReceiver(cfg *config.Config, byType map[string][]*endpoint.Bound) http.Handler {
+	return &receiver{byType: byType, senders: newSenders(cfg), log: cfg.Log()}
 }
 
 // maxEvent is the maximum length of an encoded event, in bytes. In structured mode it
@@ -60,28 +61,45 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		e, err = read(w, r)
 	}
-	f := rc.functions[e.attributes["type"]]
-	if err == nil && f == nil {
+	all := rc.byType[e.attributes["type"]]
+	if err == nil && len(all) == 0 {
 		err = apierror.New(apierror.Invalid, "Events of this type are not taken here.")
 	}
 	if err != nil {
-		spec := endpoint.Spec{Name: "-", Path: "event"}
-		endpoint.Answer(ctx, rc.log, spec, r.Method, func() (any, error) { return nil, err }).Write(w)
+		endpoint.Answer(ctx, rc.log, endpoint.Line{Function: "-", Method: r.Method, Path: "event"},
+			func() (endpoint.Response, error) { return endpoint.Response{}, err }).Write(w)
 		return
 	}
-	ctx, cancel := context.WithTimeout(traced(ctx, r, e), f.Limit()-waited)
-	defer cancel()
-	request := e.request(r.Method)
-	response, replyType := f.InvokeEvent(ctx, request)
+	ctx = traced(ctx, r, e)
+	var failure, success endpoint.Response
+	replyType := ""
+	// A process with several functions may have several receivers of a type. All of them
+	// receive the event. If one fails, the broker delivers the event to all of them again.
+	for _, b := range all {
+		response, reply := invoke(ctx, b, e.request(r.Method), b.Budget-waited)
+		if response.Status > http.StatusOK {
+			if response.Status > failure.Status {
+				failure = response
+			}
+		} else if reply != "" { // package catalog allows one of them to reply
+			success, replyType = response, reply
+		}
+	}
 	switch {
-	case response.Status != http.StatusOK:
-		response.Write(w)
+	case failure.Status != 0:
+		failure.Write(w)
 	case replyType == "":
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusOK)
 	default:
-		writeReply(ctx, w, request.Key, replyType, response.Body)
+		writeReply(ctx, w, e.request(r.Method).Key, replyType, success.Body)
 	}
+}
+
+func invoke(ctx context.Context, b *endpoint.Bound, r *endpoint.Request, timeout time.Duration) (endpoint.Response, string) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return b.InvokeEvent(ctx, r)
 }
 
 // read reads and validates an event.

@@ -22,10 +22,7 @@ type named struct {
 	Name string `json:"name"`
 }
 
-var echo = endpoint.Define(endpoint.Spec{Name: "echo", Method: http.MethodPost, Path: "/echo", Success: http.StatusOK},
-	func(*config.Config) endpoint.Handler[named, named] {
-		return func(_ context.Context, in named) (named, error) { return in, nil }
-	})
+func newNothing(*config.Config) struct{} { return struct{}{} }
 
 func newConfig(settings map[string]string) *config.Config {
 	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
@@ -34,9 +31,14 @@ func newConfig(settings map[string]string) *config.Config {
 
 // greeter replies to an event with its data. It rejects x, is unavailable for y, and panics
 // for z.
-var greeter = receiver.On(echo, endpoint.Trigger{Types: []string{"hello.v1"}, Reply: "greeted.v1", Refusal: "refused.v1"},
-	func(*config.Config) endpoint.Handler[named, named] {
-		return func(_ context.Context, in named) (named, error) {
+var greeter = endpoint.Function{
+	Name: "greeter",
+	Endpoints: []endpoint.Endpoint{endpoint.Define(
+		endpoint.Spec{Method: http.MethodPost, Path: "/echo", Access: endpoint.Public, Success: http.StatusOK}, newNothing,
+		func(_ struct{}, _ context.Context, in named) (named, error) { return in, nil })},
+	Receivers: []endpoint.Receiver{receiver.On(
+		endpoint.Receiver{Types: []string{"hello.v1"}, Reply: "greeted.v1", Refusal: "refused.v1"}, newNothing,
+		func(_ struct{}, _ context.Context, in named) (named, error) {
 			switch in.Name {
 			case "x":
 				return named{}, apierror.Field("name", "Not x.")
@@ -46,8 +48,8 @@ var greeter = receiver.On(echo, endpoint.Trigger{Types: []string{"hello.v1"}, Re
 				panic("z")
 			}
 			return in, nil
-		}
-	})
+		})},
+}
 
 func deliver(t *testing.T, handler http.Handler, header, body string) (int, http.Header, string) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package receiver_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -21,7 +22,6 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
 
-	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
 )
@@ -227,8 +227,9 @@ func TestSenders_SlowIssuerDoesNotDelayRoutes(t *testing.T) {
 // The event path of one function on Knative is reachable only inside the cluster. The event
 // path of several functions in one process, or of a function on Lambda, is public.
 func TestEvents_PublicPathRequiresOIDC(t *testing.T) {
-	other := endpoint.Define(endpoint.Spec{Name: "other", Method: http.MethodPost, Path: "/other", Success: http.StatusOK},
-		func(*config.Config) endpoint.Handler[named, named] { return nil })
+	other := endpoint.Function{Name: "other", Endpoints: []endpoint.Endpoint{endpoint.Define(
+		endpoint.Spec{Method: http.MethodPost, Path: "/other", Access: endpoint.Public, Success: http.StatusOK}, newNothing,
+		func(_ struct{}, _ context.Context, in named) (named, error) { return in, nil })}}
 	const (
 		events = "EVENTS must not be on without EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE"
 		pair   = "EVENT_OIDC_ISSUER and EVENT_OIDC_AUDIENCE must be set together"
@@ -254,16 +255,16 @@ func TestEvents_PublicPathRequiresOIDC(t *testing.T) {
 		for where, start := range map[string]struct {
 			want      string
 			lambda    string
-			endpoints []endpoint.Endpoint
+			functions []endpoint.Function
 		}{
-			"one function":           {c.single, "", []endpoint.Endpoint{greeter}},
-			"one function on Lambda": {c.public, "127.0.0.1:1", []endpoint.Endpoint{greeter}},
-			"two functions":          {c.public, "", []endpoint.Endpoint{other, greeter}},
+			"one function":           {c.single, "", []endpoint.Function{greeter}},
+			"one function on Lambda": {c.public, "127.0.0.1:1", []endpoint.Function{greeter}},
+			"two functions":          {c.public, "", []endpoint.Function{other, greeter}},
 		} {
 			settings := map[string]string{"EVENTS": c.events, "AWS_LAMBDA_RUNTIME_API": start.lambda}
 			maps.Copy(settings, c.oidc)
 			cfg := newConfig(settings)
-			handler := httpserver.Handler(cfg, start.endpoints...)
+			handler := httpserver.Handler(cfg, start.functions...)
 			if err := cfg.Err(); (err == nil) != (start.want == "") || err != nil && !strings.HasPrefix(err.Error(), start.want) {
 				t.Errorf("%s, %s: got error %v, want %q", c.name, where, err, start.want)
 			}

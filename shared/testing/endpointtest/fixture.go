@@ -44,7 +44,7 @@ type Fixture struct {
 	Users *user.Store // the store of the function, if it has one
 	Keys  ed25519.PrivateKey
 
-	endpoint endpoint.Endpoint
+	function endpoint.Function
 	cfg      *config.Config
 	handler  http.Handler
 	send     transport
@@ -53,11 +53,11 @@ type Fixture struct {
 }
 
 // EveryTransport runs a test once per transport, each time with a new fixture.
-func EveryTransport(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Fixture), settings ...string) {
+func EveryTransport(t *testing.T, function endpoint.Function, play func(*testing.T, *Fixture), settings ...string) {
 	t.Helper()
-	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, e, settings...)) })
+	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, function, settings...)) })
 	t.Run("over Lambda", func(t *testing.T) {
-		f := New(t, e, settings...)
+		f := New(t, function, settings...)
 		f.send = overLambda(f.handler)
 		play(t, f)
 	})
@@ -66,13 +66,13 @@ func EveryTransport(t *testing.T, e endpoint.Endpoint, play func(*testing.T, *Fi
 // New returns a fixture for a function, with the HTTP transport. Settings of the form
 // "NAME=value" change the environment. If they name a database, New does not prepare that
 // database, and it need not exist.
-func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Fixture {
+func New(t testing.TB, function endpoint.Function, settings ...string) *Fixture {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Fixture{Clock: NewClock(), Keys: private, endpoint: e, logs: &logs{}}
+	f := &Fixture{Clock: NewClock(), Keys: private, function: function, logs: &logs{}}
 	environment := f.environment(t, settings)
 	f.cfg = config.New(func(name string) (string, bool) {
 		v, ok := environment[name]
@@ -82,7 +82,7 @@ func New(t testing.TB, e endpoint.Endpoint, settings ...string) *Fixture {
 		f.Users = user.FromConfig(f.cfg, sender.FromConfig(f.cfg))
 		ratelimit.FromConfig(f.cfg).SetClock(f.Clock.Now)
 	}
-	f.handler = httpserver.Handler(f.cfg, e)
+	f.handler = httpserver.Handler(f.cfg, function)
 	if err := f.cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func (a Answer) Grant(t testing.TB) session.Grant {
 	return g
 }
 
-// A Call is a request. An empty Method or Path means that of the function. Without a
+// A Call is a request. An empty Method or Path means that of the first endpoint. Without a
 // Content-Type, a body is JSON.
 type Call struct {
 	Method, Path string
@@ -231,7 +231,11 @@ func (f *Fixture) Do(t testing.TB, c Call) Answer {
 }
 
 func (f *Fixture) complete(c Call) Call {
-	c.Method, c.Path, c.Header = cmp.Or(c.Method, f.endpoint.Method), cmp.Or(c.Path, f.endpoint.Path), c.Header.Clone()
+	if len(f.function.Endpoints) > 0 {
+		first := f.function.Endpoints[0]
+		c.Method, c.Path = cmp.Or(c.Method, first.Method), cmp.Or(c.Path, first.Path)
+	}
+	c.Header = c.Header.Clone()
 	c.From = cmp.Or(c.From, "203.0.113.9")
 	if c.Header == nil {
 		c.Header = http.Header{}

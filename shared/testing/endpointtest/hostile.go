@@ -3,6 +3,8 @@ package endpointtest
 import (
 	"net/http"
 	"strings"
+
+	"ticketing.com/auth/shared/endpoint"
 )
 
 // Errors returns the JSON of an error with one message.
@@ -90,8 +92,10 @@ func HostileBodies(good string) []Case {
 	)
 }
 
-// HostileRoutes returns requests with other paths and methods than those of a function.
-func HostileRoutes(method, path string) []Case {
+// HostileRoutes returns requests with other paths and methods than those of a function with one
+// endpoint.
+func HostileRoutes(function endpoint.Function) []Case {
+	method, path := function.Endpoints[0].Method, function.Endpoints[0].Path
 	var cases []Case
 	for _, wrong := range []string{path + "/", "/" + path, path + "/x", path + "x", "/x/.." + path, strings.ToUpper(path), "/", "/api/users", path[:len(path)-1] + "%" + hex(path[len(path)-1])} {
 		cases = append(cases, Case{Name: wrong + " is another path", Call: Call{Method: method, Path: wrong},

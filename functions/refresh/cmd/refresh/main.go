@@ -6,4 +6,4 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-func main() { httpserver.Main(refresh.Endpoint) }
+func main() { httpserver.Main(refresh.Function) }

@@ -1,0 +1,15 @@
+package endpoint
+
+import (
+	"bytes"
+	"reflect"
+)
+
+// Decode reads a body into the struct that in points to, as an endpoint does.
+func Decode(body []byte, in any) error {
+	p, err := newPlan(reflect.TypeOf(in).Elem())
+	if err != nil {
+		return err
+	}
+	return p.read(&Request{ContentType: []string{"application/json"}, Length: int64(len(body)), Body: bytes.NewReader(body)}, in)
+}

@@ -1,0 +1,435 @@
+package endpoint
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
+)
+
+// A Part is embedded in an input and reads something other than the fields of the input
+// from a request. The pointer to the embedded struct implements it.
+type Part interface{ ReadPart(*Request) error }
+
+// A configured part needs settings. Bind calls ConfigurePart once, on a blank input.
+type configured interface{ ConfigurePart(*config.Config) }
+
+// An identifier is a part that verifies the identity of the client, as package identity
+// provides.
+type identifier interface {
+	Part
+	Access() Access
+}
+
+// A plan is how an input type is read from a request.
+type plan struct {
+	parts  []int // the indexes of the embedded parts
+	access Access
+	keyed  bool
+
+	param string // the name of the path segment, or ""
+	path  *field
+	query []*field
+	body  *node // nil if the input has no JSON members
+}
+
+// A field is a member of a JSON object, a path segment or a query member.
+type field struct {
+	name     string
+	index    int
+	optional bool // the Go type is a pointer
+	*node
+}
+
+// newPlan compiles the plan of an input type.
+func newPlan(t reflect.Type) (*plan, error) {
+	p := &plan{access: Public}
+	if t.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("the input %s must be a struct", t)
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			if err := p.addPart(f, i); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if !f.IsExported() {
+			continue
+		}
+		if err := p.addField(f, i); err != nil {
+			return nil, fmt.Errorf("the field %s of %s: %w", f.Name, t, err)
+		}
+	}
+	if hasTag(t, "json") {
+		var err error
+		if p.body, err = nodeOf(t, nil); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *plan) addPart(f reflect.StructField, i int) error {
+	part, ok := reflect.New(f.Type).Interface().(Part)
+	if !ok || !f.IsExported() {
+		return fmt.Errorf("it embeds %s, which is no exported endpoint.Part: it would stay empty", f.Type)
+	}
+	p.parts = append(p.parts, i)
+	switch part := part.(type) {
+	case identifier:
+		if p.access != Public {
+			return errors.New("it embeds two identities")
+		}
+		p.access = part.Access()
+	case *Keyed:
+		p.keyed = true
+	}
+	return nil
+}
+
+func (p *plan) addField(f reflect.StructField, i int) error {
+	name, from := "", ""
+	for _, tag := range []string{"json", "path", "query"} {
+		if value, has := f.Tag.Lookup(tag); has {
+			if from != "" {
+				return fmt.Errorf("it has the tags %s and %s", from, tag)
+			}
+			from = tag
+			name, _, _ = strings.Cut(value, ",")
+		}
+	}
+	switch {
+	case from == "":
+		return errors.New("it has no tag json, path or query: it would stay empty")
+	case name == "":
+		return errors.New("its tag has no name")
+	case name == "-", from == "json":
+		return nil
+	}
+	member, err := fieldOf(name, f, i, nil)
+	if err != nil {
+		return err
+	}
+	if !member.isScalar() {
+		return fmt.Errorf("a %s cannot be %s", from, f.Type)
+	}
+	if from == "query" {
+		p.query = append(p.query, member)
+		return nil
+	}
+	if p.path != nil || member.kind != kindString || member.optional {
+		return errors.New("a path has one parameter, a string that is no pointer")
+	}
+	p.param, p.path = name, member
+	return nil
+}
+
+func hasTag(t reflect.Type, tag string) bool {
+	for i := range t.NumField() {
+		if value := t.Field(i).Tag.Get(tag); value != "" && value != "-" {
+			return true
+		}
+	}
+	return false
+}
+
+var param = regexp.MustCompile(`\{([^}]*)\}`)
+
+// check reports a spec that does not fit the input and the output.
+func (s Spec) check(p *plan, out reflect.Type) error {
+	params := param.FindAllStringSubmatch(s.Path, -1)
+	redirect, none := out == reflect.TypeFor[Redirect](), out == reflect.TypeFor[None]()
+	switch {
+	case s.Access == undefined:
+		return errors.New("its Spec must set Access to Public, Optional or Required")
+	case s.Access != p.access:
+		return fmt.Errorf("its Spec and the identity that the input embeds differ: %s and %s", s.Access, p.access)
+	case len(params) > 1, len(params) == 1 && params[0][1] != p.param, len(params) == 0 && p.param != "":
+		return errors.New("the {name} in the path and the field with a path tag must have the same name")
+	case s.Method == http.MethodGet && p.body != nil:
+		return errors.New("a GET request has no body: use the tag query")
+	case s.Method != http.MethodGet && len(p.query) > 0:
+		return errors.New("only a GET endpoint has query members")
+	case !slices.Contains([]int{200, 201, 202, 204, 303}, s.Success):
+		return fmt.Errorf("the Success %d must be 200, 201, 202, 204 or 303", s.Success)
+	case (s.Success == http.StatusNoContent) != none:
+		return errors.New("the output None and the Success 204 belong together")
+	case (s.Success == http.StatusSeeOther) != redirect:
+		return errors.New("the output Redirect and the Success 303 belong together")
+	}
+	return nil
+}
+
+// checkEvent reports an input that needs more than the data and the key of an event.
+func (p *plan) checkEvent() error {
+	if p.access != Public || p.path != nil || len(p.query) > 0 {
+		return errors.New("an event has no identity, path or query")
+	}
+	return nil
+}
+
+// A Param is a member of the path or of the query, for the API reference.
+type Param struct {
+	Name     string
+	Type     reflect.Type
+	Optional bool
+	Min, Max *float64 // of the value of a number, and of the length of a string in characters
+}
+
+// PathParam returns the {name} segment of the path, or nil.
+func (e Endpoint) PathParam() *Param {
+	if e.plan.path == nil {
+		return nil
+	}
+	return &Param{Name: e.plan.param, Type: e.plan.path.goType}
+}
+
+// Query returns the members of the query.
+func (e Endpoint) Query() (all []Param) {
+	for _, f := range e.plan.query {
+		all = append(all, Param{f.name, f.goType, f.optional, f.min, f.max})
+	}
+	return all
+}
+
+// HasBody reports whether a request has a JSON body.
+func (e Endpoint) HasBody() bool { return e.plan.body != nil }
+
+// IsKeyed reports whether the endpoint reads the Idempotency-Key header.
+func (e Endpoint) IsKeyed() bool { return e.plan.keyed }
+
+// String returns the name of the constant.
+func (a Access) String() string {
+	return [...]string{undefined: "undefined", Public: "Public", Optional: "Optional", Required: "Required"}[a]
+}
+
+// configure prepares a blank input, given a pointer to it.
+func (p *plan) configure(cfg *config.Config, in any) {
+	v := reflect.ValueOf(in).Elem()
+	for _, i := range p.parts {
+		if part, ok := v.Field(i).Addr().Interface().(configured); ok {
+			part.ConfigurePart(cfg)
+		}
+	}
+	if in, ok := in.(interface{ Configure(*config.Config) }); ok {
+		in.Configure(cfg)
+	}
+}
+
+// read completes a blank input, given a pointer to it. It reads the parts first, so that a
+// client without an identity learns nothing about the validity of its input.
+func (p *plan) read(r *Request, in any) error {
+	v := reflect.ValueOf(in).Elem()
+	for _, i := range p.parts {
+		if err := v.Field(i).Addr().Interface().(Part).ReadPart(r); err != nil {
+			return err
+		}
+	}
+	if p.path != nil {
+		v.Field(p.path.index).SetString(r.Param)
+	}
+	var bad apierror.Fields
+	if len(p.query) > 0 {
+		if err := p.readQuery(r.Query, v, &bad); err != nil {
+			return err
+		}
+	}
+	if p.body != nil {
+		body, err := readBody(r)
+		if err != nil {
+			return err
+		}
+		if err := decode(body, p.body, v, &bad); err != nil {
+			return err
+		}
+	}
+	if in, ok := in.(interface{ Validate(*apierror.Fields) }); ok {
+		in.Validate(&bad)
+	}
+	return bad.Err()
+}
+
+// Kinds of values.
+type kind uint8
+
+const (
+	kindString kind = iota
+	kindInteger
+	kindNumber
+	kindBoolean
+	kindTime
+	kindText // a string that the type parses itself (encoding.TextUnmarshaler)
+	kindObject
+	kindArray
+	kindPatch
+)
+
+// A node is a JSON value that an input contains.
+type node struct {
+	kind
+	goType   reflect.Type
+	min, max *float64 // of a number; of the length of a string, in characters; of the items of an array
+	fields   []field  // of an object
+	elem     *node    // of an array and a patch
+}
+
+func (n *node) isScalar() bool { return n.kind < kindObject }
+
+var (
+	timeType = reflect.TypeFor[time.Time]()
+	textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// nodeOf compiles a type. outer are the types that contain it.
+func nodeOf(t reflect.Type, outer []reflect.Type) (*node, error) {
+	n := &node{goType: t}
+	switch {
+	case t == timeType:
+		n.kind = kindTime
+		return n, nil
+	case reflect.PointerTo(t).Implements(textType):
+		n.kind = kindText
+		return n, nil
+	case reflect.PointerTo(t).Implements(reflect.TypeFor[patched]()):
+		n.kind = kindPatch
+		var err error
+		n.elem, err = nodeOf(t.Field(1).Type.Elem(), append(outer, t))
+		return n, err
+	}
+	switch t.Kind() {
+	case reflect.String:
+		n.kind = kindString
+	case reflect.Bool:
+		n.kind = kindBoolean
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		n.kind = kindInteger
+	case reflect.Float64:
+		n.kind = kindNumber
+	case reflect.Slice:
+		n.kind = kindArray
+		var err error
+		n.elem, err = nodeOf(t.Elem(), append(outer, t))
+		return n, err
+	case reflect.Struct:
+		n.kind = kindObject
+		return n, n.addMembers(t, outer)
+	default:
+		return nil, fmt.Errorf("the type %s is not supported in an input", t)
+	}
+	return n, nil
+}
+
+func (n *node) addMembers(t reflect.Type, outer []reflect.Type) error {
+	if slices.Contains(outer, t) {
+		return fmt.Errorf("the type %s contains itself, so its depth has no bound", t)
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if len(outer) > 0 && (f.Anonymous || name == "" && f.IsExported()) {
+			return fmt.Errorf("the field %s of %s has no tag json: it would stay empty", f.Name, t)
+		}
+		if f.Anonymous || !f.IsExported() || name == "" || name == "-" {
+			continue
+		}
+		member, err := fieldOf(name, f, i, append(outer, t))
+		if err != nil {
+			return fmt.Errorf("the field %s of %s: %w", f.Name, t, err)
+		}
+		if slices.ContainsFunc(n.fields, func(f field) bool { return f.name == name }) {
+			return fmt.Errorf("%s has two members %s", t, name)
+		}
+		n.fields = append(n.fields, *member)
+	}
+	return nil
+}
+
+// fieldOf compiles a struct field and its tags min and max.
+func fieldOf(name string, f reflect.StructField, index int, outer []reflect.Type) (*field, error) {
+	t := f.Type
+	optional := t.Kind() == reflect.Pointer
+	if optional {
+		t = t.Elem()
+	}
+	n, err := nodeOf(t, outer)
+	if err != nil {
+		return nil, err
+	}
+	bounded := n
+	if n.kind == kindPatch {
+		optional, bounded = true, n.elem
+	}
+	for tag, bound := range map[string]**float64{"min": &bounded.min, "max": &bounded.max} {
+		text, has := f.Tag.Lookup(tag)
+		if !has {
+			continue
+		}
+		value, err := strconv.ParseFloat(text, 64)
+		if err != nil || !slices.Contains([]kind{kindString, kindInteger, kindNumber, kindArray}, bounded.kind) {
+			return nil, fmt.Errorf("the tag %s:%q is not a bound of %s", tag, text, f.Type)
+		}
+		*bound = &value
+	}
+	if bounded.kind == kindArray && bounded.max == nil {
+		return nil, errors.New("an array needs the tag max, the number of items")
+	}
+	if bounded.kind == kindArray && bounded.elem.kind == kindArray {
+		return nil, errors.New("an array of arrays has no bound: use an array of objects")
+	}
+	return &field{name: name, index: index, optional: optional, node: n}, nil
+}
+
+// words returns the type of a value, for the client.
+func (n *node) words() string {
+	switch n.kind {
+	case kindInteger:
+		return "a whole number"
+	case kindNumber:
+		return "a number"
+	case kindBoolean:
+		return "true or false"
+	case kindTime:
+		return "a time such as 2006-01-02T15:04:05Z"
+	case kindObject:
+		return "an object"
+	case kindArray:
+		return "an array"
+	case kindPatch:
+		return n.elem.words() + " or null"
+	}
+	return "a string"
+}
+
+// outside returns the message for a quantity that is not within the bounds, or "".
+func (n *node) outside(name string, quantity float64) string {
+	if (n.min == nil || quantity >= *n.min) && (n.max == nil || quantity <= *n.max) {
+		return ""
+	}
+	unit := map[kind]string{kindString: " characters", kindArray: " items"}[n.kind]
+	verb := "must have"
+	if unit == "" {
+		verb = "must be"
+	}
+	number := func(f *float64) string { return strconv.FormatFloat(*f, 'f', -1, 64) }
+	switch {
+	case n.max == nil:
+		return fmt.Sprintf("%s %s at least %s%s.", name, verb, number(n.min), unit)
+	case n.min == nil:
+		return fmt.Sprintf("%s %s at most %s%s.", name, verb, number(n.max), unit)
+	}
+	if unit == "" {
+		verb += " from"
+	}
+	return fmt.Sprintf("%s %s %s to %s%s.", name, verb, number(n.min), number(n.max), unit)
+}

@@ -1,0 +1,96 @@
+// Package identity provides the verified identity of a client to an endpoint. An input
+// embeds one of its types, and the handler then receives verified claims:
+//
+//	type Input struct {
+//		identity.Required
+//		Title string `json:"title"`
+//	}
+//
+// The claims prove the user and the time of issue. They do not prove that the session is
+// still valid: that state is in the user's document (see package token).
+package identity
+
+import (
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/token"
+)
+
+// Required rejects a request without a valid bearer token.
+type Required struct {
+	Identity token.Claims
+	verifier *token.Verifier
+}
+
+// Optional admits a request without a bearer token. It rejects an invalid token.
+type Optional struct {
+	Identity *token.Claims // nil without a token
+	verifier *token.Verifier
+}
+
+// Expired is Required, but it admits an authentic token that has expired. Use it only to end
+// what the token stands for.
+type Expired struct {
+	Identity token.Claims
+	verifier *token.Verifier
+}
+
+// Access implements the endpoint's identifier.
+func (*Required) Access() endpoint.Access { return endpoint.Required }
+
+// Access implements the endpoint's identifier.
+func (*Optional) Access() endpoint.Access { return endpoint.Optional }
+
+// Access implements the endpoint's identifier.
+func (*Expired) Access() endpoint.Access { return endpoint.Required }
+
+// ConfigurePart reads the settings of token.VerifierFromConfig.
+func (r *Required) ConfigurePart(cfg *config.Config) { r.verifier = token.VerifierFromConfig(cfg) }
+
+// ConfigurePart reads the settings of token.VerifierFromConfig.
+func (o *Optional) ConfigurePart(cfg *config.Config) { o.verifier = token.VerifierFromConfig(cfg) }
+
+// ConfigurePart reads the settings of token.VerifierFromConfig.
+func (e *Expired) ConfigurePart(cfg *config.Config) { e.verifier = token.VerifierFromConfig(cfg) }
+
+// ReadPart implements endpoint.Part.
+func (r *Required) ReadPart(request *endpoint.Request) (err error) {
+	r.Identity, err = verified(request, r.verifier.Verify)
+	return err
+}
+
+// ReadPart implements endpoint.Part.
+func (o *Optional) ReadPart(request *endpoint.Request) error {
+	raw, err := request.Bearer()
+	if err != nil || raw == "" {
+		return err
+	}
+	claims, err := o.verifier.Verify(raw)
+	if err != nil {
+		return apierror.InvalidToken(err)
+	}
+	o.Identity = &claims
+	return nil
+}
+
+// ReadPart implements endpoint.Part.
+func (e *Expired) ReadPart(request *endpoint.Request) (err error) {
+	e.Identity, err = verified(request, e.verifier.VerifyExpired)
+	return err
+}
+
+func verified(request *endpoint.Request, verify func(string) (token.Claims, error)) (token.Claims, error) {
+	raw, err := request.Bearer()
+	if err != nil {
+		return token.Claims{}, err
+	}
+	if raw == "" {
+		return token.Claims{}, apierror.NoToken()
+	}
+	claims, err := verify(raw)
+	if err != nil {
+		return token.Claims{}, apierror.InvalidToken(err)
+	}
+	return claims, nil
+}

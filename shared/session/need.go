@@ -1,0 +1,7 @@
+package session
+
+import "ticketing.com/auth/shared/endpoint"
+
+// Lifetime is the need of a function that opens or extends sessions. It also needs
+// token.Signing.
+var Lifetime = endpoint.Need{Settings: []string{"SESSION_TTL", "SESSION_MAX_TTL"}}
