@@ -85,17 +85,22 @@ func (o output) merge(file, rendered []byte) ([]byte, error) {
 	if o.section == "" {
 		return rendered, nil
 	}
-	before, after := "<!-- ", " -->\n"
-	if filepath.Ext(o.path) == ".js" {
-		before, after = "// ", "\n"
-	}
-	begin, end := before+o.section+": made by \"go run ./infra/generate\""+after, before+"end of "+o.section+after
+	begin, end := o.markers()
 	head, rest, begins := strings.Cut(string(file), begin)
 	_, tail, ends := strings.Cut(rest, end)
 	if !begins || !ends {
 		return nil, fmt.Errorf("there is no %q followed by %q in it", strings.TrimSpace(begin), strings.TrimSpace(end))
 	}
 	return []byte(head + begin + string(rendered) + end + tail), nil
+}
+
+// markers returns the comments before and after the section.
+func (o output) markers() (begin, end string) {
+	before, after := "<!-- ", " -->\n"
+	if filepath.Ext(o.path) == ".js" {
+		before, after = "// ", "\n"
+	}
+	return before + o.section + ": made by \"go run ./infra/generate\"" + after, before + "end of " + o.section + after
 }
 
 func main() {

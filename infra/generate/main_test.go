@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,7 +56,8 @@ func TestRun_StaleFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if o.section != "" {
-			pages[o.path] += fmt.Sprintf("<!-- %s: made by \"go run ./infra/generate\" -->\n<!-- end of %[1]s -->\nAfter %[1]s.\n", o.section)
+			begin, end := o.markers()
+			pages[o.path] += begin + end + "After " + o.section + ".\n"
 		}
 	}
 	for path, text := range pages {

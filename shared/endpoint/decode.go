@@ -223,8 +223,8 @@ func (n *node) set(name, text string, v reflect.Value, bad *apierror.Fields) {
 		v.SetBool(text == "true")
 		return
 	case kindTime:
-		var at time.Time
-		if at.UnmarshalText([]byte(strings.ToUpper(text))) != nil { // strict, unlike time.Parse
+		at, err := time.Parse(time.RFC3339, strings.ToUpper(text))
+		if err != nil || !timestamp.MatchString(text) {
 			wrong()
 			return
 		}
@@ -273,6 +273,10 @@ const (
 	maxQuery      = 2 << 10 // bytes of a query that an endpoint reads
 	maxQueryValue = 256     // bytes of one value
 )
+
+// timestamp matches a date-time (RFC 3339 §5.6). Package time accepts more, such as hours of
+// one digit.
+var timestamp = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
 // number matches a number of JSON (RFC 8259 §6). Package strconv accepts more.
 var number = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
