@@ -12,6 +12,7 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
@@ -24,7 +25,7 @@ import (
 var Function = endpoint.Function{
 	Name: "refresh",
 	Needs: []endpoint.Need{
-		token.Signing, session.Lifetime, sender.Publishing,
+		token.Signing, session.Lifetime, sender.Publishing(event.SignedOut),
 		user.Storing(endpoint.Find, endpoint.Update),
 		ratelimit.Counting("RATE_LIMIT_REFRESH", "RATE_LIMIT_SESSION"),
 	},

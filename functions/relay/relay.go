@@ -11,6 +11,7 @@ import (
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/receiver"
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/user"
@@ -20,13 +21,18 @@ import (
 // type of its events, so the relay accepts that type besides its own.
 var Function = endpoint.Function{
 	Name:  "relay",
-	Needs: []endpoint.Need{sender.Publishing, {NeedsSink: true}, user.Storing(endpoint.Find, endpoint.Update)},
+	Needs: []endpoint.Need{sender.Publishing(event.SignedUp, event.SignedIn, event.SignedOut), {NeedsSink: true}, user.Storing(endpoint.Find, endpoint.Update)},
 	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
-		Types:   []string{"com.ticketing.users.relay.requested.v1", "dev.knative.sources.ping"},
+		Types:   []*event.Type{requested, ping},
 		Summary: "Deliver the events that the sink has not accepted yet.",
 		Budget:  25 * time.Second, // below the 30 s after which Knative's sources give up
 	}, newHandler, relay.handle)},
 }
+
+var (
+	requested = event.Untyped("com.ticketing.users.relay.requested.v1", "A service requests a run of the relay. The data is ignored.")
+	ping      = event.Untyped("dev.knative.sources.ping", "A PingSource of Knative triggers a run of the relay. The data is ignored.")
+)
 
 const (
 	// batch is the number of accounts that one query reads. Their events are at most a few

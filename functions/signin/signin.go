@@ -14,6 +14,7 @@ import (
 	"ticketing.com/auth/shared/credentials"
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
@@ -27,7 +28,7 @@ import (
 var Function = endpoint.Function{
 	Name: "signin",
 	Needs: []endpoint.Need{
-		token.Signing, session.Lifetime, password.Hashing, sender.Publishing,
+		token.Signing, session.Lifetime, password.Hashing, sender.Publishing(event.SignedIn, event.SignedOut),
 		user.Storing(endpoint.Find, endpoint.Update),
 		ratelimit.Counting("RATE_LIMIT_SIGNIN"),
 	},

@@ -10,9 +10,11 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/receiver"
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/identity"
+	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
@@ -21,7 +23,7 @@ import (
 // ends the sessions of a user.
 var Function = endpoint.Function{
 	Name:  "signout",
-	Needs: []endpoint.Need{token.Verifying, sender.Publishing, user.Storing(endpoint.Find, endpoint.Update)},
+	Needs: []endpoint.Need{token.Verifying, sender.Publishing(event.SignedOut), user.Storing(endpoint.Find, endpoint.Update)},
 	Endpoints: []endpoint.Endpoint{endpoint.Define(endpoint.Spec{
 		Method:  http.MethodPost,
 		Path:    "/api/users/signout",
@@ -30,11 +32,16 @@ var Function = endpoint.Function{
 		Summary: "End the session of the bearer token.",
 	}, newHandler, signout.handle)},
 	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
-		Types:   []string{"com.ticketing.user.signout.requested.v1"},
-		Reply:   "com.ticketing.user.signout.done.v1",
+		Types:   []*event.Type{requested},
+		Reply:   done,
 		Summary: "End one session of a user, or all of them.",
 	}, newHandler, signout.handleEvent)},
 }
+
+var (
+	requested = event.Define[Request]("com.ticketing.user.signout.requested.v1", "", "A service requests the end of one session of a user, or of all.")
+	done      = event.Define[Done]("com.ticketing.user.signout.done.v1", event.Source, "The requested sessions have ended.")
+)
 
 // Input is a token. It may be expired, because the refresh token of its session is valid for
 // much longer.
@@ -49,7 +56,15 @@ type Output struct {
 type Request struct {
 	endpoint.Keyed
 	UserID    string  `json:"userId"`
-	SessionID *string `json:"sessionId"`
+	SessionID *string `json:"sessionId,omitzero"`
+}
+
+// Members implements reference.Described.
+func (Request) Members() []reference.Member {
+	return []reference.Member{
+		{Name: "userId", MinLength: 1, About: "The id of the user."},
+		{Name: "sessionId", MinLength: 1, About: "The session to end. If absent, all sessions of the user end."},
+	}
 }
 
 // Validate rejects empty members.
@@ -66,6 +81,14 @@ func (r *Request) Validate(bad *apierror.Fields) {
 type Done struct {
 	UserID string `json:"userId"`
 	Ended  int    `json:"ended"`
+}
+
+// Members implements reference.Described.
+func (Done) Members() []reference.Member {
+	return []reference.Member{
+		{Name: "userId", About: "The id in the request. It need not exist."},
+		{Name: "ended", About: "The number of sessions that the event ended. A repeated delivery has the same number."},
+	}
 }
 
 type signout struct {

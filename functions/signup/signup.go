@@ -14,6 +14,7 @@ import (
 	"ticketing.com/auth/shared/credentials"
 	"ticketing.com/auth/shared/email"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/receiver"
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/password"
@@ -29,7 +30,7 @@ import (
 var Function = endpoint.Function{
 	Name: "signup",
 	Needs: []endpoint.Need{
-		token.Signing, session.Lifetime, password.Hashing, policy.Checking, sender.Publishing,
+		token.Signing, session.Lifetime, password.Hashing, policy.Checking, sender.Publishing(event.SignedUp, event.SignedIn, event.SignedOut),
 		user.Storing(endpoint.Find, endpoint.Insert, endpoint.Update), // Find reads the result of an earlier Idempotency-Key
 		ratelimit.Counting("RATE_LIMIT_SIGNUP", "RATE_LIMIT_SIGNIN"),
 	},
@@ -41,12 +42,18 @@ var Function = endpoint.Function{
 		Summary: "Create an account and start its first session.",
 	}, newHandler, signup.create), limit)},
 	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
-		Types:   []string{"com.ticketing.user.signup.requested.v1"},
-		Reply:   "com.ticketing.user.signup.accepted.v1",
-		Refusal: "com.ticketing.user.signup.refused.v1",
+		Types:   []*event.Type{requested},
+		Reply:   accepted,
+		Refusal: refused,
 		Summary: "Create an account.",
 	}, newHandler, signup.handleEvent)},
 }
+
+var (
+	requested = event.Define[Input]("com.ticketing.user.signup.requested.v1", "", "A service requests an account.")
+	accepted  = event.Define[Accepted]("com.ticketing.user.signup.accepted.v1", event.Source, "The requested account exists.")
+	refused   = event.Define[apierror.Errors]("com.ticketing.user.signup.refused.v1", event.Source, "The requested account was refused.")
+)
 
 // Input is an email and a new password.
 type Input struct {

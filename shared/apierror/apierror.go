@@ -77,6 +77,11 @@ func (Item) Members() []reference.Member {
 	}
 }
 
+// Errors is the body of an error response, and the data of the event that refuses another.
+type Errors struct {
+	Errors []Item `json:"errors" min:"1"`
+}
+
 // An Error is an error response for the client. It is immutable.
 type Error struct {
 	kind    Kind
@@ -226,9 +231,7 @@ func (e *Error) Headers() []Header { return e.headers }
 // Body returns the JSON document.
 func (e *Error) Body() []byte {
 	// Marshal cannot fail: all messages are constants in valid UTF-8.
-	b, err := json.Marshal(struct {
-		Errors []Item `json:"errors"`
-	}{e.items})
+	b, err := json.Marshal(Errors{e.items})
 	if err != nil {
 		panic(err)
 	}

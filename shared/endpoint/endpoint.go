@@ -26,6 +26,7 @@ import (
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/events/event"
 )
 
 // A Function is a unit of deployment: one program, one image and one service, with its own
@@ -98,11 +99,11 @@ type Endpoint struct {
 
 // A Receiver is a handler for events of other services, without its configuration.
 type Receiver struct {
-	Types   []string // the event types
-	Reply   string   // the event type of the reply to a success; if empty, there is no reply
-	Refusal string   // the event type of the reply to rejected input
-	Summary string   // one sentence for the event reference
-	Budget  time.Duration
+	Types   []*event.Type
+	Reply   *event.Type   // the type of the reply to a success; nil: no reply
+	Refusal *event.Type   // the type of the reply to rejected input, with the data apierror.Errors; nil: status 400
+	Summary string        // one sentence for the event reference
+	Budget  time.Duration // as in Spec; the time of other receivers of an event does not count
 
 	In, Out reflect.Type
 	// Handler serves the events of a process. It is a field, so that functions without
@@ -145,15 +146,18 @@ func Define[H, In, Out any](spec Spec, newHandler func(*config.Config) H, handle
 // a request is. Out is the data of the reply. Functions call receiver.On, which supplies the
 // EventHandler.
 //
-// On panics if the input needs more than the data and the key of an event.
+// The input may be the payload of the event types, or a struct with some of its members, which
+// may embed parts such as Keyed. On panics if the input needs more than the data and the key of
+// an event, if it may not be able to read the payload of a type, or if the output or the
+// refusal is not the payload of its reply.
 func On[H, In, Out any](r Receiver, newHandler func(*config.Config) H, handle func(H, context.Context, In) (Out, error)) Receiver {
 	r.In, r.Out = reflect.TypeFor[In](), reflect.TypeFor[Out]()
 	p, err := newPlan(r.In)
 	if err == nil {
-		err = p.checkEvent()
+		err = r.check(p)
 	}
 	if err != nil {
-		panic(fmt.Sprintf("receiver of %v: %v", r.Types, err))
+		panic(fmt.Sprintf("receiver of %s: %v", r.names(), err))
 	}
 	r.bind = bind(p, newHandler, handle)
 	return r
@@ -208,7 +212,7 @@ func bind[H, In, Out any](p *plan, newHandler func(*config.Config) H, handle fun
 // A Bound is an endpoint or a receiver with its configuration.
 type Bound struct {
 	Spec           // Path is "event" for a receiver
-	Reply, Refusal string
+	reply, refusal *event.Type
 	function       string
 	call           call
 	log            *slog.Logger
@@ -232,7 +236,7 @@ func (b *Bound) Function() string { return b.function }
 // Bind configures a receiver of a function, as Endpoint.Bind does.
 func (r Receiver) Bind(cfg *config.Config, function string) *Bound {
 	spec := Spec{Path: "event", Success: http.StatusOK, Summary: r.Summary, Budget: r.Limit()}
-	return &Bound{Spec: spec, Reply: r.Reply, Refusal: r.Refusal, function: function, call: r.bind(cfg, spec.Budget), log: cfg.Log()}
+	return &Bound{Spec: spec, reply: r.Reply, refusal: r.Refusal, function: function, call: r.bind(cfg, spec.Budget), log: cfg.Log()}
 }
 
 // limited returns a call that counts requests toward a rate limit. If early is true, it

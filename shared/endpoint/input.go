@@ -171,14 +171,6 @@ func (s Spec) check(p *plan, out reflect.Type) error {
 	return nil
 }
 
-// checkEvent reports an input that needs more than the data and the key of an event.
-func (p *plan) checkEvent() error {
-	if p.access != Public || p.path != nil || len(p.query) > 0 {
-		return errors.New("an event has no identity, path or query")
-	}
-	return nil
-}
-
 // A Param is a member of the path or of the query, for the API reference.
 type Param struct {
 	Name     string
@@ -291,43 +283,50 @@ var (
 	textType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// nodeOf compiles a type. outer are the types that contain it.
-func nodeOf(t reflect.Type, outer []reflect.Type) (*node, error) {
-	n := &node{goType: t}
+// kindOf returns the kind of the values of a type, and reports whether an input may have them.
+func kindOf(t reflect.Type) (k kind, ok bool) {
 	switch {
 	case t == timeType:
-		n.kind = kindTime
-		return n, nil
+		return kindTime, true
 	case reflect.PointerTo(t).Implements(textType):
-		n.kind = kindText
-		return n, nil
+		return kindText, true
 	case reflect.PointerTo(t).Implements(reflect.TypeFor[patched]()):
-		n.kind = kindPatch
-		var err error
-		n.elem, err = nodeOf(t.Field(1).Type.Elem(), append(outer, t))
-		return n, err
+		return kindPatch, true
 	}
 	switch t.Kind() {
 	case reflect.String:
-		n.kind = kindString
+		return kindString, true
 	case reflect.Bool:
-		n.kind = kindBoolean
+		return kindBoolean, true
 	case reflect.Int, reflect.Int32, reflect.Int64:
-		n.kind = kindInteger
+		return kindInteger, true
 	case reflect.Float64:
-		n.kind = kindNumber
+		return kindNumber, true
 	case reflect.Slice:
-		n.kind = kindArray
-		var err error
-		n.elem, err = nodeOf(t.Elem(), append(outer, t))
-		return n, err
+		return kindArray, true
 	case reflect.Struct:
-		n.kind = kindObject
-		return n, n.addMembers(t, outer)
-	default:
+		return kindObject, true
+	}
+	return 0, false
+}
+
+// nodeOf compiles a type. outer are the types that contain it.
+func nodeOf(t reflect.Type, outer []reflect.Type) (*node, error) {
+	k, ok := kindOf(t)
+	if !ok {
 		return nil, fmt.Errorf("the type %s is not supported in an input", t)
 	}
-	return n, nil
+	n := &node{kind: k, goType: t}
+	var err error
+	switch k {
+	case kindPatch:
+		n.elem, err = nodeOf(t.Field(1).Type.Elem(), append(outer, t))
+	case kindArray:
+		n.elem, err = nodeOf(t.Elem(), append(outer, t))
+	case kindObject:
+		err = n.addMembers(t, outer)
+	}
+	return n, err
 }
 
 func (n *node) addMembers(t reflect.Type, outer []reflect.Type) error {

@@ -136,16 +136,6 @@ func TestDefine_Rejects(t *testing.T) {
 	}
 }
 
-func TestOn_RejectsInputOfRequests(t *testing.T) {
-	defer func() {
-		if p, _ := recover().(string); !strings.Contains(p, "an event has no identity") {
-			t.Errorf("got the panic %q", p)
-		}
-	}()
-	endpoint.On(endpoint.Receiver{Types: []string{"x"}}, func(*config.Config) struct{} { return struct{}{} },
-		func(struct{}, context.Context, struct{ Owner }) (endpoint.None, error) { return endpoint.None{}, nil })
-}
-
 // The identity precedes the body: a client without one learns nothing about its input.
 func TestInvoke_IdentityWithBody(t *testing.T) {
 	type in struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/telemetry"
 )
 
@@ -46,24 +47,24 @@ func (b *Bound) Invoke(ctx context.Context, r *Request) Response {
 	})
 }
 
-// InvokeEvent runs the handler of a receiver. replyType is the type of the reply event, and
-// the response is its data. If replyType is empty, there is no reply event: a success has no
-// body, and a failure is an error response.
+// InvokeEvent runs the handler of a receiver. reply is the type of the reply event, and the
+// response is its data. If reply is nil, there is no reply event: a success has no body, and a
+// failure is an error response.
 //
 // Rejected input gets a reply, not an error status. After an error status a broker would
 // retry the event, and the receiver would reject it again.
-func (b *Bound) InvokeEvent(ctx context.Context, r *Request) (response Response, replyType string) {
+func (b *Bound) InvokeEvent(ctx context.Context, r *Request) (response Response, reply *event.Type) {
 	response = b.Invoke(ctx, r)
 	switch response.Status {
 	case http.StatusOK:
-		return response, b.Reply
+		return response, b.reply
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		if b.Refusal != "" {
+		if b.refusal != nil {
 			response.Status = http.StatusOK
 		}
-		return response, b.Refusal
+		return response, b.refusal
 	}
-	return response, ""
+	return response, nil
 }
 
 // A Line names what answers a request, for the log line.

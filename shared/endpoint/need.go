@@ -1,5 +1,7 @@
 package endpoint
 
+import "ticketing.com/auth/shared/events/event"
+
 // A Need is something that a function needs from its deployment. The packages that need it
 // declare it, the functions list it, and the generators read it. Only the fields that apply
 // are set.
@@ -8,9 +10,10 @@ type Need struct {
 	Settings []string // the names of settings that have a default
 	Grant    *Grant
 
+	Publishes []*event.Type // the types of the events that it sends to a sink
+
 	Hashes      bool // a request computes a password hash: it is CPU-bound and needs its memory
 	ReadsClient bool // a limit depends on the client address, so on the number of proxies
-	Publishes   bool // sends events to a sink
 	NeedsSink   bool // has no work without a sink
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/receiver"
 	"ticketing.com/auth/shared/httpserver"
 )
@@ -50,7 +51,11 @@ type keyedInput struct {
 
 // subscriber receives an event.
 var subscriber = endpoint.Function{Name: "subscriber", Receivers: []endpoint.Receiver{
-	receiver.On(endpoint.Receiver{Types: []string{"taken"}, Reply: "done", Refusal: "rejected"},
+	receiver.On(endpoint.Receiver{
+		Types:   []*event.Type{event.Define[named]("taken", "", "")},
+		Reply:   event.Define[named]("done", "/test", ""),
+		Refusal: event.Define[apierror.Errors]("rejected", "/test", ""),
+	},
 		newNothing, func(_ nothing, _ context.Context, in named) (named, error) { return in, nil })},
 	Endpoints: []endpoint.Endpoint{endpoint.Define(
 		endpoint.Spec{Method: http.MethodPost, Path: "/subscriber", Access: endpoint.Public, Success: http.StatusOK},

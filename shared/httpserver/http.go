@@ -34,7 +34,7 @@ func Handler(cfg *config.Config, functions ...endpoint.Function) http.Handler {
 		for _, r := range f.Receivers {
 			bound := r.Bind(cfg, f.Name)
 			for _, eventType := range r.Types {
-				byType[eventType] = append(byType[eventType], bound)
+				byType[eventType.Name] = append(byType[eventType.Name], bound)
 			}
 			newEvents = r.Handler
 		}

@@ -60,13 +60,13 @@ type events struct {
 }
 
 // events returns the events of a change of a user.
-func (o *outbox) events(ctx context.Context, id, kind string, all ...event.Data) *events {
+func (o *outbox) events(ctx context.Context, id string, kind *event.Type, all ...event.Data) *events {
 	e := &events{userID: id, at: o.now(), disabled: o.sink == nil}
 	e.add(ctx, kind, all...)
 	return e
 }
 
-func (e *events) add(ctx context.Context, kind string, all ...event.Data) {
+func (e *events) add(ctx context.Context, kind *event.Type, all ...event.Data) {
 	if e.disabled {
 		return
 	}
@@ -208,7 +208,7 @@ func (o *outbox) send(ctx context.Context, all []event.Event, until time.Time) (
 
 // rank orders events with the same time: the end of a session comes before the start of another.
 func rank(kind string) int {
-	return slices.Index([]string{event.SignedUp, event.SignedOut, event.SignedIn}, kind)
+	return slices.Index([]string{event.SignedUp.Name, event.SignedOut.Name, event.SignedIn.Name}, kind)
 }
 
 // removeEvents removes events from a document.

@@ -1,5 +1,8 @@
-// Package event defines the events that this system publishes, as CloudEvents 1.0: a user
-// signed up, signed in or signed out.
+// Package event defines event types, and the events that this system publishes about users:
+// a user signed up, signed in or signed out. All are CloudEvents 1.0.
+//
+// A package declares the types of its events with Define. A function lists the types that it
+// publishes and takes, and the event reference and the JSON schemas are generated from that.
 //
 // The events are delivered by a transactional outbox. The write that changes a user's
 // document also stores the Event there, so either both exist or neither does. Then a Sink
@@ -31,24 +34,6 @@ type Sink interface {
 // ErrRefused is the error of Send for an event that the sink rejects permanently.
 var ErrRefused = errors.New("the sink refuses the event")
 
-// Source is the source attribute of all published events.
-const Source = "/api/users"
-
-// The event types.
-const (
-	SignedUp  = "com.ticketing.user.signedup.v1"
-	SignedIn  = "com.ticketing.user.signedin.v1"
-	SignedOut = "com.ticketing.user.signedout.v1"
-)
-
-// The reasons for the end of a session.
-const (
-	ByUser     = "signout"   // the user signed out
-	OnRequest  = "requested" // another service requested it
-	Displaced  = "displaced" // the user opened more sessions than the limit
-	TokenReuse = "theft"     // a refresh token was used twice
-)
-
 // An Event is one change to a user.
 type Event struct {
 	ID    string    `bson:"-"` // the key in the map of the document
@@ -59,7 +44,8 @@ type Event struct {
 	Tries int       `bson:"tries,omitempty"` // failed deliveries by the relay
 }
 
-// Data is the data of an event.
+// Data is the data of an event of any type. It has the members of UserSignedUp, UserSignedIn
+// and UserSignedOut.
 type Data struct {
 	UserID    string `json:"userId" bson:"userId"`
 	Email     string `json:"email,omitempty" bson:"email,omitempty"`
@@ -68,8 +54,8 @@ type Data struct {
 }
 
 // New returns an event with a new id of 128 random bits.
-func New(kind string, at time.Time, trace string, data Data) Event {
+func New(t *Type, at time.Time, trace string, data Data) Event {
 	id := make([]byte, 16)
 	rand.Read(id) // never fails (crypto/rand)
-	return Event{ID: hex.EncodeToString(id), Type: kind, Time: at.UTC().Truncate(time.Millisecond), Trace: trace, Data: data}
+	return Event{ID: hex.EncodeToString(id), Type: t.Name, Time: at.UTC().Truncate(time.Millisecond), Trace: trace, Data: data}
 }

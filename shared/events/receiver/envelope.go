@@ -299,9 +299,11 @@ func isTimestamp(s string) bool {
 	return t.Hour() == 23 && t.Minute() == 59 && t.AddDate(0, 0, 1).Day() == 1
 }
 
-// request returns a request with the data as its body. Its key is a digest of source and id,
-// because these identify the event (CloudEvents 1.0 §"id"). So a repeated delivery has the
-// same key.
+// key returns a digest of source and id, because these identify the event (CloudEvents 1.0
+// §"id"). So a repeated delivery has the same key.
+func (e envelope) key() string { return digest("event", e.attributes["source"], e.attributes["id"]) }
+
+// request returns a request with the data as its body.
 func (e envelope) request(method string) *endpoint.Request {
 	mediaType, _ := e.dataType()
 	return &endpoint.Request{
@@ -309,7 +311,7 @@ func (e envelope) request(method string) *endpoint.Request {
 		ContentType: []string{mediaType},
 		Length:      int64(len(e.data)),
 		Body:        bytes.NewReader(e.data),
-		Key:         digest("event", e.attributes["source"], e.attributes["id"]),
+		Key:         e.key(),
 	}
 }
 

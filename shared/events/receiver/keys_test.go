@@ -23,6 +23,7 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	out "ticketing.com/auth/shared/events/event"
 )
 
 // A fakeIssuer is an issuer without a network, so that a test can use the clock of synctest.
@@ -231,7 +232,7 @@ func TestReceiver_TimeLimitIncludesFetch(t *testing.T) {
 		})
 		cfg := config.New(func(string) (string, bool) { return "", false },
 			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-		slow := On(endpoint.Receiver{Types: []string{"hello.v1"}}, func(*config.Config) struct{} { return struct{}{} },
+		slow := On(endpoint.Receiver{Types: []*out.Type{out.Untyped("hello.v1", "")}}, func(*config.Config) struct{} { return struct{}{} },
 			func(_ struct{}, ctx context.Context, _ endpoint.None) (endpoint.None, error) {
 				<-ctx.Done()
 				return endpoint.None{}, ctx.Err()

@@ -14,6 +14,7 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/receiver"
 	"ticketing.com/auth/shared/httpserver"
 )
@@ -29,6 +30,12 @@ func newConfig(settings map[string]string) *config.Config {
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
 }
 
+var (
+	hello   = event.Define[named]("hello.v1", "", "")
+	greeted = event.Define[named]("greeted.v1", "/greeter", "")
+	refused = event.Define[apierror.Errors]("refused.v1", "/greeter", "")
+)
+
 // greeter replies to an event with its data. It rejects x, is unavailable for y, and panics
 // for z.
 var greeter = endpoint.Function{
@@ -37,7 +44,7 @@ var greeter = endpoint.Function{
 		endpoint.Spec{Method: http.MethodPost, Path: "/echo", Access: endpoint.Public, Success: http.StatusOK}, newNothing,
 		func(_ struct{}, _ context.Context, in named) (named, error) { return in, nil })},
 	Receivers: []endpoint.Receiver{receiver.On(
-		endpoint.Receiver{Types: []string{"hello.v1"}, Reply: "greeted.v1", Refusal: "refused.v1"}, newNothing,
+		endpoint.Receiver{Types: []*event.Type{hello}, Reply: greeted, Refusal: refused}, newNothing,
 		func(_ struct{}, _ context.Context, in named) (named, error) {
 			switch in.Name {
 			case "x":
@@ -126,7 +133,8 @@ func TestReceiver(t *testing.T) {
 			if status != c.status || header.Get("Ce-Type") != c.kind || !strings.Contains(body, c.want) {
 				t.Errorf("got %d %v %s, want %d %q %q", status, header, body, c.status, c.kind, c.want)
 			}
-			if c.kind != "" && (header.Get("Ce-Specversion") != "1.0" || header.Get("Ce-Id") == "" || header.Get("Ce-Source") != "/api/users" || header.Get("Content-Type") != "application/json") {
+			if c.kind != "" && (header.Get("Ce-Specversion") != "1.0" || header.Get("Ce-Id") == "" || header.Get("Ce-Source") != "/greeter" ||
+				header.Get("Ce-Dataschema") != "tag:ticketing.com,2026:/schemas/"+c.kind+".json" || header.Get("Content-Type") != "application/json") {
 				t.Errorf("got the reply %v, want a valid event", header)
 			}
 			if c.kind == "" && !strings.HasPrefix(body, `{"errors":`) {

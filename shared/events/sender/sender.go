@@ -161,6 +161,7 @@ func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error
 	out.SetID(e.ID)
 	out.SetSource(event.Source)
 	out.SetType(e.Type)
+	out.SetDataSchema(event.Schema(e.Type))
 	out.SetTime(e.Time)
 	out.SetSubject(e.Data.UserID)
 	out.SetExtension("partitionkey", e.Data.UserID) // CloudEvents Partitioning: keeps the events of a user in order

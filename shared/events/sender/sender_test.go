@@ -49,7 +49,8 @@ func TestSend(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Ce-Specversion": "1.0", "Ce-Id": e.ID, "Ce-Source": "/api/users", "Ce-Type": "com.ticketing.user.signedup.v1", "Ce-Subject": "u1",
-		"Ce-Time": "2026-01-02T03:04:05.006Z", "Ce-Partitionkey": "u1", "Ce-Tenant": "blau%20gr%C3%BCn", "Ce-Sequence": "7", "Ce-Traceparent": e.Trace,
+		"Ce-Dataschema": "tag:ticketing.com,2026:/schemas/com.ticketing.user.signedup.v1.json",
+		"Ce-Time":       "2026-01-02T03:04:05.006Z", "Ce-Partitionkey": "u1", "Ce-Tenant": "blau%20gr%C3%BCn", "Ce-Sequence": "7", "Ce-Traceparent": e.Trace,
 		"Traceparent": e.Trace, "Content-Type": "application/json",
 	} {
 		if got.Header.Get(name) != want {
@@ -90,14 +91,15 @@ func TestSend_DoesNotFollowRedirects(t *testing.T) {
 // An invalid setting must fail the start even before K_SINK is set.
 func TestFromConfig_ValidatesSettingsWithoutSink(t *testing.T) {
 	for setting, valid := range map[string]bool{
-		`K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`: true,
-		`K_CE_OVERRIDES={"extensions":["secret"]}`:        false,
-		`K_CE_OVERRIDES={"extensions":{"a-b":"secret"}}`:  false,
-		`K_CE_OVERRIDES={"extensions":{"type":"secret"}}`: false,
-		`K_CE_OVERRIDES={"extensions":{"source":"/ s"}}`:  false,
-		`K_CE_OVERRIDES=secret`:                           false,
-		`K_CA_CERTS=secret`:                               false,
-		`K_SINK_TIMEOUT=secret`:                           false,
+		`K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`:    true,
+		`K_CE_OVERRIDES={"extensions":["secret"]}`:           false,
+		`K_CE_OVERRIDES={"extensions":{"a-b":"secret"}}`:     false,
+		`K_CE_OVERRIDES={"extensions":{"type":"secret"}}`:    false,
+		`K_CE_OVERRIDES={"extensions":{"source":"/ s"}}`:     false,
+		`K_CE_OVERRIDES={"extensions":{"dataschema":"x:y"}}`: false,
+		`K_CE_OVERRIDES=secret`:                              false,
+		`K_CA_CERTS=secret`:                                  false,
+		`K_SINK_TIMEOUT=secret`:                              false,
 	} {
 		for _, address := range []string{"", "http://sink"} {
 			name, value, _ := strings.Cut(setting, "=")
