@@ -40,9 +40,6 @@ func TestCheck_Problems(t *testing.T) {
 		}
 		return f
 	}
-	in := func(name, database string) endpoint.Need {
-		return (&endpoint.Collection{Database: database, Name: name}).Grant(endpoint.Find)
-	}
 	for _, c := range []struct {
 		name      string
 		functions []endpoint.Function
@@ -70,9 +67,6 @@ func TestCheck_Problems(t *testing.T) {
 			several("tickets", endpoint.Spec{ID: "show", Method: "GET", Path: "/api/tickets/{id}"}),
 			several("sales", endpoint.Spec{ID: "sales", Method: "GET", Path: "/api/tickets/sales"})},
 			"tickets has the Path /api/tickets/{id}, and sales has /api/tickets/sales: one function must serve both"},
-		{"two databases", []endpoint.Function{with(func(f *endpoint.Function, _ *endpoint.Spec) {
-			f.Needs = []endpoint.Need{in("users", "users"), in("tickets", "tickets")}
-		})}, "hello uses the databases users and tickets: its connection string names one"},
 		{"a name that is not a DNS label", []endpoint.Function{named("say_hello")},
 			`"say_hello" cannot be the name of a function: it must be a DNS label of at most 50 lower-case letters, digits and hyphens`},
 		{"the name of the Service with all functions", []endpoint.Function{named("auth")},

@@ -107,16 +107,6 @@ func (c *checker) function(f endpoint.Function) {
 			}
 		}
 	}
-	database := ""
-	for _, need := range f.Needs {
-		if need.Grant == nil {
-			continue
-		}
-		if database != "" && database != need.Grant.Database {
-			c.report(f, "uses the databases %s and %s: its connection string names one", database, need.Grant.Database)
-		}
-		database = need.Grant.Database
-	}
 }
 
 func (c *checker) endpoint(f endpoint.Function, e endpoint.Endpoint) {

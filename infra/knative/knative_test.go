@@ -224,7 +224,7 @@ func TestDatabaseUsers_RateLimitAccess(t *testing.T) {
 	}
 	for _, e := range catalog.Functions() {
 		limited := needs.Of(e).ReadsClient
-		granted := regexp.MustCompile(`(?m)^  "` + e.Name + `": .*ratelimits: \["find", "insert", "update"\]`).Match(script)
+		granted := regexp.MustCompile(`(?m)^  "` + e.Name + `": \[\n(?:    .*\n)*?.*"ratelimits", actions: \["find", "insert", "update"\]`).Match(script)
 		activator := strings.Contains(documents(rendered(t, knative.Services), "Service")[e.Name], `target-burst-capacity: "-1"`)
 		if granted != limited || activator != limited {
 			t.Errorf("%s: rate limited: %v; has write access: %v; behind the activator: %v; want three equal values", e.Name, limited, granted, activator)
@@ -243,7 +243,7 @@ func TestDatabaseUsers_ReadOnly(t *testing.T) {
 		t.Error("the table has no read-only function, want at least one")
 	}
 	for _, m := range readers {
-		if !strings.Contains(string(script), "\n  \""+m[1]+"\": { users: [\"find\"] },\n") {
+		if !strings.Contains(string(script), "\n  \""+m[1]+"\": [\n    { db: \"users\", collection: \"users\", actions: [\"find\"] },\n  ],\n") {
 			t.Errorf("users.js grants %s more than find", m[1])
 		}
 	}
@@ -291,7 +291,7 @@ func TestDatabaseUsers_MatchSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	var granted, want []string
-	for _, m := range regexp.MustCompile(`(?m)^  "(\w+)": \{ users: `).FindAllStringSubmatch(string(script), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^  "(\w+)": \[$`).FindAllStringSubmatch(string(script), -1) {
 		granted = append(granted, m[1])
 	}
 	for name := range documents(secrets(t, ""), "Secret") {

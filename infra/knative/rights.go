@@ -38,9 +38,9 @@ func Rights(functions []endpoint.Function) ([]byte, error) {
 	for _, user := range rights(functions) {
 		var grants []string
 		for _, g := range user.grants {
-			grants = append(grants, fmt.Sprintf("%s: [%s]", g.Name, quoted(g.Actions)))
+			grants = append(grants, fmt.Sprintf("{ db: %q, collection: %q, actions: [%s] }", g.Database, g.Name, quoted(g.Actions)))
 		}
-		fmt.Fprintf(&out, "  %q: { %s },\n", user.name, strings.Join(grants, ", "))
+		fmt.Fprintf(&out, "  %q: [\n    %s,\n  ],\n", user.name, strings.Join(grants, ",\n    "))
 	}
 	out.WriteString("};\n")
 	return []byte(out.String()), nil

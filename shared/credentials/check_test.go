@@ -14,6 +14,7 @@ import (
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/testing/mongotest"
 	"ticketing.com/auth/shared/user"
 )
@@ -30,7 +31,7 @@ func newConfig(t *testing.T) *config.Config {
 // stored returns the n and pending of the counters of accounts and devices.
 func stored(t *testing.T, cfg *config.Config) string {
 	t.Helper()
-	c, err := mongodb.FromConfig(cfg).Collection(t.Context(), "ratelimits")
+	c, err := mongodb.FromConfig(cfg).Collection(t.Context(), ratelimit.Collection)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -346,9 +346,6 @@ func (n *node) addMembers(t reflect.Type, outer []reflect.Type) error {
 		if err != nil {
 			return fmt.Errorf("the field %s of %s: %w", f.Name, t, err)
 		}
-		if slices.ContainsFunc(n.fields, func(f field) bool { return f.name == name }) {
-			return fmt.Errorf("%s has two members %s", t, name)
-		}
 		n.fields = append(n.fields, *member)
 	}
 	return nil

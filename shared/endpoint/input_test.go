@@ -103,10 +103,6 @@ func TestDefine_Rejects(t *testing.T) {
 		`the tag min:"few" is not a bound`: define[struct {
 			N int `json:"n" min:"few"`
 		}, string](post),
-		"has two members name": define[struct {
-			A string `json:"name"`
-			B string `json:"name"`
-		}, string](post),
 		"has no tag json": define[struct {
 			Venue struct{ City string } `json:"venue"`
 		}, string](post),

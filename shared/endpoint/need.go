@@ -28,7 +28,7 @@ type Secret struct {
 
 // A Collection is a collection of MongoDB as the package that owns it declares it.
 type Collection struct {
-	Database string // must be the same for all collections of a function
+	Database string
 	Name     string
 	Indexes  []Index
 	Former   []string // the names of indexes of earlier versions, which are dropped

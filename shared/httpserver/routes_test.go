@@ -23,7 +23,9 @@ func answering(method, path string) endpoint.Endpoint {
 	type in struct {
 		ID string `path:"id"`
 	}
-	return endpoint.Define(spec, newNothing, func(_ nothing, _ context.Context, in in) (string, error) { return method + " " + path + " " + in.ID, nil })
+	return endpoint.Define(spec, newNothing, func(_ nothing, _ context.Context, in in) (string, error) {
+		return method + " " + path + " " + in.ID, nil
+	})
 }
 
 func tickets(settings map[string]string) http.Handler {
@@ -102,4 +104,3 @@ func TestCORS_MethodsOfRoutes(t *testing.T) {
 		}
 	}
 }
-

@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
+	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/testing/mongotest"
 )
@@ -27,7 +28,7 @@ func pooled(t *testing.T, n int) (*mongotest.Tap, *mongo.Collection) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { connection.Close(context.Background()) })
-	c, err := connection.Collection(t.Context(), "c")
+	c, err := connection.Collection(t.Context(), &endpoint.Collection{Database: "users", Name: "c"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +197,7 @@ func TestClose_EndsWithoutReply(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := connection.Collection(t.Context(), "c")
+			c, err := connection.Collection(t.Context(), &endpoint.Collection{Database: "users", Name: "c"})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,13 +20,14 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/endpoint"
 )
 
 // connectTimeout bounds the wait for a database that does not reply. It is below the budget
 // of a request, so the client receives a 503 response and no timeout.
 const connectTimeout = 3 * time.Second
 
-// A Connection is a connection to one database. It is safe for concurrent use.
+// A Connection is a connection to one server or cluster. It is safe for concurrent use.
 type Connection struct {
 	uri string
 
@@ -36,8 +37,8 @@ type Connection struct {
 	err     error         // of the last attempt
 }
 
-// New returns a connection to the database that the connection string names, by default
-// users. It dials no server. Its errors never quote the string: it may hold a password.
+// New returns a connection. The connection string may name a database (see Collection). It
+// dials no server. Its errors never quote the string: it may hold a password.
 func New(uri string) (*Connection, error) {
 	if err := checkURI(uri); err != nil {
 		return nil, err
@@ -46,12 +47,12 @@ func New(uri string) (*Connection, error) {
 }
 
 // Collection returns a collection. Its error is an apierror.Away.
-func (c *Connection) Collection(ctx context.Context, name string) (*mongo.Collection, error) {
+func (c *Connection) Collection(ctx context.Context, declared *endpoint.Collection) (*mongo.Collection, error) {
 	client, err := c.connected(ctx)
 	if err != nil {
 		return nil, apierror.Unreachable(fmt.Errorf("connect: %w", err))
 	}
-	return client.Database(databaseName(c.uri)).Collection(name), nil
+	return client.Database(databaseOf(c.uri, declared)).Collection(declared.Name), nil
 }
 
 // connected returns the client. Creating the client dials no server, but a mongodb+srv://
@@ -158,13 +159,31 @@ func weakens(cs *connstring.ConnString) bool {
 	return w || journal || concern || preference
 }
 
+// defaultDatabase is the database of a connection string that names none.
+const defaultDatabase = "users"
+
+// databaseOf returns the database of a collection. It is the declared one, unless the connection
+// string names another one than users. Then a collection declared in users is in that one, and
+// a collection declared in tickets is in that one with the suffix _tickets. So each test, and
+// each system on a shared server, has databases of its own.
+func databaseOf(uri string, declared *endpoint.Collection) string {
+	name := databaseName(uri)
+	switch {
+	case declared.Database == defaultDatabase:
+		return name
+	case name == defaultDatabase:
+		return declared.Database
+	}
+	return name + "_" + declared.Database
+}
+
 // databaseName returns the database of a connection string that checkURI has accepted.
 func databaseName(uri string) string {
 	cs, err := parse(uri)
 	if err != nil {
 		return ""
 	}
-	return cmp.Or(cs.Database, "users")
+	return cmp.Or(cs.Database, defaultDatabase)
 }
 
 // parse parses a connection string. Unlike the driver, it does not query the DNS for a

@@ -30,7 +30,7 @@ const (
 // every document. In place of a TTL index, Prepare deletes the expired documents itself.
 func Prepare(ctx context.Context, c *Connection, now time.Time, log *slog.Logger, collections ...*endpoint.Collection) error {
 	for _, declared := range collections {
-		collection, err := c.Collection(ctx, declared.Name)
+		collection, err := c.Collection(ctx, declared)
 		if err != nil {
 			return err
 		}

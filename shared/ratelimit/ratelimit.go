@@ -114,7 +114,7 @@ func FromConfig(cfg *config.Config) *Limiter {
 
 // collection returns the collection of the counters.
 func (l *Limiter) collection(ctx context.Context) (*mongo.Collection, error) {
-	c, err := l.database.Collection(ctx, Collection.Name)
+	c, err := l.database.Collection(ctx, Collection)
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func New(c Config) *Store {
 }
 
 func (s *Store) users(ctx context.Context) (*mongo.Collection, error) {
-	return s.database.Collection(ctx, "users")
+	return s.database.Collection(ctx, Collection)
 }
 
 // Prepare prepares the collection (see mongodb.Prepare).

@@ -107,7 +107,7 @@ func TestPrepare_DropsFormerIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close(context.Background()) })
-	users, err := db.Collection(t.Context(), "users")
+	users, err := db.Collection(t.Context(), user.Collection)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,17 +10,38 @@
 
 // rights: made by "go run ./infra/generate"
 const rights = {
-  "signup": { users: ["find", "insert", "update"], ratelimits: ["find", "insert", "update"] },
-  "signin": { users: ["find", "update"], ratelimits: ["find", "insert", "update"] },
-  "signout": { users: ["find", "update"] },
-  "currentuser": { users: ["find"] },
-  "refresh": { users: ["find", "update"], ratelimits: ["find", "insert", "update"] },
-  "relay": { users: ["find", "update"] },
-  "auth": { users: ["find", "insert", "update"], ratelimits: ["find", "insert", "update"] },
-  "migrate": { users: ["createCollection", "createIndex", "dropIndex"], ratelimits: ["createCollection", "createIndex", "dropIndex"] },
+  "signup": [
+    { db: "users", collection: "users", actions: ["find", "insert", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "signin": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "signout": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+  ],
+  "currentuser": [
+    { db: "users", collection: "users", actions: ["find"] },
+  ],
+  "refresh": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "relay": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+  ],
+  "auth": [
+    { db: "users", collection: "users", actions: ["find", "insert", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "migrate": [
+    { db: "users", collection: "users", actions: ["createCollection", "createIndex", "dropIndex"] },
+    { db: "users", collection: "ratelimits", actions: ["createCollection", "createIndex", "dropIndex"] },
+  ],
 };
 // end of rights
-const database = "users";
+const database = "users"; // stores the users and their roles
 
 const uri = process.env.MONGODB_URI.trim(), passwords = JSON.parse(process.env.PASSWORDS);
 const only = process.env.ONLY?.trim() ? process.env.ONLY.trim().split(" ") : Object.keys(rights);
@@ -38,12 +59,12 @@ if (!primary(mongo)) {
 for (const name of only) {
   if (!passwords[name]) throw new Error("PASSWORDS has no password for " + name);
   const db = mongo.getDB(database);
-  const privileges = Object.entries(rights[name]).map(([collection, actions]) => ({ resource: { db: database, collection }, actions }));
+  const privileges = rights[name].map(({ db, collection, actions }) => ({ resource: { db, collection }, actions }));
   const role = { privileges, roles: [] };
   const user = { pwd: passwords[name], roles: [{ role: name, db: database }] };
   db.getRole(name) ? db.updateRole(name, role) : db.createRole({ role: name, ...role });
   db.getUser(name) ? db.updateUser(name, user) : db.createUser({ user: name, ...user });
-  for (const [collection, actions] of Object.entries(rights[name])) print("granted " + name + ": " + actions.join(", ") + " on " + collection);
+  for (const { db, collection, actions } of rights[name]) print("granted " + name + ": " + actions.join(", ") + " on " + db + "." + collection);
 }
 
 // connected returns a connection. It waits up to two minutes for a server that starts.

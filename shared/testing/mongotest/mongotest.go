@@ -10,6 +10,7 @@
 package mongotest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
@@ -92,7 +94,16 @@ func drop(uri, name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
 	defer cancel()
 	defer client.Disconnect(ctx)
-	return client.Database(name).Drop(ctx)
+	all, err := client.ListDatabaseNames(ctx, bson.D{})
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if other == name || strings.HasPrefix(other, name+"_") { // see mongodb.Connection.Collection
+			err = cmp.Or(err, client.Database(other).Drop(ctx))
+		}
+	}
+	return err
 }
 
 // databaseName returns a database name from the name of the test and a random part. The name
