@@ -262,7 +262,7 @@ func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Function, ev
 		for _, r := range f.Receivers {
 			for _, kind := range r.Types {
 				if events != "off" {
-					fmt.Fprintf(t, "  event\t%s\t→ %s\n", kind, f.Name)
+					fmt.Fprintf(t, "  event\t%s\t→ %s\n", kind.Name, f.Name)
 				}
 			}
 		}

@@ -29,6 +29,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"ticketing.com/auth/infra/generate/needs"
+	"ticketing.com/auth/infra/schema"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/ratelimit"
@@ -59,7 +60,7 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 		Servers: []server{{URL: "/", Description: "The host that serves this document."}},
 		Tags:    []tag{{Name: "auth", Description: "Accounts, sessions and keys."}},
 	}
-	named := schemas{types: map[string]reflect.Type{}}
+	named := schema.NewSet("#/components/schemas/")
 	for _, f := range functions {
 		if len(f.Endpoints) == 0 {
 			continue
@@ -69,22 +70,20 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 		for _, e := range f.Endpoints {
-			described, err := describe(operationOf{e, f.Name, methodsOf(f, e.Path), needs.Of(f), handler}, &named)
+			described, err := describe(operationOf{e, f.Name, methodsOf(f, e.Path), needs.Of(f), handler}, named)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", f.Name, err)
 			}
 			addPath(&d.Paths, e.Path, described)
 		}
 	}
-	item, err := named.of(reflect.TypeFor[apierror.Item](), false)
-	if err != nil {
-		return nil, err
+	for _, t := range []reflect.Type{reflect.TypeFor[apierror.Item](), reflect.TypeFor[apierror.Errors]()} {
+		if _, err := named.Of(t, schema.Output); err != nil {
+			return nil, err
+		}
 	}
 	d.Components = components{
-		Schemas: append(named.all, entry[*schema]{"Errors", &schema{
-			Type: "object", Required: []string{"errors"},
-			Properties: list[*schema]{{"errors", &schema{Type: "array", MinItems: 1, Items: item}}},
-		}}),
+		Schemas: named.All,
 		Headers: headers(),
 		SecuritySchemes: list[securityScheme]{{"bearer", securityScheme{
 			Type: "http", Scheme: "bearer", BearerFormat: "JWT",
@@ -122,22 +121,22 @@ func methodsOf(f endpoint.Function, path string) (all []string) {
 // id returns the id of the operation. It selects the examples.
 func (f operationOf) id() string { return cmp.Or(f.ID, f.function) }
 
-func describe(f operationOf, named *schemas) (pathItem, error) {
+func describe(f operationOf, named *schema.Set) (pathItem, error) {
 	if _, is := ratelimit.Default(f.function); f.ReadsClient && !is {
 		return nil, errors.New("the function has rate limits, but package ratelimit has no limit with its name")
 	}
 	o := operation{OperationID: f.id(), Tags: []string{"auth"}, Summary: f.Summary, Security: f.security()}
-	var in *schema
+	var in *schema.Schema
 	var err error
 	if f.HasBody() {
-		if in, err = named.of(f.In, true); err != nil {
+		if in, err = named.Of(f.In, schema.Input); err != nil {
 			return nil, err
 		}
 	}
 	body, _ := endpoint.Content(f.Out)
-	var out *schema
+	var out *schema.Schema
 	if f.Success != http.StatusNoContent && f.Success != http.StatusSeeOther && body != reflect.TypeFor[endpoint.File]() {
-		if out, err = named.of(body, false); err != nil {
+		if out, err = named.Of(body, schema.Output); err != nil {
 			return nil, err
 		}
 	}
@@ -159,30 +158,30 @@ func describe(f operationOf, named *schemas) (pathItem, error) {
 }
 
 // parameters returns the parameters of the path, the query and the headers.
-func (f operationOf) parameters(named *schemas) (all []parameter, err error) {
+func (f operationOf) parameters(named *schema.Set) (all []parameter, err error) {
 	if p := f.PathParam(); p != nil {
 		all = append(all, parameter{Name: p.Name, In: "path", Required: true, Description: "The id, which is opaque.",
-			Schema: &schema{Type: "string", Pattern: "^[A-Za-z0-9_-]{1,128}$"}})
+			Schema: &schema.Schema{Type: "string", Pattern: "^[A-Za-z0-9_-]{1,128}$"}})
 	}
-	described := membersOf(f.In)
+	described := schema.Members(f.In)
 	for _, p := range f.Query() {
-		of, err := named.of(p.Type, true)
+		of, err := named.Of(p.Type, schema.Input)
 		if err != nil {
 			return nil, err
 		}
-		of.bound(p.Min, p.Max)
+		of.Bound(p.Min, p.Max)
 		m := described[p.Name]
 		all = append(all, parameter{Name: p.Name, In: "query", Required: !p.Optional, Description: m.About, Schema: of})
 	}
 	if f.IsKeyed() {
 		all = append(all, parameter{
-			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxIdempotencyKey},
+			Name: "Idempotency-Key", In: "header", Schema: &schema.Schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxIdempotencyKey},
 			Description: "A string that the client chooses for each request and repeats in its retries. A retry after a lost response then does not repeat the operation. Use a random string such as a UUID. An attacker that can guess the key can use it first, and the request then fails.",
 		})
 	}
 	if f.issuesDeviceToken() {
 		for _, device := range []parameter{{Name: "Device-Token", In: "header"}, {Name: "__Host-device", In: "cookie"}} {
-			device.Schema = &schema{Type: "string", MinLength: 22, MaxLength: 22}
+			device.Schema = &schema.Schema{Type: "string", MinLength: 22, MaxLength: 22}
 			device.Description = "The device token of an earlier sign-in to the account. A client with this token has a separate rate limit, so that failed attempts of other clients do not lock it out. The header takes precedence over the cookie. An invalid value has no effect."
 			all = append(all, device)
 		}
@@ -224,7 +223,7 @@ func (f operationOf) statuses(samples []sample) []int {
 	return slices.Compact(all)
 }
 
-func bodyOf(in *schema, samples []sample) *requestBody {
+func bodyOf(in *schema.Schema, samples []sample) *requestBody {
 	content := mediaType{Schema: in}
 	for _, x := range samples {
 		if x.body != "" {
@@ -263,11 +262,11 @@ func statusDescription(status int) string {
 	}[status]
 }
 
-func (f operationOf) response(status int, out *schema, samples []sample) response {
+func (f operationOf) response(status int, out *schema.Schema, samples []sample) response {
 	r := response{Description: statusDescription(status), Headers: f.headers(status)}
 	content := mediaType{Schema: out}
 	if status != f.Success {
-		content.Schema = &schema{Ref: "#/components/schemas/Errors"}
+		content.Schema = &schema.Schema{Ref: "#/components/schemas/Errors"}
 	}
 	for _, x := range samples {
 		if x.status == status {
@@ -278,7 +277,7 @@ func (f operationOf) response(status int, out *schema, samples []sample) respons
 	case content.Schema != nil:
 		r.Content = list[mediaType]{{"application/json", content}}
 	case f.Out == reflect.TypeFor[endpoint.File]():
-		r.Content = list[mediaType]{{"*/*", mediaType{Schema: &schema{Type: "string", Format: "binary"}}}}
+		r.Content = list[mediaType]{{"*/*", mediaType{Schema: &schema.Schema{Type: "string", Format: "binary"}}}}
 	}
 	return r
 }
@@ -287,11 +286,11 @@ func (f operationOf) headers(status int) list[header] {
 	refer := func(name string) header { return header{Ref: "#/components/headers/" + name} }
 	h := list[header]{{"Cache-Control", refer("NoStore")}, {"X-Content-Type-Options", refer("NoSniff")}}
 	if status == f.Success && f.MaxAge > 0 {
-		h[0].value = header{Description: "Any cache can store the response.", Required: true,
-			Schema: &schema{Type: "string", Const: fmt.Sprintf("public, max-age=%d", int(f.MaxAge/time.Second))}}
+		h[0].Value = header{Description: "Any cache can store the response.", Required: true,
+			Schema: &schema.Schema{Type: "string", Const: fmt.Sprintf("public, max-age=%d", int(f.MaxAge/time.Second))}}
 	}
 	if _, located := endpoint.Content(f.Out); located && status == f.Success {
-		h = append(h, entry[header]{"Location", header{Description: "The address of the resource.", Required: true, Schema: &schema{Type: "string", Format: "uri-reference"}}})
+		h = append(h, entry[header]{"Location", header{Description: "The address of the resource.", Required: true, Schema: &schema.Schema{Type: "string", Format: "uri-reference"}}})
 	}
 	if status == f.Success && f.issuesDeviceToken() {
 		h = append(h, entry[header]{"Device-Token", refer("DeviceToken")}, entry[header]{"Set-Cookie", refer("DeviceCookie")})
@@ -301,7 +300,7 @@ func (f operationOf) headers(status int) list[header] {
 		h = append(h, entry[header]{"WWW-Authenticate", refer("Challenge")})
 	case http.StatusMethodNotAllowed:
 		h = append(h, entry[header]{"Allow", header{Description: "The methods that the path supports.", Required: true,
-			Schema: &schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}})
+			Schema: &schema.Schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}})
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		h = append(h, entry[header]{"Retry-After", refer("RetryAfter")})
 	}
@@ -315,16 +314,16 @@ func (f operationOf) headers(status int) list[header] {
 func headers() list[header] {
 	challenge := func(e *apierror.Error) string { return endpoint.Refuse(e).Header.Get("WWW-Authenticate") }
 	return list[header]{
-		{"NoStore", header{Description: "No cache can store the response.", Required: true, Schema: &schema{Type: "string", Const: "no-store"}}},
-		{"NoSniff", header{Description: "The client must not guess another media type.", Required: true, Schema: &schema{Type: "string", Const: "nosniff"}}},
+		{"NoStore", header{Description: "No cache can store the response.", Required: true, Schema: &schema.Schema{Type: "string", Const: "no-store"}}},
+		{"NoSniff", header{Description: "The client must not guess another media type.", Required: true, Schema: &schema.Schema{Type: "string", Const: "nosniff"}}},
 		{"Challenge", header{Description: "The accepted authentication scheme. If the request had an invalid token, the error code follows (RFC 6750 section 3).", Required: true,
-			Schema: &schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}},
+			Schema: &schema.Schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}},
 		{"DeviceToken", header{Description: "The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it.", Required: true,
-			Schema: &schema{Type: "string", MinLength: 22, MaxLength: 22}}},
-		{"DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema{Type: "string"}}},
-		{"RetryAfter", header{Description: "The number of seconds to wait before the next request.", Required: true, Schema: &schema{Type: "integer", Minimum: new(1.0)}}},
-		{"RateLimitPolicy", header{Description: "The rate limit of an address, an account or a session: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema{Type: "string"}}},
-		{"RateLimit", header{Description: "The state of the rate limit: `r` requests are left. The limit can allow another request in `t` seconds.", Required: true, Schema: &schema{Type: "string"}}},
+			Schema: &schema.Schema{Type: "string", MinLength: 22, MaxLength: 22}}},
+		{"DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema.Schema{Type: "string"}}},
+		{"RetryAfter", header{Description: "The number of seconds to wait before the next request.", Required: true, Schema: &schema.Schema{Type: "integer", Minimum: new(1.0)}}},
+		{"RateLimitPolicy", header{Description: "The rate limit of an address, an account or a session: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema.Schema{Type: "string"}}},
+		{"RateLimit", header{Description: "The state of the rate limit: `r` requests are left. The limit can allow another request in `t` seconds.", Required: true, Schema: &schema.Schema{Type: "string"}}},
 	}
 }
 
@@ -335,7 +334,7 @@ func (o operation) head() operation {
 	responses := o.Responses
 	o.Responses = nil
 	for _, r := range responses {
-		r.value.Content = nil
+		r.Value.Content = nil
 		o.Responses = append(o.Responses, r)
 	}
 	return o
