@@ -43,7 +43,7 @@ type Schema struct {
 	Properties  List[*Schema] `yaml:"properties,omitempty" json:"properties,omitzero"`
 	AnyOf       []*Schema     `yaml:"anyOf,omitempty" json:"anyOf,omitzero"`
 	Opaque      bool          `yaml:"x-opaque,omitempty" json:"-"`
-	Defs        List[*Schema] `yaml:"$defs,omitempty" json:"$defs,omitzero"`
+	Defs        List[*Schema] `yaml:"$defs,omitempty" json:"$defs,omitempty"`
 }
 
 // A Set holds the named schemas of a document, in the order of their first use.

@@ -25,8 +25,8 @@ type Needs struct {
 	Publishes []*event.Type // in the order of their first use
 
 	Hashes, ReadsClient bool
-	Events                         bool // no work without events
-	Sink                           bool // no work without a sink
+	Events              bool // no work without events
+	Sink                bool // no work without a sink
 }
 
 // Of returns the combined needs of functions.
