@@ -40,7 +40,7 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 	}
 	d.Servers.add("sink", server{
 		Host: "{host}", Protocol: "http", Description: "The sink of the deployment.",
-		Variables: schema.List[variable]{{Name: "host", Value: variable{"The host in K_SINK.", "broker-ingress.knative-eventing.svc.cluster.local"}}},
+		Variables: schema.List[variable]{schema.Pair("host", variable{"The host in K_SINK.", "broker-ingress.knative-eventing.svc.cluster.local"})},
 	})
 	d.Channels.add("sink", channel{
 		Title:       "The sink",
@@ -153,7 +153,7 @@ func headers(t *event.Type, published bool) *schema.Schema {
 	h := &schema.Schema{Type: "object"}
 	add := func(name string, required bool, value schema.Schema) {
 		value.Type = "string"
-		h.Properties = append(h.Properties, schema.Entry[*schema.Schema]{Name: name, Value: &value})
+		h.Properties = append(h.Properties, schema.Pair(name, &value))
 		if required {
 			h.Required = append(h.Required, name)
 		}

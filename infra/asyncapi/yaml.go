@@ -98,6 +98,6 @@ func (m mapping[T]) at(name string) *T {
 // add adds a name with its value, unless the mapping has the name.
 func (m *mapping[T]) add(name string, value T) {
 	if m.at(name) == nil {
-		*m = append(*m, schema.Entry[T]{Name: name, Value: value})
+		*m = append(*m, schema.Pair(name, value))
 	}
 }

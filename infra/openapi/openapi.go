@@ -10,8 +10,7 @@
 // response in an example. The extensions x-request and x-headers carry them. A value with
 // an x-opaque schema stands for a value that the system generates.
 //
-// The document has no events. They stay inside the platform, and CloudEvents are
-// self-describing.
+// The document has no events: package asyncapi describes them.
 package openapi
 
 import (
@@ -85,10 +84,10 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 	d.Components = components{
 		Schemas: named.All,
 		Headers: headers(),
-		SecuritySchemes: list[securityScheme]{{"bearer", securityScheme{
+		SecuritySchemes: list[securityScheme]{schema.Pair("bearer", securityScheme{
 			Type: "http", Scheme: "bearer", BearerFormat: "JWT",
 			Description: fmt.Sprintf("The `token` from a response of signup, signin or refresh, in exactly one Authorization header, at most %d bytes. A token in a query parameter or a cookie is ignored.", endpoint.MaxToken),
-		}}},
+		})},
 	}
 	var out bytes.Buffer
 	out.WriteString(heading)
@@ -148,11 +147,11 @@ func describe(f operationOf, named *schema.Set) (pathItem, error) {
 		o.RequestBody = bodyOf(in, all)
 	}
 	for _, status := range f.statuses(all) {
-		o.Responses = append(o.Responses, entry[response]{strconv.Itoa(status), f.response(status, out, all)})
+		o.Responses = append(o.Responses, schema.Pair(strconv.Itoa(status), f.response(status, out, all)))
 	}
-	item := pathItem{{strings.ToLower(f.Method), o}}
+	item := pathItem{schema.Pair(strings.ToLower(f.Method), o)}
 	if f.Method == http.MethodGet {
-		item = append(item, entry[operation]{"head", o.head()})
+		item = append(item, schema.Pair("head", o.head()))
 	}
 	return item, nil
 }
@@ -227,13 +226,13 @@ func bodyOf(in *schema.Schema, samples []sample) *requestBody {
 	content := mediaType{Schema: in}
 	for _, x := range samples {
 		if x.body != "" {
-			content.Examples = append(content.Examples, entry[example]{x.name, example{Summary: x.summary, Value: raw(x.body)}})
+			content.Examples = append(content.Examples, schema.Pair(x.name, example{Summary: x.summary, Value: raw(x.body)}))
 		}
 	}
 	return &requestBody{
 		Description: fmt.Sprintf("One JSON object of at most %d bytes in UTF-8. A duplicate member name or a NUL character is an error. Unknown members are ignored.", endpoint.MaxBody),
 		Required:    true,
-		Content:     list[mediaType]{{"application/json", content}},
+		Content:     list[mediaType]{schema.Pair("application/json", content)},
 	}
 }
 
@@ -270,42 +269,42 @@ func (f operationOf) response(status int, out *schema.Schema, samples []sample) 
 	}
 	for _, x := range samples {
 		if x.status == status {
-			content.Examples = append(content.Examples, entry[example]{x.name, x.documented()})
+			content.Examples = append(content.Examples, schema.Pair(x.name, x.documented()))
 		}
 	}
 	switch {
 	case content.Schema != nil:
-		r.Content = list[mediaType]{{"application/json", content}}
+		r.Content = list[mediaType]{schema.Pair("application/json", content)}
 	case f.Out == reflect.TypeFor[endpoint.File]():
-		r.Content = list[mediaType]{{"*/*", mediaType{Schema: &schema.Schema{Type: "string", Format: "binary"}}}}
+		r.Content = list[mediaType]{schema.Pair("*/*", mediaType{Schema: &schema.Schema{Type: "string", Format: "binary"}})}
 	}
 	return r
 }
 
 func (f operationOf) headers(status int) list[header] {
 	refer := func(name string) header { return header{Ref: "#/components/headers/" + name} }
-	h := list[header]{{"Cache-Control", refer("NoStore")}, {"X-Content-Type-Options", refer("NoSniff")}}
+	h := list[header]{schema.Pair("Cache-Control", refer("NoStore")), schema.Pair("X-Content-Type-Options", refer("NoSniff"))}
 	if status == f.Success && f.MaxAge > 0 {
 		h[0].Value = header{Description: "Any cache can store the response.", Required: true,
 			Schema: &schema.Schema{Type: "string", Const: fmt.Sprintf("public, max-age=%d", int(f.MaxAge/time.Second))}}
 	}
 	if _, located := endpoint.Content(f.Out); located && status == f.Success {
-		h = append(h, entry[header]{"Location", header{Description: "The address of the resource.", Required: true, Schema: &schema.Schema{Type: "string", Format: "uri-reference"}}})
+		h = append(h, schema.Pair("Location", header{Description: "The address of the resource.", Required: true, Schema: &schema.Schema{Type: "string", Format: "uri-reference"}}))
 	}
 	if status == f.Success && f.issuesDeviceToken() {
-		h = append(h, entry[header]{"Device-Token", refer("DeviceToken")}, entry[header]{"Set-Cookie", refer("DeviceCookie")})
+		h = append(h, schema.Pair("Device-Token", refer("DeviceToken")), schema.Pair("Set-Cookie", refer("DeviceCookie")))
 	}
 	switch status {
 	case http.StatusUnauthorized:
-		h = append(h, entry[header]{"WWW-Authenticate", refer("Challenge")})
+		h = append(h, schema.Pair("WWW-Authenticate", refer("Challenge")))
 	case http.StatusMethodNotAllowed:
-		h = append(h, entry[header]{"Allow", header{Description: "The methods that the path supports.", Required: true,
-			Schema: &schema.Schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}})
+		h = append(h, schema.Pair("Allow", header{Description: "The methods that the path supports.", Required: true,
+			Schema: &schema.Schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}))
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h = append(h, entry[header]{"Retry-After", refer("RetryAfter")})
+		h = append(h, schema.Pair("Retry-After", refer("RetryAfter")))
 	}
 	if status == http.StatusTooManyRequests {
-		h = append(h, entry[header]{"RateLimit-Policy", refer("RateLimitPolicy")}, entry[header]{"RateLimit", refer("RateLimit")})
+		h = append(h, schema.Pair("RateLimit-Policy", refer("RateLimitPolicy")), schema.Pair("RateLimit", refer("RateLimit")))
 	}
 	return h
 }
@@ -314,16 +313,16 @@ func (f operationOf) headers(status int) list[header] {
 func headers() list[header] {
 	challenge := func(e *apierror.Error) string { return endpoint.Refuse(e).Header.Get("WWW-Authenticate") }
 	return list[header]{
-		{"NoStore", header{Description: "No cache can store the response.", Required: true, Schema: &schema.Schema{Type: "string", Const: "no-store"}}},
-		{"NoSniff", header{Description: "The client must not guess another media type.", Required: true, Schema: &schema.Schema{Type: "string", Const: "nosniff"}}},
-		{"Challenge", header{Description: "The accepted authentication scheme. If the request had an invalid token, the error code follows (RFC 6750 section 3).", Required: true,
-			Schema: &schema.Schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}},
-		{"DeviceToken", header{Description: "The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it.", Required: true,
-			Schema: &schema.Schema{Type: "string", MinLength: 22, MaxLength: 22}}},
-		{"DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema.Schema{Type: "string"}}},
-		{"RetryAfter", header{Description: "The number of seconds to wait before the next request.", Required: true, Schema: &schema.Schema{Type: "integer", Minimum: new(1.0)}}},
-		{"RateLimitPolicy", header{Description: "The rate limit of an address, an account or a session: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema.Schema{Type: "string"}}},
-		{"RateLimit", header{Description: "The state of the rate limit: `r` requests are left. The limit can allow another request in `t` seconds.", Required: true, Schema: &schema.Schema{Type: "string"}}},
+		schema.Pair("NoStore", header{Description: "No cache can store the response.", Required: true, Schema: &schema.Schema{Type: "string", Const: "no-store"}}),
+		schema.Pair("NoSniff", header{Description: "The client must not guess another media type.", Required: true, Schema: &schema.Schema{Type: "string", Const: "nosniff"}}),
+		schema.Pair("Challenge", header{Description: "The accepted authentication scheme. If the request had an invalid token, the error code follows (RFC 6750 section 3).", Required: true,
+			Schema: &schema.Schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}),
+		schema.Pair("DeviceToken", header{Description: "The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it.", Required: true,
+			Schema: &schema.Schema{Type: "string", MinLength: 22, MaxLength: 22}}),
+		schema.Pair("DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema.Schema{Type: "string"}}),
+		schema.Pair("RetryAfter", header{Description: "The number of seconds to wait before the next request.", Required: true, Schema: &schema.Schema{Type: "integer", Minimum: new(1.0)}}),
+		schema.Pair("RateLimitPolicy", header{Description: "The rate limit of an address, an account or a session: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema.Schema{Type: "string"}}),
+		schema.Pair("RateLimit", header{Description: "The state of the rate limit: `r` requests are left. The limit can allow another request in `t` seconds.", Required: true, Schema: &schema.Schema{Type: "string"}}),
 	}
 }
 

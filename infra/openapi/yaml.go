@@ -97,9 +97,7 @@ type (
 		BearerFormat string `yaml:"bearerFormat"`
 		Description  string `yaml:"description"`
 	}
-	// the parts that other documents have too
-	list[T any]  = schema.List[T]
-	entry[T any] = schema.Entry[T]
+	list[T any] = schema.List[T]
 )
 
 // addPath appends the operations of a path. Several endpoints may have one path.
@@ -110,7 +108,7 @@ func addPath(paths *list[pathItem], path string, item pathItem) {
 			return
 		}
 	}
-	*paths = append(*paths, entry[pathItem]{path, item})
+	*paths = append(*paths, schema.Pair(path, item))
 }
 
 // raw is JSON that is encoded as YAML.

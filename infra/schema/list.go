@@ -15,6 +15,9 @@ type Entry[T any] struct {
 	Value T
 }
 
+// Pair returns an entry.
+func Pair[T any](name string, value T) Entry[T] { return Entry[T]{name, value} }
+
 // MarshalYAML implements yaml.Marshaler.
 func (l List[T]) MarshalYAML() (any, error) {
 	mapping := &yaml.Node{Kind: yaml.MappingNode}
