@@ -38,9 +38,13 @@ func Routes() (all []endpoint.Endpoint) {
 	return all
 }
 
-// AllInOne returns the functions that a process with all functions serves. The relay has no
-// route. It is included only if the process accepts events and has a sink.
+// AllInOne returns the functions that a process with all functions serves. It omits functions
+// that could not work there: those that only receive events if the process accepts none, and
+// those that need a sink if it has none.
 func AllInOne(cfg *config.Config) []endpoint.Function {
-	relays := httpserver.EventsEnabled(cfg) && cfg.Text("K_SINK", "") != ""
-	return slices.DeleteFunc(Functions(), func(f endpoint.Function) bool { return len(f.Endpoints) == 0 && !relays })
+	events, sink := httpserver.EventsEnabled(cfg), cfg.Text("K_SINK", "") != ""
+	return slices.DeleteFunc(Functions(), func(f endpoint.Function) bool {
+		needsSink := slices.ContainsFunc(f.Needs, func(n endpoint.Need) bool { return n.NeedsSink })
+		return len(f.Endpoints) == 0 && !events || needsSink && !sink
+	})
 }

@@ -1,11 +1,17 @@
 package catalog_test
 
 import (
+	"io"
+	"log/slog"
+	"slices"
 	"testing"
+	"time"
 
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/openapi/docs"
+	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 )
 
 func TestCheck_Catalog(t *testing.T) {
@@ -29,8 +35,18 @@ func TestCheck_Problems(t *testing.T) {
 	}
 	good := named("hello")
 	other := with(func(f *endpoint.Function, e *endpoint.Spec) { f.Name, e.Path = "other", "/api/other" })
-	receiving := func(name, reply string) endpoint.Function {
-		return endpoint.Function{Name: name, Receivers: []endpoint.Receiver{{Types: []string{"com.example.hello"}, Reply: reply, Summary: "Hear hello."}}}
+	type payload struct {
+		Name string `json:"name"`
+	}
+	hello := event.Define[payload]("com.example.hello.v1", "", "Hello.")
+	heard := event.Define[payload]("com.example.heard.v1", "/api/hello", "Heard.")
+	receiving := func(name string, reply *event.Type) endpoint.Function {
+		return endpoint.Function{Name: name, Receivers: []endpoint.Receiver{{Types: []*event.Type{hello}, Reply: reply, Summary: "Hear hello."}}}
+	}
+	publishing := func(name string, types ...*event.Type) endpoint.Function {
+		f := receiving(name, nil)
+		f.Needs = []endpoint.Need{{Publishes: types}}
+		return f
 	}
 	several := func(name string, specs ...endpoint.Spec) endpoint.Function {
 		f := endpoint.Function{Name: name}
@@ -45,15 +61,36 @@ func TestCheck_Problems(t *testing.T) {
 		functions []endpoint.Function
 		want      string
 	}{
-		{"no problem", []endpoint.Function{good, other, receiving("triggered", "")}, ""},
+		{"no problem", []endpoint.Function{good, other, receiving("triggered", nil)}, ""},
 		{"two functions on one route", []endpoint.Function{good, named("other")},
 			"other has the Path /api/hello, the same as hello: no ingress routes by the method\nother has the operation GET /api/hello, the same as hello"},
 		{"two functions of one name", []endpoint.Function{good, at("/api/other")},
 			"hello is listed twice\nhello has the operation hello, the same as hello"},
-		{"two functions for one event", []endpoint.Function{receiving("one", ""), receiving("two", "")}, ""},
-		{"one of two functions replies to an event", []endpoint.Function{receiving("one", "heard"), receiving("two", "")}, ""},
-		{"two functions reply to one event", []endpoint.Function{receiving("one", "heard"), receiving("two", "heard")},
-			"two replies to the event com.example.hello, as one does"},
+		{"two functions for one event", []endpoint.Function{receiving("one", nil), receiving("two", nil)}, ""},
+		{"one of two functions replies to an event", []endpoint.Function{receiving("one", heard), receiving("two", nil)}, ""},
+		{"two functions reply to one event", []endpoint.Function{receiving("one", heard), receiving("two", heard)},
+			"two replies to the event com.example.hello.v1, as one does"},
+		{"one function replies and another refuses", []endpoint.Function{receiving("one", heard), {Name: "two", Receivers: []endpoint.Receiver{{Types: []*event.Type{hello}, Refusal: heard, Summary: "Hear hello."}}}},
+			"two replies to the event com.example.hello.v1, as one does"},
+		{"two functions publish one event", []endpoint.Function{publishing("one", heard), publishing("two", heard)}, ""},
+		{"an event that has two declarations", []endpoint.Function{publishing("one", heard), publishing("two", event.Define[payload](heard.Name, "/api/two", "Heard."))},
+			"two declares the event com.example.heard.v1, which has a declaration: use that one"},
+		{"a published event without a source", []endpoint.Function{publishing("one", hello)},
+			"one publishes the event com.example.hello.v1, which has no source or no payload"},
+		{"a published event without a payload", []endpoint.Function{publishing("one", event.Untyped("com.example.bye.v1", "Bye."))},
+			"one publishes the event com.example.bye.v1, which has no source or no payload"},
+		{"an event without a version", []endpoint.Function{publishing("one", event.Define[payload]("com.example.bye", "/api/one", "Bye."))},
+			`one has the event "com.example.bye": its name must be labels of lower-case letters and digits and a version, such as com.ticketing.one.done.v1`},
+		{"an event whose name is no file name", []endpoint.Function{publishing("one", event.Define[payload]("../bye.v1", "/api/one", "Bye."))},
+			`one has the event "../bye.v1": its name must be labels of lower-case letters and digits and a version, such as com.ticketing.one.done.v1`},
+		{"an event with a source that depends on the host", []endpoint.Function{publishing("one", event.Define[payload]("com.example.bye.v1", "https://tickets.example/api", "Bye."))},
+			`one has the event com.example.bye.v1 with the source "https://tickets.example/api": it must be a path such as /api/one`},
+		{"an event without a Summary", []endpoint.Function{publishing("one", event.Define[payload]("com.example.bye.v1", "/api/one", ""))},
+			"one has no Summary of the event com.example.bye.v1"},
+		{"the path of the event reference", []endpoint.Function{at("/asyncapi.yaml")},
+			"hello has the Path /asyncapi.yaml, but the local runner serves it"},
+		{"a path of a schema", []endpoint.Function{at("/schemas/hello")},
+			"hello has the Path /schemas/hello, but the local runner serves it"},
 		{"several endpoints", []endpoint.Function{several("tickets",
 			endpoint.Spec{ID: "list", Method: "GET", Path: "/api/tickets"}, endpoint.Spec{ID: "create", Method: "POST", Path: "/api/tickets"},
 			endpoint.Spec{ID: "show", Method: "GET", Path: "/api/tickets/{id}"}, endpoint.Spec{ID: "mine", Method: "GET", Path: "/api/tickets/mine"})}, ""},
@@ -75,7 +112,7 @@ func TestCheck_Problems(t *testing.T) {
 			"migrate cannot be the name of a function: it is the database user that creates the indexes"},
 		{"the name of the database's administrator", []endpoint.Function{named("root")},
 			"root cannot be the name of a function: it is the administrator of the database"},
-		{"the name of the shared key of the database members, without a route", []endpoint.Function{receiving("keyfile", "")},
+		{"the name of the shared key of the database members, without a route", []endpoint.Function{receiving("keyfile", nil)},
 			"keyfile cannot be the name of a function: it is the shared key of the database members"},
 		{"a name that only begins with a reserved one", []endpoint.Function{named("rooted")}, ""},
 		{"the path of the health checks", []endpoint.Function{at("/health/liveness")},
@@ -104,6 +141,31 @@ func TestCheck_Problems(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: got %s\nwant %s", c.name, got, c.want)
+		}
+	}
+}
+
+// The process with all functions includes each function that can work there.
+func TestAllInOne(t *testing.T) {
+	for _, c := range []struct {
+		settings map[string]string
+		relay    bool
+	}{
+		{nil, false},
+		{map[string]string{"EVENTS": "insecure"}, false},
+		{map[string]string{"K_SINK": "http://sink"}, false},
+		{map[string]string{"EVENTS": "insecure", "K_SINK": "http://sink"}, true},
+	} {
+		cfg := config.New(func(name string) (string, bool) { s, is := c.settings[name]; return s, is },
+			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
+		var got []string
+		for _, f := range catalog.AllInOne(cfg) {
+			got = append(got, f.Name)
+		}
+		for _, f := range catalog.Functions() {
+			if want := f.Name != "relay" || c.relay; slices.Contains(got, f.Name) != want {
+				t.Errorf("%v: got the functions %v, want %s among them: %v", c.settings, got, f.Name, want)
+			}
 		}
 	}
 }

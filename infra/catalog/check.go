@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 )
 
 var (
@@ -18,6 +19,11 @@ var (
 	// route matches the paths that the functions, every ingress and OpenAPI interpret in the
 	// same way: as an exact path, of which one segment may be a parameter.
 	route = regexp.MustCompile(`^(/[a-z0-9._-]*[a-z0-9]|/\{[a-z][A-Za-z0-9]*\})+$`)
+
+	// eventName matches the types of events: labels with dots, and a version.
+	eventName = regexp.MustCompile(`^[a-z][a-z0-9]*(\.[a-z][a-z0-9]*)*\.v[1-9][0-9]*$`)
+	// eventSource matches the sources of events, which are paths.
+	eventSource = regexp.MustCompile(`^(/[a-z0-9-]+)+$`)
 
 	methods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
 
@@ -48,16 +54,18 @@ var (
 	// reservedPaths maps paths to the program that serves them and all paths below them. A
 	// function with such a path would never receive a request.
 	reservedPaths = map[string]string{
-		"/docs":         "the local runner",
-		"/health":       "every process",
-		"/openapi.yaml": "the local runner",
+		"/asyncapi.yaml": "the local runner",
+		"/docs":          "the local runner",
+		"/health":        "every process",
+		"/openapi.yaml":  "the local runner",
+		"/schemas":       "the local runner",
 	}
 )
 
 // Check reports all errors of a list of functions, one per line. Files generated from such a list
 // could not be deployed, or would not behave as declared.
 func Check(functions []endpoint.Function) error {
-	c := checker{names: map[string]bool{}, operations: map[string]string{}, paths: map[string]string{}, replies: map[string]string{}}
+	c := checker{names: map[string]bool{}, types: map[string]*event.Type{}, operations: map[string]string{}, paths: map[string]string{}, replies: map[string]string{}}
 	for _, f := range functions {
 		c.function(f)
 	}
@@ -70,6 +78,7 @@ type checker struct {
 	operations map[string]string // the function, by the id and by the method and path of an operation
 	paths      map[string]string // the function, by the path
 	replies    map[string]string // the function that replies to an event type
+	types      map[string]*event.Type
 	problems   []error
 }
 
@@ -98,14 +107,55 @@ func (c *checker) function(f endpoint.Function) {
 		if r.Summary == "" {
 			c.report(f, "has a receiver without a Summary")
 		}
-		for _, kind := range r.Types {
-			if of := c.replies[kind]; of != "" && r.Reply+r.Refusal != "" {
-				c.report(f, "replies to the event %s, as %s does", kind, of)
+		for _, t := range r.Types {
+			if r.Reply == nil && r.Refusal == nil {
+				continue
 			}
-			if r.Reply+r.Refusal != "" {
-				c.replies[kind] = f.Name
+			if of := c.replies[t.Name]; of != "" {
+				c.report(f, "replies to the event %s, as %s does", t.Name, of)
+			}
+			c.replies[t.Name] = f.Name
+		}
+	}
+	c.events(f)
+}
+
+// events reports errors in the types of events that a function publishes, takes and replies with.
+func (c *checker) events(f endpoint.Function) {
+	for _, need := range f.Needs {
+		for _, t := range need.Publishes {
+			if t.Source == "" || t.Data == nil {
+				c.report(f, "publishes the event %s, which has no source or no payload", t.Name)
+			}
+			c.event(f, t)
+		}
+	}
+	for _, r := range f.Receivers {
+		for _, t := range append(slices.Clone(r.Types), r.Reply, r.Refusal) {
+			if t != nil {
+				c.event(f, t)
 			}
 		}
+	}
+}
+
+func (c *checker) event(f endpoint.Function, t *event.Type) {
+	known := c.types[t.Name]
+	if known == t {
+		return
+	}
+	c.types[t.Name] = t
+	if known != nil {
+		c.report(f, "declares the event %s, which has a declaration: use that one", t.Name)
+	}
+	if t.Summary == "" {
+		c.report(f, "has no Summary of the event %s", t.Name)
+	}
+	if t.Data != nil && !eventName.MatchString(t.Name) {
+		c.report(f, "has the event %q: its name must be labels of lower-case letters and digits and a version, such as com.ticketing.%s.done.v1", t.Name, f.Name)
+	}
+	if t.Source != "" && !eventSource.MatchString(t.Source) {
+		c.report(f, "has the event %s with the source %q: it must be a path such as /api/%s", t.Name, t.Source, f.Name)
 	}
 }
 

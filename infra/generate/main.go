@@ -21,11 +21,13 @@ import (
 	"strings"
 	"syscall"
 
+	"ticketing.com/auth/infra/asyncapi"
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/knative"
 	"ticketing.com/auth/infra/lambda"
 	"ticketing.com/auth/infra/openapi"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/usage"
 )
 
@@ -46,6 +48,9 @@ func outputs() []output {
 	all := []output{
 		{"infra/lambda/template.yaml", "", lambda.Template},
 		{"infra/openapi/openapi.yaml", "", openapi.Document},
+		{"infra/asyncapi/asyncapi.yaml", "", asyncapi.Document},
+		{"infra/docs/events.md", "published", asyncapi.Published},
+		{"infra/docs/events.md", "accepted", asyncapi.Accepted},
 		{"infra/knative/base/functions.yaml", "", knative.Services},
 		{"infra/knative/eventing/functions.yaml", "", knative.EventServices},
 		{"infra/knative/eventing/triggers.yaml", "", knative.Triggers},
@@ -64,11 +69,14 @@ func outputs() []output {
 	for _, f := range catalog.Functions() {
 		all = append(all, output{"functions/" + f.Name + "/func.yaml", "", func([]endpoint.Function) ([]byte, error) { return knative.Func(f) }})
 	}
+	for _, t := range asyncapi.Types(catalog.Functions()) {
+		all = append(all, output{"infra/asyncapi" + event.SchemaPath(t.Name), "", func([]endpoint.Function) ([]byte, error) { return asyncapi.Schema(t) }})
+	}
 	return all
 }
 
 // An output is a generated file: its path from the root of the repository, and the function
-// that renders it. Its first line names the command that generates it. If it has a section,
+// that renders it. Its first lines name the command that generates it. If it has a section,
 // only the text between these two comments is generated:
 //
 //	<!-- SECTION: made by "go run ./infra/generate" -->

@@ -113,7 +113,7 @@ func (s service) kn() []string {
 	if !s.Public {
 		lines[0] += " --cluster-local"
 	}
-	if s.Publishes {
+	if len(s.Publishes) > 0 {
 		lines[1] += " --label-service ticketing.com/publishes-events=true"
 	}
 	if s.Receives {

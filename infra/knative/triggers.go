@@ -14,7 +14,20 @@ var triggers = parse("triggers.yaml.tmpl")
 
 // isScheduled reports whether a PingSource calls a function.
 func isScheduled(f endpoint.Function) bool {
-	return slices.ContainsFunc(f.Receivers, func(r endpoint.Receiver) bool { return slices.Contains(r.Types, ping) })
+	return slices.Contains(types(f), ping)
+}
+
+// types returns the names of the event types that a function takes. A type is listed once,
+// although several receivers of the function may take it: the function receives an event once.
+func types(f endpoint.Function) (all []string) {
+	for _, r := range f.Receivers {
+		for _, t := range r.Types {
+			if !slices.Contains(all, t.Name) {
+				all = append(all, t.Name)
+			}
+		}
+	}
+	return all
 }
 
 // Triggers returns a Trigger for each event type that a function receives, and a PingSource
@@ -26,12 +39,9 @@ func Triggers(functions []endpoint.Function) ([]byte, error) {
 		Scheduled []string
 	}
 	for _, f := range functions {
-		number := 0
-		for _, r := range f.Receivers {
-			for _, kind := range r.Types {
-				if number++; kind != ping {
-					data.Triggers = append(data.Triggers, trigger{fmt.Sprintf("%s-%d", f.Name, number), kind, f.Name})
-				}
+		for i, kind := range types(f) {
+			if kind != ping {
+				data.Triggers = append(data.Triggers, trigger{fmt.Sprintf("%s-%d", f.Name, i+1), kind, f.Name})
 			}
 		}
 		if isScheduled(f) {

@@ -5,7 +5,7 @@
 //
 // With -watch it builds and restarts the functions each time a source file is saved.
 //
-// The API reference is at /docs.
+// The API reference is at /docs, and the event reference at /asyncapi.yaml.
 //
 // It reads the settings of the functions from the environment. With MONGODB_URI it starts no
 // embedded database; with SIGNING_KEYS or VERIFYING_KEYS it generates no keys. On a loopback
@@ -32,6 +32,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"ticketing.com/auth/infra/asyncapi"
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/keys/keyring"
@@ -39,6 +40,7 @@ import (
 	"ticketing.com/auth/infra/openapi/docs"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/testing/devdb"
@@ -141,11 +143,11 @@ func serve(ctx context.Context, listener net.Listener, data string, added []map[
 	if err := cfg.Err(); err != nil {
 		return err
 	}
-	document, err := openapi.Document(all)
+	documents, err := references()
 	if err != nil {
-		return fmt.Errorf("API reference: %w", err)
+		return fmt.Errorf("references: %w", err)
 	}
-	handler = docs.Handler(document, handler)
+	handler = docs.Handler(documents, handler)
 	defer closeDatabase(cfg)
 	if err := mongodb.Prepare(ctx, mongodb.FromConfig(cfg), time.Now(), cfg.Log(), needs.Collections(all...)...); err != nil {
 		return err
@@ -158,6 +160,24 @@ func serve(ctx context.Context, listener net.Listener, data string, added []map[
 		return err
 	}
 	return context.Cause(ctx)
+}
+
+// references returns the documents that describe the whole system, whatever this process serves.
+func references() (d docs.Documents, err error) {
+	functions := catalog.Functions()
+	if d.OpenAPI, err = openapi.Document(functions); err != nil {
+		return d, err
+	}
+	if d.AsyncAPI, err = asyncapi.Document(functions); err != nil {
+		return d, err
+	}
+	d.Schemas = map[string][]byte{}
+	for _, t := range asyncapi.Types(functions) {
+		if d.Schemas[event.SchemaPath(t.Name)], err = asyncapi.Schema(t); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
 }
 
 // closeDatabase closes the connections to the database. It waits at most 1 s, because the
@@ -262,7 +282,7 @@ func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Function, ev
 		for _, r := range f.Receivers {
 			for _, kind := range r.Types {
 				if events != "off" {
-					fmt.Fprintf(t, "  event\t%s\t→ %s\n", kind, f.Name)
+					fmt.Fprintf(t, "  event\t%s\t→ %s\n", kind.Name, f.Name)
 				}
 			}
 		}

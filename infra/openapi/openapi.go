@@ -10,8 +10,7 @@
 // response in an example. The extensions x-request and x-headers carry them. A value with
 // an x-opaque schema stands for a value that the system generates.
 //
-// The document has no events. They stay inside the platform, and CloudEvents are
-// self-describing.
+// The document has no events: package asyncapi describes them.
 package openapi
 
 import (
@@ -29,6 +28,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"ticketing.com/auth/infra/generate/needs"
+	"ticketing.com/auth/infra/schema"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/ratelimit"
@@ -59,7 +59,7 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 		Servers: []server{{URL: "/", Description: "The host that serves this document."}},
 		Tags:    []tag{{Name: "auth", Description: "Accounts, sessions and keys."}},
 	}
-	named := schemas{types: map[string]reflect.Type{}}
+	named := schema.NewSet("#/components/schemas/")
 	for _, f := range functions {
 		if len(f.Endpoints) == 0 {
 			continue
@@ -69,27 +69,25 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 		for _, e := range f.Endpoints {
-			described, err := describe(operationOf{e, f.Name, methodsOf(f, e.Path), needs.Of(f), handler}, &named)
+			described, err := describe(operationOf{e, f.Name, methodsOf(f, e.Path), needs.Of(f), handler}, named)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", f.Name, err)
 			}
 			addPath(&d.Paths, e.Path, described)
 		}
 	}
-	item, err := named.of(reflect.TypeFor[apierror.Item](), false)
-	if err != nil {
-		return nil, err
+	for _, t := range []reflect.Type{reflect.TypeFor[apierror.Item](), reflect.TypeFor[apierror.Errors]()} {
+		if _, err := named.Of(t, schema.Output); err != nil {
+			return nil, err
+		}
 	}
 	d.Components = components{
-		Schemas: append(named.all, entry[*schema]{"Errors", &schema{
-			Type: "object", Required: []string{"errors"},
-			Properties: list[*schema]{{"errors", &schema{Type: "array", MinItems: 1, Items: item}}},
-		}}),
+		Schemas: named.All,
 		Headers: headers(),
-		SecuritySchemes: list[securityScheme]{{"bearer", securityScheme{
+		SecuritySchemes: list[securityScheme]{schema.Pair("bearer", securityScheme{
 			Type: "http", Scheme: "bearer", BearerFormat: "JWT",
 			Description: fmt.Sprintf("The `token` from a response of signup, signin or refresh, in exactly one Authorization header, at most %d bytes. A token in a query parameter or a cookie is ignored.", endpoint.MaxToken),
-		}}},
+		})},
 	}
 	var out bytes.Buffer
 	out.WriteString(heading)
@@ -122,22 +120,22 @@ func methodsOf(f endpoint.Function, path string) (all []string) {
 // id returns the id of the operation. It selects the examples.
 func (f operationOf) id() string { return cmp.Or(f.ID, f.function) }
 
-func describe(f operationOf, named *schemas) (pathItem, error) {
+func describe(f operationOf, named *schema.Set) (pathItem, error) {
 	if _, is := ratelimit.Default(f.function); f.ReadsClient && !is {
 		return nil, errors.New("the function has rate limits, but package ratelimit has no limit with its name")
 	}
 	o := operation{OperationID: f.id(), Tags: []string{"auth"}, Summary: f.Summary, Security: f.security()}
-	var in *schema
+	var in *schema.Schema
 	var err error
 	if f.HasBody() {
-		if in, err = named.of(f.In, true); err != nil {
+		if in, err = named.Of(f.In, schema.Input); err != nil {
 			return nil, err
 		}
 	}
 	body, _ := endpoint.Content(f.Out)
-	var out *schema
+	var out *schema.Schema
 	if f.Success != http.StatusNoContent && f.Success != http.StatusSeeOther && body != reflect.TypeFor[endpoint.File]() {
-		if out, err = named.of(body, false); err != nil {
+		if out, err = named.Of(body, schema.Output); err != nil {
 			return nil, err
 		}
 	}
@@ -149,40 +147,40 @@ func describe(f operationOf, named *schemas) (pathItem, error) {
 		o.RequestBody = bodyOf(in, all)
 	}
 	for _, status := range f.statuses(all) {
-		o.Responses = append(o.Responses, entry[response]{strconv.Itoa(status), f.response(status, out, all)})
+		o.Responses = append(o.Responses, schema.Pair(strconv.Itoa(status), f.response(status, out, all)))
 	}
-	item := pathItem{{strings.ToLower(f.Method), o}}
+	item := pathItem{schema.Pair(strings.ToLower(f.Method), o)}
 	if f.Method == http.MethodGet {
-		item = append(item, entry[operation]{"head", o.head()})
+		item = append(item, schema.Pair("head", o.head()))
 	}
 	return item, nil
 }
 
 // parameters returns the parameters of the path, the query and the headers.
-func (f operationOf) parameters(named *schemas) (all []parameter, err error) {
+func (f operationOf) parameters(named *schema.Set) (all []parameter, err error) {
 	if p := f.PathParam(); p != nil {
 		all = append(all, parameter{Name: p.Name, In: "path", Required: true, Description: "The id, which is opaque.",
-			Schema: &schema{Type: "string", Pattern: "^[A-Za-z0-9_-]{1,128}$"}})
+			Schema: &schema.Schema{Type: "string", Pattern: "^[A-Za-z0-9_-]{1,128}$"}})
 	}
-	described := membersOf(f.In)
+	described := schema.Members(f.In)
 	for _, p := range f.Query() {
-		of, err := named.of(p.Type, true)
+		of, err := named.Of(p.Type, schema.Input)
 		if err != nil {
 			return nil, err
 		}
-		of.bound(p.Min, p.Max)
+		of.Bound(p.Min, p.Max)
 		m := described[p.Name]
 		all = append(all, parameter{Name: p.Name, In: "query", Required: !p.Optional, Description: m.About, Schema: of})
 	}
 	if f.IsKeyed() {
 		all = append(all, parameter{
-			Name: "Idempotency-Key", In: "header", Schema: &schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxIdempotencyKey},
+			Name: "Idempotency-Key", In: "header", Schema: &schema.Schema{Type: "string", MinLength: 1, MaxLength: endpoint.MaxIdempotencyKey},
 			Description: "A string that the client chooses for each request and repeats in its retries. A retry after a lost response then does not repeat the operation. Use a random string such as a UUID. An attacker that can guess the key can use it first, and the request then fails.",
 		})
 	}
 	if f.issuesDeviceToken() {
 		for _, device := range []parameter{{Name: "Device-Token", In: "header"}, {Name: "__Host-device", In: "cookie"}} {
-			device.Schema = &schema{Type: "string", MinLength: 22, MaxLength: 22}
+			device.Schema = &schema.Schema{Type: "string", MinLength: 22, MaxLength: 22}
 			device.Description = "The device token of an earlier sign-in to the account. A client with this token has a separate rate limit, so that failed attempts of other clients do not lock it out. The header takes precedence over the cookie. An invalid value has no effect."
 			all = append(all, device)
 		}
@@ -224,17 +222,17 @@ func (f operationOf) statuses(samples []sample) []int {
 	return slices.Compact(all)
 }
 
-func bodyOf(in *schema, samples []sample) *requestBody {
+func bodyOf(in *schema.Schema, samples []sample) *requestBody {
 	content := mediaType{Schema: in}
 	for _, x := range samples {
 		if x.body != "" {
-			content.Examples = append(content.Examples, entry[example]{x.name, example{Summary: x.summary, Value: raw(x.body)}})
+			content.Examples = append(content.Examples, schema.Pair(x.name, example{Summary: x.summary, Value: raw(x.body)}))
 		}
 	}
 	return &requestBody{
 		Description: fmt.Sprintf("One JSON object of at most %d bytes in UTF-8. A duplicate member name or a NUL character is an error. Unknown members are ignored.", endpoint.MaxBody),
 		Required:    true,
-		Content:     list[mediaType]{{"application/json", content}},
+		Content:     list[mediaType]{schema.Pair("application/json", content)},
 	}
 }
 
@@ -263,50 +261,50 @@ func statusDescription(status int) string {
 	}[status]
 }
 
-func (f operationOf) response(status int, out *schema, samples []sample) response {
+func (f operationOf) response(status int, out *schema.Schema, samples []sample) response {
 	r := response{Description: statusDescription(status), Headers: f.headers(status)}
 	content := mediaType{Schema: out}
 	if status != f.Success {
-		content.Schema = &schema{Ref: "#/components/schemas/Errors"}
+		content.Schema = &schema.Schema{Ref: "#/components/schemas/Errors"}
 	}
 	for _, x := range samples {
 		if x.status == status {
-			content.Examples = append(content.Examples, entry[example]{x.name, x.documented()})
+			content.Examples = append(content.Examples, schema.Pair(x.name, x.documented()))
 		}
 	}
 	switch {
 	case content.Schema != nil:
-		r.Content = list[mediaType]{{"application/json", content}}
+		r.Content = list[mediaType]{schema.Pair("application/json", content)}
 	case f.Out == reflect.TypeFor[endpoint.File]():
-		r.Content = list[mediaType]{{"*/*", mediaType{Schema: &schema{Type: "string", Format: "binary"}}}}
+		r.Content = list[mediaType]{schema.Pair("*/*", mediaType{Schema: &schema.Schema{Type: "string", Format: "binary"}})}
 	}
 	return r
 }
 
 func (f operationOf) headers(status int) list[header] {
 	refer := func(name string) header { return header{Ref: "#/components/headers/" + name} }
-	h := list[header]{{"Cache-Control", refer("NoStore")}, {"X-Content-Type-Options", refer("NoSniff")}}
+	h := list[header]{schema.Pair("Cache-Control", refer("NoStore")), schema.Pair("X-Content-Type-Options", refer("NoSniff"))}
 	if status == f.Success && f.MaxAge > 0 {
-		h[0].value = header{Description: "Any cache can store the response.", Required: true,
-			Schema: &schema{Type: "string", Const: fmt.Sprintf("public, max-age=%d", int(f.MaxAge/time.Second))}}
+		h[0].Value = header{Description: "Any cache can store the response.", Required: true,
+			Schema: &schema.Schema{Type: "string", Const: fmt.Sprintf("public, max-age=%d", int(f.MaxAge/time.Second))}}
 	}
 	if _, located := endpoint.Content(f.Out); located && status == f.Success {
-		h = append(h, entry[header]{"Location", header{Description: "The address of the resource.", Required: true, Schema: &schema{Type: "string", Format: "uri-reference"}}})
+		h = append(h, schema.Pair("Location", header{Description: "The address of the resource.", Required: true, Schema: &schema.Schema{Type: "string", Format: "uri-reference"}}))
 	}
 	if status == f.Success && f.issuesDeviceToken() {
-		h = append(h, entry[header]{"Device-Token", refer("DeviceToken")}, entry[header]{"Set-Cookie", refer("DeviceCookie")})
+		h = append(h, schema.Pair("Device-Token", refer("DeviceToken")), schema.Pair("Set-Cookie", refer("DeviceCookie")))
 	}
 	switch status {
 	case http.StatusUnauthorized:
-		h = append(h, entry[header]{"WWW-Authenticate", refer("Challenge")})
+		h = append(h, schema.Pair("WWW-Authenticate", refer("Challenge")))
 	case http.StatusMethodNotAllowed:
-		h = append(h, entry[header]{"Allow", header{Description: "The methods that the path supports.", Required: true,
-			Schema: &schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}})
+		h = append(h, schema.Pair("Allow", header{Description: "The methods that the path supports.", Required: true,
+			Schema: &schema.Schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}))
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h = append(h, entry[header]{"Retry-After", refer("RetryAfter")})
+		h = append(h, schema.Pair("Retry-After", refer("RetryAfter")))
 	}
 	if status == http.StatusTooManyRequests {
-		h = append(h, entry[header]{"RateLimit-Policy", refer("RateLimitPolicy")}, entry[header]{"RateLimit", refer("RateLimit")})
+		h = append(h, schema.Pair("RateLimit-Policy", refer("RateLimitPolicy")), schema.Pair("RateLimit", refer("RateLimit")))
 	}
 	return h
 }
@@ -315,16 +313,16 @@ func (f operationOf) headers(status int) list[header] {
 func headers() list[header] {
 	challenge := func(e *apierror.Error) string { return endpoint.Refuse(e).Header.Get("WWW-Authenticate") }
 	return list[header]{
-		{"NoStore", header{Description: "No cache can store the response.", Required: true, Schema: &schema{Type: "string", Const: "no-store"}}},
-		{"NoSniff", header{Description: "The client must not guess another media type.", Required: true, Schema: &schema{Type: "string", Const: "nosniff"}}},
-		{"Challenge", header{Description: "The accepted authentication scheme. If the request had an invalid token, the error code follows (RFC 6750 section 3).", Required: true,
-			Schema: &schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}},
-		{"DeviceToken", header{Description: "The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it.", Required: true,
-			Schema: &schema{Type: "string", MinLength: 22, MaxLength: 22}}},
-		{"DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema{Type: "string"}}},
-		{"RetryAfter", header{Description: "The number of seconds to wait before the next request.", Required: true, Schema: &schema{Type: "integer", Minimum: new(1.0)}}},
-		{"RateLimitPolicy", header{Description: "The rate limit of an address, an account or a session: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema{Type: "string"}}},
-		{"RateLimit", header{Description: "The state of the rate limit: `r` requests are left. The limit can allow another request in `t` seconds.", Required: true, Schema: &schema{Type: "string"}}},
+		schema.Pair("NoStore", header{Description: "No cache can store the response.", Required: true, Schema: &schema.Schema{Type: "string", Const: "no-store"}}),
+		schema.Pair("NoSniff", header{Description: "The client must not guess another media type.", Required: true, Schema: &schema.Schema{Type: "string", Const: "nosniff"}}),
+		schema.Pair("Challenge", header{Description: "The accepted authentication scheme. If the request had an invalid token, the error code follows (RFC 6750 section 3).", Required: true,
+			Schema: &schema.Schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}),
+		schema.Pair("DeviceToken", header{Description: "The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it.", Required: true,
+			Schema: &schema.Schema{Type: "string", MinLength: 22, MaxLength: 22}}),
+		schema.Pair("DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema.Schema{Type: "string"}}),
+		schema.Pair("RetryAfter", header{Description: "The number of seconds to wait before the next request.", Required: true, Schema: &schema.Schema{Type: "integer", Minimum: new(1.0)}}),
+		schema.Pair("RateLimitPolicy", header{Description: "The rate limit of an address, an account or a session: `q` requests in each window of `w` seconds (draft-ietf-httpapi-ratelimit-headers-10).", Required: true, Schema: &schema.Schema{Type: "string"}}),
+		schema.Pair("RateLimit", header{Description: "The state of the rate limit: `r` requests are left. The limit can allow another request in `t` seconds.", Required: true, Schema: &schema.Schema{Type: "string"}}),
 	}
 }
 
@@ -335,7 +333,7 @@ func (o operation) head() operation {
 	responses := o.Responses
 	o.Responses = nil
 	for _, r := range responses {
-		r.value.Content = nil
+		r.Value.Content = nil
 		o.Responses = append(o.Responses, r)
 	}
 	return o

@@ -2,6 +2,8 @@ package openapi
 
 import (
 	"go.yaml.in/yaml/v3"
+
+	"ticketing.com/auth/infra/schema"
 )
 
 // These types are the parts of an OpenAPI 3.1 document that the reference uses. The order of
@@ -44,11 +46,11 @@ type (
 		Responses   list[response]        `yaml:"responses"` // by status
 	}
 	parameter struct {
-		Name        string  `yaml:"name"`
-		In          string  `yaml:"in"`
-		Required    bool    `yaml:"required,omitempty"`
-		Description string  `yaml:"description,omitempty"`
-		Schema      *schema `yaml:"schema"`
+		Name        string         `yaml:"name"`
+		In          string         `yaml:"in"`
+		Required    bool           `yaml:"required,omitempty"`
+		Description string         `yaml:"description,omitempty"`
+		Schema      *schema.Schema `yaml:"schema"`
 	}
 	requestBody struct {
 		Description string          `yaml:"description"`
@@ -61,14 +63,14 @@ type (
 		Content     list[mediaType] `yaml:"content,omitempty"`
 	}
 	header struct {
-		Ref         string  `yaml:"$ref,omitempty"`
-		Description string  `yaml:"description,omitempty"`
-		Required    bool    `yaml:"required,omitempty"`
-		Schema      *schema `yaml:"schema,omitempty"`
+		Ref         string         `yaml:"$ref,omitempty"`
+		Description string         `yaml:"description,omitempty"`
+		Required    bool           `yaml:"required,omitempty"`
+		Schema      *schema.Schema `yaml:"schema,omitempty"`
 	}
 	mediaType struct {
-		Schema   *schema       `yaml:"schema"`
-		Examples list[example] `yaml:"examples,omitempty"`
+		Schema   *schema.Schema `yaml:"schema"`
+		Examples list[example]  `yaml:"examples,omitempty"`
 	}
 	example struct {
 		Summary string            `yaml:"summary"`
@@ -85,7 +87,7 @@ type (
 		Length  int               `yaml:"length,omitempty"` // white space pads the body to this number of bytes
 	}
 	components struct {
-		Schemas         list[*schema]        `yaml:"schemas"`
+		Schemas         list[*schema.Schema] `yaml:"schemas"`
 		Headers         list[header]         `yaml:"headers"`
 		SecuritySchemes list[securityScheme] `yaml:"securitySchemes"`
 	}
@@ -95,59 +97,18 @@ type (
 		BearerFormat string `yaml:"bearerFormat"`
 		Description  string `yaml:"description"`
 	}
-	schema struct {
-		Ref         string        `yaml:"$ref,omitempty"`
-		Type        string        `yaml:"type,omitempty"`
-		Description string        `yaml:"description,omitempty"`
-		Format      string        `yaml:"format,omitempty"`
-		Const       string        `yaml:"const,omitempty"`
-		Enum        []string      `yaml:"enum,omitempty,flow"`
-		Pattern     string        `yaml:"pattern,omitempty"`
-		MinLength   int           `yaml:"minLength,omitempty"`
-		MaxLength   int           `yaml:"maxLength,omitempty"`
-		Minimum     *float64      `yaml:"minimum,omitempty"`
-		Maximum     *float64      `yaml:"maximum,omitempty"`
-		MinItems    int           `yaml:"minItems,omitempty"`
-		MaxItems    int           `yaml:"maxItems,omitempty"`
-		Items       *schema       `yaml:"items,omitempty"`
-		Required    []string      `yaml:"required,omitempty,flow"`
-		Properties  list[*schema] `yaml:"properties,omitempty"`
-		AnyOf       []*schema     `yaml:"anyOf,omitempty"`
-		Opaque      bool          `yaml:"x-opaque,omitempty"`
-	}
+	list[T any] = schema.List[T]
 )
-
-// A list is an ordered map.
-type list[T any] []entry[T]
-
-type entry[T any] struct {
-	name  string
-	value T
-}
 
 // addPath appends the operations of a path. Several endpoints may have one path.
 func addPath(paths *list[pathItem], path string, item pathItem) {
 	for i := range *paths {
-		if (*paths)[i].name == path {
-			(*paths)[i].value = append((*paths)[i].value, item...)
+		if (*paths)[i].Name == path {
+			(*paths)[i].Value = append((*paths)[i].Value, item...)
 			return
 		}
 	}
-	*paths = append(*paths, entry[pathItem]{path, item})
-}
-
-// MarshalYAML implements yaml.Marshaler.
-func (l list[T]) MarshalYAML() (any, error) {
-	mapping := &yaml.Node{Kind: yaml.MappingNode}
-	for _, e := range l {
-		var key, value yaml.Node
-		key.SetString(e.name)
-		if err := value.Encode(e.value); err != nil {
-			return nil, err
-		}
-		mapping.Content = append(mapping.Content, &key, &value)
-	}
-	return mapping, nil
+	*paths = append(*paths, schema.Pair(path, item))
 }
 
 // raw is JSON that is encoded as YAML.

@@ -12,6 +12,7 @@ import (
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/httpserver"
 )
 
@@ -21,9 +22,11 @@ type Needs struct {
 	Grants   []endpoint.Grant  // one for each collection
 	Optional []string          // settings with a default, sorted
 
-	Hashes, ReadsClient, Publishes bool
-	Events                         bool // no work without events
-	Sink                           bool // no work without a sink
+	Publishes []*event.Type // in the order of their first use
+
+	Hashes, ReadsClient bool
+	Events              bool // no work without events
+	Sink                bool // no work without a sink
 }
 
 // Of returns the combined needs of functions.
@@ -51,7 +54,7 @@ func (n *Needs) add(need endpoint.Need) {
 	n.Optional = append(n.Optional, need.Settings...)
 	n.Hashes = n.Hashes || need.Hashes
 	n.ReadsClient = n.ReadsClient || need.ReadsClient
-	n.Publishes = n.Publishes || need.Publishes
+	n.Publishes = with(n.Publishes, need.Publishes...)
 	n.Sink = n.Sink || need.NeedsSink
 }
 
@@ -64,6 +67,34 @@ func (n *Needs) grant(g endpoint.Grant) {
 	all := append(slices.Clone(n.Grants[i].Actions), g.Actions...)
 	slices.Sort(all)
 	n.Grants[i].Actions = slices.Compact(all)
+}
+
+// with returns types and those of more that are not among them.
+func with(types []*event.Type, more ...*event.Type) []*event.Type {
+	for _, t := range more {
+		if !slices.Contains(types, t) {
+			types = append(types, t)
+		}
+	}
+	return types
+}
+
+// EventTypes returns all types of events that functions publish, take or reply with, in this
+// order.
+func EventTypes(functions ...endpoint.Function) []*event.Type {
+	all := Of(functions...).Publishes
+	var replies []*event.Type
+	for _, f := range functions {
+		for _, r := range f.Receivers {
+			all = with(all, r.Types...)
+			for _, reply := range []*event.Type{r.Reply, r.Refusal} {
+				if reply != nil {
+					replies = append(replies, reply)
+				}
+			}
+		}
+	}
+	return with(all, replies...)
 }
 
 // UsesDatabase reports whether the functions have a database user.

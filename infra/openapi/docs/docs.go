@@ -1,6 +1,6 @@
-// Package docs serves the API reference: the document at /openapi.yaml and an interactive
-// page at /docs. Both are for development. The local runner serves them, and the functions
-// do not.
+// Package docs serves the references: the API at /openapi.yaml, with an interactive page at
+// /docs, and the events at /asyncapi.yaml, with their JSON schemas at /schemas. All are for
+// development. The local runner serves them, and the functions do not.
 //
 // The page is Swagger UI from the module github.com/swaggest/swgui. The binary contains all
 // of its files. The page can load files from, and send requests to, its own origin only.
@@ -37,16 +37,26 @@ type file struct {
 	read        func() ([]byte, error)
 }
 
-// Handler returns a handler that serves a document and its page. It passes all other paths
+// Documents are the generated references.
+type Documents struct {
+	OpenAPI, AsyncAPI []byte
+	Schemas           map[string][]byte // by path
+}
+
+// Handler returns a handler that serves documents and their page. It passes all other paths
 // to next. next must drain its requests itself.
-func Handler(document []byte, next http.Handler) http.Handler {
+func Handler(documents Documents, next http.Handler) http.Handler {
 	files := map[string]file{
-		"/openapi.yaml":              {"application/yaml", func() ([]byte, error) { return document, nil }}, // RFC 9512
+		"/openapi.yaml":              {"application/yaml", generated(documents.OpenAPI)}, // RFC 9512
+		"/asyncapi.yaml":             {"application/yaml", generated(documents.AsyncAPI)},
 		Path:                         {"text/html; charset=utf-8", embedded(page, "index.html")},
 		"/docs/start.js":             {"text/javascript; charset=utf-8", embedded(page, "start.js")},
 		"/docs/swagger-ui-bundle.js": {"text/javascript; charset=utf-8", compressed("swagger-ui-bundle.js.gz")},
 		"/docs/swagger-ui.css":       {"text/css; charset=utf-8", compressed("swagger-ui.css.gz")},
 		"/docs/favicon-32x32.png":    {"image/png", embedded(static.FS, "favicon-32x32.png")},
+	}
+	for path, document := range documents.Schemas {
+		files[path] = file{"application/schema+json", generated(document)}
 	}
 	own := httpserver.Drain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -76,6 +86,10 @@ func (f file) response() endpoint.Response {
 		"Content-Security-Policy": {policy},
 		"Referrer-Policy":         {"no-referrer"},
 	}}
+}
+
+func generated(document []byte) func() ([]byte, error) {
+	return func() ([]byte, error) { return document, nil }
 }
 
 func embedded(files fs.ReadFileFS, name string) func() ([]byte, error) {

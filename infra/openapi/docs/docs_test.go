@@ -17,7 +17,11 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-const document = "openapi: 3.1.0\n"
+var documents = docs.Documents{
+	OpenAPI:  []byte("openapi: 3.1.0\n"),
+	AsyncAPI: []byte("asyncapi: 3.0.0\n"),
+	Schemas:  map[string][]byte{"/schemas/hello.v1.json": []byte("{}\n")},
+}
 
 // next responds to the requests that are not for the docs.
 var next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
@@ -25,7 +29,7 @@ var next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Wri
 func request(t *testing.T, method, target string) (*http.Response, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	docs.Handler([]byte(document), next).ServeHTTP(w, httptest.NewRequest(method, target, nil))
+	docs.Handler(documents, next).ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	body, err := io.ReadAll(w.Result().Body)
 	if err != nil {
 		t.Fatal(err)
@@ -33,14 +37,20 @@ func request(t *testing.T, method, target string) (*http.Response, string) {
 	return w.Result(), string(body)
 }
 
-func TestHandler_Document(t *testing.T) {
-	if r, body := request(t, "GET", "/openapi.yaml"); r.StatusCode != http.StatusOK || body != document || r.Header.Get("Content-Type") != "application/yaml" {
-		t.Errorf("got %d %v %s, want 200, application/yaml and the document", r.StatusCode, r.Header, body)
+func TestHandler_Documents(t *testing.T) {
+	for path, want := range map[string]struct{ contentType, body string }{
+		"/openapi.yaml":          {"application/yaml", "openapi: 3.1.0\n"},
+		"/asyncapi.yaml":         {"application/yaml", "asyncapi: 3.0.0\n"},
+		"/schemas/hello.v1.json": {"application/schema+json", "{}\n"},
+	} {
+		if r, body := request(t, "GET", path); r.StatusCode != http.StatusOK || body != want.body || r.Header.Get("Content-Type") != want.contentType {
+			t.Errorf("%s: got %d %v %s, want 200 and %v", path, r.StatusCode, r.Header, body, want)
+		}
 	}
 }
 
 func TestHandler_OtherPathsAndMethods(t *testing.T) {
-	for _, target := range []string{"/", "/docs/", "//docs", "/docs/index.html", "/docs/swagger-ui.js", "/docs/../docs", "/doc%73", "/DOCS", "/openapi.yaml/", "/openapi.json", "/api/users/signup"} {
+	for _, target := range []string{"/", "/docs/", "//docs", "/docs/index.html", "/docs/swagger-ui.js", "/docs/../docs", "/doc%73", "/DOCS", "/openapi.yaml/", "/openapi.json", "/asyncapi.json", "/schemas", "/schemas/", "/schemas/hello.v1", "/schemas/other.v1.json", "/schemas/../openapi.yaml", "/api/users/signup"} {
 		if r, _ := request(t, "GET", target); r.StatusCode != http.StatusTeapot {
 			t.Errorf("%s: got %d, want %d from the next handler", target, r.StatusCode, http.StatusTeapot)
 		}
@@ -59,10 +69,10 @@ func TestDocs_LargeBodyIsAnswered(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {
-		served <- httpserver.Serve(ctx, listener, docs.Handler([]byte(document), next), slog.New(slog.DiscardHandler))
+		served <- httpserver.Serve(ctx, listener, docs.Handler(documents, next), slog.New(slog.DiscardHandler))
 	}()
 	body := strings.Repeat(" ", 4<<20)
-	for path, want := range map[string]int{docs.Path: http.StatusMethodNotAllowed, "/openapi.yaml": http.StatusMethodNotAllowed} {
+	for path, want := range map[string]int{docs.Path: http.StatusMethodNotAllowed, "/openapi.yaml": http.StatusMethodNotAllowed, "/schemas/hello.v1.json": http.StatusMethodNotAllowed} {
 		for i := range 20 {
 			conn, err := net.Dial("tcp", listener.Addr().String())
 			if err != nil {

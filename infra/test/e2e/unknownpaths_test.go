@@ -16,7 +16,8 @@ func TestFunctions_UnknownPathsNotFound(t *testing.T) {
 	s := start(t, mongotest.URI(t))
 	paths := []string{
 		"/", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars", "/debug/requests", "/metrics", "/healthz",
-		"/readyz", "/livez", "/health", "/status", "/version", "/info", "/env", "/actuator", "/config", "/openapi.yaml", "/swagger",
+		"/readyz", "/livez", "/health", "/status", "/version", "/info", "/env", "/actuator", "/config", "/openapi.yaml", "/asyncapi.yaml",
+		"/schemas/com.ticketing.user.signedup.v1.json", "/swagger",
 		"/favicon.ico", "/robots.txt", "/.git/config", "/.env", "/api", "/api/users", "/api/users/", "/admin",
 	}
 	for _, e := range catalog.Routes() {
