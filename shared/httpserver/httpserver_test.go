@@ -60,7 +60,7 @@ var configured = function(endpoint.Define(endpoint.Spec{Method: http.MethodGet, 
 		return nothing{}
 	}, func(nothing, context.Context, endpoint.None) (string, error) { return "", nil }))
 
-// A server serves endpoints until its context ends.
+// A server serves functions until its context ends.
 type server struct {
 	address  string
 	accepted atomic.Int32 // connections
@@ -68,13 +68,13 @@ type server struct {
 	stopped  chan error // the error of Serve
 }
 
-func serve(t *testing.T, cfg *config.Config, endpoints ...endpoint.Endpoint) *server {
+func serve(t *testing.T, cfg *config.Config, functions ...endpoint.Function) *server {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler := httpserver.Handler(cfg, endpoints...)
+	handler := httpserver.Handler(cfg, functions...)
 	if err := cfg.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -84,10 +84,10 @@ func serve(t *testing.T, cfg *config.Config, endpoints ...endpoint.Endpoint) *se
 	return s
 }
 
-// serveUntilEnd serves endpoints until the end of the test and returns the address.
-func serveUntilEnd(t *testing.T, cfg *config.Config, endpoints ...endpoint.Endpoint) string {
+// serveUntilEnd serves functions until the end of the test and returns the address.
+func serveUntilEnd(t *testing.T, cfg *config.Config, functions ...endpoint.Function) string {
 	t.Helper()
-	s := serve(t, cfg, endpoints...)
+	s := serve(t, cfg, functions...)
 	t.Cleanup(func() {
 		s.stop()
 		if err := <-s.stopped; err != nil {
