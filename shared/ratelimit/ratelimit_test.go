@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
@@ -109,31 +110,42 @@ func headers(err error) string {
 
 func retryAfter(seconds int) string { return fmt.Sprintf("{Retry-After %d}", seconds) }
 
-// stored returns the n and pending of all counters, by the kind of counter.
-func stored(t *testing.T, l *Limiter) map[string][2]int {
+// collection returns the collection of the counters of a limiter.
+func collection(t *testing.T, l *Limiter) *mongo.Collection {
 	t.Helper()
 	c, err := l.collection(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	cursor, err := c.Find(t.Context(), bson.D{})
+	return c
+}
+
+// find decodes all counters into a slice.
+func find(t *testing.T, l *Limiter, slice any) {
+	t.Helper()
+	cursor, err := collection(t, l).Find(t.Context(), bson.D{})
+	if err == nil {
+		err = cursor.All(t.Context(), slice)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string][2]int{}
-	for cursor.Next(t.Context()) {
-		var d struct {
-			ID      string `bson:"_id"`
-			N       int    `bson:"n"`
-			Pending int    `bson:"pending"`
-		}
-		if err := cursor.Decode(&d); err != nil {
-			t.Fatal(err)
-		}
-		kind, _, _ := strings.Cut(d.ID, ":")
-		all[kind] = [2]int{all[kind][0] + d.N, all[kind][1] + d.Pending}
+}
+
+// stored returns the n and pending of all counters, by the kind of counter.
+func stored(t *testing.T, l *Limiter) map[string][2]int {
+	t.Helper()
+	var all []struct {
+		ID         string `bson:"_id"`
+		N, Pending int
 	}
-	return all
+	find(t, l, &all)
+	sums := map[string][2]int{}
+	for _, c := range all {
+		kind, _, _ := strings.Cut(c.ID, ":")
+		sums[kind] = [2]int{sums[kind][0] + c.N, sums[kind][1] + c.Pending}
+	}
+	return sums
 }
 
 func TestLimits_Settings(t *testing.T) {
@@ -405,10 +417,7 @@ func TestAttempt_KilledProcess(t *testing.T) {
 // Each round of the reservation admits one counter after its wait.
 func TestReserve_LastRoundPasses(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
-	c, err := l.collection(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := collection(t, l)
 	var all []counter
 	for i := range rounds {
 		all = append(all, account(fmt.Sprint("user", i)))
@@ -459,14 +468,10 @@ func TestAttempt_CounterOfUnknownDeviceExpires(t *testing.T) {
 			if err := try(t, l, endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, c.known, c.settle); err != nil {
 				t.Fatal(err)
 			}
-			counters, err := l.collection(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
 			var device struct {
 				ExpiresAt time.Time `bson:"expiresAt"`
 			}
-			if err := counters.FindOne(t.Context(), bson.D{{Key: "_id", Value: bson.Regex{Pattern: "^device:"}}}).Decode(&device); err != nil {
+			if err := collection(t, l).FindOne(t.Context(), bson.D{{Key: "_id", Value: bson.Regex{Pattern: "^device:"}}}).Decode(&device); err != nil {
 				t.Fatal(err)
 			}
 			if got := device.ExpiresAt.Sub(noon); got != c.want {
@@ -738,24 +743,17 @@ func TestClock_SlowReply(t *testing.T) {
 func TestLimiter_StoresOnlyDigests(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
 	try(t, l, endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, true, (*Attempt).Fail)
-	c, err := l.collection(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cursor, err := c.Find(t.Context(), bson.D{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for ; cursor.Next(t.Context()); n++ {
+	var all []bson.Raw
+	find(t, l, &all)
+	for _, document := range all {
 		for _, s := range []string{"ann", "example", "192.0", "0.2.1", "AAAA"} {
-			if strings.Contains(cursor.Current.String(), s) {
-				t.Errorf("document %s contains %s, want only digests", cursor.Current, s)
+			if strings.Contains(document.String(), s) {
+				t.Errorf("document %s contains %s, want only digests", document, s)
 			}
 		}
 	}
-	if n != 2 {
-		t.Errorf("%d documents, want 2", n)
+	if len(all) != 2 {
+		t.Errorf("%d documents, want 2", len(all))
 	}
 }
 
@@ -834,11 +832,7 @@ func TestPrepare_DeletesExpiredCounters(t *testing.T) {
 	if _, is := got["new"]; !is {
 		t.Errorf("stored %v, want the counter that has not expired", got)
 	}
-	c, err := later.collection(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	specs, err := c.Indexes().ListSpecifications(t.Context())
+	specs, err := collection(t, later).Indexes().ListSpecifications(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
