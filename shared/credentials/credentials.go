@@ -87,11 +87,11 @@ func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Cont
 }
 
 func (c *Checker) check(ctx context.Context, claim Claim, open func(context.Context, Proof) error) error {
-	attempt := c.limiter.Begin(ctx, c.limit, claim.Client, claim.Email)
-	defer attempt.Close(ctx)
-	if err := attempt.Rejected(); err != nil {
+	attempt, err := c.limiter.Begin(ctx, c.limit, claim.Client, claim.Email)
+	if err != nil {
 		return err
 	}
+	defer attempt.Close(ctx)
 	proof, err := c.verify(ctx, claim, attempt)
 	if err != nil {
 		return err

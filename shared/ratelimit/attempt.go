@@ -17,10 +17,10 @@ import (
 // account. Allow waits for the reservation. Succeed and Fail start to settle the reservation,
 // while the caller opens the session:
 //
-//	a := limiter.Begin(ctx, limit, client, email)
+//	a, err := limiter.Begin(ctx, limit, client, email)
 //	defer a.Close(ctx)
 //	… read the account …
-//	err := a.Allow(ctx, known)
+//	err = a.Allow(ctx, known)
 //	… check the password …
 //	a.Fail(ctx), or a.Succeed(ctx), or neither if the password was not checked
 type Attempt struct {
@@ -28,7 +28,6 @@ type Attempt struct {
 	email   string
 	device  string // the device token that the client has presented
 
-	rejected error // found in memory, without a query
 	begun    func() error
 	passed   bool      // whether the address admits the attempt
 	counters []counter // that have counted the attempt
@@ -38,17 +37,22 @@ type Attempt struct {
 
 // Begin starts to reserve an attempt. For a client that presents a device token, Begin reserves
 // it in the counter of that device. Only Allow receives whether the account knows the device.
-func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, email string) *Attempt {
-	a := &Attempt{limiter: l, email: email, device: c.Device}
-	a.owner = account(email)
+//
+// Begin returns an API error of kind TooMany if this process has found the address at its limit
+// within rejectionTTL. It then does not query the database, so a flood of rejected requests costs
+// the database almost nothing.
+func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, email string) (*Attempt, error) {
+	if err := l.cached(l.addressCounters(limit, c, failureWeight)); err != nil {
+		return nil, err
+	}
+	a := &Attempt{limiter: l, email: email, device: c.Device, owner: account(email)}
 	if a.device != "" {
 		a.owner.id = "device:" + digest(email, a.device)
 	}
-	if a.rejected = l.cached(l.addressCounters(limit, c, failureWeight)); a.rejected != nil || !l.accounts {
-		a.begun = a.Rejected
-		return a
-	}
 	a.begun = start(func() (err error) {
+		if !l.accounts {
+			return nil
+		}
 		var addresses int
 		ctx, cancel := detach(ctx)
 		defer cancel()
@@ -60,7 +64,7 @@ func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, ema
 		a.passed = err == nil || len(a.counters) == addresses && apierror.From(err).Kind() == apierror.TooMany
 		return err
 	})
-	return a
+	return a, nil
 }
 
 // detach returns a context with the deadline of a request that a disconnected client does not
@@ -77,11 +81,6 @@ func detach(ctx context.Context) (context.Context, context.CancelFunc) {
 func account(email string) counter {
 	return counter{id: "account:" + digest(email), limit: accountLimit, weight: 1}
 }
-
-// Rejected returns an API error of kind TooMany if this process has found the address at its
-// limit within rejectionTTL. It does not query the database, so a flood of rejected requests
-// costs the database almost nothing.
-func (a *Attempt) Rejected() error { return a.rejected }
 
 // Allow returns an API error of kind TooMany if the address or the account is at its limit. It
 // returns one of kind Unavailable if the database does not answer. If known is false, the account

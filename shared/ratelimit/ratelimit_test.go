@@ -64,12 +64,22 @@ func skewed(t *testing.T, uri string, now func() time.Time, by time.Duration) *L
 	return l
 }
 
+// begin begins an attempt and waits for its reservation.
+func begin(ctx context.Context, l *Limiter, limit Limit, c endpoint.Client, email string, known bool) (*Attempt, error) {
+	a, err := l.Begin(ctx, limit, c, email)
+	if err == nil {
+		err = a.Allow(ctx, known)
+	}
+	return a, err
+}
+
 // try makes an attempt from a client and settles it, unless it was rejected.
 func try(t *testing.T, l *Limiter, c endpoint.Client, known bool, settle func(*Attempt, context.Context)) error {
 	t.Helper()
-	a := l.Begin(t.Context(), signin, c, "ann@example.com")
-	defer a.Close(t.Context())
-	err := a.Allow(t.Context(), known)
+	a, err := begin(t.Context(), l, signin, c, "ann@example.com", known)
+	if a != nil {
+		defer a.Close(t.Context())
+	}
 	if err == nil {
 		settle(a, t.Context())
 	}
@@ -237,11 +247,11 @@ func TestAccount_ParallelAttempts(t *testing.T) {
 			var mu sync.Mutex
 			var begun []*Attempt
 			attempt := func(i int) error {
-				a := limiters[i%2].Begin(context.Background(), signin, endpoint.Client{Device: c.device}, "ann@example.com")
+				a, err := begin(t.Context(), limiters[i%2], signin, endpoint.Client{Device: c.device}, "ann@example.com", c.device != "")
 				mu.Lock()
+				defer mu.Unlock()
 				begun = append(begun, a)
-				mu.Unlock()
-				return a.Allow(t.Context(), c.device != "")
+				return err
 			}
 			for _, round := range []struct {
 				after time.Duration
@@ -266,11 +276,11 @@ func TestAccount_InFlight(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
 	var begun []*Attempt
 	for range freeFailures {
-		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
-		begun = append(begun, a)
-		if err := a.Allow(t.Context(), false); err != nil {
+		a, err := begin(t.Context(), l, signin, from("192.0.2.1:1"), "ann@example.com", false)
+		if err != nil {
 			t.Fatal(err)
 		}
+		begun = append(begun, a)
 	}
 	err := try(t, l, from("192.0.2.1:1"), false, nil)
 	if want := `[{Retry-After 1} {RateLimit-Policy "account";q=10;w=900} {RateLimit "account";r=0;t=1}]`; headers(err) != want {
@@ -328,8 +338,8 @@ func TestAttempt_ClientDisconnects(t *testing.T) {
 			if early {
 				disconnect()
 			}
-			a := l.Begin(ctx, signin, unknown, "ann@example.com")
-			if err := a.Allow(ctx, false); err != nil {
+			a, err := begin(ctx, l, signin, unknown, "ann@example.com", false)
+			if err != nil {
 				t.Fatal(err)
 			}
 			disconnect()
@@ -350,13 +360,12 @@ func TestAttempt_LostReply(t *testing.T) {
 			tap.Mute()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // too short for a second attempt of the driver
 			defer cancel()
-			a := l.Begin(ctx, signin, from("192.0.2.1:1"), "ann@example.com")
-			defer a.Close(ctx)
-			a.Allow(ctx, false)
+			a, _ := begin(ctx, l, signin, from("192.0.2.1:1"), "ann@example.com", false)
+			a.Close(ctx)
 		},
 		"of the settlement": func(t *testing.T, tap *mongotest.Tap, l *Limiter) {
-			a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
-			if err := a.Allow(t.Context(), false); err != nil {
+			a, err := begin(t.Context(), l, signin, from("192.0.2.1:1"), "ann@example.com", false)
+			if err != nil {
 				t.Fatal(err)
 			}
 			tap.Stall("ratelimits")
@@ -394,7 +403,7 @@ func TestAttempt_KilledProcess(t *testing.T) {
 	moment := noon
 	l := limiter(t, mongotest.URI(t), func() time.Time { return moment })
 	for range freeFailures {
-		if err := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com").Allow(t.Context(), false); err != nil {
+		if _, err := begin(t.Context(), l, signin, from("192.0.2.1:1"), "ann@example.com", false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -492,8 +501,8 @@ func TestAttempt_SuccessResetsFailures(t *testing.T) {
 		}
 	}
 	fail(5)
-	pending := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
-	if err := pending.Allow(t.Context(), false); err != nil {
+	pending, err := begin(t.Context(), l, signin, from("192.0.2.1:1"), "ann@example.com", false)
+	if err != nil {
 		t.Fatal(err)
 	}
 	try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed)
@@ -585,9 +594,10 @@ func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 	var begun []*Attempt
 	waiting := 0
 	for i := range 15 {
-		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
-		begun = append(begun, a)
-		if err := a.Allow(t.Context(), false); err != nil {
+		a, err := begin(t.Context(), l, lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i), false)
+		if err == nil {
+			begun = append(begun, a)
+		} else {
 			waiting++
 			if !strings.Contains(headers(err), retryAfter(1)) {
 				t.Errorf("attempt %d: got %s, want %s", i+1, headers(err), retryAfter(1))
@@ -597,16 +607,14 @@ func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 	if waiting != 5 {
 		t.Errorf("%d of 15 must wait, want 5", waiting)
 	}
-	for i, a := range begun {
-		if i < 10 {
-			a.Succeed(t.Context())
-		}
+	for _, a := range begun {
+		a.Succeed(t.Context())
 		a.Close(t.Context())
 	}
 	moment = noon.Add(rejectionTTL)
 	for i := range 5 {
-		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
-		if err := a.Allow(t.Context(), false); err != nil {
+		a, err := begin(t.Context(), l, lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i), false)
+		if err != nil {
 			t.Fatalf("attempt %d a second later: %v", i+1, err)
 		}
 		a.Succeed(t.Context())
@@ -620,8 +628,7 @@ func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 func TestAttempt_AddressFullOfFailures(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
 	for i := range 11 {
-		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
-		err := a.Allow(t.Context(), false)
+		a, err := begin(t.Context(), l, lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i), false)
 		if i < 10 && err != nil || i == 10 && !strings.Contains(headers(err), retryAfter(300)) {
 			t.Errorf("attempt %d: %s", i+1, headers(err))
 		}
