@@ -15,6 +15,9 @@ import (
 // TestCurrentuser_DatabaseErrors has the database answer the read with errors. An error of
 // its state is 503: a later request can succeed. All others are 500.
 func TestCurrentuser_DatabaseErrors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for retries")
+	}
 	later := endpointtest.Case{Status: http.StatusServiceUnavailable, Want: http.Header{"Retry-After": {"1"}},
 		JSON: endpointtest.Errors("The service is unavailable. Try again shortly.")}
 	busy := endpointtest.Case{Status: http.StatusServiceUnavailable, Want: http.Header{"Retry-After": {"2"}},

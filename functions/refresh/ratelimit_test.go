@@ -130,6 +130,9 @@ func TestRefresh_Commands(t *testing.T) {
 
 // The limit guards the database, not a secret: if it cannot count, the request proceeds.
 func TestRefresh_RateLimitUnavailable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the database")
+	}
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, refresh.Function, "MONGODB_URI="+tap.URI)
 	g := b.Given(t, "ann@example.com", "a password")

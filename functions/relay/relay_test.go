@@ -107,6 +107,9 @@ func subjects(t *testing.T, b *endpointtest.Fixture, n int) map[string]bool {
 }
 
 func TestRelay_RejectedEventsDelayNoOthers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores many events")
+	}
 	b, sink := newRelay(t, 70)
 	rejectEvents(sink, http.StatusBadRequest, subjects(t, b, 60))
 	before := len(sink.Received())
@@ -175,6 +178,9 @@ func TestRelay_RetryBackoff(t *testing.T) {
 
 // A sink may fail on the events of some accounts and accept all others.
 func TestRelay_FailingEventsDelayNoOthers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores many events")
+	}
 	const users = 50 // more than two pages
 	for name, fails := range map[string]func(i int) bool{
 		"the oldest":                        func(i int) bool { return i < 45 },
@@ -241,6 +247,9 @@ func TestRelay_FailingEventsAtBothEnds(t *testing.T) {
 }
 
 func TestRelay_RejectedEventsAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores many events")
+	}
 	b, sink := newRelay(t, 1, "SESSION_LIMIT=1000")
 	rejectEvents(sink, http.StatusBadRequest, subjects(t, b, 1))
 	for range 2 {
@@ -297,6 +306,9 @@ func TestRelay_OrderOfOneUser(t *testing.T) {
 }
 
 func TestRelay_OutboxIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores many events")
+	}
 	b, sink := newRelay(t, 1)
 	for range 40 { // each adds an event, and beyond 20 sessions a second one
 		b.Clock.Advance(time.Second)
@@ -315,6 +327,9 @@ func TestRelay_OutboxIsBounded(t *testing.T) {
 
 // A delivered event does not count toward the limit of the outbox.
 func TestRelay_DeliveredEventDropsNone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores many events")
+	}
 	b, sink := newRelay(t, 1, "SESSION_LIMIT=100")
 	for range 49 { // with signedup, 50 events are pending
 		b.Clock.Advance(time.Second)

@@ -112,6 +112,9 @@ func TestSignin_DeviceToken(t *testing.T) {
 }
 
 func TestSignin_DeviceTokensExpire(t *testing.T) {
+	if testing.Short() {
+		t.Skip("signs in 70 times")
+	}
 	b := endpointtest.New(t, signin.Function)
 	b.Given(t, "ann@example.com", secret)
 	var devices []string
@@ -173,6 +176,9 @@ func TestSignin_AccountsShareDeviceToken(t *testing.T) {
 // answers some requests with 503 and does not check their passwords. Package ratelimit tests
 // 200 requests at the same time.
 func TestSignin_ParallelGuesses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("signs in many times at the same time")
+	}
 	for _, email := range []string{"ann", "unknown"} {
 		guess := func() (checked int) {
 			b := endpointtest.New(t, signin.Function, "HASH_CONCURRENCY=40")
@@ -210,6 +216,9 @@ func repeat(race func() bool) bool {
 
 // At the limit, the right password opens no session.
 func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("signs in many times at the same time")
+	}
 	b := endpointtest.New(t, signin.Function, "HASH_CONCURRENCY=40", "SESSION_LIMIT=1000")
 	b.Given(t, "ann@example.com", secret)
 	fail(t, b, 10, attackerAddress, "ann")
@@ -235,6 +244,9 @@ func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
 
 // Parallel sign-ins with the right password never get the response of a wrong password.
 func TestSignin_ParallelRightPasswords(t *testing.T) {
+	if testing.Short() {
+		t.Skip("signs in many times at the same time")
+	}
 	var b *endpointtest.Fixture
 	if !repeat(func() bool {
 		b = endpointtest.New(t, signin.Function, "HASH_CONCURRENCY=20", "SESSION_LIMIT=1000")

@@ -129,6 +129,9 @@ func countHashes(size uint64, call func()) uint64 {
 }
 
 func TestSignin_ReplacesImportedHash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("computes strong hashes")
+	}
 	for name, stored := range map[string]string{"bcrypt": bcrypt, "scrypt of the Node service": nodeScrypt} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -195,6 +198,9 @@ func TestSignin_BcryptBeyond72Bytes(t *testing.T) {
 // Earlier versions and other systems hash the bytes as typed. Both Unicode forms of the password
 // match such a hash, and the hash that replaces it.
 func TestSignin_PasswordInEitherUnicodeForm(t *testing.T) {
+	if testing.Short() {
+		t.Skip("computes strong hashes")
+	}
 	composed := "Schl\u00fcsselbund-27" + strings.Repeat("\ud55c", 240) // 256 characters
 	forms := []string{composed, norm.NFD.String(composed)}
 	for _, hashed := range forms {

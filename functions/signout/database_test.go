@@ -15,6 +15,9 @@ import (
 // TestSignout_DatabaseErrors has the database answer the write with each form of error: a
 // command error, a write error and a write concern error.
 func TestSignout_DatabaseErrors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for retries")
+	}
 	tap := mongotest.NewTap(t)
 	// The driver retries some errors until the time limit.
 	call := func(limit time.Duration) func(testing.TB) endpointtest.Answer {

@@ -111,6 +111,9 @@ func TestSignup_Commands(t *testing.T) {
 
 // The limit guards capacity, not a secret: if it cannot count, the request proceeds.
 func TestSignup_RateLimitUnavailable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the database")
+	}
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, signup.Function, "MONGODB_URI="+tap.URI)
 	tap.Stall("ratelimits")

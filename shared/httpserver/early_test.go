@@ -155,6 +155,9 @@ func TestEarlyResponse_LargeBody(t *testing.T) {
 
 // Every response before the end of the body, on a route and to an event.
 func TestEarlyResponse_EveryStatus(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sends 240 MB")
+	}
 	direct, proxy := startServers(t, map[string]string{"EVENTS": "insecure"})
 	oidc, oidcProxy := startServers(t, map[string]string{"EVENTS": "on", "EVENT_OIDC_ISSUER": "https://issuer.example", "EVENT_OIDC_AUDIENCE": "test"})
 	const json = "Content-Type: application/json\r\n"
@@ -217,6 +220,9 @@ func TestEarlyResponse_MalformedChunks(t *testing.T) {
 // A client that sends an endless body receives the response. Then the server closes the
 // connection.
 func TestEarlyResponse_EndlessBody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits until the server closes the connection")
+	}
 	direct, _ := startServers(t, map[string]string{"EVENTS": "insecure"})
 	chunk := strings.Repeat(" ", 1<<10)
 	for name, c := range map[string]struct {

@@ -170,6 +170,9 @@ func TestServe_ShutdownServesOpenConnections(t *testing.T) {
 
 // A connection without a request delays a shutdown by firstRequestTimeout at most.
 func TestServe_ShutdownClosesSilentConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a first request")
+	}
 	t.Parallel()
 	s := serve(t, newConfig(io.Discard, nil), echo(nil))
 	silent, err := net.Dial("tcp", s.address)

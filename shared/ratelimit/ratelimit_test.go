@@ -236,6 +236,9 @@ func TestAccount_Waits(t *testing.T) {
 
 // Two processes race for an account. Their attempts are in flight, then fail.
 func TestAccount_ParallelAttempts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes many attempts at the same time")
+	}
 	for name, c := range map[string]struct {
 		device string
 		n      int
@@ -685,6 +688,9 @@ func TestAllow_RejectionsCostNoCommands(t *testing.T) {
 }
 
 func TestClock_WrongClockGivesNoMoreAttempts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes many attempts")
+	}
 	for _, skew := range []time.Duration{-time.Hour, -20 * time.Minute, 16 * time.Minute, time.Hour} {
 		t.Run(skew.String(), func(t *testing.T) {
 			t.Parallel()
@@ -767,6 +773,9 @@ func TestLimiter_StoresOnlyDigests(t *testing.T) {
 // Without the database, the account limit rejects requests because it protects a secret. The
 // address limit admits them because it protects capacity.
 func TestLimiter_DatabaseDown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the database")
+	}
 	for name, listen := range map[string]bool{"connection refused": false, "no reply": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -184,6 +184,9 @@ func TestOpen_PasswordChanged(t *testing.T) {
 }
 
 func TestOpen_ConcurrentSignInsAtSessionLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens many sessions at the same time")
+	}
 	s := open(t, 4)
 	a := create(t, s, "ann")
 	if opened := inParallel(t, 25, nil, func(i int) error { return s.Open(t.Context(), a, record(fmt.Sprint("s", i), noon), "", "") }); opened != 25 {

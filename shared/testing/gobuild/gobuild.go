@@ -3,7 +3,8 @@
 // dependencies do not decide the versions of the functions' dependencies.
 //
 // The go command caches its builds, so the build of an up-to-date program takes a second or
-// less. No program that ships imports this package.
+// less. A dozen test binaries start the embedded database, so Build omits even that while no file
+// of the module has changed. No program that ships imports this package.
 package gobuild
 
 import (
@@ -11,9 +12,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -39,7 +42,11 @@ func (m Module) Build(ctx context.Context, progress func(string)) (folder string
 	if err != nil {
 		return "", err
 	}
-	if programs, err := os.ReadDir(folder); err == nil && len(programs) == 0 {
+	programs, err := os.ReadDir(folder)
+	if err != nil {
+		return "", err
+	}
+	if len(programs) == 0 {
 		progress("Building " + m.Title + ". The first build takes " + m.Duration + ".")
 	}
 	// Test binaries of several packages build at the same time.
@@ -48,16 +55,21 @@ func (m Module) Build(ctx context.Context, progress func(string)) (folder string
 		return "", err
 	}
 	defer unlock()
+	dir := m.Dir
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(root, filepath.FromSlash(dir))
+	}
+	b := build{stamp: folder + ".built", input: fmt.Sprint(runtime.Version(), dir, m.Flags, m.Packages), began: time.Now()}
+	if len(programs) > 0 && b.isCurrent(dir) {
+		return folder, nil
+	}
 	args := append([]string{"build", "-trimpath", "-buildvcs=false"}, m.Flags...)
 	args = append(args, "-o", folder+string(filepath.Separator))
 	if len(m.Packages) == 0 {
 		args = append(args, ".")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, m.Packages...)...)
-	cmd.Dir = m.Dir
-	if !filepath.IsAbs(m.Dir) {
-		cmd.Dir = filepath.Join(root, filepath.FromSlash(m.Dir))
-	}
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0", "GOOS=", "GOARCH=")
 	cmd.WaitDelay = time.Second // do not wait for compilers that outlive a cancelled go command
 	out, err := cmd.CombinedOutput()
@@ -69,7 +81,42 @@ func (m Module) Build(ctx context.Context, progress func(string)) (folder string
 	case err != nil:
 		return "", fmt.Errorf("build %s: %w\n%s", m.Title, err, bytes.TrimSpace(out))
 	}
-	return folder, nil
+	return folder, b.record()
+}
+
+// A build is a build of a module's programs. Its stamp is a file that describes the last one.
+type build struct {
+	stamp string
+	input string // what the programs depend on, beside the files of the module
+	began time.Time
+}
+
+// isCurrent reports whether the last build had the same input, and no file of the module has
+// changed since it began.
+func (b build) isCurrent(dir string) bool {
+	input, err := os.ReadFile(b.stamp)
+	last, statErr := os.Stat(b.stamp)
+	if err != nil || statErr != nil || string(input) != b.input {
+		return false
+	}
+	return filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil && !info.ModTime().Before(last.ModTime()) {
+			err = errors.New("changed")
+		}
+		return err
+	}) == nil
+}
+
+// record writes the stamp.
+func (b build) record() error {
+	if err := os.WriteFile(b.stamp, []byte(b.input), 0o600); err != nil {
+		return err
+	}
+	return os.Chtimes(b.stamp, b.began, b.began)
 }
 
 // Repository returns the root of the repository around the working directory: the nearest

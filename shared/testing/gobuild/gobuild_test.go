@@ -68,6 +68,41 @@ func TestBuild_ChangedSource(t *testing.T) {
 	}
 }
 
+// Without a change, Build does not run the go command.
+func TestBuild_Unchanged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the go command")
+	}
+	m := module(t, "one")
+	run(t, m)
+	path := os.Getenv("PATH")
+	noGo := func() error {
+		t.Setenv("PATH", "")
+		defer t.Setenv("PATH", path)
+		_, err := m.Build(t.Context(), func(string) {})
+		return err
+	}
+	if err := noGo(); err != nil {
+		t.Errorf("an unchanged module: got %v, want no error", err)
+	}
+	for _, c := range []struct {
+		name   string
+		change func()
+	}{
+		{"a new file", func() { write(t, m.Dir, "new.go", "package main\n") }},
+		{"other flags", func() { m.Flags = append(m.Flags, "-tags=other") }},
+		{"a deletion", func() { os.Remove(filepath.Join(m.Dir, "new.go")) }},
+		{"no program", func() { folder, _ := CacheDir(m.Name); os.RemoveAll(folder) }},
+		{"a new content", func() { write(t, m.Dir, "main.go", "package main\n\nfunc main() { print(\"two\") }\n") }},
+	} {
+		c.change()
+		if err := noGo(); err == nil {
+			t.Errorf("%s: got no error, want one of the missing go command", c.name)
+		}
+		run(t, m)
+	}
+}
+
 func TestBuild_Parallel(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the go command")
