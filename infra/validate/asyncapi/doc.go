@@ -1,6 +1,6 @@
-// Package validate checks the API reference. It lints the document against the schema of
-// OpenAPI 3.1 and the rules of this project. It then sends every example to the running
-// system and compares the responses with the documented ones.
+// Package validate checks the event reference: the AsyncAPI document with the official schema
+// of AsyncAPI 3.0 and the rules of this project, and the schemas of the events with the
+// meta-schema of JSON Schema 2020-12.
 //
 // The package has tests only. Its module is outside the workspace, because its dependencies
 // must not choose the versions of the functions' dependencies.
