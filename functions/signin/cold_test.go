@@ -14,6 +14,9 @@ import (
 // its first sign-in. One is for the driver's heartbeat. Two are for commands, because a
 // sign-in has at most two commands in flight.
 func TestSignin_ColdStartConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for slow round trips")
+	}
 	uri := mongotest.URI(t)
 	endpointtest.New(t, signin.Function, "MONGODB_URI="+uri).Given(t, "ann@example.com", secret)
 	for _, roundTrip := range []time.Duration{0, 2 * time.Millisecond, 50 * time.Millisecond} {

@@ -3,6 +3,7 @@ package signout_test
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -15,8 +16,13 @@ import (
 // command error, a write error and a write concern error.
 func TestSignout_DatabaseErrors(t *testing.T) {
 	tap := mongotest.NewTap(t)
-	b := endpointtest.New(t, signout.Function, "MONGODB_URI="+tap.URI)
-	bearer := endpointtest.Bearer(b.Given(t, "ann@example.com", "a password").Token)
+	// The driver retries some errors until the time limit.
+	call := func(limit time.Duration) func(testing.TB) endpointtest.Answer {
+		b := endpointtest.New(t, endpointtest.WithBudget(signout.Function, limit), "MONGODB_URI="+tap.URI)
+		bearer := endpointtest.Bearer(b.Given(t, "ann-"+limit.String()+"@example.com", "a password").Token)
+		return func(t testing.TB) endpointtest.Answer { return b.Do(t, endpointtest.Call{Header: bearer}) }
+	}
+	usual, brief := call(0), call(time.Second)
 	failure := func(code int32) bson.D { return bson.D{{Key: "code", Value: code}, {Key: "errmsg", Value: "x"}} }
 	command := func(code int32) bson.D { return append(bson.D{{Key: "ok", Value: 0.0}}, failure(code)...) }
 	write := func(code int32) bson.D {
@@ -32,28 +38,29 @@ func TestSignout_DatabaseErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		reply bson.D
 		want  int
+		do    func(testing.TB) endpointtest.Answer
 	}{
-		"an interrupted command":                             {command(11601), http.StatusServiceUnavailable},
-		"an unauthorized command":                            {command(13), http.StatusInternalServerError},
-		"a write conflict":                                   {write(112), http.StatusServiceUnavailable},
-		"a failed validation":                                {write(121), http.StatusInternalServerError},
-		"a failed validation on a retry":                     {labelled(write(121), "NoWritesPerformed"), http.StatusInternalServerError},
-		"a write concern that times out":                     {concern(64), http.StatusServiceUnavailable},
-		"a primary that steps down before the write concern": {labelled(concern(189), "RetryableWriteError"), http.StatusServiceUnavailable},
-		"an unknown code with the label RetryableWriteError": {labelled(concern(987654), "RetryableWriteError"), http.StatusServiceUnavailable},
-		"an unknown write concern":                           {concern(79), http.StatusInternalServerError},
-		"a write concern without enough members":             {concern(100), http.StatusServiceUnavailable},
+		"an interrupted command":                             {command(11601), http.StatusServiceUnavailable, usual},
+		"an unauthorized command":                            {command(13), http.StatusInternalServerError, usual},
+		"a write conflict":                                   {write(112), http.StatusServiceUnavailable, usual},
+		"a failed validation":                                {write(121), http.StatusInternalServerError, usual},
+		"a failed validation on a retry":                     {labelled(write(121), "NoWritesPerformed"), http.StatusInternalServerError, usual},
+		"a write concern that times out":                     {concern(64), http.StatusServiceUnavailable, usual},
+		"a primary that steps down before the write concern": {labelled(concern(189), "RetryableWriteError"), http.StatusServiceUnavailable, brief},
+		"an unknown code with the label RetryableWriteError": {labelled(concern(987654), "RetryableWriteError"), http.StatusServiceUnavailable, brief},
+		"an unknown write concern":                           {concern(79), http.StatusInternalServerError, usual},
+		"a write concern without enough members":             {concern(100), http.StatusServiceUnavailable, usual},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tap.Reply("update users", c.reply)
-			a := b.Do(t, endpointtest.Call{Header: bearer})
+			a := c.do(t)
 			if after := a.Header.Get("Retry-After") != ""; a.Status != c.want || after != (c.want == http.StatusServiceUnavailable) {
 				t.Errorf("got %d %v %s, want %d, and Retry-After for 503 only", a.Status, a.Header, a.Body, c.want)
 			}
 		})
 	}
 	tap.Reply("update users", nil)
-	if a := b.Do(t, endpointtest.Call{Header: bearer}); a.Status != http.StatusOK {
+	if a := usual(t); a.Status != http.StatusOK {
 		t.Errorf("after the errors: got status %d, want 200: %s", a.Status, a.Body)
 	}
 }

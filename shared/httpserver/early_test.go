@@ -142,26 +142,31 @@ func post(address, body string, chunked bool) (int, error) {
 }
 
 // If a server closes a connection with unread data, it resets the connection. The reset can
-// overtake the response.
+// overtake the response. Without the discarding, one in eight clients that write first loses the
+// response.
 func TestEarlyResponse_LargeBody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sends 200 MB")
+	}
 	t.Parallel()
 	direct, proxy := startServers(t, nil)
 	const head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-	for _, size := range []int{1 << 20, 4 << 20} {
-		body := strings.Repeat(" ", size)
-		for via, address := range map[string]string{"direct": direct, "through a reverse proxy": proxy} {
-			for kind, send := range map[string]func(chunked bool) (int, error){
-				"a client that reads while it writes": func(chunked bool) (int, error) { return post(address, body, chunked) },
-				"a client that writes, then reads":    func(chunked bool) (int, error) { return writeAll(address, head, body, chunked) },
-			} {
-				t.Run(fmt.Sprintf("%d MB, %s, %s", size>>20, via, kind), func(t *testing.T) {
-					for i := range 20 {
-						if status, err := send(i%2 == 1); err != nil || status != http.StatusRequestEntityTooLarge {
-							t.Errorf("request %d: got %d %v, want 413", i, status, err)
-						}
+	body := strings.Repeat(" ", 4<<20)
+	for via, address := range map[string]string{"direct": direct, "through a reverse proxy": proxy} {
+		for kind, c := range map[string]struct {
+			n    int
+			send func(chunked bool) (int, error)
+		}{
+			"a client that reads while it writes": {4, func(chunked bool) (int, error) { return post(address, body, chunked) }},
+			"a client that writes, then reads":    {20, func(chunked bool) (int, error) { return writeAll(address, head, body, chunked) }},
+		} {
+			t.Run(via+", "+kind, func(t *testing.T) {
+				for i := range c.n {
+					if status, err := c.send(i%2 == 1); err != nil || status != http.StatusRequestEntityTooLarge {
+						t.Errorf("request %d: got %d %v, want 413", i, status, err)
 					}
-				})
-			}
+				}
+			})
 		}
 	}
 }
@@ -171,7 +176,7 @@ func TestEarlyResponse_EveryStatus(t *testing.T) {
 	direct, proxy := startServers(t, map[string]string{"EVENTS": "insecure"})
 	oidc, oidcProxy := startServers(t, map[string]string{"EVENTS": "on", "EVENT_OIDC_ISSUER": "https://issuer.example", "EVENT_OIDC_AUDIENCE": "test"})
 	const json = "Content-Type: application/json\r\n"
-	body := strings.Repeat(" ", 1<<20)
+	body := strings.Repeat(" ", 4<<20)
 	for name, c := range map[string]struct {
 		route, headers string
 		want           int
@@ -199,7 +204,7 @@ func TestEarlyResponse_EveryStatus(t *testing.T) {
 				addresses = map[string]string{"direct": oidc, "through a reverse proxy": oidcProxy}
 			}
 			for via, address := range addresses {
-				for i := range 6 {
+				for i := range 2 {
 					status, err := writeAll(address, c.route+" HTTP/1.1\r\nHost: x\r\n"+c.headers, body, i%2 == 1)
 					if err != nil || status != c.want {
 						t.Errorf("%s: got %d %v, want %d", via, status, err, c.want)
@@ -214,7 +219,7 @@ func TestEarlyResponse_EveryStatus(t *testing.T) {
 func TestEarlyResponse_MalformedChunks(t *testing.T) {
 	t.Parallel()
 	direct, _ := startServers(t, nil)
-	for range 60 {
+	for range 6 {
 		c, err := net.Dial("tcp", direct)
 		if err != nil {
 			t.Fatal(err)

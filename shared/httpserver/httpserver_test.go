@@ -140,6 +140,7 @@ func (l *countedListener) Accept() (net.Conn, error) {
 
 // A connection without a request delays a shutdown by firstRequestTimeout at most.
 func TestServe_ShutdownClosesSilentConnections(t *testing.T) {
+	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -168,6 +169,10 @@ func TestServe_ShutdownClosesSilentConnections(t *testing.T) {
 
 // The server closes the connection of a slow client after the read timeout.
 func TestServe_SlowClientIsDisconnected(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the read timeout")
+	}
+	t.Parallel()
 	address := listen(t)
 	for name, sent := range map[string]string{
 		"nothing":          "",

@@ -2,6 +2,8 @@ package mongodb_test
 
 import (
 	"context"
+	"flag"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +17,13 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/testing/mongotest"
 )
+
+// TestMain runs more tests at the same time than there are cores, because they wait for replies.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "16")
+	os.Exit(m.Run())
+}
 
 // budget is the time limit of a request.
 const budget = 4500 * time.Millisecond
@@ -98,6 +107,9 @@ func timed(t *testing.T, c *mongo.Collection, command func(context.Context, *mon
 const slow = 1200 * time.Millisecond
 
 func TestDroppedConnections_OneSlowCommand(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for lost replies")
+	}
 	for name, command := range commands {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -116,6 +128,9 @@ func TestDroppedConnections_OneSlowCommand(t *testing.T) {
 }
 
 func TestDroppedConnections_ConcurrentCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for lost replies")
+	}
 	for name, command := range commands {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -132,6 +147,9 @@ func TestDroppedConnections_ConcurrentCommands(t *testing.T) {
 // The database executes a write, but its reply is lost. The driver sends the same write again,
 // and the database must not execute it twice.
 func TestDroppedConnections_WriteIsExecutedOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for lost replies")
+	}
 	for _, name := range []string{"update", "findAndModify"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -151,6 +169,9 @@ func TestDroppedConnections_WriteIsExecutedOnce(t *testing.T) {
 
 // A reply that takes a second is not a dropped connection.
 func TestSlowReplies_NoReconnect(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for lost replies")
+	}
 	t.Parallel()
 	tap, c := pooled(t, 2)
 	before := tap.Accepted()
@@ -163,6 +184,9 @@ func TestSlowReplies_NoReconnect(t *testing.T) {
 
 // The database always replies with a retryable error. The driver retries until the deadline.
 func TestRetries_AreDelayed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for retries")
+	}
 	failed := bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: 262}, {Key: "errmsg", Value: "x"}}
 	label := bson.E{Key: "errorLabels", Value: bson.A{"RetryableWriteError"}}
 	for name, reply := range map[string]bson.D{
@@ -189,6 +213,9 @@ func TestRetries_AreDelayed(t *testing.T) {
 
 // The database does not reply, and a command is in flight.
 func TestClose_EndsWithoutReply(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for lost replies")
+	}
 	for name, limit := range map[string]time.Duration{"by the context": 300 * time.Millisecond, "by connectTimeout": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -137,6 +137,14 @@ func stored(t *testing.T, l *Limiter) map[string][2]int {
 }
 
 func TestLimits_Settings(t *testing.T) {
+	for name, limit := range map[string]func(*config.Config) Limit{"signup": Signup, "signin": Signin, "refresh": Refresh, "session": Session} {
+		if want, is := Default(name); !is || limit(newConfig(t, time.Now)) != want {
+			t.Errorf("%s: got %v, want %v", name, limit(newConfig(t, time.Now)), want)
+		}
+		if want := (Limit{name, 77, time.Hour}); limit(newConfig(t, time.Now, "RATE_LIMIT_"+strings.ToUpper(name)+"=77/1h")) != want {
+			t.Errorf("%s: the setting does not give %v", name, want)
+		}
+	}
 	for text, want := range map[string]Limit{
 		"":            {"signin", 1000, 5 * time.Minute},
 		"2000/10m":    {"signin", 2000, 10 * time.Minute},
@@ -206,7 +214,10 @@ func TestAccount_Waits(t *testing.T) {
 
 // Two processes race for an account. Their attempts are in flight, then fail.
 func TestAccount_ParallelAttempts(t *testing.T) {
-	for name, device := range map[string]string{"account": "", "device": "AAAAAAAAAAAAAAAAAAAAAA"} {
+	for name, c := range map[string]struct {
+		device string
+		n      int
+	}{"account": {"", 200}, "device": {"AAAAAAAAAAAAAAAAAAAAAA", 40}} {
 		t.Run(name, func(t *testing.T) {
 			uri, moment := mongotest.URI(t), noon
 			now := func() time.Time { return moment }
@@ -214,17 +225,17 @@ func TestAccount_ParallelAttempts(t *testing.T) {
 			var mu sync.Mutex
 			var begun []*Attempt
 			attempt := func(i int) error {
-				a := limiters[i%2].Begin(context.Background(), signin, endpoint.Client{Device: device}, "ann@example.com")
+				a := limiters[i%2].Begin(context.Background(), signin, endpoint.Client{Device: c.device}, "ann@example.com")
 				mu.Lock()
 				begun = append(begun, a)
 				mu.Unlock()
-				return a.Allow(device != "")
+				return a.Allow(c.device != "")
 			}
 			for _, round := range []struct {
 				after time.Duration
 				n     int
 				want  int
-			}{{0, 200, 10}, {time.Second, 50, 1}, {3 * time.Second, 50, 1}, {7 * time.Second, 50, 1}, {25 * time.Hour, 50, 10}} {
+			}{{0, c.n, 10}, {time.Second, 20, 1}, {3 * time.Second, 20, 1}, {7 * time.Second, 20, 1}, {25 * time.Hour, 20, 10}} {
 				moment = noon.Add(round.after)
 				if n := parallel(t, round.n, attempt); n != round.want {
 					t.Errorf("after %s: %d of %d attempts passed, want %d", round.after, n, round.n, round.want)
@@ -559,14 +570,17 @@ func TestAllow_RetryAfterIsTheEndOfTheWindow(t *testing.T) {
 	}
 }
 
-// 150 right passwords at the same time from one address: none waits for the window.
+// lowSignin is the limit of sign-ins with a tenth of the default quota.
+var lowSignin = Limit{signin.Name, signin.Quota / 10, signin.Window}
+
+// Fifteen right passwords at the same time from one address: none waits for the window.
 func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 	moment := noon
 	l := limiter(t, mongotest.URI(t), func() time.Time { return moment })
 	var begun []*Attempt
 	waiting := 0
-	for i := range 150 {
-		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), fmt.Sprint("user", i))
+	for i := range 15 {
+		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
 		begun = append(begun, a)
 		if err := a.Allow(false); err != nil {
 			waiting++
@@ -575,35 +589,35 @@ func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 			}
 		}
 	}
-	if waiting != 50 {
-		t.Errorf("%d of 150 must wait, want 50", waiting)
+	if waiting != 5 {
+		t.Errorf("%d of 15 must wait, want 5", waiting)
 	}
 	for i, a := range begun {
-		if i < 100 {
+		if i < 10 {
 			a.Succeed()
 		}
 		a.Close()
 	}
 	moment = noon.Add(rejectionTTL)
-	for i := range 50 {
-		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), fmt.Sprint("user", i))
+	for i := range 5 {
+		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
 		if err := a.Allow(false); err != nil {
 			t.Fatalf("attempt %d a second later: %v", i+1, err)
 		}
 		a.Succeed()
 		a.Close()
 	}
-	if got := stored(t, l)["signin"]; got != [2]int{150, 0} {
-		t.Errorf("the address has counted %v, want 150 requests", got)
+	if got := stored(t, l)["signin"]; got != [2]int{15, 0} {
+		t.Errorf("the address has counted %v, want 15 requests", got)
 	}
 }
 
 func TestAttempt_AddressFullOfFailures(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
-	for i := range 101 {
-		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), fmt.Sprint("user", i))
+	for i := range 11 {
+		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
 		err := a.Allow(false)
-		if i < 100 && err != nil || i == 100 && !strings.Contains(headers(err), retryAfter(300)) {
+		if i < 10 && err != nil || i == 10 && !strings.Contains(headers(err), retryAfter(300)) {
 			t.Errorf("attempt %d: %s", i+1, headers(err))
 		}
 		if err == nil {
@@ -611,8 +625,8 @@ func TestAttempt_AddressFullOfFailures(t *testing.T) {
 		}
 		a.Close()
 	}
-	if got := stored(t, l)["account"]; got != [2]int{100, 0} {
-		t.Errorf("accounts have counted %v, want [100 0] without the rejected attempt", got)
+	if got := stored(t, l)["account"]; got != [2]int{10, 0} {
+		t.Errorf("accounts have counted %v, want [10 0] without the rejected attempt", got)
 	}
 }
 
@@ -666,25 +680,25 @@ func TestClock_WrongClockGivesNoMoreAttempts(t *testing.T) {
 			now := func() time.Time { return moment }
 			limiters := []*Limiter{skewed(t, uri, now, skew), limiter(t, uri, now)}
 			passed := 0
-			for i := range 100 {
+			for i := range 30 {
 				if err := try(t, limiters[i%2], from(fmt.Sprintf("192.0.2.%d:1", i)), false, (*Attempt).Fail); err == nil {
 					passed++
 				} else if !tooMany(err) {
 					t.Fatal(err)
 				}
-				moment = moment.Add(100 * time.Millisecond)
+				moment = moment.Add(400 * time.Millisecond)
 			}
 			if passed != 13 { // ten, and three after waits of 1, 2 and 4 s
-				t.Errorf("%d of 100 attempts in 10 s passed, want 13", passed)
+				t.Errorf("%d of 30 attempts in 12 s passed, want 13", passed)
 			}
 			limit, allowed := Limit{"test", 10, time.Minute}, 0
-			for i := range 30 {
+			for i := range 14 {
 				if limiters[i%2].Allow(t.Context(), limit, from("198.51.100.1:1")) == nil {
 					allowed++
 				}
 			}
 			if allowed != 10 {
-				t.Errorf("%d of 30 requests of an address passed, want 10", allowed)
+				t.Errorf("%d of 14 requests of an address passed, want 10", allowed)
 			}
 		})
 	}

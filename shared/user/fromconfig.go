@@ -14,7 +14,7 @@ func FromConfig(cfg *config.Config, sink event.Sink) *Store {
 		return New(Config{Sessions: cfg.Number("SESSION_LIMIT", 20, 1, 1000), Database: mongodb.FromConfig(cfg), Now: cfg.Now(), Log: cfg.Log()})
 	})
 	if sink != nil { // functions in one process share the store
-		store.outbox.sink = sink
+		store.outbox.Sink = sink
 	}
 	return store
 }

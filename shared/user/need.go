@@ -1,16 +1,17 @@
 package user
 
-import "ticketing.com/auth/shared/endpoint"
+import (
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/outbox"
+)
 
 // Collection is the collection of users.
 var Collection = &endpoint.Collection{
 	Database: "users",
 	Name:     "users",
-	Indexes: []endpoint.Index{
+	Indexes: append([]endpoint.Index{
 		{Keys: []string{"email"}, Unique: true},
-		{Keys: []string{undeliveredQueue, "_id"}, Partial: true},
-		{Keys: []string{retryQueue, "_id"}, Partial: true},
-	},
+	}, outbox.Indexes()...),
 	Former: []string{"undelivered_1"}, // for the relay; it covered every user
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/events/outbox"
 	"ticketing.com/auth/shared/mongodb"
 )
 
@@ -74,9 +75,9 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 			return 0, mongodb.Translate("end sessions on request", err)
 		}
 		if result.MatchedCount == 1 {
-			w := s.outbox.window(ctx)
-			defer w.close()
-			s.outbox.deliver(ctx, w, users, events)
+			w := s.outbox.Window(ctx)
+			defer w.Close()
+			s.outbox.Deliver(ctx, w, events)
 			return len(sids), nil
 		}
 	}
@@ -97,12 +98,12 @@ func (a Account) validSessions(sid string, now time.Time) (sids []string) {
 
 // ending returns the update that ends sessions, and its events. It also removes expired sessions
 // and the oldest handled requests.
-func (s *Store) ending(ctx context.Context, a Account, sids []string, key string, now time.Time) (bson.D, *events) {
+func (s *Store) ending(ctx context.Context, a Account, sids []string, key string, now time.Time) (bson.D, *outbox.Events) {
 	var unset bson.D
-	var ended []event.Data
+	var ended []any
 	for _, sid := range sids {
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
-		ended = append(ended, event.Data{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
+		ended = append(ended, event.UserSignedOut{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
 	}
 	for sid, open := range a.Sessions {
 		if !open.ExpiresAt.After(now) {
@@ -112,9 +113,9 @@ func (s *Store) ending(ctx context.Context, a Account, sids []string, key string
 	for _, old := range a.oldestHandled() {
 		unset = append(unset, bson.E{Key: "handled." + old, Value: ""})
 	}
-	events := s.outbox.events(ctx, a.ID, event.SignedOut, ended...)
+	events := s.outbox.Events(ctx, a.ID, event.SignedOut, ended...)
 	set := bson.D{{Key: "handled." + key, Value: handled{At: now, Ended: len(sids)}}}
-	return update(set, unset, nil, events), events
+	return events.Update(set, unset, nil), events
 }
 
 // oldestHandled returns the keys of the oldest requests to remove before one more is stored.

@@ -20,6 +20,7 @@ import (
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/events/outbox"
 	"ticketing.com/auth/shared/mongodb"
 )
 
@@ -44,13 +45,22 @@ type Config struct {
 type Store struct {
 	database *mongodb.Connection
 	sessions int
-	outbox   *outbox
+	outbox   *outbox.Outbox
 }
 
 // New returns a store with the configuration. It does not connect to the database.
 func New(c Config) *Store {
-	return &Store{database: c.Database, sessions: c.Sessions, outbox: newOutbox(c)}
+	s := &Store{database: c.Database, sessions: c.Sessions}
+	s.outbox = outbox.New(outbox.Config{
+		Source: event.Source, Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log,
+		// the end of a session comes before the start of another
+		Order: []*event.Type{event.SignedUp, event.SignedOut, event.SignedIn},
+	})
+	return s
 }
+
+// Outbox returns the outbox of the users, for the relay.
+func (s *Store) Outbox() *outbox.Outbox { return s.outbox }
 
 func (s *Store) users(ctx context.Context) (*mongo.Collection, error) {
 	return s.database.Collection(ctx, Collection)
@@ -58,7 +68,7 @@ func (s *Store) users(ctx context.Context) (*mongo.Collection, error) {
 
 // Prepare prepares the collection (see mongodb.Prepare).
 func (s *Store) Prepare(ctx context.Context) error {
-	return mongodb.Prepare(ctx, s.database, s.outbox.now(), s.outbox.log, Collection)
+	return mongodb.Prepare(ctx, s.database, s.outbox.Now(), s.outbox.Log, Collection)
 }
 
 // Create adds a user, and its first session unless that is nil. It returns ErrDuplicate if a user
@@ -71,14 +81,14 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	if err != nil {
 		return err
 	}
-	now := s.outbox.now()
+	now := s.outbox.Now()
 	document := bson.D{
 		{Key: "_id", Value: u.ID},
 		{Key: "email", Value: u.Email},
 		{Key: "password", Value: password},
 		{Key: "createdAt", Value: now},
 	}
-	data := event.Data{UserID: u.ID, Email: u.Email}
+	data := event.UserSignedUp{UserID: u.ID, Email: u.Email}
 	if first != nil {
 		document = append(document, bson.E{Key: "opened", Value: 1}, bson.E{Key: "sessions", Value: bson.D{{Key: first.ID, Value: *first}}})
 		if first.Device != "" {
@@ -86,17 +96,17 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 		}
 		data.SessionID = first.ID
 	}
-	events := s.outbox.events(ctx, u.ID, event.SignedUp, data)
-	_, err = users.InsertOne(ctx, append(document, events.members()...))
+	events := s.outbox.Events(ctx, u.ID, event.SignedUp, data)
+	_, err = users.InsertOne(ctx, append(document, events.Members()...))
 	if mongo.IsDuplicateKeyError(err) {
 		return ErrDuplicate // without the driver's text: it quotes the email
 	}
 	if err != nil {
 		return mongodb.Translate("create a user", err)
 	}
-	w := s.outbox.window(ctx)
-	defer w.close()
-	s.outbox.deliver(ctx, w, users, events)
+	w := s.outbox.Window(ctx)
+	defer w.Close()
+	s.outbox.Deliver(ctx, w, events)
 	return nil
 }
 
@@ -109,7 +119,7 @@ func (s *Store) Account(ctx context.Context, email string) (Account, error) {
 		{Key: "createdAt", Value: 1}, {Key: "devices", Value: 1},
 	}))
 	if err == nil && (a.ID == "" || len(a.ID) > MaxID || !utf8.ValidString(a.ID)) {
-		s.outbox.log.ErrorContext(ctx, "an account cannot have sessions: its id must have 1 to 128 bytes of UTF-8", "user", a.ID)
+		s.outbox.Log.ErrorContext(ctx, "an account cannot have sessions: its id must have 1 to 128 bytes of UTF-8", "user", a.ID)
 		return Account{}, fmt.Errorf("find an account: %w", ErrUnreadable)
 	}
 	return a, err
@@ -134,7 +144,7 @@ func (s *Store) account(ctx context.Context, filter bson.D, projection *options.
 	}
 	if errors.Is(err, mongodb.ErrUnreadable) {
 		raw, _ := found.Raw()
-		s.outbox.log.ErrorContext(ctx, "a stored account cannot be read", "user", idText(raw), "error", err)
+		s.outbox.Log.ErrorContext(ctx, "a stored account cannot be read", "user", idText(raw), "error", err)
 		return Account{}, fmt.Errorf("find an account: %w", ErrUnreadable)
 	}
 	return a, mongodb.Translate("find an account", err)
@@ -173,27 +183,27 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 			unset = append(unset, bson.E{Key: "devices." + device, Value: ""})
 		}
 	}
-	events := s.outbox.events(ctx, a.ID, event.SignedIn, event.Data{UserID: a.ID, Email: a.Email, SessionID: open.ID})
+	events := s.outbox.Events(ctx, a.ID, event.SignedIn, event.UserSignedIn{UserID: a.ID, Email: a.Email, SessionID: open.ID})
 	document, err := users.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
-		update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}, events),
+		events.Update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}),
 		options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw() // no projection: the embedded server does not support it here
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return ErrChanged
 	}
 	if server, is := errors.AsType[mongo.ServerError](err); is && (server.HasErrorCode(pathNotViable) || server.HasErrorCode(typeMismatch)) {
 		// without the driver's text: it quotes the document
-		s.outbox.log.ErrorContext(ctx, "a stored account cannot be read", "user", a.ID, "error", "the update does not fit the type of a member")
+		s.outbox.Log.ErrorContext(ctx, "a stored account cannot be read", "user", a.ID, "error", "the update does not fit the type of a member")
 		return ErrUnreadable
 	}
 	if err != nil {
 		return mongodb.Translate("open a session", err)
 	}
 	after := parseOpened(a.ID, document)
-	w := s.outbox.window(ctx)
-	defer w.close()
-	delivered := s.outbox.deliver(ctx, w, users, events)
-	s.outbox.trim(ctx, users, after, delivered)
+	w := s.outbox.Window(ctx)
+	defer w.Close()
+	delivered := s.outbox.Deliver(ctx, w, events)
+	s.outbox.Trim(ctx, a.ID, document, delivered)
 	s.limitSessions(ctx, w, users, after, open)
 	return nil
 }
@@ -203,7 +213,7 @@ const pathNotViable, typeMismatch = 28, 14
 
 // limitSessions removes the expired sessions of an account and ends those over the limit. It only
 // logs a failure: the new session is valid, and the next sign-in retries.
-func (s *Store) limitSessions(ctx context.Context, w *window, users *mongo.Collection, after opened, open Session) {
+func (s *Store) limitSessions(ctx context.Context, w *outbox.Window, users *mongo.Collection, after opened, open Session) {
 	var expired bson.D
 	for _, sid := range after.expired(open.CreatedAt) {
 		expired = append(expired, bson.E{Key: session(sid), Value: ""})
@@ -212,26 +222,14 @@ func (s *Store) limitSessions(ctx context.Context, w *window, users *mongo.Colle
 	if expired != nil {
 		_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: after.ID}}, bson.D{{Key: "$unset", Value: expired}})
 		if err != nil {
-			s.outbox.log.WarnContext(ctx, "expired sessions were not removed", "error", err)
+			s.outbox.Log.WarnContext(ctx, "expired sessions were not removed", "error", err)
 		}
 	}
 	for _, sid := range after.surplus(s.sessions, open.ID) {
 		if err := s.end(ctx, w, bson.D{{Key: "_id", Value: after.ID}}, after.ID, sid, event.Displaced); err != nil {
-			s.outbox.log.WarnContext(ctx, "a session over the limit was not ended", "error", err)
+			s.outbox.Log.WarnContext(ctx, "a session over the limit was not ended", "error", err)
 		}
 	}
-}
-
-// update combines the parts of an update. It omits empty parts, because MongoDB rejects them.
-func update(set, unset, more bson.D, events *events) bson.D {
-	u := more
-	if set = append(set, events.fields()...); set != nil {
-		u = append(u, bson.E{Key: "$set", Value: set})
-	}
-	if unset != nil {
-		u = append(u, bson.E{Key: "$unset", Value: unset})
-	}
-	return append(u, events.since()...)
 }
 
 // Session returns the user of a valid session, or ErrSessionEnded.
@@ -276,27 +274,27 @@ func (s *Store) End(ctx context.Context, id, sid string) error {
 	if !isSessionID(sid) {
 		return nil
 	}
-	w := s.outbox.window(ctx)
-	defer w.close()
+	w := s.outbox.Window(ctx)
+	defer w.Close()
 	return s.end(ctx, w, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
 }
 
 // end ends a session of the user that the filter matches, and delivers the event. If the session
 // does not exist, it writes no event.
-func (s *Store) end(ctx context.Context, w *window, filter bson.D, id, sid, reason string) error {
+func (s *Store) end(ctx context.Context, w *outbox.Window, filter bson.D, id, sid, reason string) error {
 	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
-	events := s.outbox.events(ctx, id, event.SignedOut, event.Data{UserID: id, SessionID: sid, Reason: reason})
+	events := s.outbox.Events(ctx, id, event.SignedOut, event.UserSignedOut{UserID: id, SessionID: sid, Reason: reason})
 	result, err := users.UpdateOne(ctx,
 		append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}}),
-		update(nil, bson.D{{Key: session(sid), Value: ""}}, nil, events))
+		events.Update(nil, bson.D{{Key: session(sid), Value: ""}}, nil))
 	if err != nil {
 		return mongodb.Translate("end a session", err)
 	}
 	if result.MatchedCount == 1 {
-		s.outbox.deliver(ctx, w, users, events)
+		s.outbox.Deliver(ctx, w, events)
 	}
 	return nil
 }
@@ -393,8 +391,8 @@ func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now tim
 
 // endStolen ends the session of a refresh token that was used before. It returns ErrTokenReused.
 func (s *Store) endStolen(ctx context.Context, r Rotation) error {
-	w := s.outbox.window(ctx)
-	defer w.close()
+	w := s.outbox.Window(ctx)
+	defer w.Close()
 	family := bson.D{{Key: "_id", Value: r.User}, {Key: session(r.Session) + ".family", Value: r.Family}}
 	if err := s.end(ctx, w, family, r.User, r.Session, event.TokenReuse); err != nil {
 		return err

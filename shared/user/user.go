@@ -20,13 +20,8 @@
 // refresh tokens. Both only free space.
 //
 // With a sink, each change also writes its event into the same document, by the same write (the
-// outbox pattern). The members are:
-//
-//   - events holds the events that were not delivered yet.
-//   - undelivered is the time of the oldest of them, or earlier.
-//   - refused holds the events that the sink has refused.
-//   - retryAt is the time of the next retry of a refused event.
-//   - handled holds the keys of received events that the store has processed.
+// outbox pattern, see package outbox): events, undelivered, refused and retryAt. handled holds
+// the keys of received events that the store has processed.
 //
 // An imported user is { _id, email, password }. All three are strings. The email has the form
 // that package email returns. The first sign-in adds the other members.
@@ -47,7 +42,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
-	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/events/outbox"
 	"ticketing.com/auth/shared/reference"
 )
 
@@ -124,12 +119,8 @@ type Account struct {
 	Opened     int                `bson:"opened"` // number of sessions ever opened, for the compare-and-set of EndOnRequest
 	CreatedAt  time.Time          `bson:"createdAt"`
 
-	Events      map[string]event.Event `bson:"events"`
-	Undelivered time.Time              `bson:"undelivered"`
-	Refused     map[string]Refused     `bson:"refused"`
-	RetryAt     time.Time              `bson:"retryAt"`
-	refused     bson.RawValue          // Refused as stored; set for accounts of the relay's queues only
-	Handled     map[string]handled     `bson:"handled"`
+	outbox.Document `bson:",inline"`
+	Handled         map[string]handled `bson:"handled"`
 
 	Devices map[string]time.Time `bson:"devices"`
 }
@@ -160,12 +151,11 @@ func (a Account) staleDevices(device string, now time.Time) (devices []string) {
 	return devices
 }
 
-// opened is the state of an account after a sign-in. It has only the members that the limits of
-// sessions and events need.
+// opened is the state of an account after a sign-in. It has only the members that the limit of sessions
+// needs.
 type opened struct {
 	ID       string
 	Sessions map[string]sessionTimes
-	Events   map[string]event.Event
 }
 
 type sessionTimes struct {
@@ -173,20 +163,14 @@ type sessionTimes struct {
 	ExpiresAt time.Time `bson:"expiresAt"`
 }
 
-// parseOpened parses a document. An unreadable session has no times, so it counts as expired. The
-// relay logs an unreadable event. Neither prevents a sign-in of the owner.
+// parseOpened parses a document. An unreadable session has no times, so it counts as expired.
+// It does not prevent a sign-in of the owner.
 func parseOpened(id string, document bson.Raw) opened {
-	o := opened{ID: id, Sessions: map[string]sessionTimes{}, Events: map[string]event.Event{}}
+	o := opened{ID: id, Sessions: map[string]sessionTimes{}}
 	for _, e := range elements(document, "sessions") {
 		var times sessionTimes
 		e.Value().Unmarshal(&times)
 		o.Sessions[e.Key()] = times
-	}
-	for _, e := range elements(document, "events") {
-		var stored event.Event
-		if e.Value().Unmarshal(&stored) == nil {
-			o.Events[e.Key()] = stored
-		}
 	}
 	return o
 }

@@ -86,6 +86,9 @@ func TestDocumentedCommands_Rollback(t *testing.T) {
 // func deploys existing images. The command of kn behind it sets the options that func lacks.
 func TestDocumentedCommands_Func(t *testing.T) {
 	d := newDocumented(t, "func", "kn")
+	for _, command := range commands(t, deployFunc, "kubectl apply ") {
+		d.run(t, d.root, command)
+	}
 	d.removeServices(t, "signin")
 	deployed := commands(t, deployFunc, "func deploy ")
 	updated := commands(t, deployFunc, "kn service update ")

@@ -35,6 +35,8 @@ type client struct {
 //	header NAME VALUE           checks a header; '' requires that it is absent
 //	save NAME MEMBER            stores a member of the body, such as user.id, in $NAME
 //	save NAME                   stores the output of the last kubectl in $NAME
+//	sign-up EMAIL               creates an account with $PASSWORD for the rest of the script;
+//	                            repeats the request after 503, as a client does
 //	until VERB ARGUMENT…        retries for up to two minutes
 //	finally VERB ARGUMENT…      runs at the end, also after a failure; the last one first
 //
@@ -71,7 +73,7 @@ type client struct {
 // A "!" before a verb requires that it fails.
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *client, []string) error{
-		"status": status, "body": body, "header": header, "save": save,
+		"status": status, "body": body, "header": header, "save": save, "sign-up": signUp,
 		"pods": countPods("pods", func(pod) bool { return false }), "ready": countPods("ready", pod.isUnavailable), "scaled-to-zero": scaledToZero,
 		"kubectl": kubectl, "sigkill": sigkill, "redeploy": redeploy, "rotate": rotate, "logged": logged,
 		"from-pod": fromPod, "load": startLoad, "responses": responses, "end-load": endLoad, "check-acknowledged": checkAcknowledged,
@@ -192,6 +194,23 @@ func doOnce(r *http.Request) (*http.Response, string, error) {
 	defer response.Body.Close()
 	all, err := io.ReadAll(response.Body)
 	return response, string(all), err
+}
+
+// signUp sends an Idempotency-Key, so that a repeated request does not fail because the earlier
+// one created the account.
+func signUp(ts *testscript.TestScript, c *client, args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: sign-up EMAIL")
+	}
+	sent := fmt.Sprintf(`{"email":%q,"password":%q}`, args[0], ts.Getenv("PASSWORD"))
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+		if err := c.send(ts, http.MethodPost, []string{"/api/users/signup", sent, "with", `Idempotency-Key: "` + args[0] + `"`}); err != nil {
+			return err
+		}
+		if c.response.StatusCode != http.StatusServiceUnavailable || time.Now().After(end) {
+			return status(ts, c, []string{"201"})
+		}
+	}
 }
 
 func status(_ *testscript.TestScript, c *client, args []string) error {

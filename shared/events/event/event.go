@@ -4,14 +4,9 @@
 // A package declares the types of its events with Define. A function lists the types that it
 // publishes and takes, and the event reference and the JSON schemas are generated from that.
 //
-// The events are delivered by a transactional outbox. The write that changes a user's
-// document also stores the Event there, so either both exist or neither does. Then a Sink
-// sends the event, and its acknowledgment deletes it from the document. The relay function
-// delivers the events that remain. So each event arrives at least once, always with the
-// same ID, and a consumer can drop duplicates by ID.
-//
-// No event contains a password, a hash or a token. Package user stores and deletes the
-// events. Package receiver handles the events that other services send.
+// No event contains a password, a hash or a token. Package outbox stores and delivers the
+// events, package sender sends them. Package receiver handles the events that other services
+// send.
 package event
 
 import (
@@ -34,28 +29,18 @@ type Sink interface {
 // ErrRefused is the error of Send for an event that the sink rejects permanently.
 var ErrRefused = errors.New("the sink refuses the event")
 
-// An Event is one change to a user.
+// An Event is one published event.
 type Event struct {
-	ID    string    `bson:"-"` // the key in the map of the document
-	Type  string    `bson:"type"`
-	Time  time.Time `bson:"time"`            // whole milliseconds
-	Trace string    `bson:"trace,omitempty"` // traceparent of the request that caused it
-	Data  Data      `bson:"data"`
-	Tries int       `bson:"tries,omitempty"` // failed deliveries by the relay
+	ID, Type, Source string
+	Subject          string    // the id of what the event is about; events of one subject stay in order
+	Time             time.Time // whole milliseconds
+	Trace            string    // traceparent of the request that caused it, or ""
+	Data             any       // a value of the type's payload, or its JSON as a jsontext.Value
 }
 
-// Data is the data of an event of any type. It has the members of UserSignedUp, UserSignedIn
-// and UserSignedOut.
-type Data struct {
-	UserID    string `json:"userId" bson:"userId"`
-	Email     string `json:"email,omitempty" bson:"email,omitempty"`
-	SessionID string `json:"sessionId,omitempty" bson:"sessionId,omitempty"` // absent if the account was created without a session
-	Reason    string `json:"reason,omitempty" bson:"reason,omitempty"`
-}
-
-// New returns an event with a new id of 128 random bits.
-func New(t *Type, at time.Time, trace string, data Data) Event {
+// NewID returns an event id of 128 random bits.
+func NewID() string {
 	id := make([]byte, 16)
 	rand.Read(id) // never fails (crypto/rand)
-	return Event{ID: hex.EncodeToString(id), Type: t.Name, Time: at.UTC().Truncate(time.Millisecond), Trace: trace, Data: data}
+	return hex.EncodeToString(id)
 }

@@ -85,7 +85,7 @@ func (c Config) extensions() (map[string]string, error) {
 			return nil, errors.New("K_CE_OVERRIDES has a name or a value that CloudEvents does not allow")
 		}
 	}
-	sample := event.New(event.SignedUp, time.Unix(0, 0), "", event.Data{UserID: "sample"})
+	sample := event.Event{ID: "sample", Type: event.SignedUp.Name, Source: event.Source, Subject: "sample", Time: time.Unix(0, 0), Data: event.UserSignedUp{}}
 	if _, err := (&Sink{extensions: overrides.Extensions}).request(context.Background(), sample); err != nil {
 		return nil, errors.New("K_CE_OVERRIDES does not result in a valid CloudEvent")
 	}
@@ -159,12 +159,12 @@ var retryable = []int{http.StatusUnauthorized, http.StatusForbidden, http.Status
 func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error) {
 	out := ce.New()
 	out.SetID(e.ID)
-	out.SetSource(event.Source)
+	out.SetSource(e.Source)
 	out.SetType(e.Type)
 	out.SetDataSchema(event.Schema(e.Type))
 	out.SetTime(e.Time)
-	out.SetSubject(e.Data.UserID)
-	out.SetExtension("partitionkey", e.Data.UserID) // CloudEvents Partitioning: keeps the events of a user in order
+	out.SetSubject(e.Subject)
+	out.SetExtension("partitionkey", e.Subject) // CloudEvents Partitioning: keeps the events of a subject in order
 	if e.Trace != "" {
 		out.SetExtension("traceparent", e.Trace) // CloudEvents Distributed Tracing: the trace of the first request
 	}

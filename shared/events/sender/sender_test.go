@@ -17,8 +17,8 @@ import (
 )
 
 func sampleEvent() event.Event {
-	return event.New(event.SignedUp, time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-		event.Data{UserID: "u1", Email: "ann@example.com", SessionID: "s1"})
+	return event.Event{ID: event.NewID(), Type: event.SignedUp.Name, Source: event.Source, Subject: "u1", Time: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC),
+		Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Data: event.UserSignedUp{UserID: "u1", Email: "ann@example.com", SessionID: "s1"}}
 }
 
 func TestSend(t *testing.T) {

@@ -59,6 +59,9 @@ func TestPack_RandomPasswords(t *testing.T) {
 }
 
 func TestBuiltIn_Entries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads every entry of the blocklist")
+	}
 	t.Parallel()
 	all := builtIn.entries()
 	eight := 0

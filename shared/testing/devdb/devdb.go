@@ -97,13 +97,28 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 }
 
 // Binary builds the server unless it is built, and returns the path of the program. It
-// reports a slow build to progress.
+// reports a slow build to progress. A process builds the server once, because the go command
+// takes a second to find that nothing has changed.
 func Binary(ctx context.Context, progress func(string)) (string, error) {
+	built.Lock()
+	defer built.Unlock()
+	if built.path != "" {
+		return built.path, nil
+	}
 	folder, err := gobuild.Module{
 		Name: "devdb", Title: "the embedded database", Dir: "infra/devdb", Duration: "a minute or two",
 		Flags: []string{"-tags=ferretdb_no_postgresql", "-ldflags=-s -w"},
 	}.Build(ctx, progress)
-	return filepath.Join(folder, "devdb"), err
+	if err != nil {
+		return "", err
+	}
+	built.path = filepath.Join(folder, "devdb")
+	return built.path, nil
+}
+
+var built struct {
+	sync.Mutex
+	path string
 }
 
 func (o Options) args() ([]string, error) {

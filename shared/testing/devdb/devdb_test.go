@@ -124,6 +124,9 @@ func TestServer_StartAndStop(t *testing.T) {
 }
 
 func TestStart_RejectedSetting(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
 	data := t.TempDir()
 	server := mustStart(t, Options{Data: data})
 	addr := strings.TrimPrefix(server.URI(), "mongodb://")
@@ -144,6 +147,9 @@ func TestStart_RejectedSetting(t *testing.T) {
 }
 
 func TestStart_RelativeDataFolder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
 	repository, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -159,6 +165,9 @@ func TestStart_RelativeDataFolder(t *testing.T) {
 }
 
 func TestServer_UnexpectedExit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
 	t.Setenv("TMPDIR", t.TempDir()) // a killed server does not delete its temporary data
 	server := mustStart(t, Options{})
 	server.cmd.Process.Kill()
@@ -176,6 +185,9 @@ func TestServer_UnexpectedExit(t *testing.T) {
 }
 
 func TestServer_KillIsExpected(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
 	t.Setenv("TMPDIR", t.TempDir())
 	server := mustStart(t, Options{})
 	server.Kill()
@@ -190,6 +202,9 @@ func TestServer_KillIsExpected(t *testing.T) {
 }
 
 func TestServer_ParentKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
 	mustStart(t, Options{}).Stop() // builds the server for the parent
 	temp := t.TempDir()
 	parent := exec.Command(os.Args[0])
@@ -224,6 +239,9 @@ func runAs(t *testing.T, ctx context.Context, kind string) (*Server, error) {
 }
 
 func TestStart_FailingServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
 	t.Run("a panic is no rejected setting", func(t *testing.T) {
 		_, err := runAs(t, t.Context(), "a server that panics")
 		if err == nil || errors.Is(err, ErrRefused) || !strings.HasPrefix(err.Error(), "exit status 2: panic: in a test") {

@@ -100,6 +100,13 @@ func New(t testing.TB, function endpoint.Function, settings ...string) *Fixture 
 	return f
 }
 
+// WithBudget returns a function with another time limit of its first endpoint; 0 is the default.
+func WithBudget(f endpoint.Function, budget time.Duration) endpoint.Function {
+	f.Endpoints = slices.Clone(f.Endpoints)
+	f.Endpoints[0].Budget = budget
+	return f
+}
+
 func isDatabase(setting string) bool { return strings.HasPrefix(setting, "MONGODB_URI=") }
 
 func (f *Fixture) environment(t testing.TB, settings []string) map[string]string {

@@ -55,6 +55,9 @@ func run(t *testing.T, m Module) string {
 }
 
 func TestBuild_ChangedSource(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the go command")
+	}
 	m := module(t, "one")
 	if got := run(t, m); got != "one" {
 		t.Errorf("got %q, want one", got)
@@ -66,6 +69,9 @@ func TestBuild_ChangedSource(t *testing.T) {
 }
 
 func TestBuild_Parallel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the go command")
+	}
 	m := module(t, "one")
 	var group sync.WaitGroup
 	for range 4 {
@@ -79,6 +85,9 @@ func TestBuild_Parallel(t *testing.T) {
 }
 
 func TestBuild_Errors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the go command")
+	}
 	m := module(t, "one")
 	write(t, m.Dir, "main.go", "package main\n\nfunc main() { undefined() }\n")
 	if _, err := m.Build(t.Context(), func(string) {}); err == nil || !strings.Contains(err.Error(), "build hello: exit status 1") || !strings.Contains(err.Error(), "undefined: undefined") {

@@ -81,6 +81,9 @@ func TestURI_DropsDatabase(t *testing.T) {
 }
 
 func TestURI_ServerOfEnvironment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers")
+	}
 	if os.Getenv("MONGODB_URI") != "" {
 		t.Skip("MONGODB_URI is set")
 	}
@@ -98,6 +101,9 @@ func TestURI_ServerOfEnvironment(t *testing.T) {
 }
 
 func TestInstance_RestartKeepsDataAndAddress(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers")
+	}
 	t.Parallel()
 	for name, end := range map[string]func(*Instance){
 		"after a stop": (*Instance).Stop,
@@ -129,6 +135,9 @@ func TestInstance_RestartKeepsDataAndAddress(t *testing.T) {
 }
 
 func TestInstance_RepeatedStopAndStart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers")
+	}
 	t.Parallel()
 	server := Server(t)
 	server.Start()

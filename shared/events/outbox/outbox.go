@@ -1,0 +1,368 @@
+// Package outbox stores events in the documents of a store, and delivers them (the
+// transactional outbox pattern).
+//
+// The write that changes a document also stores its events there, so either both exist or
+// neither does. Then the outbox sends the events, and their acknowledgment removes them from the
+// document. A relay delivers the events that remain. So each event arrives at least once,
+// always with the same ID, and a consumer can drop duplicates by ID.
+//
+// A store adds an outbox to the documents of one collection:
+//
+//   - The document has the members of Document, and a string _id.
+//   - The collection has the indexes of Indexes.
+//   - A change creates its Events, and combines them with its own update by Events.Update or, for
+//     an insert, Events.Members. After the write it calls Deliver.
+//   - A function calls Relay at an interval.
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
+)
+
+// limit bounds the pending events of a document. Trim drops the oldest events over the limit and
+// logs them. A store must work even if a sink is down for a week.
+const limit = 50
+
+// sendTimeout bounds the delivery of one event. No client waits for the relay. A request has a
+// shorter limit: see Window.
+const sendTimeout = 5 * time.Second
+
+// resultTimeout bounds the writes of the relay after it has sent events. It leaves time for a
+// second attempt on another connection.
+const resultTimeout = 4 * time.Second
+
+// A Document has the members of an outbox. The document of a store embeds it inline.
+type Document struct {
+	Events      map[string]Event   `bson:"events"`
+	Undelivered time.Time          `bson:"undelivered"` // the time of the oldest of Events, or earlier
+	Refused     map[string]Refused `bson:"refused"`     // the events that the sink has refused
+	RetryAt     time.Time          `bson:"retryAt"`     // the time of the next retry of a refused event
+}
+
+// An Event is an event in a document, in the map of its ids.
+type Event struct {
+	Type  string    `bson:"type"`
+	Time  time.Time `bson:"time"`            // whole milliseconds
+	Trace string    `bson:"trace,omitempty"` // traceparent of the request that caused it
+	Data  bson.D    `bson:"data"`            // the values of JSON
+	Tries int       `bson:"tries,omitempty"` // failed deliveries by the relay
+}
+
+// Indexes returns the indexes of a collection with an outbox.
+func Indexes() []endpoint.Index {
+	return []endpoint.Index{
+		{Keys: []string{undeliveredQueue, "_id"}, Partial: true},
+		{Keys: []string{retryQueue, "_id"}, Partial: true},
+	}
+}
+
+// A Config is the configuration of an Outbox.
+type Config struct {
+	Source     string // of all events
+	Collection func(context.Context) (*mongo.Collection, error)
+	Sink       event.Sink    // if nil, the outbox writes no events
+	Order      []*event.Type // the order of events with the same time
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// An Outbox writes events into the documents of a collection, sends them, and removes the
+// delivered ones. It is safe for concurrent use.
+type Outbox struct{ Config }
+
+// New returns an outbox with the configuration.
+func New(c Config) *Outbox {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Outbox{c}
+}
+
+// Events are the events of one change of a document. The write of the change stores them. They
+// are sent after the write.
+type Events struct {
+	id       string // of the document
+	at       time.Time
+	all      []entry
+	disabled bool // the outbox has no sink
+}
+
+// An entry is a stored event with its id.
+type entry struct {
+	id string
+	Event
+}
+
+// Events returns the events of a change of the document with the id.
+func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads ...any) *Events {
+	e := &Events{id: id, at: o.Now(), disabled: o.Sink == nil}
+	e.Add(ctx, t, payloads...)
+	return e
+}
+
+// Add adds events of a type. Each payload is a value of the type's Data.
+func (e *Events) Add(ctx context.Context, t *event.Type, payloads ...any) {
+	if e.disabled {
+		return
+	}
+	var trace string
+	if t := telemetry.From(ctx); t.ID != "" {
+		trace = t.Traceparent()
+	}
+	for _, payload := range payloads {
+		e.all = append(e.all, entry{event.NewID(), Event{Type: t.Name, Time: e.at.UTC().Truncate(time.Millisecond), Trace: trace, Data: encode(payload)}})
+	}
+	// MongoDB adds the members of an update in the order of their names. The filter of
+	// Deliver compares the stored events in this order.
+	slices.SortFunc(e.all, func(x, y entry) int { return cmp.Compare(x.id, y.id) })
+}
+
+// encode returns a payload as it is stored: its JSON, as BSON.
+func encode(payload any) (d bson.D) {
+	document, err := json.Marshal(payload, json.Deterministic(true))
+	if err == nil {
+		err = bson.UnmarshalExtJSON(document, false, &d)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("outbox: %T is not a payload: %v", payload, err)) // a programming error
+	}
+	return d
+}
+
+// decode returns the JSON of a stored payload.
+func decode(d bson.D) (jsontext.Value, error) { return bson.MarshalExtJSON(d, false, false) }
+
+// fields returns the members that an update sets.
+func (e *Events) fields() (set bson.D) {
+	for _, v := range e.all {
+		set = append(set, bson.E{Key: "events." + v.id, Value: v.Event})
+	}
+	return set
+}
+
+// Update combines the parts of an update with the events. It omits empty parts, because MongoDB
+// rejects them.
+func (e *Events) Update(set, unset, more bson.D) bson.D {
+	u := more
+	if set = append(set, e.fields()...); set != nil {
+		u = append(u, bson.E{Key: "$set", Value: set})
+	}
+	if unset != nil {
+		u = append(u, bson.E{Key: "$unset", Value: unset})
+	}
+	if len(e.all) > 0 { // unless it is already earlier
+		u = append(u, bson.E{Key: "$min", Value: bson.D{{Key: undeliveredQueue, Value: e.at}}})
+	}
+	return u
+}
+
+// Members returns the members of a new document with these events.
+func (e *Events) Members() bson.D {
+	if len(e.all) == 0 {
+		return nil
+	}
+	return bson.D{{Key: "events", Value: e.document()}, {Key: undeliveredQueue, Value: e.at}}
+}
+
+func (e *Events) document() bson.D {
+	d := bson.D{}
+	for _, v := range e.all {
+		d = append(d, bson.E{Key: v.id, Value: v.Event})
+	}
+	return d
+}
+
+// A Window is the time in which a request may wait for the sink. It starts when the first event
+// is sent and covers all events of the request.
+type Window struct {
+	ctx     context.Context
+	timeout time.Duration
+	sending context.Context // nil before the first event
+	cancel  context.CancelFunc
+}
+
+// Window returns the window of a request. Close it at the end.
+func (o *Outbox) Window(ctx context.Context) *Window {
+	w := &Window{ctx: ctx}
+	if o.Sink != nil {
+		w.timeout = o.Sink.Timeout()
+	}
+	return w
+}
+
+func (w *Window) begin() context.Context {
+	if w.sending == nil {
+		w.sending, w.cancel = context.WithTimeout(w.ctx, w.timeout)
+	}
+	return w.sending
+}
+
+// Close releases the window.
+func (w *Window) Close() {
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
+// Deliver sends the events of a change before the response, in the window of its request. It
+// returns the ids of the delivered ones. It returns no error, because the relay delivers the
+// others.
+func (o *Outbox) Deliver(ctx context.Context, w *Window, e *Events) (delivered []string) {
+	if len(e.all) == 0 || w.begin().Err() != nil {
+		return nil
+	}
+	collection, err := o.Collection(ctx)
+	if err != nil {
+		return nil
+	}
+	sent := o.send(w.begin(), e.id, e.all, time.Time{}).delivered
+	if len(sent) == 0 {
+		return nil
+	}
+	delivered = ids(sent)
+	if len(sent) == len(e.all) {
+		// Usually the document has no other events. Then one write removes both members.
+		result, err := collection.UpdateOne(ctx,
+			bson.D{{Key: "_id", Value: e.id}, {Key: "events", Value: e.document()}},
+			bson.D{{Key: "$unset", Value: bson.D{{Key: "events", Value: ""}, {Key: undeliveredQueue, Value: ""}}}})
+		if err != nil || result.MatchedCount == 1 {
+			o.logNotRemoved(ctx, err)
+			return delivered
+		}
+	}
+	o.logNotRemoved(ctx, remove(ctx, collection, e.id, delivered))
+	return delivered
+}
+
+func ids(all []entry) (ids []string) {
+	for _, e := range all {
+		ids = append(ids, e.id)
+	}
+	return ids
+}
+
+// An outcome is the result of sending several events.
+type outcome struct {
+	delivered []entry
+	refused   []entry
+	failed    *entry // failed for another reason, such as a sink that is down; send stopped here
+}
+
+// send sends events, the oldest first. It continues after an event that the sink refuses. It stops
+// at the first event that fails for another reason, which preserves the order.
+//
+// It also stops, without a failure, when the context ends. It sends no further event after the
+// time until, unless that is zero.
+func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Time) (result outcome) {
+	inTime := slices.SortedFunc(slices.Values(all), func(x, y entry) int {
+		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(o.rank(x.Type), o.rank(y.Type)), cmp.Compare(x.id, y.id))
+	})
+	for _, e := range inTime {
+		if ctx.Err() != nil || !until.IsZero() && !o.Now().Before(until) {
+			return result
+		}
+		data, err := decode(e.Data)
+		if err == nil {
+			one, cancel := context.WithTimeout(ctx, sendTimeout)
+			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.Source, Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
+			cancel()
+		}
+		if err == nil {
+			result.delivered = append(result.delivered, e)
+			continue
+		}
+		o.Log.WarnContext(ctx, "event not delivered", "event", e.id, "type", e.Type, "error", err)
+		if !errors.Is(err, event.ErrRefused) {
+			if ctx.Err() == nil { // otherwise the sink had less time than sendTimeout
+				result.failed = &e
+			}
+			return result
+		}
+		result.refused = append(result.refused, e)
+	}
+	return result
+}
+
+// rank orders events with the same time.
+func (o *Outbox) rank(name string) int {
+	return slices.IndexFunc(o.Order, func(t *event.Type) bool { return t.Name == name })
+}
+
+// remove removes events from a document.
+func remove(ctx context.Context, collection *mongo.Collection, id string, events []string) error {
+	var unset bson.D
+	for _, e := range events {
+		unset = append(unset, bson.E{Key: "events." + e, Value: ""})
+	}
+	_, err := collection.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, bson.D{{Key: "$unset", Value: unset}})
+	return mongodb.Translate("remove events", err)
+}
+
+// logNotRemoved logs that delivered events are still stored. The relay delivers them again.
+func (o *Outbox) logNotRemoved(ctx context.Context, err error) {
+	if err != nil {
+		o.Log.WarnContext(ctx, "delivered events were not removed", "error", err)
+	}
+}
+
+// Trim drops the oldest events over the limit from a document, given as it was stored by the last
+// change. It does not count the events that were just delivered. It does not count unreadable
+// events; the relay logs these.
+func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, delivered []string) {
+	if o.Sink == nil {
+		return
+	}
+	embedded, _ := document.Lookup("events").DocumentOK()
+	elements, _ := embedded.Elements()
+	pending := map[string]Event{}
+	for _, e := range elements {
+		var stored Event
+		if e.Value().Unmarshal(&stored) == nil && !slices.Contains(delivered, e.Key()) {
+			pending[e.Key()] = stored
+		}
+	}
+	if len(pending) <= limit {
+		return
+	}
+	dropped := inOrder(pending)[:len(pending)-limit]
+	collection, err := o.Collection(ctx)
+	if err == nil {
+		err = remove(ctx, collection, id, ids(dropped))
+	}
+	if err != nil {
+		o.Log.WarnContext(ctx, "events over the limit were not removed", "error", err)
+		return
+	}
+	for _, e := range dropped {
+		o.Log.ErrorContext(ctx, "event dropped: too many wait for the sink", "event", e.id, "type", e.Type, "time", e.Time)
+	}
+}
+
+// inOrder returns the events of a document, the oldest first.
+func inOrder(events map[string]Event) (all []entry) {
+	for id, e := range events {
+		all = append(all, entry{id, e})
+	}
+	slices.SortFunc(all, func(x, y entry) int { return cmp.Or(x.Time.Compare(y.Time), strings.Compare(x.id, y.id)) })
+	return all
+}
