@@ -32,14 +32,14 @@ func TestCreate_ServesNewFunction(t *testing.T) {
 		}
 	}
 	var steps []string
-	if err := create(t.Context(), root, "hello", func(step string) { steps = append(steps, step) }); err != nil {
+	if err := create(t.Context(), root, aFunction, "hello", func(step string) { steps = append(steps, step) }); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "adding-a-service.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "$ go run ./infra/generate new hello\n" + strings.Join(steps, "\n") + "\n" + fmt.Sprintf(createdFormat, "hello"); !strings.Contains(string(page), want) {
+	if want := "$ go run ./infra/generate new hello\n" + strings.Join(steps, "\n") + "\n" + fmt.Sprintf(createdFormat, "/api/users/hello", "hello"); !strings.Contains(string(page), want) {
 		t.Errorf("adding-a-service.md does not contain %s", want)
 	}
 	run("run", "./infra/generate", "-check")
@@ -96,13 +96,13 @@ func TestCreate_InvalidName(t *testing.T) {
 		"auth":          "auth cannot be the name of a function: it is the Service with all functions",
 		"currentuser":   "the function currentuser exists already",
 	} {
-		err := create(t.Context(), root, name, func(step string) { t.Errorf("%s: got the step %s, want none", name, step) })
+		err := create(t.Context(), root, aFunction, name, func(step string) { t.Errorf("%s: got the step %s, want none", name, step) })
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", name, err, want)
 		}
 	}
 	for _, name := range []string{"hello", "events", "names", "fmt", "linux", "test"} { // similar names are allowed
-		if err := checkName(root, name); err != nil {
+		if err := checkName(root, aFunction, name); err != nil {
 			t.Error(err)
 		}
 	}
@@ -122,7 +122,7 @@ func TestCreate_RestoresFiles(t *testing.T) {
 	}
 	before := tree(t, root)
 	changed := false
-	err = create(t.Context(), root, "hello", func(step string) { changed = changed || step == "added it to "+catalogFile })
+	err = create(t.Context(), root, aFunction, "hello", func(step string) { changed = changed || step == "added it to "+catalogFile })
 	if err == nil || !strings.Contains(err.Error(), "go run ./infra/generate: exit status 1\ngenerate: README.md: there is no") || !changed {
 		t.Errorf("got %v, want an error of the generator after the catalog was changed (%v)", err, changed)
 	}
@@ -130,7 +130,7 @@ func TestCreate_RestoresFiles(t *testing.T) {
 		t.Errorf("after the failed command: got the files\n%v\nwant\n%v", now, before)
 	}
 	ctx, interrupt := context.WithCancel(t.Context())
-	err = create(ctx, root, "hello", func(step string) {
+	err = create(ctx, root, aFunction, "hello", func(step string) {
 		if strings.HasPrefix(step, "added it to") {
 			interrupt()
 		}
