@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -122,6 +123,11 @@ func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads 
 
 // Add adds events of a type. Each payload is a value of the type's Data.
 func (e *Events) Add(ctx context.Context, t *event.Type, payloads ...any) {
+	for _, payload := range payloads {
+		if reflect.TypeOf(payload) != t.Data {
+			panic(fmt.Sprintf("outbox: the payload of %s is a %v, not a %T", t.Name, t.Data, payload)) // a programming error
+		}
+	}
 	if e.disabled {
 		return
 	}
