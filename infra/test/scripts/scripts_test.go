@@ -74,10 +74,15 @@ func TestOverlays_ServerDryRun(t *testing.T) {
 	if err != nil || len(overlays) == 0 {
 		t.Fatalf("got no overlays: %v", err)
 	}
+	examples, err := filepath.Glob("../../examples/*/k8s/*-*")
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("got no overlays of the examples: %v", err)
+	}
+	overlays = append(overlays, examples...)
 	const fresh = knative.Namespace + "-dry-run"
 	makeNamespace(t, fresh)
 	for _, overlay := range overlays {
-		t.Run(filepath.Base(overlay), func(t *testing.T) {
+		t.Run(strings.TrimPrefix(overlay, "../../"), func(t *testing.T) {
 			manifests := run(t, "", "kustomize", overlay)
 			manifests = strings.ReplaceAll(manifests, "ko://", "dev.local/")
 			manifests = strings.ReplaceAll(manifests, "amespace: "+knative.Namespace+"\n", "amespace: "+fresh+"\n") // serviceNamespace too
