@@ -19,15 +19,24 @@ const identity = newIdentity({
 })
 const client = new MongoClient(setting('MONGODB_URI'))
 const store = new Store(client.db(), setting('K_SINK'))
-await store.createIndexes()
-store.deliver() // an earlier process can have left events
-
 const server = createApp(store, identity).listen(setting('PORT', '8080'), (err) => {
   if (err) throw err
   console.log(JSON.stringify({ msg: 'listening', port: server.address().port }))
 })
 server.headersTimeout = 5_000
 server.requestTimeout = 10_000
+
+// A start does not wait for the database. An earlier process can have left events.
+async function prepare() {
+  try {
+    await store.createIndexes()
+    await store.deliver()
+  } catch (err) {
+    console.error(JSON.stringify({ msg: 'the indexes are not created', error: err.message }))
+    setTimeout(prepare, 1_000).unref()
+  }
+}
+prepare()
 
 // Finish the requests in flight and their events.
 for (const signal of ['SIGINT', 'SIGTERM']) {

@@ -264,7 +264,7 @@ test('the deletion of a user', async (t) => {
 // A sink receives events. It answers with the status that sink.status returns.
 async function newSink(t) {
   const received = []
-  const sink = { status: () => 200, next: null }
+  const sink = { status: () => 200 }
   const server = createServer(async (req, res) => {
     let body = ''
     for await (const chunk of req) body += chunk
@@ -279,6 +279,18 @@ async function newSink(t) {
     while (received.length === 0) await once(server, 'received')
     return received.shift()
   }
+  // A change can start before the event of the previous change is removed from the outbox. Then
+  // both are sent.
+  const seen = new Set()
+  sink.nextNew = async () => {
+    for (;;) {
+      const event = await sink.next()
+      if (!seen.has(event.id)) {
+        seen.add(event.id)
+        return event
+      }
+    }
+  }
   return sink
 }
 
@@ -288,13 +300,13 @@ test('events of changes', async (t) => {
   const path = await a.create('ann')
   const id = idOf(path)
   const event = (kind, version, data) => ({ id: `${id}-${version}`, type: `com.ticketing.ticket.${kind}.v1`, key: id, data: JSON.stringify({ id, ...data, version }) })
-  assert.deepEqual(await sink.next(), event('created', 1, { title: 'Concert', price: 1500, owner: 'ann', onSale: true }))
+  assert.deepEqual(await sink.nextNew(), event('created', 1, { title: 'Concert', price: 1500, owner: 'ann', onSale: true }))
   await a.as('ann', 'PUT', path, '{"title":"Opera","price":1,"onSale":true,"version":1}')
-  assert.deepEqual(await sink.next(), event('updated', 2, { title: 'Opera', price: 1, owner: 'ann', onSale: true }))
+  assert.deepEqual(await sink.nextNew(), event('updated', 2, { title: 'Opera', price: 1, owner: 'ann', onSale: true }))
   await a.as('ann', 'POST', path + '/transfer', '{"to":"bob"}')
-  assert.deepEqual(await sink.next(), event('transferred', 3, { title: 'Opera', price: 1, owner: 'bob', onSale: false }))
+  assert.deepEqual(await sink.nextNew(), event('transferred', 3, { title: 'Opera', price: 1, owner: 'bob', onSale: false }))
   await a.deleted('bob')
-  assert.deepEqual(await sink.next(), event('updated', 4, { title: 'Opera', price: 1, onSale: false }))
+  assert.deepEqual(await sink.nextNew(), event('updated', 4, { title: 'Opera', price: 1, onSale: false }))
 })
 
 test('an event that the sink refuses', async (t) => {
@@ -306,8 +318,7 @@ test('an event that the sink refuses', async (t) => {
   await a.store.deliver() // wait until the delivery has ended
   sink.status = () => 200
   await a.create('ann') // the next change of any ticket
-  const again = [await sink.next(), await sink.next(), await sink.next()].find((e) => e.id === refused.id)
-  assert.deepEqual(again, refused)
+  assert.deepEqual(await sink.next(), refused)
   await a.store.deliver()
   const tickets = database.collection(a.name)
   assert.equal((await tickets.findOne({ _id: new ObjectId(idOf(path)) })).outbox, undefined)

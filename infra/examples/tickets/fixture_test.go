@@ -71,12 +71,13 @@ type sink struct {
 	mu     sync.Mutex
 	down   bool
 	events chan event
+	seen   map[string]bool // ids that nextNew has returned
 }
 
 type event struct{ id, kind, subject, data string }
 
 func newTestSink(t *testing.T) *sink {
-	s := &sink{events: make(chan event, 1000)}
+	s := &sink{events: make(chan event, 1000), seen: map[string]bool{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -108,6 +109,18 @@ func (s *sink) next(t *testing.T) event {
 	case <-time.After(30 * time.Second):
 		t.Fatal("got no event within 30 s")
 		return event{}
+	}
+}
+
+// nextNew returns the next event that is not a repeated delivery. A change can start before the
+// event of the previous change is removed from the outbox. Then both are sent.
+func (s *sink) nextNew(t *testing.T) event {
+	t.Helper()
+	for {
+		if e := s.next(t); !s.seen[e.id] {
+			s.seen[e.id] = true
+			return e
+		}
 	}
 }
 

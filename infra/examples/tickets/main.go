@@ -55,9 +55,6 @@ func run(ctx context.Context, env func(string) string) error {
 		return err
 	}
 	defer store.close()
-	if err := store.createIndexes(ctx); err != nil {
-		return err
-	}
 	listener, err := net.Listen("tcp", ":"+setting("PORT", "8080"))
 	if err != nil {
 		return errors.New("PORT is not a port, or it is in use")
@@ -69,7 +66,7 @@ func run(ctx context.Context, env func(string) string) error {
 		WriteTimeout:      20 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 	}
-	go store.deliverChanges(ctx)
+	go store.prepare(ctx) // a start does not wait for the database
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	log.Info("listening", "port", listener.Addr().(*net.TCPAddr).Port)

@@ -52,6 +52,15 @@ func newStore(uri, sink string) (*store, error) {
 	return s, err
 }
 
+// prepare creates the indexes, and then delivers events until the context is cancelled.
+func (s *store) prepare(ctx context.Context) {
+	for err := s.createIndexes(ctx); err != nil && ctx.Err() == nil; err = s.createIndexes(ctx) {
+		log.Warn("the indexes are not created", "error", err)
+		time.Sleep(time.Second)
+	}
+	s.deliverChanges(ctx)
+}
+
 func (s *store) createIndexes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
