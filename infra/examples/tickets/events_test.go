@@ -53,6 +53,32 @@ func TestUserDeleted_RaceWithUpdates(t *testing.T) {
 	}
 }
 
+// A ticket that its owner transfers during the deletion belongs to the new owner.
+func TestUserDeleted_RaceWithTransfers(t *testing.T) {
+	t.Parallel()
+	a := serve(t, "")
+	var paths []string
+	for range 20 {
+		paths = append(paths, a.create("ann"))
+	}
+	ann, statuses := "Authorization: "+bearer(t, "ann"), make([]int, len(paths)+1)
+	race(len(statuses), func(i int) (r response) {
+		if i == len(paths) {
+			r = a.deleted("ann", "1")
+		} else {
+			r = a.call("POST", paths[i]+"/transfer", `{"to":"bob"}`, ann)
+		}
+		statuses[i] = r.status
+		return r
+	})
+	for i, path := range paths {
+		want := map[int]string{200: `"owner":"bob","onSale":false,"version":2}`, 403: `"price":1500,"onSale":false,"version":2}`}[statuses[i]]
+		if r := a.call("GET", path, ""); want == "" || !strings.Contains(r.body, want) {
+			t.Errorf("after a transfer with %d got %s, want %s", statuses[i], r.body, want)
+		}
+	}
+}
+
 func TestEvents_Invalid(t *testing.T) {
 	t.Parallel()
 	a := serve(t, "")
