@@ -64,6 +64,7 @@ func run(ctx context.Context, env func(string) string) error {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      20 * time.Second,
+		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 	}
 	go store.prepare(ctx) // a start does not wait for the database
