@@ -32,7 +32,7 @@ func TestCreate_PassesTestsAndServes(t *testing.T) {
 			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "adding-a-service.md"))
+	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "add-a-function.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestCreate_PassesTestsAndServes(t *testing.T) {
 		}
 		if want := "$ go run ./infra/generate new " + c.argument + c.name + "\n" + strings.Join(steps, "\n") + "\n" +
 			fmt.Sprintf(createdFormat, c.kind.path(c.name), c.name); !strings.Contains(string(page), want) {
-			t.Errorf("adding-a-service.md does not contain %s", want)
+			t.Errorf("add-a-function.md does not contain %s", want)
 		}
 	}
 	run("run", "./infra/generate", "-check")
