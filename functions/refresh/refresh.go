@@ -90,14 +90,14 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 			return session.Grant{}, err
 		}
 	}
-	u, rotated, err := r.users.Rotate(ctx, rotation, now)
+	exchange, err := r.users.Rotate(ctx, rotation, now)
 	if errors.Is(err, user.ErrSessionEnded) || errors.Is(err, user.ErrTokenReused) {
 		return session.Grant{}, apierror.InvalidToken(err)
 	}
 	if err != nil {
 		return session.Grant{}, err
 	}
-	return r.grants.Grant(u, rotated, presented.Next(rotated.Salt), now)
+	return r.grants.Grant(exchange.User, exchange.Session, presented.Next(exchange.Salt), now)
 }
 
 // allowSession counts a refresh for its session, because its address is at its limit: an

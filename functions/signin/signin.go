@@ -50,15 +50,12 @@ type Input struct {
 	endpoint.Client
 	Email    string `json:"email"`
 	Password string `json:"password"`
-
-	address email.Address
 }
 
 // Validate checks the email and the length of the password. The password policy applies when a
 // user chooses a password, not when the user signs in.
 func (in *Input) Validate(bad *apierror.Fields) {
-	var err error
-	if in.address, err = email.Parse(in.Email); err != nil {
+	if _, err := email.Parse(in.Email); err != nil {
 		bad.Add("email", err.Error())
 	}
 	if password.IsTooLong(in.Password) {
@@ -89,16 +86,16 @@ func newHandler(cfg *config.Config) signin {
 // an account that cannot be read.
 func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 	var grant session.Grant
+	address, _ := email.Parse(in.Email) // Validate has accepted it
 	err := s.credentials.Check(ctx, credentials.Claim{
 		Client:   in.Client,
-		Email:    string(in.address),
+		Email:    string(address),
 		Password: in.Password,
-		Find:     func(ctx context.Context) (user.Account, error) { return s.users.Account(ctx, string(in.address)) },
+		Find:     func(ctx context.Context) (user.Account, error) { return s.users.Account(ctx, string(address)) },
 		Rehash:   true,
 	}, func(ctx context.Context, p credentials.Proof) (err error) {
 		opened, refresh := session.Open(p.Account.ID, s.now(), s.grants.TTL())
-		opened.Device = credentials.Digest(p.Device)
-		if err := s.users.Open(ctx, p.Account, opened, p.Rehash); err != nil {
+		if err := s.users.Open(ctx, p.Account, opened, credentials.Digest(p.Device), p.Rehash); err != nil {
 			return err
 		}
 		grant, err = s.grants.Grant(p.Account.User, opened, refresh, opened.CreatedAt)

@@ -68,7 +68,7 @@ func TestSignout_OtherSessionsStayOpen(t *testing.T) {
 	phone := b.Given(t, "ann@example.com", "a password")
 	a := b.Stored(t, "ann@example.com")
 	laptop, _ := session.Open(phone.User.ID, b.Clock.Now(), time.Hour)
-	if err := b.Users.Open(t.Context(), a, laptop, ""); err != nil {
+	if err := b.Users.Open(t.Context(), a, laptop, "", ""); err != nil {
 		t.Fatal(err)
 	}
 	b.Do(t, endpointtest.Call{Header: endpointtest.Bearer(phone.Token)})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"ticketing.com/auth/shared/apierror"
@@ -62,17 +63,15 @@ type Input struct {
 	Email    string `json:"email"`
 	Password string `json:"password"`
 
-	address email.Address
-	policy  policy.Policy
+	policy policy.Policy
 }
 
 // Configure gives Validate the password policy.
 func (in *Input) Configure(cfg *config.Config) { in.policy = policy.FromConfig(cfg) }
 
-// Validate normalises the email and applies the password policy.
+// Validate checks the email and applies the password policy.
 func (in *Input) Validate(bad *apierror.Fields) {
-	var err error
-	if in.address, err = email.Parse(in.Email); err != nil {
+	if _, err := email.Parse(in.Email); err != nil {
 		bad.Add("email", err.Error())
 	}
 	if err := in.policy.Check(in.Password, in.Email); err != nil {
@@ -125,35 +124,47 @@ func newHandler(cfg *config.Config) signup {
 // decide nothing, because another request may take the email in between. It would also answer
 // faster for an email that is in use.
 //
-// The id of an account is derived from the Idempotency-Key. A key that was used more than
-// keyLife ago yields another id, and the retries of the request find that id too.
+// The id of an account is derived from the Idempotency-Key and the number of earlier uses of the
+// key. A use that is older than keyLife does not answer the request, so create tries the next one.
+// A retry of the request takes the same steps and finds the same id.
 func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 	hash, err := s.passwords.Hash(ctx, in.Password)
 	if err != nil {
 		return session.Grant{}, err
 	}
-	for range keyUses {
-		u := user.User{ID: session.IDFromKey(in.Key), Email: string(in.address)}
-		device := credentials.Device(in.Client.Device)
-		first, refresh := s.open(u, device)
-		err = s.users.Create(ctx, u, hash, &first)
-		if err == nil {
-			return s.grant(u, first, refresh, device)
-		}
+	address, _ := email.Parse(in.Email) // Validate has accepted it
+	for uses := range keyUses {
+		u := user.User{ID: accountID(in.Key, uses), Email: string(address)}
+		grant, err := s.insert(ctx, u, hash, credentials.Device(in.Client.Device))
 		if !errors.Is(err, user.ErrDuplicate) {
-			return session.Grant{}, err
+			return grant, err
 		}
 		account, err := s.earlier(ctx, u)
-		if !account.CreatedAt.IsZero() && s.now().Sub(account.CreatedAt) > keyLife {
-			in.Key += "+"
-			continue
-		}
-		if err != nil {
+		expired := !account.CreatedAt.IsZero() && s.now().Sub(account.CreatedAt) > keyLife
+		switch {
+		case expired:
+		case err != nil:
 			return session.Grant{}, err
+		default:
+			return s.retry(ctx, in, account)
 		}
-		return s.retry(ctx, in, account)
 	}
 	return session.Grant{}, mismatch()
+}
+
+// accountID returns the id of the account of an Idempotency-Key with a number of earlier uses.
+// Without a key, it returns a new id.
+func accountID(key string, uses int) string {
+	return session.IDFromKey(key + strings.Repeat("+", uses))
+}
+
+// insert creates the account and its first session. The device is a device token.
+func (s signup) insert(ctx context.Context, u user.User, hash, device string) (session.Grant, error) {
+	first, refresh := session.Open(u.ID, s.now(), s.grants.TTL())
+	if err := s.users.Create(ctx, u, hash, &first, credentials.Digest(device)); err != nil {
+		return session.Grant{}, err
+	}
+	return s.grant(u, first, refresh, device)
 }
 
 // handleEvent creates an account for another service. It has no rate limit, because that service
@@ -164,8 +175,9 @@ func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
 	if err != nil {
 		return Accepted{}, err
 	}
-	u := user.User{ID: session.IDFromKey(in.Key), Email: string(in.address)}
-	err = s.users.Create(ctx, u, hash, nil)
+	address, _ := email.Parse(in.Email) // Validate has accepted it
+	u := user.User{ID: accountID(in.Key, 0), Email: string(address)}
+	err = s.users.Create(ctx, u, hash, nil, "")
 	if errors.Is(err, user.ErrDuplicate) {
 		_, err = s.earlier(ctx, u)
 	}
@@ -195,8 +207,8 @@ func (s signup) retry(ctx context.Context, in Input, account user.Account) (gran
 		Password: in.Password,
 		Find:     func(context.Context) (user.Account, error) { return account, nil },
 	}, func(ctx context.Context, p credentials.Proof) (err error) {
-		opened, refresh := s.open(account.User, p.Device)
-		err = s.users.Open(ctx, account, opened, "")
+		opened, refresh := session.Open(account.ID, s.now(), s.grants.TTL())
+		err = s.users.Open(ctx, account, opened, credentials.Digest(p.Device), "")
 		if errors.Is(err, user.ErrChanged) {
 			return apierror.Busy(time.Second, err)
 		}
@@ -212,12 +224,6 @@ func (s signup) retry(ctx context.Context, in Input, account user.Account) (gran
 		err = mismatch()
 	}
 	return grant, err
-}
-
-func (s signup) open(u user.User, device string) (user.Session, session.Refresh) {
-	opened, refresh := session.Open(u.ID, s.now(), s.grants.TTL())
-	opened.Device = credentials.Digest(device)
-	return opened, refresh
 }
 
 func (s signup) grant(u user.User, opened user.Session, refresh session.Refresh, device string) (session.Grant, error) {

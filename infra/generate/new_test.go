@@ -20,8 +20,9 @@ import (
 	"ticketing.com/auth/infra/test/e2e"
 )
 
-// The test creates a function in a copy of the repository and calls its route.
-func TestCreate_ServesNewFunction(t *testing.T) {
+// The test creates a function and a service in a copy of the repository. They pass the tests, and
+// those of every package that reads the catalog, without an edit. Then it calls their routes.
+func TestCreate_PassesTestsAndServes(t *testing.T) {
 	root := e2e.CopyRepository(t)
 	run := func(args ...string) {
 		t.Helper()
@@ -31,21 +32,34 @@ func TestCreate_ServesNewFunction(t *testing.T) {
 			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	var steps []string
-	if err := create(t.Context(), root, aFunction, "hello", func(step string) { steps = append(steps, step) }); err != nil {
-		t.Fatal(err)
-	}
-	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "adding-a-service.md"))
+	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "add-a-function.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "$ go run ./infra/generate new hello\n" + strings.Join(steps, "\n") + "\n" + fmt.Sprintf(createdFormat, "/api/users/hello", "hello"); !strings.Contains(string(page), want) {
-		t.Errorf("adding-a-service.md does not contain %s", want)
+	for _, c := range []struct {
+		kind           kind
+		name, argument string
+	}{{aFunction, "hello", ""}, {aService, "things", "-service "}} {
+		var steps []string
+		if err := create(t.Context(), root, c.kind, c.name, func(step string) { steps = append(steps, step) }); err != nil {
+			t.Fatal(err)
+		}
+		if want := "$ go run ./infra/generate new " + c.argument + c.name + "\n" + strings.Join(steps, "\n") + "\n" +
+			fmt.Sprintf(createdFormat, c.kind.path(c.name), c.name); !strings.Contains(string(page), want) {
+			t.Errorf("add-a-function.md does not contain %s", want)
+		}
 	}
 	run("run", "./infra/generate", "-check")
-	run("test", "./functions/hello", "./infra/catalog")
-	if formatted, err := exec.Command("gofmt", "-l", filepath.Join(root, "functions/hello"), filepath.Join(root, "infra/catalog")).Output(); err != nil || len(formatted) > 0 {
+	run("test", "./functions/hello", "./functions/things", "./infra/catalog", "./infra/generate/needs", "./infra/knative",
+		"./infra/lambda", "./infra/openapi", "./infra/asyncapi")
+	run("test", "-run", "Imports|LinkedPackages|HaveComments", "./infra/test/arch")
+	if formatted, err := exec.Command("gofmt", "-l", filepath.Join(root, "functions"), filepath.Join(root, "infra/catalog")).Output(); err != nil || len(formatted) > 0 {
 		t.Errorf("gofmt would change %s, want none: %v", formatted, err)
+	}
+	tidy := exec.Command("go", "mod", "tidy", "-diff")
+	tidy.Dir, tidy.Env = filepath.Join(root, "functions"), append(os.Environ(), "GOWORK=off")
+	if out, err := tidy.CombinedOutput(); err != nil {
+		t.Errorf("functions/go.mod is not tidy: %v\n%s", err, out)
 	}
 
 	local := filepath.Join(t.TempDir(), "local")
@@ -62,6 +76,14 @@ func TestCreate_ServesNewFunction(t *testing.T) {
 	defer response.Body.Close()
 	if body, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK || string(body) != `{"message":"Hello, Ann."}` {
 		t.Errorf("got %d %s %v, want 200 and the greeting of Ann", response.StatusCode, body, err)
+	}
+	list, err := http.Get(url + "/api/things?limit=5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer list.Body.Close()
+	if body, err := io.ReadAll(list.Body); err != nil || list.StatusCode != http.StatusOK || string(body) != `{"items":[]}` {
+		t.Errorf("got %d %s %v, want 200 and an empty list", list.StatusCode, body, err)
 	}
 }
 

@@ -39,21 +39,20 @@ func stored(t *testing.T, cfg *config.Config) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string][2]int{}
-	for cursor.Next(t.Context()) {
-		var d struct {
-			ID      string `bson:"_id"`
-			N       int    `bson:"n"`
-			Pending int    `bson:"pending"`
-		}
-		if err := cursor.Decode(&d); err != nil {
-			t.Fatal(err)
-		}
-		if kind, _, _ := strings.Cut(d.ID, ":"); kind != "signin" {
-			all[kind] = [2]int{d.N, d.Pending}
+	var all []struct {
+		ID         string `bson:"_id"`
+		N, Pending int
+	}
+	if err := cursor.All(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string][2]int{}
+	for _, c := range all {
+		if kind, _, _ := strings.Cut(c.ID, ":"); kind != "signin" {
+			found[kind] = [2]int{c.N, c.Pending}
 		}
 	}
-	return fmt.Sprint(all)
+	return fmt.Sprint(found)
 }
 
 // The account changes between its two reads. The second check is a separate attempt.

@@ -88,7 +88,7 @@ func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Cont
 
 func (c *Checker) check(ctx context.Context, claim Claim, open func(context.Context, Proof) error) error {
 	attempt := c.limiter.Begin(ctx, c.limit, claim.Client, claim.Email)
-	defer attempt.Close()
+	defer attempt.Close(ctx)
 	if err := attempt.Rejected(); err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (c *Checker) check(ctx context.Context, claim Claim, open func(context.Cont
 	if err != nil {
 		return err
 	}
-	attempt.Succeed()
+	attempt.Succeed(ctx)
 	return open(ctx, proof)
 }
 
@@ -107,7 +107,7 @@ func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.At
 		return Proof{}, err
 	}
 	known := claim.Client.Device != "" && account.HasDevice(Digest(claim.Client.Device), c.now())
-	if err := attempt.Allow(known); err != nil {
+	if err := attempt.Allow(ctx, known); err != nil {
 		return Proof{}, err
 	}
 	right, stale, err := c.compare(ctx, account, unknown, claim.Password)
@@ -126,7 +126,7 @@ func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.At
 		right, cause = false, ErrDisabled
 	}
 	if !right {
-		attempt.Fail()
+		attempt.Fail(ctx)
 		return Proof{}, cause
 	}
 	proof := Proof{Account: account, Device: Device(claim.Client.Device)}

@@ -97,6 +97,30 @@ func TestCORS_Preflight(t *testing.T) {
 	}
 }
 
+// A script of another origin sends and reads the device token and reads the rate limits.
+func TestCORS_DeviceToken(t *testing.T) {
+	cfg := newConfig(io.Discard, map[string]string{"CORS_ALLOWED_ORIGINS": "https://tickets.example"})
+	handler := httpserver.Handler(cfg, echo(nil))
+	preflight := httptest.NewRequest(http.MethodOptions, "/echo", nil)
+	preflight.Header.Set("Access-Control-Request-Method", "POST")
+	preflight.Header.Set("Access-Control-Request-Headers", "content-type,device-token")
+	post := httptest.NewRequest(http.MethodPost, "/echo", strings.NewReader(`{"name":"ann"}`))
+	for _, c := range []struct {
+		r            *http.Request
+		header, want string
+	}{
+		{preflight, "Access-Control-Allow-Headers", "content-type,device-token"},
+		{post, "Access-Control-Expose-Headers", "Device-Token, Ratelimit, Ratelimit-Policy, Retry-After, Www-Authenticate"},
+	} {
+		c.r.Header.Set("Origin", "https://tickets.example")
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, c.r)
+		if got := answer.Result().Header.Get(c.header); got != c.want {
+			t.Errorf("%s: got %s %q, want %q", c.r.Method, c.header, got, c.want)
+		}
+	}
+}
+
 // The server converts an origin in the setting to the form that browsers send, or rejects it.
 func TestCORS_Setting(t *testing.T) {
 	const rejected = ""

@@ -68,25 +68,7 @@ const eventHeaders = "Content-Type: application/json\r\nCe-Specversion: 1.0\r\nC
 // a reverse proxy in front of it.
 func startServers(t *testing.T, settings map[string]string) (direct, proxy string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := newConfig(io.Discard, settings)
-	handler := httpserver.Handler(cfg, echo(nil), minimal, private, keyed, subscriber)
-	if err := cfg.Err(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	stopped := make(chan error, 1)
-	go func() { stopped <- httpserver.Serve(ctx, listener, handler, cfg.Log()) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-stopped; err != nil {
-			t.Error(err)
-		}
-	})
-	direct = listener.Addr().String()
+	direct = serveUntilEnd(t, newConfig(io.Discard, settings), echo(nil), minimal, private, keyed, subscriber)
 	front := httptest.NewServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: direct}))
 	t.Cleanup(front.Close)
 	return direct, front.Listener.Addr().String()

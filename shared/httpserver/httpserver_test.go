@@ -60,6 +60,57 @@ var configured = function(endpoint.Define(endpoint.Spec{Method: http.MethodGet, 
 		return nothing{}
 	}, func(nothing, context.Context, endpoint.None) (string, error) { return "", nil }))
 
+// A server serves functions until its context ends.
+type server struct {
+	address  string
+	accepted atomic.Int32 // connections
+	stop     context.CancelFunc
+	stopped  chan error // the error of Serve
+}
+
+func serve(t *testing.T, cfg *config.Config, functions ...endpoint.Function) *server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := httpserver.Handler(cfg, functions...)
+	if err := cfg.Err(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s := &server{address: listener.Addr().String(), stop: stop, stopped: make(chan error, 1)}
+	go func() { s.stopped <- httpserver.Serve(ctx, countedListener{listener, &s.accepted}, handler, cfg.Log()) }()
+	return s
+}
+
+// serveUntilEnd serves functions until the end of the test and returns the address.
+func serveUntilEnd(t *testing.T, cfg *config.Config, functions ...endpoint.Function) string {
+	t.Helper()
+	s := serve(t, cfg, functions...)
+	t.Cleanup(func() {
+		s.stop()
+		if err := <-s.stopped; err != nil {
+			t.Error(err)
+		}
+	})
+	return s.address
+}
+
+// A countedListener counts accepted connections.
+type countedListener struct {
+	net.Listener
+	n *atomic.Int32
+}
+
+func (l countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return c, err
+}
+
 func newConfig(log io.Writer, settings map[string]string) *config.Config {
 	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(log, o) }, time.Now)
@@ -84,27 +135,20 @@ func TestRun_InvalidSettings(t *testing.T) {
 
 // Without newConnections, Server.Shutdown drops a request that arrives after its start.
 func TestServe_ShutdownServesOpenConnections(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted := &countedListener{Listener: listener}
-	ctx, stop := context.WithCancel(t.Context())
-	cfg := newConfig(io.Discard, nil)
-	stopped := make(chan error, 1)
-	go func() { stopped <- httpserver.Serve(ctx, accepted, httpserver.Handler(cfg, echo(nil)), cfg.Log()) }()
+	s := serve(t, newConfig(io.Discard, nil), echo(nil))
 	connections := make([]net.Conn, 20)
 	for i := range connections {
-		if connections[i], err = net.Dial("tcp", listener.Addr().String()); err != nil {
+		var err error
+		if connections[i], err = net.Dial("tcp", s.address); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for int(accepted.n.Load()) < len(connections) {
+	for int(s.accepted.Load()) < len(connections) {
 		time.Sleep(time.Millisecond)
 	}
-	stop()
+	s.stop()
 	for refused := false; !refused; {
-		c, err := net.Dial("tcp", listener.Addr().String())
+		c, err := net.Dial("tcp", s.address)
 		if refused = err != nil; !refused {
 			c.Close()
 		}
@@ -119,47 +163,25 @@ func TestServe_ShutdownServesOpenConnections(t *testing.T) {
 		}
 		c.Close()
 	}
-	if err := <-stopped; err != nil {
+	if err := <-s.stopped; err != nil {
 		t.Error(err)
 	}
-}
-
-// A countedListener counts accepted connections.
-type countedListener struct {
-	net.Listener
-	n atomic.Int32
-}
-
-func (l *countedListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err == nil {
-		l.n.Add(1)
-	}
-	return c, err
 }
 
 // A connection without a request delays a shutdown by firstRequestTimeout at most.
 func TestServe_ShutdownClosesSilentConnections(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted := &countedListener{Listener: listener}
-	ctx, stop := context.WithCancel(t.Context())
-	cfg := newConfig(io.Discard, nil)
-	stopped := make(chan error, 1)
-	go func() { stopped <- httpserver.Serve(ctx, accepted, httpserver.Handler(cfg, echo(nil)), cfg.Log()) }()
-	silent, err := net.Dial("tcp", listener.Addr().String())
+	s := serve(t, newConfig(io.Discard, nil), echo(nil))
+	silent, err := net.Dial("tcp", s.address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	for accepted.n.Load() < 1 {
+	for s.accepted.Load() < 1 {
 		time.Sleep(time.Millisecond)
 	}
-	stop()
-	if err := <-stopped; err != nil {
+	s.stop()
+	if err := <-s.stopped; err != nil {
 		t.Error(err)
 	}
 	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
@@ -212,17 +234,10 @@ func TestMaxConnections(t *testing.T) {
 
 func TestServe_ShutdownDrainsInFlightRequests(t *testing.T) {
 	pause := make(chan struct{})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := newConfig(io.Discard, nil)
-	ctx, stop := context.WithCancel(t.Context())
-	stopped := make(chan error, 1)
-	go func() { stopped <- httpserver.Serve(ctx, listener, httpserver.Handler(cfg, echo(pause)), cfg.Log()) }()
+	s := serve(t, newConfig(io.Discard, nil), echo(pause))
 	responses := make(chan string, 1)
 	go func() {
-		r, err := http.Post("http://"+listener.Addr().String()+"/echo", "application/json", strings.NewReader(`{"name":"ann"}`))
+		r, err := http.Post("http://"+s.address+"/echo", "application/json", strings.NewReader(`{"name":"ann"}`))
 		if err != nil {
 			responses <- err.Error()
 			return
@@ -232,23 +247,23 @@ func TestServe_ShutdownDrainsInFlightRequests(t *testing.T) {
 		responses <- r.Status + string(b)
 	}()
 	<-pause
-	stop()
+	s.stop()
 	for { // until the listener is closed
-		c, err := net.Dial("tcp", listener.Addr().String())
+		c, err := net.Dial("tcp", s.address)
 		if err != nil {
 			break
 		}
 		c.Close()
 	}
 	select {
-	case err := <-stopped:
+	case err := <-s.stopped:
 		t.Fatalf("Serve returned %v before the response", err)
 	case pause <- struct{}{}:
 	}
 	if got := <-responses; got != `200 OK{"name":"ann"}` {
 		t.Errorf("got %s, want 200 and the input", got)
 	}
-	if err := <-stopped; err != nil {
+	if err := <-s.stopped; err != nil {
 		t.Error(err)
 	}
 }

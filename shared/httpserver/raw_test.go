@@ -2,35 +2,18 @@ package httpserver_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
-
-	"ticketing.com/auth/shared/httpserver"
 )
 
 // listen starts a server and returns its address.
 func listen(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := newConfig(io.Discard, nil)
-	ctx, stop := context.WithCancel(context.Background())
-	stopped := make(chan error, 1)
-	go func() { stopped <- httpserver.Serve(ctx, listener, httpserver.Handler(cfg, echo(nil)), cfg.Log()) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-stopped; err != nil {
-			t.Error(err)
-		}
-	})
-	return listener.Addr().String()
+	return serveUntilEnd(t, newConfig(io.Discard, nil), echo(nil))
 }
 
 // exchange sends bytes and returns the status of each response. "closed" follows the status

@@ -7,7 +7,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
-	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/mongodb"
 )
 
@@ -84,7 +83,7 @@ func (c counter) expiry(now time.Time) *mongo.UpdateOneModel {
 func (l *Limiter) compareAndSet(ctx context.Context, c *mongo.Collection, counter counter, s state, now time.Time) (bool, error) {
 	after, reset := s.decide(now)
 	if after > 0 {
-		return false, apierror.Limited(counter.limit.Name, counter.limit.Quota, counter.limit.Window, after)
+		return false, counter.limit.rejected(after)
 	}
 	set := accountTimes(now, state{N: s.N + 1}.wait())
 	update := bson.D{{Key: "$set", Value: set}, {Key: "$inc", Value: bson.D{{Key: "n", Value: 1}, {Key: "pending", Value: 1}}}}

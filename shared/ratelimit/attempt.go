@@ -18,14 +18,13 @@ import (
 // while the caller opens the session:
 //
 //	a := limiter.Begin(ctx, limit, client, email)
-//	defer a.Close()
+//	defer a.Close(ctx)
 //	… read the account …
-//	err := a.Allow(known)
+//	err := a.Allow(ctx, known)
 //	… check the password …
-//	a.Fail(), or a.Succeed(), or neither if the password was not checked
+//	a.Fail(ctx), or a.Succeed(ctx), or neither if the password was not checked
 type Attempt struct {
 	limiter *Limiter
-	ctx     context.Context
 	email   string
 	device  string // the device token that the client has presented
 
@@ -35,13 +34,12 @@ type Attempt struct {
 	counters []counter // that have counted the attempt
 	owner    counter   // the counter of the account or of the device
 	settled  func() error
-	cancel   context.CancelFunc
 }
 
 // Begin starts to reserve an attempt. For a client that presents a device token, Begin reserves
 // it in the counter of that device. Only Allow receives whether the account knows the device.
 func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, email string) *Attempt {
-	a := &Attempt{limiter: l, ctx: ctx, email: email, device: c.Device}
+	a := &Attempt{limiter: l, email: email, device: c.Device}
 	a.owner = account(email)
 	if a.device != "" {
 		a.owner.id = "device:" + digest(email, a.device)
@@ -88,13 +86,13 @@ func (a *Attempt) Rejected() error { return a.rejected }
 // Allow returns an API error of kind TooMany if the address or the account is at its limit. It
 // returns one of kind Unavailable if the database does not answer. If known is false, the account
 // does not know the device of the client, and the attempt counts for the account.
-func (a *Attempt) Allow(known bool) error {
+func (a *Attempt) Allow(ctx context.Context, known bool) error {
 	err := a.begun()
 	if a.device == "" || known || !a.passed {
 		return err
 	}
 	a.device, a.owner = "", account(a.email)
-	ctx, cancel := detach(a.ctx)
+	ctx, cancel := detach(ctx)
 	defer cancel()
 	more, err := a.limiter.reserve(ctx, func() []counter { return []counter{a.owner} })
 	a.counters = append(a.counters, more...)
@@ -104,31 +102,29 @@ func (a *Attempt) Allow(known bool) error {
 // Succeed starts to settle a successful attempt. The attempt then counts as one request of the
 // address. Succeed resets the failures of the account or of the device, as NIST SP 800-63B-4
 // section 3.2.2 recommends, unless other attempts are in flight.
-func (a *Attempt) Succeed() { a.settle(true, true) }
+func (a *Attempt) Succeed(ctx context.Context) { a.settle(ctx, true, true) }
 
 // Fail starts to settle a failed attempt. Its reservation remains as a failure.
-func (a *Attempt) Fail() { a.settle(false, false) }
+func (a *Attempt) Fail(ctx context.Context) { a.settle(ctx, false, false) }
 
 // Close waits until the attempt is settled, at most for the time limit of the command. An attempt
 // without Fail or Succeed counts as one request of the address, and does not count for the account
 // or the device. An attempt that could not be settled counts as a failure, and is in flight until
 // maxInFlight has passed since the last attempt.
-func (a *Attempt) Close() {
+func (a *Attempt) Close(ctx context.Context) {
 	a.begun()
-	a.settle(true, false)
+	a.settle(ctx, true, false)
 	if err := a.settled(); err != nil {
-		a.limiter.log.WarnContext(a.ctx, "an attempt was not settled", "error", err)
+		a.limiter.log.WarnContext(ctx, "an attempt was not settled", "error", err)
 	}
-	a.cancel()
 }
 
 // settle starts to settle the attempt in one command. Only its first call has an effect. If
 // free is true, it subtracts the reservation; if reset is true, it sets the failures to 0.
-func (a *Attempt) settle(free, reset bool) {
+func (a *Attempt) settle(ctx context.Context, free, reset bool) {
 	if a.settled != nil {
 		return
 	}
-	a.settled, a.cancel = func() error { return nil }, func() {}
 	var models []mongo.WriteModel
 	for _, c := range a.counters {
 		owner := c.id == a.owner.id
@@ -150,13 +146,13 @@ func (a *Attempt) settle(free, reset bool) {
 				SetUpdate(bson.D{{Key: "$set", Value: bson.D{{Key: "n", Value: 0}}}}))
 		}
 	}
-	if len(models) == 0 {
-		return
-	}
-	// A disconnected client does not cancel the command.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), a.timeout())
-	a.cancel = cancel
 	a.settled = start(func() error {
+		if len(models) == 0 {
+			return nil
+		}
+		// A disconnected client does not cancel the command.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.limiter.settleTimeout(ctx))
+		defer cancel()
 		c, err := a.limiter.collection(ctx)
 		if err == nil {
 			_, err = c.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(true))
@@ -178,14 +174,14 @@ func (c counter) refund() int {
 	return c.weight - 1
 }
 
-// timeout returns the time limit for settling the attempt. After the time limit of the request,
-// it is the time for which the client still waits for the response.
-func (a *Attempt) timeout() time.Duration {
-	deadline, limited := a.ctx.Deadline()
+// settleTimeout returns the time limit for settling an attempt. After the time limit of the
+// request, it is the time for which the client still waits for the response.
+func (l *Limiter) settleTimeout(ctx context.Context) time.Duration {
+	deadline, limited := ctx.Deadline()
 	if !limited {
-		return a.limiter.timeout
+		return l.timeout
 	}
-	return min(a.limiter.timeout, max(time.Until(deadline), 0)+overtime)
+	return min(l.timeout, max(time.Until(deadline), 0)+overtime)
 }
 
 // overtime is the time after the time limit of a request for which a client still waits. A

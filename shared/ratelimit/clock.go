@@ -56,17 +56,18 @@ func (c *clock) fresh() bool {
 // SetClock replaces the database's clock in a test.
 func (l *Limiter) SetClock(now func() time.Time) { l.clock.test = now }
 
-// time returns the database's time. It queries the database once per clockMaxAge.
-func (l *Limiter) time(ctx context.Context, c *mongo.Collection) (time.Time, error) {
-	if !l.clock.fresh() {
-		sent := l.clock.own()
-		var hello struct {
-			LocalTime time.Time `bson:"localTime"`
-		}
-		if err := mongodb.Read(c.Database().RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}), &hello); err != nil {
-			return time.Time{}, mongodb.Translate("read the database's time", err)
-		}
-		l.clock.set(hello.LocalTime, sent)
+// setClock reads the database's time, once per clockMaxAge.
+func (l *Limiter) setClock(ctx context.Context, c *mongo.Collection) error {
+	if l.clock.fresh() {
+		return nil
 	}
-	return l.clock.now(), nil
+	sent := l.clock.own()
+	var hello struct {
+		LocalTime time.Time `bson:"localTime"`
+	}
+	if err := mongodb.Read(c.Database().RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}), &hello); err != nil {
+		return mongodb.Translate("read the database's time", err)
+	}
+	l.clock.set(hello.LocalTime, sent)
+	return nil
 }

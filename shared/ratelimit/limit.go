@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -171,24 +172,23 @@ func (l *Limiter) window(limit Limit, subject string, weight int) counter {
 // counters that have counted the attempt, also with an error. If the reply of the database is
 // lost, further counters may have counted it. The attempt then counts as a failure, and its
 // reservation ends after maxInFlight. The error for the first counter at its limit is of kind
-// TooMany. reserve calls counters again after it has read the database's time, because the window
-// may have ended.
+// TooMany. reserve calls counters after it has read the database's time, which decides the window.
 func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]counter, error) {
-	if err := l.cached(counters()); err != nil {
-		return nil, err
-	}
 	c, err := l.collection(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.time(ctx, c); err != nil {
+	if err := l.setClock(ctx, c); err != nil {
 		return nil, err
 	}
 	all := counters()
+	if err := l.cached(all); err != nil {
+		return nil, err
+	}
 	done := 0
 	for round := 0; done < len(all); round++ {
 		if round == rounds {
-			return all[:done], apierror.Limited(all[done].limit.Name, all[done].limit.Quota, all[done].limit.Window, undecidedWait)
+			return all[:done], all[done].limit.rejected(undecidedWait)
 		}
 		now := l.clock.now()
 		var models []mongo.WriteModel
@@ -254,8 +254,11 @@ func failedIndex(err error) int {
 func (l *Limiter) inspect(ctx context.Context, c *mongo.Collection, counter counter) (bool, error) {
 	var s state
 	err := mongodb.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: counter.id}}), &s)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return false, nil
+	}
 	if err != nil {
-		return false, mongodb.Translate("read a counter", ignoreMissing(err))
+		return false, mongodb.Translate("read a counter", err)
 	}
 	now := l.clock.now()
 	if counter.end.IsZero() {
@@ -269,7 +272,7 @@ func (l *Limiter) inspect(ctx context.Context, c *mongo.Collection, counter coun
 		r.reset = now.Add(undecidedWait)
 	}
 	l.reject(counter.id, r)
-	return false, r.err(counter.limit, now)
+	return false, counter.limit.rejected(r.reset.Sub(now))
 }
 
 // reject stores the rejection of a counter in memory.
@@ -282,14 +285,6 @@ func (l *Limiter) reject(id string, r rejection) {
 	l.full[id] = r
 }
 
-// ignoreMissing returns nil for the error of a document that does not exist.
-func ignoreMissing(err error) error {
-	if err == mongo.ErrNoDocuments {
-		return nil
-	}
-	return err
-}
-
 // cached returns the error of the first counter with a rejection in memory.
 func (l *Limiter) cached(counters []counter) error {
 	now := l.clock.now()
@@ -297,12 +292,13 @@ func (l *Limiter) cached(counters []counter) error {
 	defer l.mu.Unlock()
 	for _, c := range counters {
 		if r := l.full[c.id]; r.expires.After(now) {
-			return r.err(c.limit, now)
+			return c.limit.rejected(r.reset.Sub(now))
 		}
 	}
 	return nil
 }
 
-func (r rejection) err(limit Limit, now time.Time) error {
-	return apierror.Limited(limit.Name, limit.Quota, limit.Window, r.reset.Sub(now))
+// rejected returns the error for a client that may try again after a wait.
+func (l Limit) rejected(wait time.Duration) error {
+	return apierror.Limited(l.Name, l.Quota, l.Window, wait)
 }

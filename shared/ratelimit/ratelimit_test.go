@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
@@ -64,13 +65,13 @@ func skewed(t *testing.T, uri string, now func() time.Time, by time.Duration) *L
 }
 
 // try makes an attempt from a client and settles it, unless it was rejected.
-func try(t *testing.T, l *Limiter, c endpoint.Client, known bool, settle func(*Attempt)) error {
+func try(t *testing.T, l *Limiter, c endpoint.Client, known bool, settle func(*Attempt, context.Context)) error {
 	t.Helper()
 	a := l.Begin(t.Context(), signin, c, "ann@example.com")
-	defer a.Close()
-	err := a.Allow(known)
+	defer a.Close(t.Context())
+	err := a.Allow(t.Context(), known)
 	if err == nil {
-		settle(a)
+		settle(a, t.Context())
 	}
 	return err
 }
@@ -109,31 +110,42 @@ func headers(err error) string {
 
 func retryAfter(seconds int) string { return fmt.Sprintf("{Retry-After %d}", seconds) }
 
-// stored returns the n and pending of all counters, by the kind of counter.
-func stored(t *testing.T, l *Limiter) map[string][2]int {
+// collection returns the collection of the counters of a limiter.
+func collection(t *testing.T, l *Limiter) *mongo.Collection {
 	t.Helper()
 	c, err := l.collection(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	cursor, err := c.Find(t.Context(), bson.D{})
+	return c
+}
+
+// find decodes all counters into a slice.
+func find(t *testing.T, l *Limiter, slice any) {
+	t.Helper()
+	cursor, err := collection(t, l).Find(t.Context(), bson.D{})
+	if err == nil {
+		err = cursor.All(t.Context(), slice)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string][2]int{}
-	for cursor.Next(t.Context()) {
-		var d struct {
-			ID      string `bson:"_id"`
-			N       int    `bson:"n"`
-			Pending int    `bson:"pending"`
-		}
-		if err := cursor.Decode(&d); err != nil {
-			t.Fatal(err)
-		}
-		kind, _, _ := strings.Cut(d.ID, ":")
-		all[kind] = [2]int{all[kind][0] + d.N, all[kind][1] + d.Pending}
+}
+
+// stored returns the n and pending of all counters, by the kind of counter.
+func stored(t *testing.T, l *Limiter) map[string][2]int {
+	t.Helper()
+	var all []struct {
+		ID         string `bson:"_id"`
+		N, Pending int
 	}
-	return all
+	find(t, l, &all)
+	sums := map[string][2]int{}
+	for _, c := range all {
+		kind, _, _ := strings.Cut(c.ID, ":")
+		sums[kind] = [2]int{sums[kind][0] + c.N, sums[kind][1] + c.Pending}
+	}
+	return sums
 }
 
 func TestLimits_Settings(t *testing.T) {
@@ -229,7 +241,7 @@ func TestAccount_ParallelAttempts(t *testing.T) {
 				mu.Lock()
 				begun = append(begun, a)
 				mu.Unlock()
-				return a.Allow(c.device != "")
+				return a.Allow(t.Context(), c.device != "")
 			}
 			for _, round := range []struct {
 				after time.Duration
@@ -241,8 +253,8 @@ func TestAccount_ParallelAttempts(t *testing.T) {
 					t.Errorf("after %s: %d of %d attempts passed, want %d", round.after, n, round.n, round.want)
 				}
 				for _, a := range begun {
-					a.Fail()
-					a.Close()
+					a.Fail(t.Context())
+					a.Close(t.Context())
 				}
 				begun = nil
 			}
@@ -256,7 +268,7 @@ func TestAccount_InFlight(t *testing.T) {
 	for range freeFailures {
 		a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
 		begun = append(begun, a)
-		if err := a.Allow(false); err != nil {
+		if err := a.Allow(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -265,8 +277,8 @@ func TestAccount_InFlight(t *testing.T) {
 		t.Errorf("with ten in flight: got %s, want %s", headers(err), want)
 	}
 	for _, a := range begun {
-		a.Succeed()
-		a.Close()
+		a.Succeed(t.Context())
+		a.Close(t.Context())
 	}
 	if err := try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed); err != nil {
 		t.Errorf("after their success: %v", err)
@@ -282,7 +294,7 @@ func TestAttempt_Settled(t *testing.T) {
 		name   string
 		client endpoint.Client
 		known  bool
-		settle func(*Attempt)
+		settle func(*Attempt, context.Context)
 		want   map[string][2]int
 	}{
 		{"failure", from("192.0.2.1:1"), false, (*Attempt).Fail, map[string][2]int{"signin": {10, 0}, "account": {1, 0}}},
@@ -290,7 +302,7 @@ func TestAttempt_Settled(t *testing.T) {
 		{"failure of an unknown device", device, false, (*Attempt).Fail, map[string][2]int{"signin": {10, 0}, "device": {0, 0}, "account": {1, 0}}},
 		{"success", from("192.0.2.1:1"), false, (*Attempt).Succeed, map[string][2]int{"signin": {1, 0}, "account": {0, 0}}},
 		{"success of an unknown device", device, false, (*Attempt).Succeed, map[string][2]int{"signin": {1, 0}, "device": {0, 0}, "account": {0, 0}}},
-		{"not checked", from("192.0.2.1:1"), false, func(*Attempt) {}, map[string][2]int{"signin": {1, 0}, "account": {0, 0}}},
+		{"not checked", from("192.0.2.1:1"), false, func(*Attempt, context.Context) {}, map[string][2]int{"signin": {1, 0}, "account": {0, 0}}},
 		{"IPv6 failure", from("[2001:db8::1]:1"), false, (*Attempt).Fail, map[string][2]int{"signin": {20, 0}, "account": {1, 0}}},
 		{"IPv6 success", from("[2001:db8::1]:1"), false, (*Attempt).Succeed, map[string][2]int{"signin": {2, 0}, "account": {0, 0}}},
 	} {
@@ -317,11 +329,11 @@ func TestAttempt_ClientDisconnects(t *testing.T) {
 				disconnect()
 			}
 			a := l.Begin(ctx, signin, unknown, "ann@example.com")
-			if err := a.Allow(false); err != nil {
+			if err := a.Allow(ctx, false); err != nil {
 				t.Fatal(err)
 			}
 			disconnect()
-			a.Close()
+			a.Close(ctx)
 			want := map[string][2]int{"signin": {1, 0}, "account": {0, 0}, "device": {0, 0}}
 			if got := stored(t, l); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("stored %v, want %v", got, want)
@@ -339,18 +351,18 @@ func TestAttempt_LostReply(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // too short for a second attempt of the driver
 			defer cancel()
 			a := l.Begin(ctx, signin, from("192.0.2.1:1"), "ann@example.com")
-			defer a.Close()
-			a.Allow(false)
+			defer a.Close(ctx)
+			a.Allow(ctx, false)
 		},
 		"of the settlement": func(t *testing.T, tap *mongotest.Tap, l *Limiter) {
 			a := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
-			if err := a.Allow(false); err != nil {
+			if err := a.Allow(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 			tap.Stall("ratelimits")
 			defer tap.Stall("")
 			l.timeout = 100 * time.Millisecond
-			a.Close()
+			a.Close(t.Context())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -382,7 +394,7 @@ func TestAttempt_KilledProcess(t *testing.T) {
 	moment := noon
 	l := limiter(t, mongotest.URI(t), func() time.Time { return moment })
 	for range freeFailures {
-		if err := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com").Allow(false); err != nil {
+		if err := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com").Allow(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -405,10 +417,7 @@ func TestAttempt_KilledProcess(t *testing.T) {
 // Each round of the reservation admits one counter after its wait.
 func TestReserve_LastRoundPasses(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
-	c, err := l.collection(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := collection(t, l)
 	var all []counter
 	for i := range rounds {
 		all = append(all, account(fmt.Sprint("user", i)))
@@ -446,12 +455,12 @@ func TestReserve_ReturnsCountersBeforeAnError(t *testing.T) {
 func TestAttempt_CounterOfUnknownDeviceExpires(t *testing.T) {
 	for name, c := range map[string]struct {
 		known  bool
-		settle func(*Attempt)
+		settle func(*Attempt, context.Context)
 		want   time.Duration
 	}{
 		"an unknown device that fails":    {false, (*Attempt).Fail, unknownTTL},
 		"an unknown device that succeeds": {false, (*Attempt).Succeed, unknownTTL},
-		"an attempt that is not checked":  {false, func(*Attempt) {}, unknownTTL},
+		"an attempt that is not checked":  {false, func(*Attempt, context.Context) {}, unknownTTL},
 		"a known device":                  {true, (*Attempt).Fail, resetAfter + expiryMargin},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -459,14 +468,10 @@ func TestAttempt_CounterOfUnknownDeviceExpires(t *testing.T) {
 			if err := try(t, l, endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, c.known, c.settle); err != nil {
 				t.Fatal(err)
 			}
-			counters, err := l.collection(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
 			var device struct {
 				ExpiresAt time.Time `bson:"expiresAt"`
 			}
-			if err := counters.FindOne(t.Context(), bson.D{{Key: "_id", Value: bson.Regex{Pattern: "^device:"}}}).Decode(&device); err != nil {
+			if err := collection(t, l).FindOne(t.Context(), bson.D{{Key: "_id", Value: bson.Regex{Pattern: "^device:"}}}).Decode(&device); err != nil {
 				t.Fatal(err)
 			}
 			if got := device.ExpiresAt.Sub(noon); got != c.want {
@@ -488,15 +493,15 @@ func TestAttempt_SuccessResetsFailures(t *testing.T) {
 	}
 	fail(5)
 	pending := l.Begin(t.Context(), signin, from("192.0.2.1:1"), "ann@example.com")
-	if err := pending.Allow(false); err != nil {
+	if err := pending.Allow(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed)
 	if got := stored(t, l)["account"]; got != [2]int{6, 1} {
 		t.Errorf("with an attempt in flight: stored %v, want [6 1]", got)
 	}
-	pending.Fail()
-	pending.Close()
+	pending.Fail(t.Context())
+	pending.Close(t.Context())
 	try(t, l, from("192.0.2.1:1"), false, (*Attempt).Succeed)
 	if got := stored(t, l)["account"]; got != [2]int{0, 0} {
 		t.Errorf("without one: stored %v, want [0 0]", got)
@@ -582,7 +587,7 @@ func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 	for i := range 15 {
 		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
 		begun = append(begun, a)
-		if err := a.Allow(false); err != nil {
+		if err := a.Allow(t.Context(), false); err != nil {
 			waiting++
 			if !strings.Contains(headers(err), retryAfter(1)) {
 				t.Errorf("attempt %d: got %s, want %s", i+1, headers(err), retryAfter(1))
@@ -594,18 +599,18 @@ func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 	}
 	for i, a := range begun {
 		if i < 10 {
-			a.Succeed()
+			a.Succeed(t.Context())
 		}
-		a.Close()
+		a.Close(t.Context())
 	}
 	moment = noon.Add(rejectionTTL)
 	for i := range 5 {
 		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
-		if err := a.Allow(false); err != nil {
+		if err := a.Allow(t.Context(), false); err != nil {
 			t.Fatalf("attempt %d a second later: %v", i+1, err)
 		}
-		a.Succeed()
-		a.Close()
+		a.Succeed(t.Context())
+		a.Close(t.Context())
 	}
 	if got := stored(t, l)["signin"]; got != [2]int{15, 0} {
 		t.Errorf("the address has counted %v, want 15 requests", got)
@@ -616,14 +621,14 @@ func TestAttempt_AddressFullOfFailures(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
 	for i := range 11 {
 		a := l.Begin(t.Context(), lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i))
-		err := a.Allow(false)
+		err := a.Allow(t.Context(), false)
 		if i < 10 && err != nil || i == 10 && !strings.Contains(headers(err), retryAfter(300)) {
 			t.Errorf("attempt %d: %s", i+1, headers(err))
 		}
 		if err == nil {
-			a.Fail()
+			a.Fail(t.Context())
 		}
-		a.Close()
+		a.Close(t.Context())
 	}
 	if got := stored(t, l)["account"]; got != [2]int{10, 0} {
 		t.Errorf("accounts have counted %v, want [10 0] without the rejected attempt", got)
@@ -738,24 +743,17 @@ func TestClock_SlowReply(t *testing.T) {
 func TestLimiter_StoresOnlyDigests(t *testing.T) {
 	l := limiter(t, mongotest.URI(t), at(noon))
 	try(t, l, endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, true, (*Attempt).Fail)
-	c, err := l.collection(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cursor, err := c.Find(t.Context(), bson.D{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for ; cursor.Next(t.Context()); n++ {
+	var all []bson.Raw
+	find(t, l, &all)
+	for _, document := range all {
 		for _, s := range []string{"ann", "example", "192.0", "0.2.1", "AAAA"} {
-			if strings.Contains(cursor.Current.String(), s) {
-				t.Errorf("document %s contains %s, want only digests", cursor.Current, s)
+			if strings.Contains(document.String(), s) {
+				t.Errorf("document %s contains %s, want only digests", document, s)
 			}
 		}
 	}
-	if n != 2 {
-		t.Errorf("%d documents, want 2", n)
+	if len(all) != 2 {
+		t.Errorf("%d documents, want 2", len(all))
 	}
 }
 
@@ -834,11 +832,7 @@ func TestPrepare_DeletesExpiredCounters(t *testing.T) {
 	if _, is := got["new"]; !is {
 		t.Errorf("stored %v, want the counter that has not expired", got)
 	}
-	c, err := later.collection(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	specs, err := c.Indexes().ListSpecifications(t.Context())
+	specs, err := collection(t, later).Indexes().ListSpecifications(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

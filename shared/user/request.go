@@ -1,7 +1,6 @@
 package user
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -75,9 +74,7 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 			return 0, mongodb.Translate("end sessions on request", err)
 		}
 		if result.MatchedCount == 1 {
-			w := s.outbox.Window(ctx)
-			defer w.Close()
-			s.outbox.Deliver(ctx, w, events)
+			s.outbox.Deliver(ctx, &outbox.Window{}, events)
 			return len(sids), nil
 		}
 	}
@@ -120,12 +117,6 @@ func (s *Store) ending(ctx context.Context, a Account, sids []string, key string
 
 // oldestHandled returns the keys of the oldest requests to remove before one more is stored.
 func (a Account) oldestHandled() []string {
-	keys := make([]string, 0, len(a.Handled))
-	for key := range a.Handled {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(x, y string) int {
-		return cmp.Or(a.Handled[x].At.Compare(a.Handled[y].At), cmp.Compare(x, y))
-	})
+	keys := oldestFirst(a.Handled, func(h handled) time.Time { return h.At })
 	return keys[:max(0, len(keys)-handledLimit+1)]
 }

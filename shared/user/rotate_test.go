@@ -24,7 +24,7 @@ type family struct {
 func newFamily(t *testing.T, s *user.Store, id string) *family {
 	t.Helper()
 	first, refresh := session.Open(id, noon, time.Hour)
-	if err := s.Create(t.Context(), user.User{ID: id, Email: id + "@example.com"}, "hash", &first); err != nil {
+	if err := s.Create(t.Context(), user.User{ID: id, Email: id + "@example.com"}, "hash", &first, ""); err != nil {
 		t.Fatal(err)
 	}
 	return &family{store: s, tokens: []session.Refresh{refresh}}
@@ -32,8 +32,8 @@ func newFamily(t *testing.T, s *user.Store, id string) *family {
 
 // present exchanges the nth token at a time and returns the new token.
 func (f *family) present(t *testing.T, n int, at time.Time) (session.Refresh, error) {
-	_, s, err := f.store.Rotate(t.Context(), f.tokens[n].Rotation(at, 24*time.Hour, 0), at)
-	return f.tokens[n].Next(s.Salt), err
+	exchange, err := f.store.Rotate(t.Context(), f.tokens[n].Rotation(at, 24*time.Hour, 0), at)
+	return f.tokens[n].Next(exchange.Salt), err
 }
 
 // expect returns the error that the contract specifies for presenting the nth token.
@@ -160,7 +160,7 @@ func TestStore_InvalidIDs(t *testing.T) {
 		if err := s.End(t.Context(), "ann", sid); err != nil {
 			t.Errorf("End(%q): got %v, want nil", sid, err)
 		}
-		if _, _, err := s.Rotate(t.Context(), rotation("ann", sid, "1", "2"), noon); !errors.Is(err, user.ErrSessionEnded) {
+		if _, err := s.Rotate(t.Context(), rotation("ann", sid, "1", "2"), noon); !errors.Is(err, user.ErrSessionEnded) {
 			t.Errorf("Rotate(%q): got %v, want ErrSessionEnded", sid, err)
 		}
 	}
@@ -168,7 +168,7 @@ func TestStore_InvalidIDs(t *testing.T) {
 		if _, err := s.Session(t.Context(), id, "ann0", noon); !errors.Is(err, user.ErrSessionEnded) {
 			t.Errorf("Session of user %q: got %v, want ErrSessionEnded", id, err)
 		}
-		if _, _, err := s.Rotate(t.Context(), rotation(id, "ann0", "1", "2"), noon); !errors.Is(err, user.ErrSessionEnded) {
+		if _, err := s.Rotate(t.Context(), rotation(id, "ann0", "1", "2"), noon); !errors.Is(err, user.ErrSessionEnded) {
 			t.Errorf("Rotate of user %q: got %v, want ErrSessionEnded", id, err)
 		}
 		if err := s.End(t.Context(), id, "ann0"); err != nil {

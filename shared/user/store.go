@@ -71,12 +71,13 @@ func (s *Store) Prepare(ctx context.Context) error {
 	return mongodb.Prepare(ctx, s.database, s.outbox.Now(), s.outbox.Log, Collection)
 }
 
-// Create adds a user, and its first session unless that is nil. It returns ErrDuplicate if a user
-// has this email or this id.
+// Create adds a user, and its first session unless that is nil. The device is the digest of the
+// device token of the sign-up, or empty. Create returns ErrDuplicate if a user has this email or
+// this id.
 //
 // Create is one insert. Of any number of concurrent sign-ups with one email, the unique index
 // accepts one. If the process is killed, the database has a complete user or none.
-func (s *Store) Create(ctx context.Context, u User, password string, first *Session) error {
+func (s *Store) Create(ctx context.Context, u User, password string, first *Session, device string) error {
 	users, err := s.users(ctx)
 	if err != nil {
 		return err
@@ -91,8 +92,8 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	data := event.UserSignedUp{UserID: u.ID, Email: u.Email}
 	if first != nil {
 		document = append(document, bson.E{Key: "opened", Value: 1}, bson.E{Key: "sessions", Value: bson.D{{Key: first.ID, Value: *first}}})
-		if first.Device != "" {
-			document = append(document, bson.E{Key: "devices", Value: bson.D{{Key: first.Device, Value: first.CreatedAt}}})
+		if device != "" {
+			document = append(document, bson.E{Key: "devices", Value: bson.D{{Key: device, Value: first.CreatedAt}}})
 		}
 		data.SessionID = first.ID
 	}
@@ -104,9 +105,7 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 	if err != nil {
 		return mongodb.Translate("create a user", err)
 	}
-	w := s.outbox.Window(ctx)
-	defer w.Close()
-	s.outbox.Deliver(ctx, w, events)
+	s.outbox.Deliver(ctx, &outbox.Window{}, events)
 	return nil
 }
 
@@ -160,14 +159,15 @@ func idText(document bson.Raw) string {
 }
 
 // Open adds a session to an account after its password was verified. If rehash is not empty, it
-// replaces the hash of the password. Open returns ErrChanged if the password or the account has
-// changed since the check: the filter holds both.
+// replaces the hash of the password. The device is the digest of the device token of the sign-in,
+// or empty. Open returns ErrChanged if the password or the account has changed since the check: the
+// filter holds both.
 //
 // Over the limit of sessions, Open then ends those with the oldest refresh. The write returns the
 // new document. So the last of any concurrent sign-ins sees all their sessions and enforces the
 // limit. Each surplus session ends by one write, so each has one event. Expired sessions are
 // removed without an event.
-func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string) error {
+func (s *Store) Open(ctx context.Context, a Account, open Session, device, rehash string) error {
 	users, err := s.users(ctx)
 	if err != nil {
 		return err
@@ -177,10 +177,10 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 		set = append(set, bson.E{Key: "password", Value: rehash})
 	}
 	var unset bson.D
-	if open.Device != "" {
-		set = append(set, bson.E{Key: "devices." + open.Device, Value: open.CreatedAt})
-		for _, device := range a.staleDevices(open.Device, open.CreatedAt) {
-			unset = append(unset, bson.E{Key: "devices." + device, Value: ""})
+	if device != "" {
+		set = append(set, bson.E{Key: "devices." + device, Value: open.CreatedAt})
+		for _, stale := range a.staleDevices(device, open.CreatedAt) {
+			unset = append(unset, bson.E{Key: "devices." + stale, Value: ""})
 		}
 	}
 	events := s.outbox.Events(ctx, a.ID, event.SignedIn, event.UserSignedIn{UserID: a.ID, Email: a.Email, SessionID: open.ID})
@@ -200,8 +200,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, rehash string
 		return mongodb.Translate("open a session", err)
 	}
 	after := parseOpened(a.ID, document)
-	w := s.outbox.Window(ctx)
-	defer w.Close()
+	w := &outbox.Window{}
 	delivered := s.outbox.Deliver(ctx, w, events)
 	s.outbox.Trim(ctx, a.ID, document, delivered)
 	s.limitSessions(ctx, w, users, after, open)
@@ -274,9 +273,7 @@ func (s *Store) End(ctx context.Context, id, sid string) error {
 	if !isSessionID(sid) {
 		return nil
 	}
-	w := s.outbox.Window(ctx)
-	defer w.Close()
-	return s.end(ctx, w, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
+	return s.end(ctx, &outbox.Window{}, bson.D{{Key: "_id", Value: id}}, id, sid, event.ByUser)
 }
 
 // end ends a session of the user that the filter matches, and delivers the event. If the session
@@ -299,7 +296,7 @@ func (s *Store) end(ctx context.Context, w *outbox.Window, filter bson.D, id, si
 	return nil
 }
 
-// Rotate exchanges a refresh token and returns the session after the exchange. Within ReplayWindow
+// Rotate exchanges a refresh token. Within ReplayWindow
 // or LostAnswerWindow, a used token returns the result of its earlier exchange, even if later
 // exchanges followed. After that it ends the session, and Rotate returns ErrTokenReused. For an
 // expired, revoked or forged token, Rotate returns ErrSessionEnded.
@@ -310,25 +307,25 @@ func (s *Store) end(ctx context.Context, w *outbox.Window, filter bson.D, id, si
 //
 // A token without the session's family secret was never issued, so it changes nothing. Otherwise
 // an attacker with the id of a session could end the session.
-func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
+func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (Exchange, error) {
 	for range maxAttempts {
 		u, found, err := s.issued(ctx, r, now)
 		if err != nil {
-			return User{}, Session{}, err
+			return Exchange{}, err
 		}
 		used, replayed := found.replay(r, now)
 		if replayed {
-			return u, found.exchanged(r.Session, used), nil
+			return found.exchanged(u, r.Session, used), nil
 		}
 		if !found.newest(r) {
-			return User{}, Session{}, s.endStolen(ctx, r)
+			return Exchange{}, s.endStolen(ctx, r)
 		}
-		rotated, matched, err := s.exchange(ctx, r, found, now)
+		rotated, matched, err := s.exchange(ctx, r, u, found, now)
 		if matched || err != nil {
-			return u, rotated, err
+			return rotated, err
 		}
 	}
-	return User{}, Session{}, apierror.Busy(time.Second, errors.New("rotate a refresh token: each attempt met a concurrent change of the session"))
+	return Exchange{}, apierror.Busy(time.Second, errors.New("rotate a refresh token: each attempt met a concurrent change of the session"))
 }
 
 // Issued returns nil for a refresh token that was issued for a valid session, even if it is not
@@ -349,17 +346,17 @@ func (s *Store) issued(ctx context.Context, r Rotation, now time.Time) (User, Se
 
 // exchange replaces the newest refresh token of a session. It also removes the used ones that can
 // no longer be replayed. It returns false if a concurrent write has changed the session.
-func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now time.Time) (Session, bool, error) {
+func (s *Store) exchange(ctx context.Context, r Rotation, u User, found Session, now time.Time) (Exchange, bool, error) {
 	users, err := s.users(ctx)
 	if err != nil {
-		return Session{}, false, err
+		return Exchange{}, false, err
 	}
 	expires := r.ExpiresAt
 	if end := found.CreatedAt.Add(r.MaxTTL); r.MaxTTL > 0 && end.Before(expires) {
 		expires = end
 	}
 	if !expires.After(now) {
-		return Session{}, false, ErrSessionEnded
+		return Exchange{}, false, ErrSessionEnded
 	}
 	at := session(r.Session)
 	used := Used{Token: r.Used, Salt: r.Salt, Generation: r.Generation, At: now}
@@ -383,18 +380,16 @@ func (s *Store) exchange(ctx context.Context, r Rotation, found Session, now tim
 		{Key: at + ".generation", Value: r.Generation},
 	}, change)
 	if err != nil {
-		return Session{}, false, mongodb.Translate("rotate a refresh token", err)
+		return Exchange{}, false, mongodb.Translate("rotate a refresh token", err)
 	}
 	found.ExpiresAt = expires
-	return found.exchanged(r.Session, used), result.MatchedCount == 1, nil
+	return found.exchanged(u, r.Session, used), result.MatchedCount == 1, nil
 }
 
 // endStolen ends the session of a refresh token that was used before. It returns ErrTokenReused.
 func (s *Store) endStolen(ctx context.Context, r Rotation) error {
-	w := s.outbox.Window(ctx)
-	defer w.Close()
 	family := bson.D{{Key: "_id", Value: r.User}, {Key: session(r.Session) + ".family", Value: r.Family}}
-	if err := s.end(ctx, w, family, r.User, r.Session, event.TokenReuse); err != nil {
+	if err := s.end(ctx, &outbox.Window{}, family, r.User, r.Session, event.TokenReuse); err != nil {
 		return err
 	}
 	return ErrTokenReused
@@ -438,10 +433,10 @@ func (s Session) outdated(now time.Time) (keys []string) {
 // makes fewer exchanges within ReplayWindow.
 const usedLimit = 64
 
-// exchanged returns the session after an exchange.
-func (s Session) exchanged(sid string, used Used) Session {
-	s.ID, s.Salt, s.Generation, s.RotatedAt = sid, used.Salt, used.Generation+1, used.At
-	return s
+// exchanged returns the result of an exchange of the session's refresh token.
+func (s Session) exchanged(u User, sid string, used Used) Exchange {
+	s.ID, s.Generation, s.RotatedAt = sid, used.Generation+1, used.At
+	return Exchange{u, s, used.Salt}
 }
 
 // enabled matches users that are not disabled: in MongoDB, null matches a null or missing member.

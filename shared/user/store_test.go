@@ -64,7 +64,7 @@ func first(id string) *user.Session {
 
 func create(t *testing.T, s *user.Store, id string) user.Account {
 	t.Helper()
-	if err := s.Create(t.Context(), user.User{ID: id, Email: id + "@example.com"}, "hash", first(id+"0")); err != nil {
+	if err := s.Create(t.Context(), user.User{ID: id, Email: id + "@example.com"}, "hash", first(id+"0"), ""); err != nil {
 		t.Fatal(err)
 	}
 	a, err := s.AccountByID(t.Context(), id)
@@ -137,7 +137,7 @@ func TestPrepare_DropsFormerIndex(t *testing.T) {
 func TestCreate_ConcurrentDuplicateEmail(t *testing.T) {
 	s := open(t, 5)
 	created := inParallel(t, 100, user.ErrDuplicate, func(i int) error {
-		return s.Create(t.Context(), user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, "hash", first("a"))
+		return s.Create(t.Context(), user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, "hash", first("a"), "")
 	})
 	if created != 1 {
 		t.Errorf("got %d users, want 1", created)
@@ -171,10 +171,10 @@ func TestSession_Expiry(t *testing.T) {
 func TestOpen_PasswordChanged(t *testing.T) {
 	s := open(t, 5)
 	a := create(t, s, "ann")
-	if err := s.Open(t.Context(), a, record("b", noon), "another hash"); err != nil {
+	if err := s.Open(t.Context(), a, record("b", noon), "", "another hash"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Open(t.Context(), a, record("c", noon), ""); !errors.Is(err, user.ErrChanged) {
+	if err := s.Open(t.Context(), a, record("c", noon), "", ""); !errors.Is(err, user.ErrChanged) {
 		t.Errorf("with the old hash: got %v, want ErrChanged", err)
 	}
 	a, _ = s.AccountByID(t.Context(), a.ID)
@@ -186,7 +186,7 @@ func TestOpen_PasswordChanged(t *testing.T) {
 func TestOpen_ConcurrentSignInsAtSessionLimit(t *testing.T) {
 	s := open(t, 4)
 	a := create(t, s, "ann")
-	if opened := inParallel(t, 25, nil, func(i int) error { return s.Open(t.Context(), a, record(fmt.Sprint("s", i), noon), "") }); opened != 25 {
+	if opened := inParallel(t, 25, nil, func(i int) error { return s.Open(t.Context(), a, record(fmt.Sprint("s", i), noon), "", "") }); opened != 25 {
 		t.Errorf("got %d opened sessions, want 25", opened)
 	}
 	a, err := s.AccountByID(t.Context(), a.ID)
@@ -199,15 +199,15 @@ func TestOpen_EndsSessionWithOldestRefreshAtLimit(t *testing.T) {
 	s := open(t, 3)
 	a := create(t, s, "ann")
 	for i, id := range []string{"b", "c"} {
-		if err := s.Open(t.Context(), a, record(id, noon.Add(time.Duration(i+1)*time.Minute)), ""); err != nil {
+		if err := s.Open(t.Context(), a, record(id, noon.Add(time.Duration(i+1)*time.Minute)), "", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := s.Rotate(t.Context(), rotation("ann", "ann0", "1", "2"), noon.Add(5*time.Minute)); err != nil {
+	if _, err := s.Rotate(t.Context(), rotation("ann", "ann0", "1", "2"), noon.Add(5*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	a, _ = s.AccountByID(t.Context(), a.ID)
-	if err := s.Open(t.Context(), a, record("d", noon.Add(6*time.Minute)), ""); err != nil {
+	if err := s.Open(t.Context(), a, record("d", noon.Add(6*time.Minute)), "", ""); err != nil {
 		t.Fatal(err)
 	}
 	a, _ = s.AccountByID(t.Context(), a.ID)
@@ -225,7 +225,7 @@ func TestIssued(t *testing.T) {
 	s := open(t, 5)
 	create(t, s, "ann")
 	newest := rotation("ann", "ann0", "1", "2")
-	if _, _, err := s.Rotate(t.Context(), newest, noon); err != nil {
+	if _, err := s.Rotate(t.Context(), newest, noon); err != nil {
 		t.Fatal(err)
 	}
 	forged := rotation("ann", "ann0", "1", "2")
@@ -256,8 +256,8 @@ func TestRotate_ConcurrentExchangesReturnOneResult(t *testing.T) {
 	var salts sync.Map
 	succeeded := inParallel(t, 50, nil, func(int) error {
 		r := rotation("ann", "ann0", "1", "2")
-		_, got, err := s.Rotate(t.Context(), r, noon.Add(time.Minute))
-		salts.Store(string(got.Salt), got.Generation)
+		got, err := s.Rotate(t.Context(), r, noon.Add(time.Minute))
+		salts.Store(string(got.Salt), got.Session.Generation)
 		return err
 	})
 	n := 0
@@ -287,7 +287,7 @@ func TestRotate_WrongFamilyChangesNothing(t *testing.T) {
 	create(t, s, "ann")
 	r := rotation("ann", "ann0", "0", "2")
 	r.Family = []byte("another")
-	if _, _, err := s.Rotate(t.Context(), r, noon); !errors.Is(err, user.ErrSessionEnded) {
+	if _, err := s.Rotate(t.Context(), r, noon); !errors.Is(err, user.ErrSessionEnded) {
 		t.Errorf("Rotate: got %v, want ErrSessionEnded", err)
 	}
 	if _, err := s.Session(t.Context(), "ann", "ann0", noon); err != nil {
@@ -309,15 +309,15 @@ func TestStore_DatabaseUnavailable(t *testing.T) {
 	server.Kill()
 	var calls sync.WaitGroup
 	for name, call := range map[string]func() error{
-		"create":  func() error { return s.Create(t.Context(), user.User{ID: "b", Email: "b"}, "hash", first("b")) },
+		"create":  func() error { return s.Create(t.Context(), user.User{ID: "b", Email: "b"}, "hash", first("b"), "") },
 		"account": func() error { _, err := s.Account(t.Context(), "ann@example.com"); return err },
 		"open": func() error {
-			return s.Open(t.Context(), user.Account{User: user.User{ID: "ann"}}, record("b", noon), "")
+			return s.Open(t.Context(), user.Account{User: user.User{ID: "ann"}}, record("b", noon), "", "")
 		},
 		"session": func() error { _, err := s.Session(t.Context(), "ann", "ann0", noon); return err },
 		"end":     func() error { return s.End(t.Context(), "ann", "ann0") },
 		"rotate": func() error {
-			_, _, err := s.Rotate(t.Context(), rotation("ann", "ann0", "1", "2"), noon)
+			_, err := s.Rotate(t.Context(), rotation("ann", "ann0", "1", "2"), noon)
 			return err
 		},
 	} {

@@ -96,9 +96,6 @@ type Session struct {
 	CreatedAt  time.Time       `bson:"createdAt"`
 	RotatedAt  time.Time       `bson:"rotatedAt"` // time of the newest refresh token
 	ExpiresAt  time.Time       `bson:"expiresAt"`
-
-	Salt   []byte `bson:"-"` // of the exchange; set by Rotate only
-	Device string `bson:"-"` // digest of the device token of the sign-in; stored with the account
 }
 
 // Used is a refresh token that was exchanged recently.
@@ -141,14 +138,21 @@ const deviceLimit = 20 // of an account; over it, the device with the oldest sig
 // staleDevices returns the devices to remove when one more is stored: the expired ones and the
 // oldest ones over the limit.
 func (a Account) staleDevices(device string, now time.Time) (devices []string) {
-	others := slices.DeleteFunc(slices.Collect(maps.Keys(a.Devices)), func(d string) bool { return d == device })
-	slices.SortFunc(others, func(x, y string) int { return cmp.Or(a.Devices[y].Compare(a.Devices[x]), cmp.Compare(x, y)) })
+	others := oldestFirst(a.Devices, func(at time.Time) time.Time { return at })
+	others = slices.DeleteFunc(others, func(d string) bool { return d == device })
 	for i, d := range others {
-		if i >= deviceLimit-1 || !a.HasDevice(d, now) {
+		if i <= len(others)-deviceLimit || !a.HasDevice(d, now) {
 			devices = append(devices, d)
 		}
 	}
 	return devices
+}
+
+// oldestFirst returns the keys of a map in the order of the times of their values.
+func oldestFirst[V any](all map[string]V, at func(V) time.Time) []string {
+	return slices.SortedFunc(maps.Keys(all), func(x, y string) int {
+		return cmp.Or(at(all[x]).Compare(at(all[y])), cmp.Compare(x, y))
+	})
 }
 
 // opened is the state of an account after a sign-in. It has only the members that the limit of sessions
@@ -194,11 +198,16 @@ func (o opened) expired(now time.Time) (sids []string) {
 // surplus returns the ids of the sessions over the limit. It selects those with the oldest
 // refresh, but never the session that was just opened.
 func (o opened) surplus(limit int, open string) []string {
-	sids := slices.SortedFunc(maps.Keys(o.Sessions), func(x, y string) int {
-		return cmp.Or(o.Sessions[x].RotatedAt.Compare(o.Sessions[y].RotatedAt), cmp.Compare(x, y))
-	})
+	sids := oldestFirst(o.Sessions, func(s sessionTimes) time.Time { return s.RotatedAt })
 	sids = slices.DeleteFunc(sids, func(sid string) bool { return sid == open })
 	return sids[:max(0, len(sids)-limit+1)]
+}
+
+// An Exchange is the result of a Rotation.
+type Exchange struct {
+	User    User
+	Session Session // after the exchange
+	Salt    []byte  // the new secret derives from it
 }
 
 // A Rotation is a request to exchange the newest refresh token of a session for another one.

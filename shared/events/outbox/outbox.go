@@ -102,10 +102,9 @@ func New(c Config) *Outbox {
 // Events are the events of one change of a document. The write of the change stores them. They
 // are sent after the write.
 type Events struct {
-	id       string // of the document
-	at       time.Time
-	all      []entry
-	disabled bool // the outbox has no sink
+	id  string // of the document
+	at  time.Time
+	all []entry
 }
 
 // An entry is a stored event with its id.
@@ -114,22 +113,17 @@ type entry struct {
 	Event
 }
 
-// Events returns the events of a change of the document with the id.
+// Events returns the events of a change of the document with the id. Each payload is a value of the
+// type's Data. Without a sink there are no events.
 func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads ...any) *Events {
-	e := &Events{id: id, at: o.Now(), disabled: o.Sink == nil}
-	e.Add(ctx, t, payloads...)
-	return e
-}
-
-// Add adds events of a type. Each payload is a value of the type's Data.
-func (e *Events) Add(ctx context.Context, t *event.Type, payloads ...any) {
 	for _, payload := range payloads {
 		if reflect.TypeOf(payload) != t.Data {
 			panic(fmt.Sprintf("outbox: the payload of %s is a %v, not a %T", t.Name, t.Data, payload)) // a programming error
 		}
 	}
-	if e.disabled {
-		return
+	e := &Events{id: id, at: o.Now()}
+	if o.Sink == nil {
+		return e
 	}
 	var trace string
 	if t := telemetry.From(ctx); t.ID != "" {
@@ -141,6 +135,7 @@ func (e *Events) Add(ctx context.Context, t *event.Type, payloads ...any) {
 	// MongoDB adds the members of an update in the order of their names. The filter of
 	// Deliver compares the stored events in this order.
 	slices.SortFunc(e.all, func(x, y entry) int { return cmp.Compare(x.id, y.id) })
+	return e
 }
 
 // encode returns a payload as it is stored: its JSON, as BSON.
@@ -200,48 +195,30 @@ func (e *Events) document() bson.D {
 
 // A Window is the time in which a request may wait for the sink. It starts when the first event
 // is sent and covers all events of the request.
-type Window struct {
-	ctx     context.Context
-	timeout time.Duration
-	sending context.Context // nil before the first event
-	cancel  context.CancelFunc
-}
+type Window struct{ end time.Time } // zero before the first event
 
-// Window returns the window of a request. Close it at the end.
-func (o *Outbox) Window(ctx context.Context) *Window {
-	w := &Window{ctx: ctx}
-	if o.Sink != nil {
-		w.timeout = o.Sink.Timeout()
+// limit returns a context that ends with the window.
+func (w *Window) limit(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if w.end.IsZero() {
+		w.end = time.Now().Add(timeout)
 	}
-	return w
-}
-
-func (w *Window) begin() context.Context {
-	if w.sending == nil {
-		w.sending, w.cancel = context.WithTimeout(w.ctx, w.timeout)
-	}
-	return w.sending
-}
-
-// Close releases the window.
-func (w *Window) Close() {
-	if w.cancel != nil {
-		w.cancel()
-	}
+	return context.WithDeadline(ctx, w.end)
 }
 
 // Deliver sends the events of a change before the response, in the window of its request. It
 // returns the ids of the delivered ones. It returns no error, because the relay delivers the
 // others.
 func (o *Outbox) Deliver(ctx context.Context, w *Window, e *Events) (delivered []string) {
-	if len(e.all) == 0 || w.begin().Err() != nil {
+	if len(e.all) == 0 {
 		return nil
 	}
 	collection, err := o.Collection(ctx)
 	if err != nil {
 		return nil
 	}
-	sent := o.send(w.begin(), e.id, e.all, time.Time{}).delivered
+	sending, cancel := w.limit(ctx, o.Sink.Timeout())
+	defer cancel()
+	sent := o.send(sending, e.id, e.all, time.Time{}).delivered
 	if len(sent) == 0 {
 		return nil
 	}

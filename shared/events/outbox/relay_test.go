@@ -73,9 +73,7 @@ func change(t *testing.T, o *Outbox) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := o.Window(t.Context())
-	defer w.Close()
-	o.Deliver(t.Context(), w, events)
+	o.Deliver(t.Context(), &Window{}, events)
 }
 
 func stored(t *testing.T, o *Outbox) (d Document) {

@@ -185,7 +185,7 @@ func (f *Fixture) OpenSession(t testing.TB, email string) session.Grant {
 		t.Fatal(err)
 	}
 	opened, refresh := session.Open(a.ID, f.Clock.Now(), time.Hour)
-	if err := f.Users.Open(t.Context(), a, opened, ""); err != nil {
+	if err := f.Users.Open(t.Context(), a, opened, "", ""); err != nil {
 		t.Fatal(err)
 	}
 	grant, err := session.FromConfig(f.cfg).Grant(a.User, opened, refresh, opened.CreatedAt)
