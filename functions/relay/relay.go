@@ -21,16 +21,13 @@ var Function = endpoint.Function{
 	Name:  "relay",
 	Needs: []endpoint.Need{sender.Publishing(event.SignedUp, event.SignedIn, event.SignedOut), {NeedsSink: true}, user.Storing(endpoint.Find, endpoint.Update)},
 	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
-		Types:   []*event.Type{requested, ping},
+		Types:   []*event.Type{requested, event.Ping},
 		Summary: "Deliver the events that the sink has not accepted yet.",
 		Budget:  outbox.RelayBudget,
 	}, newHandler, handle)},
 }
 
-var (
-	requested = event.Untyped("com.ticketing.users.relay.requested.v1", "A service requests a run of the relay. The data is ignored.")
-	ping      = event.Untyped("dev.knative.sources.ping", "A PingSource of Knative triggers a run of the relay. The data is ignored.")
-)
+var requested = event.Untyped("com.ticketing.users.relay.requested.v1", "A service requests a run of the relay. The data is ignored.")
 
 func newHandler(cfg *config.Config) *outbox.Outbox {
 	cfg.Required("K_SINK") // without a sink there is nothing to deliver to

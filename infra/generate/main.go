@@ -3,7 +3,8 @@
 //
 //	go run ./infra/generate            writes the stale files
 //	go run ./infra/generate -check     writes nothing, lists the stale files, exits with 1
-//	go run ./infra/generate new NAME   creates a new function and adds it to the catalog
+//	go run ./infra/generate new NAME            creates a function and adds it to the catalog
+//	go run ./infra/generate new -service NAME   the same with a resource, a collection and events
 package main
 
 //go:generate go run .
@@ -34,10 +35,11 @@ import (
 const (
 	call = "go run ./infra/generate"
 	text = `usage: ` + call + ` [-check]
-       ` + call + ` new NAME
+       ` + call + ` new [-service] NAME
 
   -check     write nothing; list the stale files and exit with 1
   new NAME   create a function that works, and add it to the catalog
+  -service   with a resource: list, create, show, update, a collection, events
 
 Without arguments, it writes the stale files.
 `
@@ -119,7 +121,10 @@ func main() {
 	if len(args) > 0 && args[0] == "new" {
 		help.Call += " new"
 		args, operands = args[1:], 1
-		do = func() error { return newFunction(flags.Arg(0)) }
+		service := flags.Bool("service", false, "")
+		do = func() error {
+			return newFunction(map[bool]kind{false: aFunction, true: aService}[*service], flags.Arg(0))
+		}
 	} else {
 		flags.BoolVar(&check, "check", false, "")
 	}
@@ -133,19 +138,19 @@ func main() {
 }
 
 // createdFormat is the last line that "new" prints.
-const createdFormat = "POST /api/users/%s calls the new function. Edit functions/%[1]s/%[1]s.go, then run: go test ./functions/%[1]s\n"
+const createdFormat = "POST %s calls the new function. Edit functions/%s/%[2]s.go, then run: go test ./functions/%[2]s\n"
 
-func newFunction(name string) error {
+func newFunction(k kind, name string) error {
 	root, err := repository()
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := create(ctx, root, name, func(step string) { fmt.Println(step) }); err != nil {
+	if err := create(ctx, root, k, name, func(step string) { fmt.Println(step) }); err != nil {
 		return err
 	}
-	fmt.Printf(createdFormat, name)
+	fmt.Printf(createdFormat, k.path(name), name)
 	return nil
 }
 

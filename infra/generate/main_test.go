@@ -33,7 +33,10 @@ func TestOutputs_HeaderAndDeterminism(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		first, _, _ := strings.Cut(string(one), "\n")
+		first, rest, _ := strings.Cut(string(one), "\n")
+		if first == "{" { // JSON has no comments, so the first member is one
+			first, _, _ = strings.Cut(rest, "\n")
+		}
 		if o.section == "" && (!strings.Contains(first, "go run ./infra/generate") || !strings.Contains(first, "DO NOT EDIT")) {
 			t.Errorf("%s: got the first line %s, want one with the command and DO NOT EDIT", o.path, first)
 		}

@@ -26,10 +26,27 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// templates are the files of a new function: the endpoint, its test, its command.
+// templates are the files of a new function and of a new service: the endpoints, their test, the
+// store of a service, the command.
 //
-//go:embed function
+//go:embed function service
 var templates embed.FS
+
+// A kind is what the command creates, with the folder of its templates.
+type kind string
+
+const (
+	aFunction kind = "function" // one endpoint
+	aService  kind = "service"  // a resource with a collection and events
+)
+
+// path returns the path of the first endpoint.
+func (k kind) path(name string) string {
+	if k == aService {
+		return "/api/" + name
+	}
+	return "/api/users/" + name
+}
 
 // identifier matches names that are a Go package, a DNS label and a path segment.
 var identifier = regexp.MustCompile(`^[a-z][a-z0-9]{0,39}$`)
@@ -39,12 +56,12 @@ const catalogFile = "infra/catalog/catalog.go"
 // create writes the folder of a new function, adds the function to the catalog and runs the
 // generator. It calls progress after each step. If a step fails or ctx is cancelled, it
 // restores all files.
-func create(ctx context.Context, root, name string, progress func(string)) (err error) {
+func create(ctx context.Context, root string, k kind, name string, progress func(string)) (err error) {
 	source, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(catalogFile)))
 	if err != nil {
 		return err
 	}
-	if err := checkName(root, name); err != nil {
+	if err := checkName(root, k, name); err != nil {
 		return err
 	}
 	extended, err := addToCatalog(source, name)
@@ -66,7 +83,7 @@ func create(ctx context.Context, root, name string, progress func(string)) (err 
 		}
 		progress("restored all files")
 	}()
-	if err := write(filepath.Join(root, filepath.FromSlash(folder)), name); err != nil {
+	if err := write(filepath.Join(root, filepath.FromSlash(folder)), k, name); err != nil {
 		return err
 	}
 	progress("wrote " + folder)
@@ -94,7 +111,7 @@ func create(ctx context.Context, root, name string, progress func(string)) (err 
 }
 
 // checkName returns an error if a function cannot have the name.
-func checkName(root, name string) error {
+func checkName(root string, k kind, name string) error {
 	if !identifier.MatchString(name) {
 		return fmt.Errorf("%q cannot be the name of a function: it must have 1 to 40 lower-case letters and digits, and a letter first", name)
 	}
@@ -103,12 +120,12 @@ func checkName(root, name string) error {
 			return fmt.Errorf("the function %s exists already", name)
 		}
 	}
-	planned := endpoint.Spec{Method: http.MethodPost, Path: "/api/users/" + name, Success: http.StatusOK, Summary: "Return a greeting."}
+	planned := endpoint.Spec{Method: http.MethodPost, Path: k.path(name), Success: http.StatusOK, Summary: "Return a greeting."}
 	f := endpoint.Function{Name: name, Endpoints: []endpoint.Endpoint{{Spec: planned}}}
 	if err := catalog.Check(append(catalog.Functions(), f)); err != nil {
 		return err
 	}
-	used, err := usedNames(root)
+	used, err := usedNames(root, k)
 	if err != nil {
 		return err
 	}
@@ -123,9 +140,9 @@ func checkName(root, name string) error {
 
 // usedNames returns the names that have a meaning to the go command, in the files of a function
 // or in those of the catalog.
-func usedNames(root string) ([]string, error) {
+func usedNames(root string, k kind) ([]string, error) {
 	all := []string{"init", "internal", "vendor", "testdata", "documentation"}
-	files, err := render("X") // no function can have this name
+	files, err := render(k, "X") // no function can have this name
 	if err != nil {
 		return nil, err
 	}
@@ -238,21 +255,21 @@ func addToCatalog(source []byte, name string) ([]byte, error) {
 }
 
 // render returns the files of the folder of a function, by their path in it.
-func render(name string) (map[string][]byte, error) {
-	pages, err := template.ParseFS(templates, "function/*.tmpl")
+func render(k kind, name string) (map[string][]byte, error) {
+	pages, err := template.New("").Delims("<<", ">>").ParseFS(templates, string(k)+"/*.tmpl") // Go code has {{
 	if err != nil {
 		return nil, err
 	}
-	data := struct{ Name, Title, Path string }{name, strings.ToUpper(name[:1]) + name[1:], "/api/users/" + name}
+	data := struct{ Name, Title, Path string }{name, strings.ToUpper(name[:1]) + name[1:], k.path(name)}
 	files := map[string][]byte{}
-	for page, file := range map[string]string{
-		"function.go.tmpl":      name + ".go",
-		"function_test.go.tmpl": name + "_test.go",
-		"main.go.tmpl":          "cmd/" + name + "/main.go",
-	} {
+	for _, page := range pages.Templates() {
 		var out bytes.Buffer
-		if err := pages.ExecuteTemplate(&out, page, data); err != nil {
+		if err := page.Execute(&out, data); err != nil {
 			return nil, err
+		}
+		file := strings.Replace(strings.TrimSuffix(page.Name(), ".tmpl"), string(k), name, 1)
+		if file == "main.go" {
+			file = "cmd/" + name + "/main.go"
 		}
 		files[file] = out.Bytes()
 	}
@@ -260,8 +277,8 @@ func render(name string) (map[string][]byte, error) {
 }
 
 // write writes the folder of a function.
-func write(folder, name string) error {
-	files, err := render(name)
+func write(folder string, k kind, name string) error {
+	files, err := render(k, name)
 	if err != nil {
 		return err
 	}

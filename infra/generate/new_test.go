@@ -20,8 +20,9 @@ import (
 	"ticketing.com/auth/infra/test/e2e"
 )
 
-// The test creates a function in a copy of the repository and calls its route.
-func TestCreate_ServesNewFunction(t *testing.T) {
+// The test creates a function and a service in a copy of the repository. They pass the tests, and
+// those of every package that reads the catalog, without an edit. Then it calls their routes.
+func TestCreate_PassesTestsAndServes(t *testing.T) {
 	root := e2e.CopyRepository(t)
 	run := func(args ...string) {
 		t.Helper()
@@ -31,21 +32,34 @@ func TestCreate_ServesNewFunction(t *testing.T) {
 			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	var steps []string
-	if err := create(t.Context(), root, "hello", func(step string) { steps = append(steps, step) }); err != nil {
-		t.Fatal(err)
-	}
-	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "adding-a-service.md"))
+	page, err := os.ReadFile(filepath.Join(root, "infra", "docs", "add-a-function.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "$ go run ./infra/generate new hello\n" + strings.Join(steps, "\n") + "\n" + fmt.Sprintf(createdFormat, "hello"); !strings.Contains(string(page), want) {
-		t.Errorf("adding-a-service.md does not contain %s", want)
+	for _, c := range []struct {
+		kind           kind
+		name, argument string
+	}{{aFunction, "hello", ""}, {aService, "things", "-service "}} {
+		var steps []string
+		if err := create(t.Context(), root, c.kind, c.name, func(step string) { steps = append(steps, step) }); err != nil {
+			t.Fatal(err)
+		}
+		if want := "$ go run ./infra/generate new " + c.argument + c.name + "\n" + strings.Join(steps, "\n") + "\n" +
+			fmt.Sprintf(createdFormat, c.kind.path(c.name), c.name); !strings.Contains(string(page), want) {
+			t.Errorf("add-a-function.md does not contain %s", want)
+		}
 	}
 	run("run", "./infra/generate", "-check")
-	run("test", "./functions/hello", "./infra/catalog")
-	if formatted, err := exec.Command("gofmt", "-l", filepath.Join(root, "functions/hello"), filepath.Join(root, "infra/catalog")).Output(); err != nil || len(formatted) > 0 {
+	run("test", "./functions/hello", "./functions/things", "./infra/catalog", "./infra/generate/needs", "./infra/knative",
+		"./infra/lambda", "./infra/openapi", "./infra/asyncapi")
+	run("test", "-run", "Imports|LinkedPackages|HaveComments", "./infra/test/arch")
+	if formatted, err := exec.Command("gofmt", "-l", filepath.Join(root, "functions"), filepath.Join(root, "infra/catalog")).Output(); err != nil || len(formatted) > 0 {
 		t.Errorf("gofmt would change %s, want none: %v", formatted, err)
+	}
+	tidy := exec.Command("go", "mod", "tidy", "-diff")
+	tidy.Dir, tidy.Env = filepath.Join(root, "functions"), append(os.Environ(), "GOWORK=off")
+	if out, err := tidy.CombinedOutput(); err != nil {
+		t.Errorf("functions/go.mod is not tidy: %v\n%s", err, out)
 	}
 
 	local := filepath.Join(t.TempDir(), "local")
@@ -62,6 +76,14 @@ func TestCreate_ServesNewFunction(t *testing.T) {
 	defer response.Body.Close()
 	if body, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK || string(body) != `{"message":"Hello, Ann."}` {
 		t.Errorf("got %d %s %v, want 200 and the greeting of Ann", response.StatusCode, body, err)
+	}
+	list, err := http.Get(url + "/api/things?limit=5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer list.Body.Close()
+	if body, err := io.ReadAll(list.Body); err != nil || list.StatusCode != http.StatusOK || string(body) != `{"items":[]}` {
+		t.Errorf("got %d %s %v, want 200 and an empty list", list.StatusCode, body, err)
 	}
 }
 
@@ -96,13 +118,13 @@ func TestCreate_InvalidName(t *testing.T) {
 		"auth":          "auth cannot be the name of a function: it is the Service with all functions",
 		"currentuser":   "the function currentuser exists already",
 	} {
-		err := create(t.Context(), root, name, func(step string) { t.Errorf("%s: got the step %s, want none", name, step) })
+		err := create(t.Context(), root, aFunction, name, func(step string) { t.Errorf("%s: got the step %s, want none", name, step) })
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", name, err, want)
 		}
 	}
 	for _, name := range []string{"hello", "events", "names", "fmt", "linux", "test"} { // similar names are allowed
-		if err := checkName(root, name); err != nil {
+		if err := checkName(root, aFunction, name); err != nil {
 			t.Error(err)
 		}
 	}
@@ -122,7 +144,7 @@ func TestCreate_RestoresFiles(t *testing.T) {
 	}
 	before := tree(t, root)
 	changed := false
-	err = create(t.Context(), root, "hello", func(step string) { changed = changed || step == "added it to "+catalogFile })
+	err = create(t.Context(), root, aFunction, "hello", func(step string) { changed = changed || step == "added it to "+catalogFile })
 	if err == nil || !strings.Contains(err.Error(), "go run ./infra/generate: exit status 1\ngenerate: README.md: there is no") || !changed {
 		t.Errorf("got %v, want an error of the generator after the catalog was changed (%v)", err, changed)
 	}
@@ -130,7 +152,7 @@ func TestCreate_RestoresFiles(t *testing.T) {
 		t.Errorf("after the failed command: got the files\n%v\nwant\n%v", now, before)
 	}
 	ctx, interrupt := context.WithCancel(t.Context())
-	err = create(ctx, root, "hello", func(step string) {
+	err = create(ctx, root, aFunction, "hello", func(step string) {
 		if strings.HasPrefix(step, "added it to") {
 			interrupt()
 		}

@@ -43,10 +43,11 @@ func routes(t *template.Template, functions []endpoint.Function) ([]byte, error)
 	for _, f := range functions {
 		for _, e := range f.Endpoints {
 			path, _, isPrefix := strings.Cut(e.Path, "/{")
-			r := route{f.Name, path, isPrefix}
-			if !slices.Contains(data.Routes, r) {
-				data.Routes = append(data.Routes, r)
+			i := slices.IndexFunc(data.Routes, func(r route) bool { return r.Path == path })
+			if i < 0 {
+				i, data.Routes = len(data.Routes), append(data.Routes, route{Function: f.Name, Path: path})
 			}
+			data.Routes[i].IsPrefix = data.Routes[i].IsPrefix || isPrefix
 		}
 	}
 	return execute(t, data)

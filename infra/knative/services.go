@@ -102,7 +102,7 @@ func serviceOf(f endpoint.Function) service {
 	switch {
 	case s.Hashes:
 		s.workload = hashing
-	case isScheduled(f):
+	case isScheduled(f) && s.Events:
 		s.workload = relaying
 	}
 	return s

@@ -5,16 +5,14 @@ import (
 	"slices"
 
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 )
-
-// ping is the event type of a PingSource. It is fixed.
-const ping = "dev.knative.sources.ping"
 
 var triggers = parse("triggers.yaml.tmpl")
 
 // isScheduled reports whether a PingSource calls a function.
 func isScheduled(f endpoint.Function) bool {
-	return slices.Contains(types(f), ping)
+	return slices.Contains(types(f), event.Ping.Name)
 }
 
 // types returns the names of the event types that a function takes. A type is listed once,
@@ -40,7 +38,7 @@ func Triggers(functions []endpoint.Function) ([]byte, error) {
 	}
 	for _, f := range functions {
 		for i, kind := range types(f) {
-			if kind != ping {
+			if kind != event.Ping.Name {
 				data.Triggers = append(data.Triggers, trigger{fmt.Sprintf("%s-%d", f.Name, i+1), kind, f.Name})
 			}
 		}

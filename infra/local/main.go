@@ -288,6 +288,7 @@ func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Function, ev
 		}
 	}
 	fmt.Fprintf(t, "  GET\t%s\tRead the API reference and try the API.\n", docs.Path)
+	fmt.Fprintf(t, "  GET\t%s\tRead the event reference.\n", docs.EventsPath)
 	t.Flush()
 	if events == "insecure" {
 		fmt.Fprintf(out, "\nAny client that reaches http://%s/ can create accounts and end sessions by event, without a token (EVENTS=insecure).\nSet EVENTS=off to reject all events.\n", addr)

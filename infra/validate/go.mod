@@ -3,12 +3,14 @@ module ticketing.com/auth/infra/validate
 go 1.26.3
 
 require (
+	github.com/asyncapi/spec-json-schemas/v6 v6.11.1
 	github.com/envoyproxy/go-control-plane v0.14.0
 	github.com/envoyproxy/go-control-plane/envoy v1.37.0
 	github.com/google/go-containerregistry v0.21.7
 	github.com/google/ko v0.19.1
 	github.com/pb33f/libopenapi v0.42.4
 	github.com/pb33f/libopenapi-validator v0.16.2
+	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/sigstore/cosign/v3 v3.1.1
 	go.yaml.in/yaml/v3 v3.0.6
 	k8s.io/api v0.36.1

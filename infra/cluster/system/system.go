@@ -3,7 +3,7 @@
 // Package system installs the system on a cluster that has Knative, with the unchanged
 // manifests of infra/knative. It builds the functions' binaries and their images, and
 // replaces the ko:// references of the manifests as ko does, without a registry. It uses
-// the overlay e2e, with the embedded database.
+// the overlay e2e, with the embedded database, and adds the example infra/examples/tickets.
 //
 // The package is for infra/cluster.
 package system
@@ -32,7 +32,13 @@ import (
 const (
 	overlay    = "infra/knative/overlays/e2e"
 	modulePath = "ticketing.com/auth/"
-	mongodb    = "mongodb://mongodb." + knative.Namespace + ".svc.cluster.local:27017/users"
+	server     = "mongodb://mongodb." + knative.Namespace + ".svc.cluster.local:27017/"
+	mongodb    = server + "users"
+
+	tickets        = "infra/examples/tickets" // a module of its own
+	ticketsModule  = "ticketing.com/tickets"
+	ticketsPath    = "/api/tickets"
+	ticketsOverlay = tickets + "/k8s/e2e"
 )
 
 // A System is the functions with their dependencies, on a node.
@@ -62,9 +68,13 @@ func (s System) Install(ctx context.Context) error {
 	if _, err := s.Node.Kubectl(ctx, strings.NewReader(secrets), "apply", "-f", "-"); err != nil {
 		return err
 	}
-	manifests, err := s.Node.Kubectl(ctx, nil, "kustomize", filepath.Join(root, filepath.FromSlash(overlay)))
-	if err != nil {
-		return err
+	manifests := ""
+	for _, folder := range []string{overlay, ticketsOverlay} {
+		all, err := s.Node.Kubectl(ctx, nil, "kustomize", filepath.Join(root, filepath.FromSlash(folder)))
+		if err != nil {
+			return err
+		}
+		manifests += "\n---\n" + all
 	}
 	if manifests, err = resolve(manifests, images); err != nil {
 		return err
@@ -110,7 +120,14 @@ func (s System) build(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	programs := map[string]string{"infra/devdb": database}
+	example, err := gobuild.Module{
+		Name: "tickets", Title: "the example tickets", Dir: tickets,
+		Flags: []string{"-ldflags=-s -w"}, Duration: "half a minute",
+	}.Build(ctx, s.Progress)
+	if err != nil {
+		return nil, err
+	}
+	programs := map[string]string{"infra/devdb": database, tickets: filepath.Join(example, "tickets")}
 	for _, p := range packages() {
 		programs[p] = filepath.Join(folder, filepath.Base(p))
 	}
@@ -120,7 +137,11 @@ func (s System) build(ctx context.Context) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		images[p], references["ko://"+modulePath+p] = i, i.Ref()
+		name := modulePath + p
+		if p == tickets {
+			name = ticketsModule
+		}
+		images[p], references["ko://"+name] = i, i.Ref()
 	}
 	return references, install.Import(ctx, s.Node, images)
 }
@@ -141,8 +162,16 @@ func (s System) secrets(ctx context.Context, root string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("generate the secrets: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
-	return regexp.MustCompile(`mongodb://[^@"]*@`).ReplaceAllString(string(out), "mongodb://"), nil
+	return regexp.MustCompile(`mongodb://[^@"]*@`).ReplaceAllString(string(out), "mongodb://") + ticketsSecret, nil
 }
+
+const ticketsSecret = `
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: mongodb-tickets, namespace: ` + knative.Namespace + `}
+stringData: {uri: "` + server + `tickets"}
+`
 
 var imageName = regexp.MustCompile(`ko://[\w./-]+`)
 
@@ -219,6 +248,9 @@ func (s System) waitForRoutes(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+	if err := waitForRoute(ctx, install.BaseURL+ticketsPath); err != nil {
+		return err
 	}
 	s.Progress("Every route reaches its function.")
 	return nil

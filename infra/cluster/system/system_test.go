@@ -17,11 +17,11 @@ func TestPackages_CoverManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	references := map[string]string{"ko://" + modulePath + "infra/devdb": "dev.local/mongod:1"}
+	references := map[string]string{"ko://" + modulePath + "infra/devdb": "dev.local/mongod:1", "ko://" + ticketsModule: "dev.local/tickets:1"}
 	for _, p := range packages() {
 		references["ko://"+modulePath+p] = "dev.local/" + filepath.Base(p) + ":1"
 	}
-	for _, file := range []string{"base/functions.yaml", "eventing/functions.yaml", "migrate/job.yaml", "overlays/e2e/mongod.yaml", "for-tests/listener.yaml"} {
+	for _, file := range []string{"base/functions.yaml", "eventing/functions.yaml", "migrate/job.yaml", "overlays/e2e/mongod.yaml", "for-tests/listener.yaml", "../examples/tickets/k8s/local-tickets/service.yaml"} {
 		manifest, err := os.ReadFile(filepath.Join(root, "infra", "knative", filepath.FromSlash(file)))
 		if err != nil {
 			t.Fatal(err)

@@ -21,8 +21,11 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 )
 
-// Path is the path of the page.
-const Path = "/docs"
+// The paths of the page of the API, and of the event reference.
+const (
+	Path       = "/docs"
+	EventsPath = "/asyncapi.yaml"
+)
 
 //go:embed index.html start.js
 var page embed.FS
@@ -48,7 +51,7 @@ type Documents struct {
 func Handler(documents Documents, next http.Handler) http.Handler {
 	files := map[string]file{
 		"/openapi.yaml":              {"application/yaml", generated(documents.OpenAPI)}, // RFC 9512
-		"/asyncapi.yaml":             {"application/yaml", generated(documents.AsyncAPI)},
+		EventsPath:                   {"application/yaml", generated(documents.AsyncAPI)},
 		Path:                         {"text/html; charset=utf-8", embedded(page, "index.html")},
 		"/docs/start.js":             {"text/javascript; charset=utf-8", embedded(page, "start.js")},
 		"/docs/swagger-ui-bundle.js": {"text/javascript; charset=utf-8", compressed("swagger-ui-bundle.js.gz")},

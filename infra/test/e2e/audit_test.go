@@ -65,8 +65,8 @@ func (s *sink) checkDelivered(t *testing.T, uri string) deliveredEvents {
 	return delivered
 }
 
-// parseEvent checks the headers and the data of a delivery. It returns the change and the
-// reason.
+// parseEvent checks the headers and the data of a delivery, also with the committed schemas. It
+// returns the change and the reason.
 func parseEvent(t *testing.T, d delivery) (c change, reason string) {
 	t.Helper()
 	var data struct {
@@ -87,6 +87,13 @@ func parseEvent(t *testing.T, d delivery) (c change, reason string) {
 		if !strings.Contains(d.raw, "\r\n"+line+"\r\n") {
 			t.Errorf("the event has no line %q:\n%s", line, d.raw)
 		}
+	}
+	v, err := committed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.validate(d.header(t), d.Data); err != nil {
+		t.Errorf("%v:\n%s", err, d.raw)
 	}
 	switch {
 	case d.Type == signedUp && data.Email != "" && data.Reason == "":

@@ -1,12 +1,15 @@
 package e2e_test
 
 import (
+	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"ticketing.com/auth/infra/test/e2e"
@@ -27,6 +30,68 @@ func TestDocuments_LocalRunnerCommands(t *testing.T) {
 			compare(t, strings.ReplaceAll(commands, "http://127.0.0.1:8080", at), want, t.TempDir())
 		})
 	}
+}
+
+// The page starts a service beside the local runner, in Go and in Node.js. Both give the same
+// answers.
+func TestDocuments_AddService(t *testing.T) {
+	const page, address = "infra/docs/add-a-service.md", "http://127.0.0.1:"
+	text, err := os.ReadFile(filepath.Join(repository, page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := regexp.MustCompile(`(?m)^    (cd infra/examples/tickets && GOWORK=off go run \./dev )(.*)$`).FindAllStringSubmatch(string(text), -1)
+	if len(started) != 2 {
+		t.Fatalf("%s starts %d services, want 2", page, len(started))
+	}
+	for _, start := range started {
+		t.Run(start[2], func(t *testing.T) {
+			if _, err := os.Stat(filepath.Join(repository, "infra/examples/tickets-node/node_modules")); err != nil && strings.Contains(start[2], "npm") {
+				t.Skip("run npm ci in infra/examples/tickets-node")
+			}
+			data := filepath.Join(t.TempDir(), "data")
+			auth, interrupt := e2e.StartLocal(t, data)
+			defer interrupt()
+			port := startService(t, start[1]+"-data "+data+" "+start[2])
+			commands, want := console(t, page)
+			commands = strings.NewReplacer(address+"8080", auth, address+"8081", address+port).Replace(commands)
+			compare(t, commands, want, t.TempDir())
+		})
+	}
+}
+
+// startService runs a command in the repository until the end of the test, and returns the port
+// that its log names.
+func startService(t *testing.T, command string) (port string) {
+	t.Helper()
+	cmd := exec.Command("bash", "-c", command)
+	cmd.Dir, cmd.Env = repository, e2e.Environment("PORT=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = in, in
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	t.Cleanup(func() {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
+		cmd.Wait()
+		io.Copy(io.Discard, out) // until the last process of the group has ended
+		out.Close()
+	})
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if m := regexp.MustCompile(`"msg":"listening","port":(\d+)`).FindStringSubmatch(lines.Text()); m != nil {
+			go io.Copy(io.Discard, out)
+			return m[1]
+		}
+		t.Log(lines.Text())
+	}
+	t.Fatalf("%s ended before it listened", command)
+	return ""
 }
 
 func TestDocuments_RepositoryCommands(t *testing.T) {

@@ -25,9 +25,9 @@ import (
 	"ticketing.com/auth/shared/testing/gobuild"
 )
 
-// Commands returns the folders of all commands, relative to the root of the repository. A
-// command is a folder with Go files of package main. A command outside the workspace has a
-// go.mod of its own.
+// Commands returns the folders of all commands, relative to the root of the repository, except
+// the examples. A command is a folder with Go files of package main. A command outside the
+// workspace has a go.mod of its own.
 func Commands() (workspace, outside []string, err error) {
 	root, err := gobuild.Repository()
 	if err != nil {
@@ -36,6 +36,9 @@ func Commands() (workspace, outside []string, err error) {
 	seen := map[string]bool{}
 	visit := func(path string, d fs.DirEntry, err error) error {
 		folder := filepath.Dir(path)
+		if err == nil && d.IsDir() && path == filepath.Join(root, "infra", "examples") {
+			return fs.SkipDir
+		}
 		if err != nil || seen[folder] || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}

@@ -175,7 +175,7 @@ func runPod(ts *testscript.TestScript, image string, spec, security map[string]a
 	if _, err := kubectlOutput(ts, namespace, "run", name, "--image="+image, "--restart=Never", "--overrides="+string(overrides)); err != nil {
 		return "", err
 	}
-	if _, err := kubectlOutput(ts, namespace, "wait", "pod", name, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"); err != nil {
+	if _, err := kubectlOutput(ts, namespace, "wait", "pod", name, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s"); err != nil {
 		return "", err
 	}
 	return kubectlOutput(ts, namespace, "logs", name)

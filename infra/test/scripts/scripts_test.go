@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,10 +75,17 @@ func TestOverlays_ServerDryRun(t *testing.T) {
 	if err != nil || len(overlays) == 0 {
 		t.Fatalf("got no overlays: %v", err)
 	}
+	for _, overlay := range slices.Clone(overlays) { // an example extends the overlay of the same name
+		examples, err := filepath.Glob("../../examples/*/k8s/" + filepath.Base(overlay))
+		if err != nil {
+			t.Fatal(err)
+		}
+		overlays = append(overlays, examples...)
+	}
 	const fresh = knative.Namespace + "-dry-run"
 	makeNamespace(t, fresh)
 	for _, overlay := range overlays {
-		t.Run(filepath.Base(overlay), func(t *testing.T) {
+		t.Run(strings.TrimPrefix(overlay, "../../"), func(t *testing.T) {
 			manifests := run(t, "", "kustomize", overlay)
 			manifests = strings.ReplaceAll(manifests, "ko://", "dev.local/")
 			manifests = strings.ReplaceAll(manifests, "amespace: "+knative.Namespace+"\n", "amespace: "+fresh+"\n") // serviceNamespace too
@@ -184,9 +192,12 @@ func scriptParams(t *testing.T, dir, base, host string) testscript.Params {
 }
 
 // condition evaluates [cluster]: the system is not the local runner, and kubectl can reach its
-// cluster. KUBECONFIG alone does not suffice; many users set it for another reason.
+// cluster. KUBECONFIG alone does not suffice; many users set it for another reason. It also
+// evaluates [tickets]: the cluster runs the example service.
 func condition(name string) (bool, error) {
 	switch name {
+	case "tickets":
+		return exec.Command("kubectl", "--namespace="+knative.Namespace, "get", "services.serving.knative.dev/tickets").Run() == nil, nil
 	case "cluster":
 		_, err := exec.LookPath("kubectl")
 		return os.Getenv("BASE_URL") != "" && os.Getenv("KUBECONFIG") != "" && err == nil, nil

@@ -22,8 +22,14 @@ import (
 // Envoy's configuration routes each path to Kourier's internal gateway, with the host that selects
 // the function. It contains no path that is not in the Ingress.
 func TestKourier_RoutesPathsToFunctions(t *testing.T) {
+	for _, overlay := range []string{"local", "local-tickets"} {
+		t.Run(overlay, func(t *testing.T) { testKourier(t, overlay) })
+	}
+}
+
+func testKourier(t *testing.T, overlay string) {
 	ingress := &networking.Ingress{}
-	for _, r := range built(t, "local").Resources() {
+	for _, r := range built(t, overlay).Resources() {
 		if r.GetKind() == "Ingress" {
 			if err := yaml.UnmarshalStrict([]byte(r.MustYaml()), ingress); err != nil {
 				t.Fatal(err)

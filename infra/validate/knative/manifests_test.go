@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -31,7 +32,8 @@ import (
 )
 
 // overlays holds the names of all folders in infra/knative/overlays, so that the tests include
-// a new one.
+// a new one. A folder of the same name in infra/examples/*/k8s extends the overlay with an
+// example. The name "e2e+tickets" stands for both.
 var overlays = func() (names []string) {
 	folders, err := os.ReadDir("../../knative/overlays")
 	if err != nil || len(folders) == 0 {
@@ -39,14 +41,34 @@ var overlays = func() (names []string) {
 	}
 	for _, f := range folders {
 		names = append(names, f.Name())
+		examples, err := filepath.Glob("../../examples/*/k8s/" + f.Name())
+		if err != nil {
+			panic(err)
+		}
+		for _, e := range examples {
+			names = append(names, f.Name()+"+"+filepath.Base(filepath.Dir(filepath.Dir(e))))
+		}
 	}
 	return names
 }()
 
-// built returns the resources of an overlay. kubectl sends the same resources to a cluster.
+// built returns the resources of an overlay. kubectl sends the same resources to a cluster. An
+// example must not contain a resource of the overlay that it extends.
 func built(t *testing.T, overlay string) resmap.ResMap {
 	t.Helper()
-	all, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../../knative/overlays/"+overlay)
+	name, example, extended := strings.Cut(overlay, "+")
+	all := kustomize(t, "../../knative/overlays/"+name)
+	if extended {
+		if err := all.AppendAll(kustomize(t, "../../examples/"+example+"/k8s/"+name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+func kustomize(t *testing.T, folder string) resmap.ResMap {
+	t.Helper()
+	all, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +96,9 @@ func TestOverlays_PassAdmission(t *testing.T) {
 // Resources in the namespace of the ingress are exceptions too: they belong to the cluster.
 func TestOverlays_ReferencesExist(t *testing.T) {
 	for _, overlay := range overlays {
+		if overlay == "local-tickets" { // complete only with an example
+			continue
+		}
 		all := built(t, overlay).Resources()
 		exists := map[string]bool{"ConfigMap ticketing/kube-root-ca.crt": true} // Kubernetes creates it in every namespace
 		for _, r := range all {

@@ -359,7 +359,10 @@ type skaffoldYAML struct {
 		Artifacts []struct {
 			Image   string `json:"image"`
 			Context string `json:"context"`
-			Ko      struct {
+			Docker  struct {
+				Dockerfile string `json:"dockerfile"`
+			} `json:"docker"`
+			Ko struct {
 				Main         string   `json:"main"`
 				Flags        []string `json:"flags"`
 				Ldflags      []string `json:"ldflags"`

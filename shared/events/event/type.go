@@ -24,6 +24,10 @@ func Define[Data any](name, source, summary string) *Type {
 // the types of Knative's sources. Nothing checks its payload.
 func Untyped(name, summary string) *Type { return &Type{Name: name, Summary: summary} }
 
+// Ping is the type of the events of Knative's PingSource. It is fixed. A function that takes it
+// runs at an interval.
+var Ping = Untyped("dev.knative.sources.ping", "A PingSource of Knative triggers a run, such as that of the relay. The data is ignored.")
+
 // Schema returns the attribute dataschema of the events with this type name. It is the $id of
 // the published JSON schema.
 //

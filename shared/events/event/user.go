@@ -10,6 +10,9 @@ var (
 	SignedUp  = Define[UserSignedUp]("com.ticketing.user.signedup.v1", Source, "An account was created.")
 	SignedIn  = Define[UserSignedIn]("com.ticketing.user.signedin.v1", Source, "A session began with a password.")
 	SignedOut = Define[UserSignedOut]("com.ticketing.user.signedout.v1", Source, "A session ended.")
+
+	// UserDeleted is for receivers. No function publishes it yet.
+	UserDeleted = Define[DeletedUser]("com.ticketing.user.deleted.v1", Source, "An account was deleted.")
 )
 
 // The reasons for the end of a session.
@@ -40,6 +43,14 @@ type UserSignedOut struct {
 	SessionID string `json:"sessionId"`
 	Reason    string `json:"reason"`
 }
+
+// DeletedUser is the data of UserDeleted.
+type DeletedUser struct {
+	UserID string `json:"userId"`
+}
+
+// Members implements reference.Described.
+func (DeletedUser) Members() []reference.Member { return []reference.Member{userID} }
 
 // Members implements reference.Described.
 func (UserSignedUp) Members() []reference.Member {

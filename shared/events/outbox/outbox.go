@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -115,6 +116,11 @@ type entry struct {
 // Events returns the events of a change of the document with the id. Each payload is a value of the
 // type's Data. Without a sink there are no events.
 func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads ...any) *Events {
+	for _, payload := range payloads {
+		if reflect.TypeOf(payload) != t.Data {
+			panic(fmt.Sprintf("outbox: the payload of %s is a %v, not a %T", t.Name, t.Data, payload)) // a programming error
+		}
+	}
 	e := &Events{id: id, at: o.Now()}
 	if o.Sink == nil {
 		return e

@@ -249,3 +249,21 @@ func TestRetry_ConcurrentRefusal(t *testing.T) {
 		})
 	}
 }
+
+// The data of an event has the payload of its type, also where no sink is set.
+func TestEvents_PayloadOfAnotherType(t *testing.T) {
+	for _, sink := range []event.Sink{nil, &sink{}} {
+		o := New(Config{Sink: sink})
+		for _, payload := range []any{event.UserSignedIn{}, &event.UserSignedUp{}, nil, "ann"} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%T: got no panic, want one", payload)
+					}
+				}()
+				o.Events(t.Context(), "ann", event.SignedUp, payload)
+			}()
+		}
+		o.Events(t.Context(), "ann", event.SignedUp, event.UserSignedUp{})
+	}
+}

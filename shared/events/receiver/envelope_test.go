@@ -188,6 +188,7 @@ func TestEvent_SameResultInBothModes(t *testing.T) {
 			{"a source with each kind of character", greeted("source", "/-._~!$&'()*+,;=:@%C3%A9")},
 			{"a source with an IPvFuture address", greeted("source", "x://[v1.a:b]/")},
 			{"a schema that is a URN", greeted("dataschema", "urn:schema:1")},
+			{"a schema of this system", greeted("dataschema", "tag:ticketing.com,2026:/schemas/hello.v1.json")},
 			{"a schema with a fragment", greeted("dataschema", "https://a.example/s#/definitions/user")},
 			{"a source that is a mail address", greeted("source", "mailto:cncf-wg-serverless@lists.cncf.io")},
 		},

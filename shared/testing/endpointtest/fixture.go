@@ -30,6 +30,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/httpserver"
+	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/session"
@@ -93,7 +94,13 @@ func New(t testing.TB, function endpoint.Function, settings ...string) *Fixture 
 		f.cfg.Close(context.Background())
 	})
 	if !slices.ContainsFunc(settings, isDatabase) {
-		if err := f.Users.Prepare(t.Context()); err != nil {
+		collections := []*endpoint.Collection{user.Collection}
+		for _, need := range function.Needs {
+			if need.Grant != nil && need.Grant.Collection != user.Collection {
+				collections = append(collections, need.Grant.Collection)
+			}
+		}
+		if err := mongodb.Prepare(t.Context(), mongodb.FromConfig(f.cfg), f.Clock.Now(), f.cfg.Log(), collections...); err != nil {
 			t.Fatal(err)
 		}
 	}

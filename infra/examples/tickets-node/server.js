@@ -1,0 +1,47 @@
+// Tickets in Node.js: the same example service as ../tickets, on Express.
+//
+// The settings are those of ../tickets/main.go, with the name of the database in MONGODB_URI. In
+// place of VERIFYING_KEYS, JWKS_URL can be the URL of the auth system's /.well-known/jwks.json.
+import { readFileSync } from 'node:fs'
+import { MongoClient } from 'mongodb'
+import { createApp } from './app.js'
+import { newIdentity } from './identity.js'
+import { Store } from './store.js'
+
+const setting = (name, standard = '') => process.env[name]?.trim() || standard
+
+const file = setting('VERIFYING_KEYS_FILE')
+const identity = newIdentity({
+  keys: setting('VERIFYING_KEYS') || (file && readFileSync(file, 'utf8')),
+  url: setting('JWKS_URL'),
+  issuer: setting('TOKEN_ISSUER', 'ticketing'),
+  audience: setting('TOKEN_AUDIENCE', 'ticketing'),
+})
+const client = new MongoClient(setting('MONGODB_URI'))
+const store = new Store(client.db(), setting('K_SINK'))
+const server = createApp(store, identity).listen(setting('PORT', '8080'), (err) => {
+  if (err) throw err
+  console.log(JSON.stringify({ msg: 'listening', port: server.address().port }))
+})
+server.headersTimeout = 5_000
+server.requestTimeout = 10_000
+
+// A start does not wait for the database. An earlier process can have left events.
+async function prepare() {
+  try {
+    await store.createIndexes()
+    await store.deliver()
+  } catch (err) {
+    console.error(JSON.stringify({ msg: 'the indexes are not created', error: err.message }))
+    setTimeout(prepare, 1_000).unref()
+  }
+}
+prepare()
+
+// Finish the requests in flight and their events.
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, () => server.close(async () => {
+    await store.deliver()
+    await client.close()
+  }))
+}
