@@ -152,6 +152,9 @@ func TestSenders_Token(t *testing.T) {
 }
 
 func TestSenders_IssuerUnreachable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the issuer")
+	}
 	i := newIssuer(t)
 	i.down.Store(true)
 	token := signed(t, jwt.SigningMethodRS256, i.key, "k1", jwt.MapClaims{"iss": i.url, "aud": "signup"})

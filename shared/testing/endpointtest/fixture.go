@@ -53,11 +53,15 @@ type Fixture struct {
 	logs     *logs
 }
 
-// EveryTransport runs a test once per transport, each time with a new fixture.
+// EveryTransport runs a test once per transport, each time with a new fixture. With -short, it runs
+// the test over HTTP only.
 func EveryTransport(t *testing.T, function endpoint.Function, play func(*testing.T, *Fixture), settings ...string) {
 	t.Helper()
 	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, function, settings...)) })
 	t.Run("over Lambda", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("the function behaves as over HTTP")
+		}
 		f := New(t, function, settings...)
 		f.send = overLambda(f.handler)
 		play(t, f)
