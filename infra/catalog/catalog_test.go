@@ -104,6 +104,13 @@ func TestCheck_Problems(t *testing.T) {
 			several("tickets", endpoint.Spec{ID: "show", Method: "GET", Path: "/api/tickets/{id}"}),
 			several("sales", endpoint.Spec{ID: "sales", Method: "GET", Path: "/api/tickets/sales"})},
 			"tickets has the Path /api/tickets/{id}, and sales has /api/tickets/sales: one function must serve both"},
+		{"the path above the parameter of another function", []endpoint.Function{
+			several("show", endpoint.Spec{ID: "show", Method: "GET", Path: "/api/tickets/{id}"}),
+			several("list", endpoint.Spec{ID: "list", Method: "GET", Path: "/api/tickets"})},
+			"show has the Path /api/tickets/{id}, and list has /api/tickets: one function must serve both"},
+		{"two names for one parameter", []endpoint.Function{several("tickets",
+			endpoint.Spec{ID: "show", Method: "GET", Path: "/api/tickets/{id}"}, endpoint.Spec{ID: "remove", Method: "DELETE", Path: "/api/tickets/{name}"})},
+			"tickets has the Paths /api/tickets/{id} and /api/tickets/{name}: use one name for the parameter"},
 		{"a name that is not a DNS label", []endpoint.Function{named("say_hello")},
 			`"say_hello" cannot be the name of a function: it must be a DNS label of at most 50 lower-case letters, digits and hyphens`},
 		{"the name of the Service with all functions", []endpoint.Function{named("auth")},

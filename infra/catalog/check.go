@@ -25,6 +25,9 @@ var (
 	// eventSource matches the sources of events, which are paths.
 	eventSource = regexp.MustCompile(`^(/[a-z0-9-]+)+$`)
 
+	// parameter matches the name of a parameter.
+	parameter = regexp.MustCompile(`\{[^}]*\}`)
+
 	methods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 	// reserved maps names that a function must not have to their present use. Tests of
@@ -65,7 +68,7 @@ var (
 // Check reports all errors of a list of functions, one per line. Files generated from such a list
 // could not be deployed, or would not behave as declared.
 func Check(functions []endpoint.Function) error {
-	c := checker{names: map[string]bool{}, types: map[string]*event.Type{}, operations: map[string]string{}, paths: map[string]string{}, replies: map[string]string{}}
+	c := checker{names: map[string]bool{}, types: map[string]*event.Type{}, operations: map[string]string{}, paths: map[string]string{}, shapes: map[string]string{}, replies: map[string]string{}}
 	for _, f := range functions {
 		c.function(f)
 	}
@@ -77,6 +80,7 @@ type checker struct {
 	names      map[string]bool
 	operations map[string]string // the function, by the id and by the method and path of an operation
 	paths      map[string]string // the function, by the path
+	shapes     map[string]string // the path, by the path without the name of its parameter
 	replies    map[string]string // the function that replies to an event type
 	types      map[string]*event.Type
 	problems   []error
@@ -176,6 +180,11 @@ func (c *checker) endpoint(f endpoint.Function, e endpoint.Endpoint) {
 	case !slices.Contains(methods, e.Method):
 		c.report(f, "has the Method %q: it must be one of %v", e.Method, methods)
 	}
+	shape := parameter.ReplaceAllString(e.Path, "{}")
+	if other := c.shapes[shape]; other != "" && other != e.Path {
+		c.report(f, "has the Paths %s and %s: use one name for the parameter", other, e.Path)
+	}
+	c.shapes[shape] = e.Path
 	c.paths[e.Path] = f.Name
 	for _, operation := range []string{e.Method + " " + e.Path, cmp.Or(e.ID, f.Name)} {
 		if of := c.operations[operation]; of != "" {
@@ -195,7 +204,7 @@ func (c *checker) prefixes(functions []endpoint.Function) {
 				continue
 			}
 			for path, of := range c.paths {
-				if of != f.Name && strings.HasPrefix(path, prefix) {
+				if of != f.Name && strings.HasPrefix(path+"/", prefix) {
 					c.report(f, "has the Path %s, and %s has %s: one function must serve both", e.Path, of, path)
 				}
 			}

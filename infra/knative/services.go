@@ -10,6 +10,7 @@ import (
 	"embed"
 	"slices"
 	"text/template"
+	"time"
 
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/endpoint"
@@ -105,7 +106,18 @@ func serviceOf(f endpoint.Function) service {
 	case isScheduled(f) && s.Events:
 		s.workload = relaying
 	}
+	for _, e := range f.Endpoints {
+		s.allow(e.Limit())
+	}
+	for _, r := range f.Receivers {
+		s.allow(r.Limit())
+	}
 	return s
+}
+
+// allow makes the timeout longer than a time limit of the function, with time for the answer.
+func (s *service) allow(limit time.Duration) {
+	s.Timeout = max(s.Timeout, int((limit+5*time.Second)/time.Second))
 }
 
 // allInOne returns the service that serves all routes, with the needs of all functions that

@@ -58,7 +58,10 @@ func (f function) Routes() string {
 	for _, e := range f.Endpoints {
 		all = append(all, e.Method+" "+e.Path)
 	}
-	return strings.Join(all, ", ")
+	if text := strings.Join(all, ", "); len(text) < 200 { // the limit of a description is 256
+		return text
+	}
+	return all[0] + " and others"
 }
 
 // GoMemoryMiB returns the memory limit of the Go runtime. The rest is for memory that the

@@ -238,13 +238,16 @@ func (e *Error) Body() []byte {
 	return b
 }
 
-// Fields collects the errors of an input, at most one per field. The client thus receives
-// all of them in one response.
+// Fields collects the errors of an input, at most one per field and maxFields in all. The client
+// thus receives all of them in one response, unless it sends very many.
 type Fields struct{ items []Item }
+
+// maxFields bounds the work and the response for an array of invalid items.
+const maxFields = 100
 
 // Add adds an error for a field, unless the field already has one.
 func (f *Fields) Add(field, message string) {
-	if !f.Has(field) {
+	if len(f.items) < maxFields && !f.Has(field) {
 		f.items = append(f.items, Item{Message: message, Field: field})
 	}
 }

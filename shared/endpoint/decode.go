@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"math/big"
 	"net/url"
 	"reflect"
 	"regexp"
@@ -213,7 +213,11 @@ func (n *node) set(name, text string, v reflect.Value, bad *apierror.Fields) {
 		quantity = float64(utf8.RuneCountInString(text))
 	case kindText:
 		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
-			bad.Add(name, err.Error())
+			message := name + " is not valid."
+			if public, ok := errors.AsType[*apierror.Error](err); ok { // other errors can quote the input
+				message = public.Items()[0].Message
+			}
+			bad.Add(name, message)
 		}
 		return
 	case kindBoolean:
@@ -252,17 +256,22 @@ func (n *node) set(name, text string, v reflect.Value, bad *apierror.Fields) {
 	}
 }
 
+// short matches a number that cannot have many digits when it is written without an exponent.
+var short = regexp.MustCompile(`^[-0-9.]{1,40}([eE][+-]?[0-9]{1,2})?$`)
+
 // whole returns a whole number. JSON has one type of number, so 3.0 is the whole number 3.
 func whole(text string) (int64, bool) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return n, true
 	}
-	const exact = 1 << 53 // larger numbers with a fraction or an exponent are not exact (RFC 8259 §6)
-	f, err := strconv.ParseFloat(text, 64)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) > exact {
+	if !short.MatchString(text) {
 		return 0, false
 	}
-	return int64(f), true
+	exact, ok := new(big.Rat).SetString(text)
+	if !ok || !exact.IsInt() || !exact.Num().IsInt64() {
+		return 0, false
+	}
+	return exact.Num().Int64(), true
 }
 
 func notAnObject() error {

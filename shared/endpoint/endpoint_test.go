@@ -95,6 +95,7 @@ func TestInvoke_ClientDisconnects(t *testing.T) {
 
 func TestInvoke_CacheControl(t *testing.T) {
 	cached := spec
+	cached.Method = "GET"
 	cached.MaxAge = time.Minute
 	failing := true
 	f, _ := bind(cached, func(context.Context, endpoint.None) (string, error) {

@@ -32,9 +32,10 @@ type identifier interface {
 
 // A plan is how an input type is read from a request.
 type plan struct {
-	parts  []int // the indexes of the embedded parts
-	access Access
-	keyed  bool
+	parts   []int // the indexes of the embedded parts
+	access  Access
+	keyed   bool
+	headers bool // reads headers that an event does not have
 
 	param string // the name of the path segment, or ""
 	path  *field
@@ -64,7 +65,7 @@ func newPlan(t reflect.Type) (*plan, error) {
 			}
 			continue
 		}
-		if !f.IsExported() {
+		if !f.IsExported() && !hasOwnTag(f) {
 			continue
 		}
 		if err := p.addField(f, i); err != nil {
@@ -85,6 +86,12 @@ func (p *plan) addPart(f reflect.StructField, i int) error {
 	if !ok || !f.IsExported() {
 		return fmt.Errorf("it embeds %s, which is no exported endpoint.Part: it would stay empty", f.Type)
 	}
+	for i := range numField(f.Type) {
+		inner := f.Type.Field(i)
+		if inner.Anonymous || hasOwnTag(inner) {
+			return fmt.Errorf("it embeds %s, whose field %s would stay empty: a Part has no fields of the input", f.Type, inner.Name)
+		}
+	}
 	p.parts = append(p.parts, i)
 	switch part := part.(type) {
 	case identifier:
@@ -94,6 +101,8 @@ func (p *plan) addPart(f reflect.StructField, i int) error {
 		p.access = part.Access()
 	case *Keyed:
 		p.keyed = true
+	case *Agent, *Language:
+		p.headers = true
 	}
 	return nil
 }
@@ -110,6 +119,8 @@ func (p *plan) addField(f reflect.StructField, i int) error {
 		}
 	}
 	switch {
+	case !f.IsExported():
+		return errors.New("it is not exported: it would stay empty")
 	case from == "":
 		return errors.New("it has no tag json, path or query: it would stay empty")
 	case name == "":
@@ -125,6 +136,9 @@ func (p *plan) addField(f reflect.StructField, i int) error {
 		return fmt.Errorf("a %s cannot be %s", from, f.Type)
 	}
 	if from == "query" {
+		if slices.ContainsFunc(p.query, func(f *field) bool { return f.name == name }) {
+			return fmt.Errorf("another field has the query member %s", name)
+		}
 		p.query = append(p.query, member)
 		return nil
 	}
@@ -133,6 +147,22 @@ func (p *plan) addField(f reflect.StructField, i int) error {
 	}
 	p.param, p.path = name, member
 	return nil
+}
+
+func numField(t reflect.Type) int {
+	if t.Kind() != reflect.Struct {
+		return 0
+	}
+	return t.NumField()
+}
+
+func hasOwnTag(f reflect.StructField) bool {
+	for _, tag := range []string{"json", "path", "query"} {
+		if value := f.Tag.Get(tag); value != "" && value != "-" {
+			return true
+		}
+	}
+	return false
 }
 
 func hasTag(t reflect.Type, tag string) bool {
@@ -144,6 +174,9 @@ func hasTag(t reflect.Type, tag string) bool {
 	return false
 }
 
+// pathForm matches a path whose parameters are whole segments.
+var pathForm = regexp.MustCompile(`^(/[^/{}]+|/\{[a-zA-Z][a-zA-Z0-9]*\})+$`)
+
 var param = regexp.MustCompile(`\{([^}]*)\}`)
 
 // check reports a spec that does not fit the input and the output.
@@ -151,6 +184,10 @@ func (s Spec) check(p *plan, out reflect.Type) error {
 	params := param.FindAllStringSubmatch(s.Path, -1)
 	redirect, none := out == reflect.TypeFor[Redirect](), out == reflect.TypeFor[None]()
 	switch {
+	case s.Method == "" || !pathForm.MatchString(s.Path):
+		return errors.New("it needs a Method and a Path such as /api/things/{id}")
+	case s.MaxAge > 0 && (s.Access != Public || s.Method != http.MethodGet):
+		return errors.New("only a Public GET endpoint has a MaxAge: a shared cache would give the answer to other clients")
 	case s.Access == undefined:
 		return errors.New("its Spec must set Access to Public, Optional or Required")
 	case s.Access != p.access:
@@ -339,12 +376,18 @@ func (n *node) addMembers(t reflect.Type, outer []reflect.Type) error {
 		if len(outer) > 0 && (f.Anonymous || name == "" && f.IsExported()) {
 			return fmt.Errorf("the field %s of %s has no tag json: it would stay empty", f.Name, t)
 		}
+		if !f.IsExported() && name != "" && name != "-" {
+			return fmt.Errorf("the field %s of %s is not exported: it would stay empty", f.Name, t)
+		}
 		if f.Anonymous || !f.IsExported() || name == "" || name == "-" {
 			continue
 		}
 		member, err := fieldOf(name, f, i, append(outer, t))
 		if err != nil {
 			return fmt.Errorf("the field %s of %s: %w", f.Name, t, err)
+		}
+		if n.index(name) >= 0 {
+			return fmt.Errorf("%s has two members %s", t, name)
 		}
 		n.fields = append(n.fields, *member)
 	}

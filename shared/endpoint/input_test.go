@@ -2,6 +2,7 @@ package endpoint_test
 
 import (
 	"context"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
-// Owner is an identity: the client is who it says.
+// Owner is an identity. It accepts every token.
 type Owner struct{ Name string }
 
 func (*Owner) Access() endpoint.Access { return endpoint.Required }
@@ -38,7 +39,22 @@ func define[In, Out any](spec endpoint.Spec) (problem string) {
 }
 
 // Guest is another identity.
-type Guest struct{ Owner }
+type Guest struct{ Name string }
+
+func (*Guest) Access() endpoint.Access { return endpoint.Optional }
+
+func (*Guest) ReadPart(*endpoint.Request) error { return nil }
+
+// Base is a Part with a member, which a request would not fill.
+type Base struct {
+	Owner
+	Title string `json:"title"`
+}
+
+// Unit parses itself. Its error quotes the input.
+type Unit string
+
+func (*Unit) UnmarshalText(text []byte) error { return errors.New("no unit: " + string(text)) }
 
 // Stranger is no Part.
 type Stranger struct{ Name string }
@@ -110,6 +126,22 @@ func TestDefine_Rejects(t *testing.T) {
 		"must have the same name": define[struct {
 			ID string `path:"id"`
 		}, string](with(get, func(s *endpoint.Spec) { s.Path = "/x/{name}" })),
+		"a Part has no fields of the input": define[struct {
+			Base
+			Seats int `json:"seats"`
+		}, string](protected),
+		"it is not exported": define[struct {
+			title string `query:"title"`
+		}, string](get),
+		"another field has the query member a": define[struct {
+			A string `query:"a"`
+			B string `query:"a"`
+		}, string](get),
+		"only a Public GET endpoint has a MaxAge": define[struct{ Owner }, string](
+			endpoint.Spec{Method: "GET", Path: "/x", Access: endpoint.Required, Success: 200, MaxAge: time.Minute}),
+		"it needs a Method and a Path": define[struct {
+			ID string `path:"id"`
+		}, string](with(get, func(s *endpoint.Spec) { s.Path = "/x/a{id}b" })),
 		"a path has one parameter": define[struct {
 			ID int `path:"id"`
 		}, string](with(get, func(s *endpoint.Spec) { s.Path = "/x/{id}" })),
@@ -240,6 +272,49 @@ func TestDecode_InvalidRichTypes(t *testing.T) {
 		}
 		if items := apierror.From(err).Items(); len(items) != 1 || items[0].Message != want || !strings.HasPrefix(want, items[0].Field) {
 			t.Errorf("%s: got %v, want %q", change, items, want)
+		}
+	}
+}
+
+// A client cannot make the function compute or answer much by many invalid items.
+func TestDecode_ManyErrors(t *testing.T) {
+	type row struct {
+		A, B, C, D int `json:"-"`
+		E          int `json:"e"`
+		F          int `json:"f"`
+	}
+	type in struct {
+		Rows []row `json:"rows" max:"5000"`
+	}
+	body := `{"rows":[` + strings.Repeat(`{},`, 4999) + `{}]}`
+	if n := len(apierror.From(endpoint.Decode([]byte(body), new(in))).Items()); n != 100 {
+		t.Errorf("got %d errors, want 100", n)
+	}
+}
+
+func TestDecode_NoInputInErrors(t *testing.T) {
+	type in struct {
+		Unit Unit `json:"unit"`
+	}
+	err := apierror.From(endpoint.Decode([]byte(`{"unit":"secret"}`), new(in)))
+	if len(err.Items()) != 1 || err.Items()[0].Message != "unit is not valid." {
+		t.Errorf("got %v", err.Items())
+	}
+}
+
+func TestDecode_WholeNumbers(t *testing.T) {
+	type in struct {
+		N int64 `json:"n"`
+	}
+	for text, want := range map[string]int64{"3": 3, "3.0": 3, "3e2": 300, "-3.50e1": -35, "9007199254740993.0": 9007199254740993, "9223372036854775807": 9223372036854775807} {
+		var got in
+		if err := endpoint.Decode([]byte(`{"n":`+text+`}`), &got); err != nil || got.N != want {
+			t.Errorf("%s: got %d %v, want %d", text, got.N, err, want)
+		}
+	}
+	for _, text := range []string{"3.00000000000000000001", "9223372036854775808", "1e19", "1e999999999", "0.5", "1e-1"} {
+		if err := endpoint.Decode([]byte(`{"n":`+text+`}`), new(in)); err == nil {
+			t.Errorf("%s: got no error", text)
 		}
 	}
 }

@@ -28,8 +28,8 @@ func (r Receiver) check(p *plan) error {
 		return errors.New("nothing reads its events: declare it with receiver.On")
 	case len(r.Types) == 0:
 		return errors.New("it has no Types")
-	case p.access != Public || p.path != nil || len(p.query) > 0:
-		return errors.New("an event has no identity, path or query")
+	case p.access != Public || p.path != nil || len(p.query) > 0 || p.headers:
+		return errors.New("an event has no identity, path, query, Agent or Language")
 	case r.Reply == nil && !none:
 		return fmt.Errorf("its output %s is never sent: set Reply, or use the output None", r.Out)
 	}

@@ -314,7 +314,7 @@ func (s system) rate(b *testing.B, next func() (*http.Request, error)) {
 // BenchmarkValidate decodes and validates a sign-up.
 func BenchmarkValidate(b *testing.B) {
 	cfg := config.New(func(string) (string, bool) { return "", false }, func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
-	validate := endpoint.Define(endpoint.Spec{Method: http.MethodPost, Path: "/", Access: endpoint.Public, Success: http.StatusNoContent},
+	validate := endpoint.Define(endpoint.Spec{Method: http.MethodPost, Path: "/validate", Access: endpoint.Public, Success: http.StatusNoContent},
 		func(*config.Config) struct{} { return struct{}{} },
 		func(struct{}, context.Context, signup.Input) (endpoint.None, error) { return endpoint.None{}, nil }).Bind(cfg, "validate")
 	decode := func() {

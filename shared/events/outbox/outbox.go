@@ -12,6 +12,7 @@
 //   - The collection has the indexes of Indexes.
 //   - A change creates its Events, and combines them with its own update by Events.Update or, for
 //     an insert, Events.Members. After the write it calls Deliver.
+//   - A change that a client can repeat calls Trim, so that the document stays small.
 //   - A function calls Relay at an interval.
 package outbox
 
