@@ -29,14 +29,14 @@ type client struct {
 
 // verbs returns the commands of the scripts. Package testscript adds its own.
 //
-//	get|post|… PATH [BODY] [as TOKEN] [with HEADER]…   sends a request
+//	get|post|… PATH [BODY] [as TOKEN] [with HEADER]…   sends a request, again after 503
 //	status STATUS               checks the status of the last response
 //	body TEXT                   checks the whole body; … matches any text within a string
 //	header NAME VALUE           checks a header; '' requires that it is absent
 //	save NAME MEMBER            stores a member of the body, such as user.id, in $NAME
 //	save NAME                   stores the output of the last kubectl in $NAME
 //	sign-up EMAIL               creates an account with $PASSWORD for the rest of the script;
-//	                            repeats the request after 503, as a client does
+//	                            a repeated request creates no second one
 //	until VERB ARGUMENT…        retries for up to two minutes
 //	finally VERB ARGUMENT…      runs at the end, also after a failure; the last one first
 //
@@ -122,16 +122,22 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	return commands
 }
 
+// send sends a request. After 503 it repeats the request for up to two minutes, as a client does:
+// a pod that has just started may not reach the database yet. A load does not repeat requests.
 func (c *client) send(ts *testscript.TestScript, method string, args []string) error {
-	r, err := c.request(method, args)
-	if err != nil {
-		return err
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+		r, err := c.request(method, args)
+		if err != nil {
+			return err
+		}
+		if c.response, c.body, err = do(r); err != nil {
+			return err
+		}
+		ts.Logf("%s\n%s", c.response.Status, c.body)
+		if c.response.StatusCode != http.StatusServiceUnavailable || c.response.Header.Get("Retry-After") == "" || time.Now().After(end) {
+			return nil
+		}
 	}
-	if c.response, c.body, err = do(r); err != nil {
-		return err
-	}
-	ts.Logf("%s\n%s", c.response.Status, c.body)
-	return nil
 }
 
 // request returns the request that the words of a script describe.
@@ -203,14 +209,10 @@ func signUp(ts *testscript.TestScript, c *client, args []string) error {
 		return errors.New("usage: sign-up EMAIL")
 	}
 	sent := fmt.Sprintf(`{"email":%q,"password":%q}`, args[0], ts.Getenv("PASSWORD"))
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
-		if err := c.send(ts, http.MethodPost, []string{"/api/users/signup", sent, "with", `Idempotency-Key: "` + args[0] + `"`}); err != nil {
-			return err
-		}
-		if c.response.StatusCode != http.StatusServiceUnavailable || time.Now().After(end) {
-			return status(ts, c, []string{"201"})
-		}
+	if err := c.send(ts, http.MethodPost, []string{"/api/users/signup", sent, "with", `Idempotency-Key: "` + args[0] + `"`}); err != nil {
+		return err
 	}
+	return status(ts, c, []string{"201"})
 }
 
 func status(_ *testscript.TestScript, c *client, args []string) error {
