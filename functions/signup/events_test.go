@@ -55,7 +55,7 @@ func TestSignup_RepeatedDelivery(t *testing.T) {
 	b := endpointtest.New(t, signup.Function, "EVENTS=on", sink.Setting(), "HASH_CONCURRENCY=20")
 	var replies sync.Map
 	var group sync.WaitGroup
-	for i := range 20 {
+	for i := range 10 {
 		group.Go(func() {
 			mode := []endpointtest.Mode{endpointtest.Binary, endpointtest.Structured}[i%2]
 			r := b.Deliver(t, mode, endpointtest.Event("1", requested, good))

@@ -104,9 +104,9 @@ func TestSignup_Grant(t *testing.T) {
 
 func TestSignup_ParallelWithOneEmail(t *testing.T) {
 	inTime := endpointtest.WithBudget(signup.Function, 2*time.Minute) // also on a busy machine
-	b := endpointtest.New(t, inTime, "HASH_CONCURRENCY=100", "RATE_LIMIT=off")
+	b := endpointtest.New(t, inTime, "HASH_CONCURRENCY=30", "RATE_LIMIT=off")
 	accounts := 0
-	for _, a := range b.Race(t, 100, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
+	for _, a := range b.Race(t, 30, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
 		switch a.Status {
 		case http.StatusCreated:
 			accounts++

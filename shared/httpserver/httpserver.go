@@ -130,12 +130,14 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 	}
 	pending := track(server)
 	listener = newLimitListener(listener, MaxConnections(memory.Limit()))
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		server.SetKeepAlivesEnabled(false) // each response closes its connection from now on
+		listener.Close()
+	})
 	defer stop()
 	if err := server.Serve(listener); ctx.Err() == nil {
 		return err
 	}
-	server.SetKeepAlivesEnabled(false) // each response closes its connection from now on
 	pending.wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()

@@ -244,13 +244,15 @@ func TestAccount_ParallelAttempts(t *testing.T) {
 		n      int
 	}{"account": {"", 200}, "device": {"AAAAAAAAAAAAAAAAAAAAAA", 40}} {
 		t.Run(name, func(t *testing.T) {
-			uri, moment := mongotest.URI(t), noon
+			uri, moment := mongotest.SlowURI(t), noon
 			now := func() time.Time { return moment }
 			limiters := []*Limiter{limiter(t, uri, now, "RATE_LIMIT=accounts"), limiter(t, uri, now, "RATE_LIMIT=accounts")}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // for a busy machine
+			defer cancel()
 			var mu sync.Mutex
 			var begun []*Attempt
 			attempt := func(i int) error {
-				a, err := begin(t.Context(), limiters[i%2], signin, endpoint.Client{Device: c.device}, "ann@example.com", c.device != "")
+				a, err := begin(ctx, limiters[i%2], signin, endpoint.Client{Device: c.device}, "ann@example.com", c.device != "")
 				mu.Lock()
 				defer mu.Unlock()
 				begun = append(begun, a)
@@ -266,8 +268,8 @@ func TestAccount_ParallelAttempts(t *testing.T) {
 					t.Errorf("after %s: %d of %d attempts passed, want %d", round.after, n, round.n, round.want)
 				}
 				for _, a := range begun {
-					a.Fail(t.Context())
-					a.Close(t.Context())
+					a.Fail(ctx)
+					a.Close(ctx)
 				}
 				begun = nil
 			}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,19 +22,11 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// open returns a prepared store with its own database. The timeouts are long, because fifty
-// concurrent writes take long on a busy machine.
+// open returns a prepared store with its own database. Fifty concurrent writes take long on a
+// busy machine.
 func open(t *testing.T, sessions int) *user.Store {
 	t.Helper()
-	uri, err := url.Parse(mongotest.URI(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	query := uri.Query()
-	query.Set("serverSelectionTimeoutMS", "120000")
-	query.Set("connectTimeoutMS", "120000")
-	uri.RawQuery = query.Encode()
-	s := connect(t, uri.String(), sessions)
+	s := connect(t, mongotest.SlowURI(t), sessions)
 	if err := s.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}

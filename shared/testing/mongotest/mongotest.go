@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -44,6 +45,20 @@ func URI(t testing.TB) string {
 		t.Fatalf("mongotest: %v", err)
 	}
 	return database(t, server)
+}
+
+// SlowURI is like URI, with timeouts for many concurrent commands on a busy machine.
+func SlowURI(t testing.TB) string {
+	t.Helper()
+	uri, err := url.Parse(URI(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := uri.Query()
+	query.Set("serverSelectionTimeoutMS", "120000")
+	query.Set("connectTimeoutMS", "120000")
+	uri.RawQuery = query.Encode()
+	return uri.String()
 }
 
 // shared returns the URI of the server of this test process. The package does not stop the
