@@ -123,7 +123,7 @@ func TestCreate_InvalidName(t *testing.T) {
 			t.Errorf("%q: got %v, want %s", name, err, want)
 		}
 	}
-	for _, name := range []string{"hello", "events", "names", "fmt", "linux", "test"} { // similar names are allowed
+	for _, name := range []string{"hello", "tickets", "names", "fmt", "linux", "test"} { // similar names are allowed
 		if err := checkName(root, aFunction, name); err != nil {
 			t.Error(err)
 		}

@@ -97,7 +97,7 @@ func TestOn_RejectsReceiverThatDoesNotFit(t *testing.T) {
 		return endpoint.Receiver{Types: []*event.Type{other}, Reply: reply, Refusal: refusal}
 	}
 	for want, problem := range map[string]string{
-		"receiver of sold.v1: an event has no identity, path or query": on[struct{ Owner }, endpoint.None](taking(soldV1)),
+		"receiver of sold.v1: an event has no identity, path, query, Agent or Language": on[struct{ Owner }, endpoint.None](taking(soldV1)),
 		"it has no Types":        on[endpoint.None, endpoint.None](taking()),
 		"it lists sold.v1 twice": on[endpoint.None, endpoint.None](taking(soldV1, seatV1, soldV1)),
 		"and endpoint_test.sold, the data of sold.v1: owner: the data has no such member": on[struct {
