@@ -189,9 +189,12 @@ func WithOutput[Out any](e Endpoint) Endpoint {
 
 func bind[H, In, Out any](p *plan, newHandler func(*config.Config) H, handle func(H, context.Context, In) (Out, error)) bindFunc {
 	return func(cfg *config.Config, budget time.Duration) call {
-		h := newHandler(cfg)
 		var blank In
-		p.configure(cfg, &blank)
+		p.configureParts(cfg, &blank)
+		h := newHandler(cfg)
+		if in, ok := any(&blank).(interface{ Configure(*config.Config) }); ok {
+			in.Configure(cfg)
+		}
 		return func(ctx context.Context, r *Request) (any, error) {
 			in := blank
 			if err := p.read(r, &in); err != nil {

@@ -243,16 +243,13 @@ func (a Access) String() string {
 	return [...]string{undefined: "undefined", Public: "Public", Optional: "Optional", Required: "Required"}[a]
 }
 
-// configure prepares a blank input, given a pointer to it.
-func (p *plan) configure(cfg *config.Config, in any) {
+// configureParts configures the parts of a blank input, given a pointer to it.
+func (p *plan) configureParts(cfg *config.Config, in any) {
 	v := reflect.ValueOf(in).Elem()
 	for _, i := range p.parts {
 		if part, ok := v.Field(i).Addr().Interface().(configured); ok {
 			part.ConfigurePart(cfg)
 		}
-	}
-	if in, ok := in.(interface{ Configure(*config.Config) }); ok {
-		in.Configure(cfg)
 	}
 }
 

@@ -63,9 +63,8 @@ func TestMigrate_InvalidSettings(t *testing.T) {
 		want     string
 	}{
 		{"no settings", nil, "  MONGODB_URI is not set\n"},
-		{"all settings are invalid", []string{"MONGODB_URI=postgres://admin:hunter2@127.0.0.1/users", "SESSION_LIMIT=many", "LOG_LEVEL=loud"},
+		{"all settings are invalid", []string{"MONGODB_URI=postgres://admin:hunter2@127.0.0.1/users", "LOG_LEVEL=loud"},
 			"  LOG_LEVEL must be debug, info, warn or error\n" +
-				"  SESSION_LIMIT must be a whole number from 1 to 1000\n" +
 				"  MONGODB_URI is not a connection string (mongodb://host[:port]/database)\n"},
 		{"an option that the driver does not accept", []string{"MONGODB_URI=mongodb://127.0.0.1/?directConnection=true&loadBalanced=true"},
 			"  MONGODB_URI has an option or a host that the driver does not accept\n"},
