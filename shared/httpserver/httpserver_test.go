@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,6 +22,13 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
 )
+
+// TestMain runs more tests at the same time than there are cores, because they wait for timeouts.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "16")
+	os.Exit(m.Run())
+}
 
 type named struct {
 	Name string `json:"name"`

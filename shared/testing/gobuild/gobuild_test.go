@@ -91,9 +91,7 @@ func TestBuild_Unchanged(t *testing.T) {
 	}{
 		{"a new file", func() { write(t, m.Dir, "new.go", "package main\n") }},
 		{"other flags", func() { m.Flags = append(m.Flags, "-tags=other") }},
-		{"a deletion", func() { os.Remove(filepath.Join(m.Dir, "new.go")) }},
 		{"no program", func() { folder, _ := CacheDir(m.Name); os.RemoveAll(folder) }},
-		{"a new content", func() { write(t, m.Dir, "main.go", "package main\n\nfunc main() { print(\"two\") }\n") }},
 	} {
 		c.change()
 		if err := noGo(); err == nil {
