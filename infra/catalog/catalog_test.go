@@ -39,9 +39,9 @@ func TestCheck_Problems(t *testing.T) {
 		Name string `json:"name"`
 	}
 	hello := event.Define[payload]("com.example.hello.v1", "", "Hello.")
-	heard := event.Define[payload]("com.example.heard.v1", "/api/hello", "Heard.")
+	received := event.Define[payload]("com.example.received.v1", "/api/hello", "Received.")
 	receiving := func(name string, reply *event.Type) endpoint.Function {
-		return endpoint.Function{Name: name, Receivers: []endpoint.Receiver{{Types: []*event.Type{hello}, Reply: reply, Summary: "Hear hello."}}}
+		return endpoint.Function{Name: name, Receivers: []endpoint.Receiver{{Types: []*event.Type{hello}, Reply: reply, Summary: "Receive hello."}}}
 	}
 	publishing := func(name string, types ...*event.Type) endpoint.Function {
 		f := receiving(name, nil)
@@ -67,14 +67,14 @@ func TestCheck_Problems(t *testing.T) {
 		{"two functions of one name", []endpoint.Function{good, at("/api/other")},
 			"hello is listed twice\nhello has the operation hello, the same as hello"},
 		{"two functions for one event", []endpoint.Function{receiving("one", nil), receiving("two", nil)}, ""},
-		{"one of two functions replies to an event", []endpoint.Function{receiving("one", heard), receiving("two", nil)}, ""},
-		{"two functions reply to one event", []endpoint.Function{receiving("one", heard), receiving("two", heard)},
+		{"one of two functions replies to an event", []endpoint.Function{receiving("one", received), receiving("two", nil)}, ""},
+		{"two functions reply to one event", []endpoint.Function{receiving("one", received), receiving("two", received)},
 			"two replies to the event com.example.hello.v1, as one does"},
-		{"one function replies and another refuses", []endpoint.Function{receiving("one", heard), {Name: "two", Receivers: []endpoint.Receiver{{Types: []*event.Type{hello}, Refusal: heard, Summary: "Hear hello."}}}},
+		{"one function replies and another refuses", []endpoint.Function{receiving("one", received), {Name: "two", Receivers: []endpoint.Receiver{{Types: []*event.Type{hello}, Refusal: received, Summary: "Receive hello."}}}},
 			"two replies to the event com.example.hello.v1, as one does"},
-		{"two functions publish one event", []endpoint.Function{publishing("one", heard), publishing("two", heard)}, ""},
-		{"an event that has two declarations", []endpoint.Function{publishing("one", heard), publishing("two", event.Define[payload](heard.Name, "/api/two", "Heard."))},
-			"two declares the event com.example.heard.v1, which has a declaration: use that one"},
+		{"two functions publish one event", []endpoint.Function{publishing("one", received), publishing("two", received)}, ""},
+		{"an event that has two declarations", []endpoint.Function{publishing("one", received), publishing("two", event.Define[payload](received.Name, "/api/two", "Received."))},
+			"two declares the event com.example.received.v1, which has a declaration: use that one"},
 		{"a published event without a source", []endpoint.Function{publishing("one", hello)},
 			"one publishes the event com.example.hello.v1, which has no source or no payload"},
 		{"a published event without a payload", []endpoint.Function{publishing("one", event.Untyped("com.example.bye.v1", "Bye."))},

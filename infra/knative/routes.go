@@ -27,11 +27,11 @@ func Traefik(functions []endpoint.Function) ([]byte, error) { return routes(trae
 // Gateway returns the routes for the Gateway API, which newer ingresses support.
 func Gateway(functions []endpoint.Function) ([]byte, error) { return routes(gateway, functions) }
 
-// A route leads a path to a function. An ingress matches the path exactly or, where the
-// function has a {name} in it, as a prefix. The function itself matches the whole path.
+// A route leads a path to a function. An ingress matches the path exactly or, if an endpoint has
+// a {name} below it, as a prefix. The function matches the whole path.
 type route struct {
 	Function string
-	Path     string // without a {name} and what follows
+	Path     string // up to a {name}
 	IsPrefix bool
 }
 
@@ -50,5 +50,7 @@ func routes(t *template.Template, functions []endpoint.Function) ([]byte, error)
 			data.Routes[i].IsPrefix = data.Routes[i].IsPrefix || isPrefix
 		}
 	}
+	// Some versions of an ingress take the first prefix that matches.
+	slices.SortStableFunc(data.Routes, func(x, y route) int { return len(y.Path) - len(x.Path) })
 	return execute(t, data)
 }

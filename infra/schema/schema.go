@@ -51,10 +51,13 @@ type Set struct {
 	All   List[*Schema]
 	path  string                  // of the named schemas in the document
 	types map[string]reflect.Type // by the name
+	uses  map[string]Use          // by the name; the first use
 }
 
 // NewSet returns a set of schemas that a document has at a path, such as #/components/schemas/.
-func NewSet(path string) *Set { return &Set{path: path, types: map[string]reflect.Type{}} }
+func NewSet(path string) *Set {
+	return &Set{path: path, types: map[string]reflect.Type{}, uses: map[string]Use{}}
+}
 
 // A Use is what a type describes. It decides whether a member with a pointer type is optional.
 type Use uint8
@@ -109,14 +112,36 @@ func (s *Set) named(t reflect.Type, use Use) (*Schema, error) {
 		if known != t {
 			return nil, fmt.Errorf("%s and %s have the same name in the reference: %s", known, t, name)
 		}
+		if (s.uses[name] == Output) != (use == Output) && hasOptional(t) {
+			return nil, fmt.Errorf("%s has optional members, and is used in a request and in a response: use two types", t)
+		}
 		return ref, nil
 	}
-	s.types[name] = t
+	s.types[name], s.uses[name] = t, use
 	index := len(s.All)
 	s.All = append(s.All, Entry[*Schema]{name, nil}) // before the schemas of its members
 	described, err := s.object(t, use)
 	s.All[index].Value = described
 	return ref, err
+}
+
+// hasOptional reports whether the schema of a type depends on its use. outer are the types that
+// contain it.
+func hasOptional(t reflect.Type, outer ...reflect.Type) bool {
+	switch {
+	case t.Kind() == reflect.Pointer || isPatch(t):
+		return true
+	case t.Kind() == reflect.Slice:
+		return hasOptional(t.Elem(), outer...)
+	case t.Kind() != reflect.Struct || t == reflect.TypeFor[time.Time]() || slices.Contains(outer, t):
+		return false
+	}
+	for f := range t.Fields() {
+		if name := f.Tag.Get("json"); name != "" && name != "-" && hasOptional(f.Type, append(outer, t)...) {
+			return true
+		}
+	}
+	return false
 }
 
 // nameOf returns the name of a schema. A type of a function gets the function's name as a

@@ -96,3 +96,28 @@ func TestStandalone_RejectsPayloads(t *testing.T) {
 		}
 	}
 }
+
+// One name in a document stands for one schema.
+func TestSet_OptionalMembersInRequestAndResponse(t *testing.T) {
+	type seat struct {
+		Row *string `json:"row"`
+	}
+	type order struct {
+		Seats []seat `json:"seats"`
+	}
+	type plain struct {
+		Row string `json:"row"`
+	}
+	for name, c := range map[string]struct {
+		t    reflect.Type
+		fail bool
+	}{"optional": {reflect.TypeFor[seat](), true}, "below": {reflect.TypeFor[order](), true}, "none": {reflect.TypeFor[plain](), false}} {
+		set := schema.NewSet("#/")
+		if _, err := set.Of(c.t, schema.Input); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := set.Of(c.t, schema.Output); (err != nil) != c.fail {
+			t.Errorf("%s: got the error %v, want one: %v", name, err, c.fail)
+		}
+	}
+}

@@ -176,7 +176,7 @@ func (d decoder) patch(name string, n *node, v reflect.Value) error {
 	return nil
 }
 
-// array reads an array. It decodes at most one item more than allowed.
+// array reads an array. It decodes the allowed number of items, and only counts the others.
 func (d decoder) array(name string, n *node, v reflect.Value) error {
 	if _, err := d.ReadToken(); err != nil {
 		return err

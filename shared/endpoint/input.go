@@ -40,7 +40,9 @@ type plan struct {
 	param string // the name of the path segment, or ""
 	path  *field
 	query []*field
-	body  *node // nil if the input has no JSON members
+
+	hasBody bool  // the input has JSON members
+	body    *node // nil if it has none
 }
 
 // A field is a member of a JSON object, a path segment or a query member.
@@ -65,14 +67,14 @@ func newPlan(t reflect.Type) (*plan, error) {
 			}
 			continue
 		}
-		if !f.IsExported() && !hasOwnTag(f) {
+		if !f.IsExported() && !isTagged(f) {
 			continue
 		}
 		if err := p.addField(f, i); err != nil {
 			return nil, fmt.Errorf("the field %s of %s: %w", f.Name, t, err)
 		}
 	}
-	if hasTag(t, "json") {
+	if p.hasBody {
 		var err error
 		if p.body, err = nodeOf(t, nil); err != nil {
 			return nil, err
@@ -83,12 +85,11 @@ func newPlan(t reflect.Type) (*plan, error) {
 
 func (p *plan) addPart(f reflect.StructField, i int) error {
 	part, ok := reflect.New(f.Type).Interface().(Part)
-	if !ok || !f.IsExported() {
+	if !ok || !f.IsExported() || f.Type.Kind() != reflect.Struct {
 		return fmt.Errorf("it embeds %s, which is no exported endpoint.Part: it would stay empty", f.Type)
 	}
-	for i := range numField(f.Type) {
-		inner := f.Type.Field(i)
-		if inner.Anonymous || hasOwnTag(inner) {
+	for inner := range f.Type.Fields() {
+		if inner.Anonymous || isTagged(inner) {
 			return fmt.Errorf("it embeds %s, whose field %s would stay empty: a Part has no fields of the input", f.Type, inner.Name)
 		}
 	}
@@ -125,7 +126,10 @@ func (p *plan) addField(f reflect.StructField, i int) error {
 		return errors.New("it has no tag json, path or query: it would stay empty")
 	case name == "":
 		return errors.New("its tag has no name")
-	case name == "-", from == "json":
+	case name == "-":
+		return nil
+	case from == "json":
+		p.hasBody = true // newPlan compiles the members
 		return nil
 	}
 	member, err := fieldOf(name, f, i, nil)
@@ -149,14 +153,8 @@ func (p *plan) addField(f reflect.StructField, i int) error {
 	return nil
 }
 
-func numField(t reflect.Type) int {
-	if t.Kind() != reflect.Struct {
-		return 0
-	}
-	return t.NumField()
-}
-
-func hasOwnTag(f reflect.StructField) bool {
+// isTagged reports whether a field has a tag with the name of a member.
+func isTagged(f reflect.StructField) bool {
 	for _, tag := range []string{"json", "path", "query"} {
 		if value := f.Tag.Get(tag); value != "" && value != "-" {
 			return true
@@ -165,16 +163,7 @@ func hasOwnTag(f reflect.StructField) bool {
 	return false
 }
 
-func hasTag(t reflect.Type, tag string) bool {
-	for i := range t.NumField() {
-		if value := t.Field(i).Tag.Get(tag); value != "" && value != "-" {
-			return true
-		}
-	}
-	return false
-}
-
-// pathForm matches a path whose parameters are whole segments.
+// pathForm matches a path in which each parameter is a whole segment.
 var pathForm = regexp.MustCompile(`^(/[^/{}]+|/\{[a-zA-Z][a-zA-Z0-9]*\})+$`)
 
 var param = regexp.MustCompile(`\{([^}]*)\}`)

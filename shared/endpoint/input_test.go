@@ -56,8 +56,8 @@ type Unit string
 
 func (*Unit) UnmarshalText(text []byte) error { return errors.New("no unit: " + string(text)) }
 
-// Stranger is no Part.
-type Stranger struct{ Name string }
+// Plain is no Part.
+type Plain struct{ Name string }
 
 type node struct {
 	Next *node `json:"next"`
@@ -77,8 +77,8 @@ func TestDefine_Rejects(t *testing.T) {
 		Title string `json:"title"`
 	}
 	for want, problem := range map[string]string{
-		"it embeds endpoint_test.Stranger, which is no exported endpoint.Part": define[struct {
-			Stranger
+		"it embeds endpoint_test.Plain, which is no exported endpoint.Part": define[struct {
+			Plain
 			Title string `json:"title"`
 		}, string](post),
 		"it embeds endpoint_test.titled, which is no exported":           define[struct{ titled }, string](post),
@@ -319,7 +319,7 @@ func TestDecode_WholeNumbers(t *testing.T) {
 	}
 }
 
-// Errors are in the order of the struct, whatever the order in the body.
+// Errors are in the order of the struct, for any order in the body.
 func TestDecode_OrderOfErrors(t *testing.T) {
 	for _, body := range []string{`{"venue":5,"count":0,"seats":[]}`, `{"seats":[],"count":0,"venue":5}`} {
 		var fields []string

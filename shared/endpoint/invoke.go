@@ -67,7 +67,7 @@ func (b *Bound) InvokeEvent(ctx context.Context, r *Request) (response Response,
 	return response, nil
 }
 
-// A Line names what answers a request, for the log line.
+// A Line has the function and the route in the log line of a request.
 type Line struct{ Function, Method, Path string }
 
 // Answer returns the response of do and writes the log line. Transports call it for

@@ -42,8 +42,8 @@ type Index struct {
 	Expires bool     // the server deletes a document at the time in the first member
 }
 
-// An Action is what a function may do with the documents of a collection. The values are
-// those of MongoDB's privilege actions.
+// An Action is a right on the documents of a collection. The values are those of MongoDB's
+// privilege actions.
 type Action string
 
 // The actions.

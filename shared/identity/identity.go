@@ -29,8 +29,8 @@ type Optional struct {
 	verifier *token.Verifier
 }
 
-// Expired is Required, but it admits an authentic token that has expired. Use it only to end
-// what the token stands for.
+// Expired is Required, but it admits an authentic token that has expired. Use it only to end the
+// session of the token.
 type Expired struct {
 	Identity token.Claims
 	verifier *token.Verifier

@@ -18,6 +18,7 @@ import (
 // while the caller opens the session:
 //
 //	a, err := limiter.Begin(ctx, limit, client, email)
+//	if err != nil { … }
 //	defer a.Close(ctx)
 //	… read the account …
 //	err = a.Allow(ctx, known)

@@ -32,7 +32,7 @@ var ErrRefused = errors.New("the sink refuses the event")
 // An Event is one published event.
 type Event struct {
 	ID, Type, Source string
-	Subject          string    // the id of what the event is about; events of one subject stay in order
+	Subject          string    // the id of the resource; sent as the partition key, which keeps its events in order
 	Time             time.Time // whole milliseconds
 	Trace            string    // traceparent of the request that caused it, or ""
 	Data             any       // a value of the type's payload, or its JSON as a jsontext.Value
