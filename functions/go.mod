@@ -30,6 +30,9 @@ require (
 	golang.org/x/oauth2 v0.37.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
+	ticketing.com/auth/shared/bearer v0.0.0-00010101000000-000000000000
 )
 
 replace ticketing.com/auth/shared => ../shared
+
+replace ticketing.com/auth/shared/bearer => ../shared/bearer

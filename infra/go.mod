@@ -36,9 +36,12 @@ require (
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
+	ticketing.com/auth/shared/bearer v0.0.0-00010101000000-000000000000
 )
 
 replace (
 	ticketing.com/auth/functions => ../functions
 	ticketing.com/auth/shared => ../shared
 )
+
+replace ticketing.com/auth/shared/bearer => ../shared/bearer

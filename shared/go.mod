@@ -29,4 +29,7 @@ require (
 	go.uber.org/zap v1.27.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
+	ticketing.com/auth/shared/bearer v0.0.0-00010101000000-000000000000
 )
+
+replace ticketing.com/auth/shared/bearer => ./bearer

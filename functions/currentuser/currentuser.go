@@ -8,18 +8,18 @@ import (
 	"net/http"
 	"time"
 
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/identity"
-	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
 // Function serves GET /api/users/currentuser.
 var Function = endpoint.Function{
 	Name:  "currentuser",
-	Needs: []endpoint.Need{token.Verifying, user.Storing(endpoint.Find)},
+	Needs: []endpoint.Need{accesstoken.Verifying, user.Storing(endpoint.Find)},
 	Endpoints: []endpoint.Endpoint{endpoint.Define(endpoint.Spec{
 		Method:  http.MethodGet,
 		Path:    "/api/users/currentuser",

@@ -9,14 +9,15 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"ticketing.com/auth/shared/accesstoken"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/token"
 )
 
 // Function serves GET /.well-known/jwks.json.
 var Function = endpoint.Function{
 	Name:  "jwks",
-	Needs: []endpoint.Need{token.Keys},
+	Needs: []endpoint.Need{accesstoken.Keys},
 	Endpoints: []endpoint.Endpoint{endpoint.WithOutput[token.Set](endpoint.Define(endpoint.Spec{
 		Method:  http.MethodGet,
 		Path:    "/.well-known/jwks.json",
@@ -24,7 +25,7 @@ var Function = endpoint.Function{
 		Success: http.StatusOK,
 		Summary: "Publish the keys that verify access tokens (RFC 7517).",
 		MaxAge:  5 * time.Minute, // a new key is published at least this long before it signs
-	}, token.KeysFromConfig, handle))},
+	}, accesstoken.KeysFromConfig, handle))},
 }
 
 func handle(keys *token.VerifyingKeys, _ context.Context, _ endpoint.None) (jsontext.Value, error) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"ticketing.com/auth/functions/jwks"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/testing/endpointtest"
-	"ticketing.com/auth/shared/token"
 )
 
 // The function must start without a database and without a private key.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
@@ -17,7 +18,6 @@ import (
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
-	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -25,7 +25,7 @@ import (
 var Function = endpoint.Function{
 	Name: "refresh",
 	Needs: []endpoint.Need{
-		token.Signing, session.Lifetime, sender.Publishing(event.SignedOut),
+		accesstoken.Signing, session.Lifetime, sender.Publishing(event.SignedOut),
 		user.Storing(endpoint.Find, endpoint.Update),
 		ratelimit.Counting("RATE_LIMIT_REFRESH", "RATE_LIMIT_SESSION"),
 	},
@@ -97,7 +97,7 @@ func (r refresh) handle(ctx context.Context, in Input) (session.Grant, error) {
 	if err != nil {
 		return session.Grant{}, err
 	}
-	return r.grants.Grant(exchange.User, exchange.Session, presented.Next(exchange.Salt), now)
+	return r.grants.Grant(exchange.Profile, exchange.Session, presented.Next(exchange.Salt), now)
 }
 
 // allowSession counts a refresh for its session, because its address is at its limit: an

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/credentials"
@@ -20,7 +21,6 @@ import (
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
-	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -28,7 +28,7 @@ import (
 var Function = endpoint.Function{
 	Name: "signin",
 	Needs: []endpoint.Need{
-		token.Signing, session.Lifetime, password.Hashing, sender.Publishing(event.SignedIn, event.SignedOut),
+		accesstoken.Signing, session.Lifetime, password.Hashing, sender.Publishing(event.SignedIn, event.SignedOut),
 		user.Storing(endpoint.Find, endpoint.Update),
 		ratelimit.Counting("RATE_LIMIT_SIGNIN"),
 	},
@@ -98,7 +98,7 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		if err := s.users.Open(ctx, p.Account, opened, credentials.Digest(p.Device), p.Rehash); err != nil {
 			return err
 		}
-		grant, err = s.grants.Grant(p.Account.User, opened, refresh, opened.CreatedAt)
+		grant, err = s.grants.Grant(p.Account.Profile, opened, refresh, opened.CreatedAt)
 		grant.Device = p.Device
 		return err
 	})

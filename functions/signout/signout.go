@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
@@ -15,7 +16,6 @@ import (
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/reference"
-	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -23,7 +23,7 @@ import (
 // ends the sessions of a user.
 var Function = endpoint.Function{
 	Name:  "signout",
-	Needs: []endpoint.Need{token.Verifying, sender.Publishing(event.SignedOut), user.Storing(endpoint.Find, endpoint.Update)},
+	Needs: []endpoint.Need{accesstoken.Verifying, sender.Publishing(event.SignedOut), user.Storing(endpoint.Find, endpoint.Update)},
 	Endpoints: []endpoint.Endpoint{endpoint.Define(endpoint.Spec{
 		Method:  http.MethodPost,
 		Path:    "/api/users/signout",

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/credentials"
@@ -23,7 +24,6 @@ import (
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/session"
-	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -31,7 +31,7 @@ import (
 var Function = endpoint.Function{
 	Name: "signup",
 	Needs: []endpoint.Need{
-		token.Signing, session.Lifetime, password.Hashing, policy.Checking, sender.Publishing(event.SignedUp, event.SignedIn, event.SignedOut),
+		accesstoken.Signing, session.Lifetime, password.Hashing, policy.Checking, sender.Publishing(event.SignedUp, event.SignedIn, event.SignedOut),
 		user.Storing(endpoint.Find, endpoint.Insert, endpoint.Update), // Find reads the result of an earlier Idempotency-Key
 		ratelimit.Counting("RATE_LIMIT_SIGNUP", "RATE_LIMIT_SIGNIN"),
 	},
@@ -164,7 +164,7 @@ func (s signup) insert(ctx context.Context, u user.User, hash, device string) (s
 	if err := s.users.Create(ctx, u, hash, &first, credentials.Digest(device)); err != nil {
 		return session.Grant{}, err
 	}
-	return s.grant(u, first, refresh, device)
+	return s.grant(user.Profile{User: u}, first, refresh, device)
 }
 
 // handleEvent creates an account for another service. It has no rate limit, because that service
@@ -213,7 +213,7 @@ func (s signup) retry(ctx context.Context, in Input, account user.Account) (gran
 			return apierror.Busy(time.Second, err)
 		}
 		if err == nil {
-			grant, err = s.grant(account.User, opened, refresh, p.Device)
+			grant, err = s.grant(account.Profile, opened, refresh, p.Device)
 		}
 		return err
 	})
@@ -226,8 +226,8 @@ func (s signup) retry(ctx context.Context, in Input, account user.Account) (gran
 	return grant, err
 }
 
-func (s signup) grant(u user.User, opened user.Session, refresh session.Refresh, device string) (session.Grant, error) {
-	grant, err := s.grants.Grant(u, opened, refresh, opened.CreatedAt)
+func (s signup) grant(p user.Profile, opened user.Session, refresh session.Refresh, device string) (session.Grant, error) {
+	grant, err := s.grants.Grant(p, opened, refresh, opened.CreatedAt)
 	grant.Device = device
 	return grant, err
 }

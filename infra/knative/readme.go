@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"ticketing.com/auth/infra/generate/needs"
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/token"
 )
 
 // Table returns the table of functions for the README.
@@ -41,9 +41,9 @@ func inWords(n needs.Needs) string {
 	}
 	for _, s := range n.Secrets {
 		switch s.Setting {
-		case token.Signing.Secret.Setting:
+		case accesstoken.Signing.Secret.Setting:
 			all = append(all, "private keys")
-		case token.Verifying.Secret.Setting:
+		case accesstoken.Verifying.Secret.Setting:
 			all = append(all, "public keys")
 		default:
 			all = append(all, "`"+s.Setting+"`")

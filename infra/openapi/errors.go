@@ -9,10 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/ratelimit"
-	"ticketing.com/auth/shared/token"
 )
 
 // errorSamples returns samples of the errors that follow from the declaration of the
@@ -111,7 +112,7 @@ func withToken(headers map[string]string, access string) map[string]string {
 // sampleToken returns a token that the handler accepts. The document has a placeholder in its
 // place, because the token depends on the time.
 func sampleToken() string {
-	keys, err := token.ParsePrivate([]byte(token.Signing.Secret.Sample()))
+	keys, err := token.ParsePrivate([]byte(accesstoken.Signing.Secret.Sample()))
 	if err != nil {
 		panic(err) // the sample is valid
 	}

@@ -8,13 +8,13 @@ import (
 	"testing"
 
 	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
-	"ticketing.com/auth/shared/token"
 )
 
 func TestExamples_BelongToOperations(t *testing.T) {
@@ -94,8 +94,8 @@ func TestDocument_StatusesFollowFromInput(t *testing.T) {
 		security string
 	}{
 		"no input":                      {define[endpoint.None, hint](spec("GET", "/search", endpoint.Public)), "200 405 500", "security: []\n"},
-		"a token":                       {define[struct{ identity.Required }, hint](spec("POST", "/search", endpoint.Required), token.Verifying), "200 401 405 415 500", "security: [{bearer: []}]\n"},
-		"an optional token":             {define[struct{ identity.Optional }, hint](spec("GET", "/search", endpoint.Optional), token.Verifying), "200 401 405 500", "security: [{}, {bearer: []}]\n"},
+		"a token":                       {define[struct{ identity.Required }, hint](spec("POST", "/search", endpoint.Required), accesstoken.Verifying), "200 401 405 415 500", "security: [{bearer: []}]\n"},
+		"an optional token":             {define[struct{ identity.Optional }, hint](spec("GET", "/search", endpoint.Optional), accesstoken.Verifying), "200 401 405 500", "security: [{}, {bearer: []}]\n"},
 		"a body and an Idempotency-Key": {define[keyed, hint](spec("POST", "/search", endpoint.Public)), "200 400 405 413 415 422 500", "security: []\n"},
 	} {
 		got, err := Document([]endpoint.Function{c.function})

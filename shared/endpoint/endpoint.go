@@ -197,7 +197,7 @@ func bind[H, In, Out any](p *plan, newHandler func(*config.Config) H, handle fun
 		}
 		return func(ctx context.Context, r *Request) (any, error) {
 			in := blank
-			if err := p.read(r, &in); err != nil {
+			if err := p.read(ctx, r, &in); err != nil {
 				r.invalid = true
 				return nil, err
 			}

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bytes"
+	"context"
 	"reflect"
 )
 
@@ -11,5 +12,5 @@ func Decode(body []byte, in any) error {
 	if err != nil {
 		return err
 	}
-	return p.read(&Request{ContentType: []string{"application/json"}, Length: int64(len(body)), Body: bytes.NewReader(body)}, in)
+	return p.read(context.Background(), &Request{ContentType: []string{"application/json"}, Length: int64(len(body)), Body: bytes.NewReader(body)}, in)
 }

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"context"
 	"encoding"
 	"errors"
 	"fmt"
@@ -18,7 +19,9 @@ import (
 
 // A Part is embedded in an input and reads something other than the fields of the input
 // from a request. The pointer to the embedded struct implements it.
-type Part interface{ ReadPart(*Request) error }
+type Part interface {
+	ReadPart(context.Context, *Request) error
+}
 
 // A configured part needs settings. Bind calls ConfigurePart once, on a blank input.
 type configured interface{ ConfigurePart(*config.Config) }
@@ -244,10 +247,10 @@ func (p *plan) configureParts(cfg *config.Config, in any) {
 
 // read completes a blank input, given a pointer to it. It reads the parts first, so that a
 // client without an identity learns nothing about the validity of its input.
-func (p *plan) read(r *Request, in any) error {
+func (p *plan) read(ctx context.Context, r *Request, in any) error {
 	v := reflect.ValueOf(in).Elem()
 	for _, i := range p.parts {
-		if err := v.Field(i).Addr().Interface().(Part).ReadPart(r); err != nil {
+		if err := v.Field(i).Addr().Interface().(Part).ReadPart(ctx, r); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,7 @@ type Owner struct{ Name string }
 
 func (*Owner) Access() endpoint.Access { return endpoint.Required }
 
-func (o *Owner) ReadPart(r *endpoint.Request) (err error) {
+func (o *Owner) ReadPart(_ context.Context, r *endpoint.Request) (err error) {
 	o.Name, err = r.Bearer()
 	if err == nil && o.Name == "" {
 		err = apierror.NoToken()
@@ -43,7 +43,7 @@ type Guest struct{ Name string }
 
 func (*Guest) Access() endpoint.Access { return endpoint.Optional }
 
-func (*Guest) ReadPart(*endpoint.Request) error { return nil }
+func (*Guest) ReadPart(context.Context, *endpoint.Request) error { return nil }
 
 // Base is a Part with a member, which a request would not fill.
 type Base struct {

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -46,7 +47,7 @@ type Client struct {
 }
 
 // ReadPart implements Part.
-func (c *Client) ReadPart(r *Request) error {
+func (c *Client) ReadPart(_ context.Context, r *Request) error {
 	*c = r.Client
 	return nil
 }
@@ -57,7 +58,7 @@ type Keyed struct {
 }
 
 // ReadPart implements Part.
-func (k *Keyed) ReadPart(r *Request) (err error) {
+func (k *Keyed) ReadPart(_ context.Context, r *Request) (err error) {
 	k.Key = r.Key
 	if k.Key == "" {
 		k.Key, err = requestKey(r.IdempotencyKey)
@@ -75,7 +76,7 @@ type Agent struct {
 }
 
 // ReadPart implements Part.
-func (a *Agent) ReadPart(r *Request) error {
+func (a *Agent) ReadPart(_ context.Context, r *Request) error {
 	a.UserAgent = printable(r.UserAgent)
 	return nil
 }
@@ -87,7 +88,7 @@ type Language struct {
 }
 
 // ReadPart implements Part.
-func (l *Language) ReadPart(r *Request) error {
+func (l *Language) ReadPart(_ context.Context, r *Request) error {
 	l.AcceptLanguage = printable(strings.Join(r.AcceptLanguage, ","))
 	return nil
 }

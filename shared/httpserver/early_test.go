@@ -32,7 +32,7 @@ type AnyToken struct{}
 
 func (*AnyToken) Access() endpoint.Access { return endpoint.Required }
 
-func (*AnyToken) ReadPart(r *endpoint.Request) error {
+func (*AnyToken) ReadPart(_ context.Context, r *endpoint.Request) error {
 	token, err := r.Bearer()
 	if err == nil && token == "" {
 		err = apierror.NoToken()

@@ -11,10 +11,13 @@
 package identity
 
 import (
+	"context"
+
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
-	"ticketing.com/auth/shared/token"
 )
 
 // Required rejects a request without a valid bearer token.
@@ -45,28 +48,32 @@ func (*Optional) Access() endpoint.Access { return endpoint.Optional }
 // Access implements the endpoint's identifier.
 func (*Expired) Access() endpoint.Access { return endpoint.Required }
 
-// ConfigurePart reads the settings of token.VerifierFromConfig.
-func (r *Required) ConfigurePart(cfg *config.Config) { r.verifier = token.VerifierFromConfig(cfg) }
+// ConfigurePart reads the settings of accesstoken.VerifierFromConfig.
+func (r *Required) ConfigurePart(cfg *config.Config) {
+	r.verifier = accesstoken.VerifierFromConfig(cfg)
+}
 
-// ConfigurePart reads the settings of token.VerifierFromConfig.
-func (o *Optional) ConfigurePart(cfg *config.Config) { o.verifier = token.VerifierFromConfig(cfg) }
+// ConfigurePart reads the settings of accesstoken.VerifierFromConfig.
+func (o *Optional) ConfigurePart(cfg *config.Config) {
+	o.verifier = accesstoken.VerifierFromConfig(cfg)
+}
 
-// ConfigurePart reads the settings of token.VerifierFromConfig.
-func (e *Expired) ConfigurePart(cfg *config.Config) { e.verifier = token.VerifierFromConfig(cfg) }
+// ConfigurePart reads the settings of accesstoken.VerifierFromConfig.
+func (e *Expired) ConfigurePart(cfg *config.Config) { e.verifier = accesstoken.VerifierFromConfig(cfg) }
 
 // ReadPart implements endpoint.Part.
-func (r *Required) ReadPart(request *endpoint.Request) (err error) {
-	r.Identity, err = verified(request, r.verifier.Verify)
+func (r *Required) ReadPart(ctx context.Context, request *endpoint.Request) (err error) {
+	r.Identity, err = verified(ctx, request, r.verifier.Verify)
 	return err
 }
 
 // ReadPart implements endpoint.Part.
-func (o *Optional) ReadPart(request *endpoint.Request) error {
+func (o *Optional) ReadPart(ctx context.Context, request *endpoint.Request) error {
 	raw, err := request.Bearer()
 	if err != nil || raw == "" {
 		return err
 	}
-	claims, err := o.verifier.Verify(raw)
+	claims, err := o.verifier.Verify(ctx, raw)
 	if err != nil {
 		return apierror.InvalidToken(err)
 	}
@@ -75,12 +82,12 @@ func (o *Optional) ReadPart(request *endpoint.Request) error {
 }
 
 // ReadPart implements endpoint.Part.
-func (e *Expired) ReadPart(request *endpoint.Request) (err error) {
-	e.Identity, err = verified(request, e.verifier.VerifyExpired)
+func (e *Expired) ReadPart(ctx context.Context, request *endpoint.Request) (err error) {
+	e.Identity, err = verified(ctx, request, e.verifier.VerifyExpired)
 	return err
 }
 
-func verified(request *endpoint.Request, verify func(string) (token.Claims, error)) (token.Claims, error) {
+func verified(ctx context.Context, request *endpoint.Request, verify func(context.Context, string) (token.Claims, error)) (token.Claims, error) {
 	raw, err := request.Bearer()
 	if err != nil {
 		return token.Claims{}, err
@@ -88,7 +95,7 @@ func verified(request *endpoint.Request, verify func(string) (token.Claims, erro
 	if raw == "" {
 		return token.Claims{}, apierror.NoToken()
 	}
-	claims, err := verify(raw)
+	claims, err := verify(ctx, raw)
 	if err != nil {
 		return token.Claims{}, apierror.InvalidToken(err)
 	}

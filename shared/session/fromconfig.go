@@ -3,12 +3,12 @@ package session
 import (
 	"time"
 
+	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/config"
-	"ticketing.com/auth/shared/token"
 )
 
 // FromConfig returns the granter that the environment configures. It reads SESSION_TTL,
-// SESSION_MAX_TTL and the settings of token.IssuerFromConfig.
+// SESSION_MAX_TTL and the settings of accesstoken.IssuerFromConfig.
 func FromConfig(cfg *config.Config) *Granter {
 	const year = 365 * 24 * time.Hour
 	maxTTL := cfg.Duration("SESSION_MAX_TTL", 2160*time.Hour, time.Minute, 10*year)
@@ -19,5 +19,5 @@ func FromConfig(cfg *config.Config) *Granter {
 	if ttl > maxTTL {
 		cfg.Problem("SESSION_TTL", "must not be longer than SESSION_MAX_TTL")
 	}
-	return &Granter{tokens: token.IssuerFromConfig(cfg, ttl), ttl: ttl, maxTTL: maxTTL}
+	return &Granter{tokens: accesstoken.IssuerFromConfig(cfg, ttl), ttl: ttl, maxTTL: maxTTL}
 }

@@ -1,12 +1,13 @@
 package session
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"time"
 
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/reference"
-	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -34,7 +35,7 @@ func (g Grant) Header() http.Header {
 // Members implements reference.Described.
 func (Grant) Members() []reference.Member {
 	return []reference.Member{
-		{Name: "token", Opaque: true, About: "The access token, a JWT (RFC 9068) signed with Ed25519. Send it as a bearer token."},
+		{Name: "token", Opaque: true, About: "The access token, a signed JWT (RFC 9068). Send it as a bearer token."},
 		{Name: "refreshToken", Opaque: true, About: "Valid for one exchange at refresh."},
 		{Name: "expiresIn", Minimum: 1, About: "Number of seconds for which the access token is still valid."},
 	}
@@ -54,26 +55,37 @@ func (g *Granter) MaxTTL() time.Duration { return g.maxTTL }
 
 // Grant returns the grant of a session at a time.
 //
-// While an access token is valid, the same session and refresh token give the same access
-// token, byte for byte. Its id and times come from the session, and an Ed25519 signature is
-// deterministic (RFC 8032 section 5.1.6). After its expiry, Grant issues a new one.
-func (g *Granter) Grant(u user.User, s user.Session, r Refresh, now time.Time) (Grant, error) {
+// While an access token is valid, the same session, refresh token and profile give the same access
+// token, byte for byte: its id and its times come from them, and signatures are deterministic.
+// After its expiry, Grant issues a new one.
+func (g *Granter) Grant(p user.Profile, s user.Session, r Refresh, now time.Time) (Grant, error) {
 	claims := token.Claims{
-		Subject:  u.ID,
-		Session:  s.ID,
-		ID:       fmt.Sprintf("%s.%d", s.ID, s.Generation),
-		Email:    u.Email,
-		IssuedAt: s.RotatedAt,
+		Subject:       p.ID,
+		Session:       s.ID,
+		Email:         p.Email,
+		EmailVerified: p.VerifiedAt != nil,
+		Roles:         p.Roles,
+		IssuedAt:      s.RotatedAt,
+		AuthTime:      s.CreatedAt,
+		AMR:           []string{"pwd"},
+		ACR:           "aal1",
 	}
 	left := g.tokens.SecondsLeft(claims, now)
 	if left <= 0 {
 		claims.IssuedAt = now
-		claims.ID += fmt.Sprintf(".%d", now.Unix())
 		left = g.tokens.SecondsLeft(claims, now)
 	}
+	claims.ID = tokenID(claims, s.Generation)
 	access, err := g.tokens.Issue(claims)
 	if err != nil {
 		return Grant{}, fmt.Errorf("sign an access token: %w", err)
 	}
-	return Grant{User: u, Token: access, RefreshToken: r.String(), ExpiresIn: left}, nil
+	return Grant{User: p.User, Token: access, RefreshToken: r.String(), ExpiresIn: left}, nil
+}
+
+// tokenID returns the jti of a token. Tokens with different claims have different ids (RFC 7519
+// section 4.1.7): a repeated answer can have other claims after a change of the profile.
+func tokenID(c token.Claims, generation int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %q %t %q", c.IssuedAt.Unix(), c.Email, c.EmailVerified, c.Roles))
+	return fmt.Sprintf("%s.%d.%x", c.Session, generation, sum[:8])
 }

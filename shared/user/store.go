@@ -113,10 +113,10 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 // so the time of a sign-in does not depend on their number. It returns ErrNotFound, or
 // ErrUnreadable for a document with an unexpected type or with an id over MaxID.
 func (s *Store) Account(ctx context.Context, email string) (Account, error) {
-	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(bson.D{
-		{Key: "email", Value: 1}, {Key: "password", Value: 1}, {Key: "disabledAt", Value: 1},
-		{Key: "createdAt", Value: 1}, {Key: "devices", Value: 1},
-	}))
+	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(append(slices.Clip(profileMembers),
+		bson.E{Key: "password", Value: 1}, bson.E{Key: "disabledAt", Value: 1},
+		bson.E{Key: "createdAt", Value: 1}, bson.E{Key: "devices", Value: 1},
+	)))
 	if err == nil && (a.ID == "" || len(a.ID) > MaxID || !utf8.ValidString(a.ID)) {
 		s.outbox.Log.ErrorContext(ctx, "an account cannot have sessions: its id must have 1 to 128 bytes of UTF-8", "user", a.ID)
 		return Account{}, fmt.Errorf("find an account: %w", ErrUnreadable)
@@ -238,34 +238,34 @@ func (s *Store) limitSessions(ctx context.Context, w *outbox.Window, users *mong
 // yet, for some seconds. A linearizable read would avoid that, but every read would cost as much
 // as a write.
 func (s *Store) Session(ctx context.Context, id, sid string, now time.Time) (User, error) {
-	u, _, err := s.valid(ctx, id, sid, bson.D{{Key: session(sid) + ".expiresAt", Value: 1}}, now)
-	return u, err
+	p, _, err := s.valid(ctx, id, sid, bson.D{{Key: session(sid) + ".expiresAt", Value: 1}, {Key: "email", Value: 1}}, now)
+	return p.User, err
 }
 
-// valid returns a user and one of its sessions with the members of a projection. It returns
+// valid returns the profile of a user and one of its sessions with the members of a projection. It returns
 // ErrSessionEnded if the session does not exist or has expired, or if the user is disabled.
 //
 // The filter holds the id only, and valid checks the rest. So it is one indexed read on MongoDB,
 // and the embedded server has an index for this filter only.
-func (s *Store) valid(ctx context.Context, id, sid string, projection bson.D, now time.Time) (User, Session, error) {
+func (s *Store) valid(ctx context.Context, id, sid string, projection bson.D, now time.Time) (Profile, Session, error) {
 	if !isSessionID(sid) {
-		return User{}, Session{}, ErrSessionEnded
+		return Profile{}, Session{}, ErrSessionEnded
 	}
 	users, err := s.users(ctx)
 	if err != nil {
-		return User{}, Session{}, err
+		return Profile{}, Session{}, err
 	}
 	var a Account
 	err = mongodb.Read(users.FindOne(ctx, bson.D{{Key: "_id", Value: id}},
-		options.FindOne().SetProjection(append(projection, bson.E{Key: "email", Value: 1}, bson.E{Key: "disabledAt", Value: 1}))), &a)
+		options.FindOne().SetProjection(append(projection, bson.E{Key: "disabledAt", Value: 1}))), &a)
 	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
-		return User{}, Session{}, mongodb.Translate("find a session", err)
+		return Profile{}, Session{}, mongodb.Translate("find a session", err)
 	}
 	found, exists := a.Sessions[sid]
 	if !exists || a.DisabledAt != nil || !found.ExpiresAt.After(now) {
-		return User{}, Session{}, ErrSessionEnded
+		return Profile{}, Session{}, ErrSessionEnded
 	}
-	return a.User, found, nil
+	return a.Profile, found, nil
 }
 
 // End ends a session. It returns nil if the session does not exist or has already ended.
@@ -309,18 +309,18 @@ func (s *Store) end(ctx context.Context, w *outbox.Window, filter bson.D, id, si
 // an attacker with the id of a session could end the session.
 func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (Exchange, error) {
 	for range maxAttempts {
-		u, found, err := s.issued(ctx, r, now)
+		p, found, err := s.issued(ctx, r, now)
 		if err != nil {
 			return Exchange{}, err
 		}
 		used, replayed := found.replay(r, now)
 		if replayed {
-			return found.exchanged(u, r.Session, used), nil
+			return found.exchanged(p, r.Session, used), nil
 		}
 		if !found.newest(r) {
 			return Exchange{}, s.endStolen(ctx, r)
 		}
-		rotated, matched, err := s.exchange(ctx, r, u, found, now)
+		rotated, matched, err := s.exchange(ctx, r, p, found, now)
 		if matched || err != nil {
 			return rotated, err
 		}
@@ -336,17 +336,17 @@ func (s *Store) Issued(ctx context.Context, r Rotation, now time.Time) error {
 }
 
 // issued returns the valid session for which a refresh token was issued, or ErrSessionEnded.
-func (s *Store) issued(ctx context.Context, r Rotation, now time.Time) (User, Session, error) {
-	u, found, err := s.valid(ctx, r.User, r.Session, bson.D{{Key: session(r.Session), Value: 1}}, now)
+func (s *Store) issued(ctx context.Context, r Rotation, now time.Time) (Profile, Session, error) {
+	p, found, err := s.valid(ctx, r.User, r.Session, append(slices.Clip(profileMembers), bson.E{Key: session(r.Session), Value: 1}), now)
 	if err == nil && !bytes.Equal(found.Family, r.Family) {
 		err = ErrSessionEnded
 	}
-	return u, found, err
+	return p, found, err
 }
 
 // exchange replaces the newest refresh token of a session. It also removes the used ones that can
 // no longer be replayed. It returns false if a concurrent write has changed the session.
-func (s *Store) exchange(ctx context.Context, r Rotation, u User, found Session, now time.Time) (Exchange, bool, error) {
+func (s *Store) exchange(ctx context.Context, r Rotation, p Profile, found Session, now time.Time) (Exchange, bool, error) {
 	users, err := s.users(ctx)
 	if err != nil {
 		return Exchange{}, false, err
@@ -383,7 +383,7 @@ func (s *Store) exchange(ctx context.Context, r Rotation, u User, found Session,
 		return Exchange{}, false, mongodb.Translate("rotate a refresh token", err)
 	}
 	found.ExpiresAt = expires
-	return found.exchanged(u, r.Session, used), result.MatchedCount == 1, nil
+	return found.exchanged(p, r.Session, used), result.MatchedCount == 1, nil
 }
 
 // endStolen ends the session of a refresh token that was used before. It returns ErrTokenReused.
@@ -434,9 +434,9 @@ func (s Session) outdated(now time.Time) (keys []string) {
 const usedLimit = 64
 
 // exchanged returns the result of an exchange of the session's refresh token.
-func (s Session) exchanged(u User, sid string, used Used) Exchange {
+func (s Session) exchanged(p Profile, sid string, used Used) Exchange {
 	s.ID, s.Generation, s.RotatedAt = sid, used.Generation+1, used.At
-	return Exchange{u, s, used.Salt}
+	return Exchange{p, s, used.Salt}
 }
 
 // enabled matches users that are not disabled: in MongoDB, null matches a null or missing member.

@@ -306,7 +306,7 @@ func TestStore_DatabaseUnavailable(t *testing.T) {
 		"create":  func() error { return s.Create(t.Context(), user.User{ID: "b", Email: "b"}, "hash", first("b"), "") },
 		"account": func() error { _, err := s.Account(t.Context(), "ann@example.com"); return err },
 		"open": func() error {
-			return s.Open(t.Context(), user.Account{User: user.User{ID: "ann"}}, record("b", noon), "", "")
+			return s.Open(t.Context(), user.Account{Profile: user.Profile{User: user.User{ID: "ann"}}}, record("b", noon), "", "")
 		},
 		"session": func() error { _, err := s.Session(t.Context(), "ann", "ann0", noon); return err },
 		"end":     func() error { return s.End(t.Context(), "ann", "ann0") },

@@ -1,6 +1,6 @@
 // Package user is the user store over MongoDB: one user, one document.
 //
-//	users: { _id, email, password, createdAt?, disabledAt?, opened?,
+//	users: { _id, email, password, verifiedAt?, roles?, createdAt?, disabledAt?, opened?,
 //	         sessions: { <sid>: { family, token, generation, used?: { <generation>: … },
 //	                              createdAt, rotatedAt, expiresAt } },
 //	         events:   { <id>:  { type, time, trace?, data, tries? } }, undelivered?,
@@ -84,6 +84,16 @@ func (User) Members() []reference.Member {
 	}
 }
 
+// A Profile is the part of an account that access tokens contain.
+type Profile struct {
+	User       `bson:",inline"`
+	VerifiedAt *time.Time `bson:"verifiedAt,omitempty"` // the time at which the user proved control of the email
+	Roles      []string   `bson:"roles,omitempty"`
+}
+
+// profileMembers is the projection of a Profile, without the id.
+var profileMembers = bson.D{{Key: "email", Value: 1}, {Key: "verifiedAt", Value: 1}, {Key: "roles", Value: 1}}
+
 // A Session is the record of one sign-in. It holds digests only, so an attacker with read access
 // to the database cannot refresh a session.
 type Session struct {
@@ -108,7 +118,7 @@ type Used struct {
 
 // An Account is the stored document of a user.
 type Account struct {
-	User     `bson:",inline"`
+	Profile  `bson:",inline"`
 	Password string `bson:"password"` // the hash, never the password
 
 	DisabledAt *time.Time         `bson:"disabledAt,omitempty"`
@@ -205,7 +215,7 @@ func (o opened) surplus(limit int, open string) []string {
 
 // An Exchange is the result of a Rotation.
 type Exchange struct {
-	User    User
+	Profile Profile
 	Session Session // after the exchange
 	Salt    []byte  // the new secret derives from it
 }

@@ -16,8 +16,8 @@ import (
 
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/testing/mongotest"
-	"ticketing.com/auth/shared/token"
 )
 
 func TestMain(m *testing.M) {

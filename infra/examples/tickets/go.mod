@@ -7,6 +7,7 @@ require (
 	github.com/go-json-experiment/json v1.27.2
 	go.mongodb.org/mongo-driver/v2 v2.10.0
 	ticketing.com/auth/shared v0.0.0
+	ticketing.com/auth/shared/bearer v0.0.0-00010101000000-000000000000
 )
 
 require (
@@ -27,3 +28,5 @@ require (
 )
 
 replace ticketing.com/auth/shared => ../../../shared
+
+replace ticketing.com/auth/shared/bearer => ../../../shared/bearer

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/bearer/token"
 )
 
 // An identity verifies the access tokens of the auth system: the signature by a known key, the
@@ -22,7 +22,7 @@ func newIdentity(keys []byte, issuer, audience string, now func() time.Time) (*i
 	if err != nil {
 		return nil, errors.New("VERIFYING_KEYS or VERIFYING_KEYS_FILE is not set to a public JWK Set")
 	}
-	return &identity{token.NewVerifier(parsed, issuer, audience, now)}, nil
+	return &identity{token.NewVerifier(parsed, issuer, audience, now, 1024)}, nil
 }
 
 // required passes the id of the user to next, or rejects the request (RFC 6750 section 3). So
@@ -35,7 +35,7 @@ func (i *identity) required(next func(w http.ResponseWriter, r *http.Request, us
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			return 0, nil, refuse(http.StatusUnauthorized, "A bearer token is needed.")
 		}
-		claims, err := i.verifier.Verify(strings.TrimLeft(raw, " "))
+		claims, err := i.verifier.Verify(r.Context(), strings.TrimLeft(raw, " "))
 		if err != nil || len(fields) > 2 { // the field must be there once
 			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 			return 0, nil, refuse(http.StatusUnauthorized, "The token is not valid.")

@@ -39,7 +39,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/bearer/token"
 )
 
 // The files of a keyring.

@@ -1,6 +1,7 @@
 package keyring_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +18,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"ticketing.com/auth/infra/keys/keyring"
-	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/bearer/token"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -89,7 +90,7 @@ func (d deployed) issue(t *testing.T, now time.Time) string {
 }
 
 func (d deployed) verify(raw string, now time.Time) error {
-	_, err := token.NewVerifier(d.verifying, "ticketing", "ticketing", func() time.Time { return now }).Verify(raw)
+	_, err := token.NewVerifier(d.verifying, "ticketing", "ticketing", func() time.Time { return now }, 0).Verify(context.Background(), raw)
 	return err
 }
 

@@ -35,13 +35,14 @@ import (
 	"ticketing.com/auth/functions/signup"
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/shared/accesstoken"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/testing/mongotest"
-	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -71,7 +72,7 @@ func start(b *testing.B, more ...string) system {
 	if err := user.FromConfig(cfg, nil).Prepare(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	s := system{url: url, settings: settings, tokens: token.VerifierFromConfig(cfg), cfg: cfg}
+	s := system{url: url, settings: settings, tokens: accesstoken.VerifierFromConfig(cfg), cfg: cfg}
 	if err := json.Unmarshal(post(b, url+"/api/users/signup"), &s.grant); err != nil {
 		b.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func serve(b *testing.B, settings map[string]string, more ...string) (cfg *confi
 // over the same loopback.
 func BenchmarkCurrentuser(b *testing.B) {
 	s := start(b)
-	claims, err := s.tokens.Verify(s.grant.Token)
+	claims, err := s.tokens.Verify(context.Background(), s.grant.Token)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func BenchmarkCurrentuser(b *testing.B) {
 		{"bare", baseline(func(context.Context, string) error { return nil })},
 		{"bare+find", baseline(func(ctx context.Context, _ string) error { _, err := find(ctx); return err })},
 		{"bare+verify+find", baseline(func(ctx context.Context, access string) error {
-			if _, err := s.tokens.Verify(access); err != nil {
+			if _, err := s.tokens.Verify(context.Background(), access); err != nil {
 				return err
 			}
 			_, err := find(ctx)
@@ -275,7 +276,7 @@ func (s system) populate(b *testing.B, n int) (grants []session.Grant) {
 		if err := store.Create(b.Context(), u, hash, &first, ""); err != nil {
 			b.Fatal(err)
 		}
-		grant, err := granter.Grant(u, first, refresh, first.CreatedAt)
+		grant, err := granter.Grant(user.Profile{User: u}, first, refresh, first.CreatedAt)
 		if err != nil {
 			b.Fatal(err)
 		}

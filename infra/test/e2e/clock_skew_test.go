@@ -16,13 +16,13 @@ import (
 
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/testing/endpointtest"
 	"ticketing.com/auth/shared/testing/mongotest"
-	"ticketing.com/auth/shared/token"
 )
 
 // clockFixture runs every function in this process, each with its own clock, on one

@@ -188,7 +188,7 @@ func (f *Fixture) OpenSession(t testing.TB, email string) session.Grant {
 	if err := f.Users.Open(t.Context(), a, opened, "", ""); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.FromConfig(f.cfg).Grant(a.User, opened, refresh, opened.CreatedAt)
+	grant, err := session.FromConfig(f.cfg).Grant(a.Profile, opened, refresh, opened.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}

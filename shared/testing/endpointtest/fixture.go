@@ -26,6 +26,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"ticketing.com/auth/shared/accesstoken"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/sender"
@@ -35,7 +37,6 @@ import (
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/testing/mongotest"
-	"ticketing.com/auth/shared/token"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -166,7 +167,7 @@ func (f *Fixture) GivenHash(t testing.TB, email, hash string) session.Grant {
 	if err := f.Users.Create(t.Context(), u, hash, &first, ""); err != nil {
 		t.Fatal(err)
 	}
-	grant, err := session.FromConfig(f.cfg).Grant(u, first, refresh, first.CreatedAt)
+	grant, err := session.FromConfig(f.cfg).Grant(user.Profile{User: u}, first, refresh, first.CreatedAt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func (f *Fixture) Collection(t testing.TB) *mongo.Collection {
 // Claims returns the claims of an access token. It fails the test for an invalid token.
 func (f *Fixture) Claims(t testing.TB, access string) token.Claims {
 	t.Helper()
-	claims, err := token.VerifierFromConfig(f.cfg).Verify(access)
+	claims, err := accesstoken.VerifierFromConfig(f.cfg).Verify(t.Context(), access)
 	if err != nil {
 		t.Fatalf("the access token does not verify: %v", err)
 	}

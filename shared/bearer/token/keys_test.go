@@ -3,6 +3,7 @@ package token_test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -10,7 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/bearer/token"
 )
 
 // The key of RFC 8037 appendix A and its thumbprint.
@@ -63,6 +64,10 @@ func TestParse_InvalidKeySet(t *testing.T) {
 	x25519 := public.with(object{"crv": "X25519"})
 	rsa := object{"kty": "RSA", "n": "AQAB", "e": "AQAB"}
 	oct := object{"kty": "oct", "k": d}
+	ec := token.NewJWK(ecKey(1))
+	ecPublic := object{"kty": "EC", "crv": "P-256", "x": ec.X, "y": ec.Y, "kid": ec.ID, "alg": "ES256", "use": "sig"}
+	ecPrivate := ecPublic.with(object{"d": ec.D})
+	order := b64.EncodeToString(elliptic.P256().Params().N.Bytes())
 	keys := func(keys ...object) string {
 		b, err := json.Marshal(object{"keys": keys}, json.Deterministic(true))
 		if err != nil {
@@ -87,15 +92,16 @@ func TestParse_InvalidKeySet(t *testing.T) {
 		{"keys in another case", both, `{"Keys":[{}]}`, "the set has no key"},
 		{"an empty set", both, `{"keys":[]}`, "the set has no key"},
 		{"a key alone, without a set", both, strings.TrimSuffix(strings.TrimPrefix(keys(public), `{"keys":[`), `]}`), "the set has no key"},
-		{"a null key", both, `{"keys":[null]}`, "key 1: kty is not OKP"},
-		{"an RSA key", both, keys(rsa), "key 1: kty is not OKP"},
-		{"a symmetric key", both, keys(oct), "key 1: kty is not OKP"},
-		{"kty missing", both, keys(public.with(object{"kty": nil})), "key 1: kty is not OKP"},
-		{"kty in another case", both, keys(public.with(object{"kty": "okp"})), "key 1: kty is not OKP"},
+		{"a null key", both, `{"keys":[null]}`, "key 1: kty is not OKP or EC"},
+		{"an RSA key", both, keys(rsa), "key 1: kty is not OKP or EC"},
+		{"a symmetric key", both, keys(oct), "key 1: kty is not OKP or EC"},
+		{"kty missing", both, keys(public.with(object{"kty": nil})), "key 1: kty is not OKP or EC"},
+		{"kty in another case", both, keys(public.with(object{"kty": "okp"})), "key 1: kty is not OKP or EC"},
 		{"crv missing", both, keys(public.with(object{"crv": nil})), "key 1: crv is not Ed25519"},
 		{"a key for key agreement", both, keys(x25519), "key 1: crv is not Ed25519"},
 		{"alg of another algorithm", both, keys(public.with(object{"alg": "ES256"})), "key 1: alg is not EdDSA"},
 		{"use of another kind", both, keys(public.with(object{"use": "enc"})), "key 1: use is not sig"},
+		{"an EC key without y", both, keys(public.with(object{"kty": "EC", "crv": "P-256", "alg": "ES256"})), "key 1: y is not 32 bytes in base64url"},
 		{"x missing", both, keys(public.with(object{"x": nil})), "key 1: x is not 32 bytes in base64url"},
 		{"x too short", both, keys(public.with(object{"x": x[:40]})), "key 1: x is not 32 bytes in base64url"},
 		{"x too long", both, keys(public.with(object{"x": x + "AAAA"})), "key 1: x is not 32 bytes in base64url"},
@@ -105,13 +111,22 @@ func TestParse_InvalidKeySet(t *testing.T) {
 		{"kid that is not a thumbprint", both, keys(public.with(object{"kid": "2026-03"})), "key 1: kid is not the thumbprint of the key"},
 		{"kid of another key", both, keys(public.with(object{"kid": kid(key(2))})), "key 1: kid is not the thumbprint of the key"},
 
+		{"a key of another curve", both, keys(ecPublic.with(object{"crv": "P-384"})), "key 1: crv is not P-256"},
+		{"the curve secp256k1", both, keys(ecPublic.with(object{"crv": "secp256k1"})), "key 1: crv is not P-256"},
+		{"an EC key with alg EdDSA", both, keys(ecPublic.with(object{"alg": "EdDSA"})), "key 1: alg is not ES256"},
+		{"a point that is not on the curve", both, keys(ecPublic.with(object{"y": x})), "key 1: x and y are not a point of P-256"},
+		{"the kid of an Ed25519 key", both, keys(ecPublic.with(object{"kid": id})), "key 1: kid is not the thumbprint of the key"},
+		{"d of another EC key", onlyPrivate, keys(ecPrivate.with(object{"d": token.NewJWK(ecKey(2)).D})), "key 1: d is the private key of another public key"},
+		{"d is the order of the group", onlyPrivate, keys(ecPrivate.with(object{"d": order})), "key 1: d is not a private key over P-256"},
+		{"an EC key twice", onlyPrivate, keys(ecPrivate, private, ecPrivate), "key 3: it is in the set twice"},
+
 		{"a public key", onlyPrivate, keys(public), "key 1: it is public (it has no d) and the set is private"},
-		{"x of another key", onlyPrivate, keys(private.with(object{"x": otherX, "kid": nil})), "key 1: x is not the public key of d"},
+		{"x of another key", onlyPrivate, keys(private.with(object{"x": otherX, "kid": nil})), "key 1: d is the private key of another public key"},
 		{"d too short", onlyPrivate, keys(private.with(object{"d": d[:40]})), "key 1: d is not 32 bytes in base64url"},
 		{"d padded", onlyPrivate, keys(private.with(object{"d": d + "="})), "key 1: d is not 32 bytes in base64url"},
 		{"d with spare bits", onlyPrivate, keys(private.with(object{"d": spare(t, d)})), "key 1: d is not 32 bytes in base64url"},
 		{"a duplicate key", onlyPrivate, keys(private, private), "key 2: it is in the set twice"},
-		{"an invalid second key", onlyPrivate, keys(private, rsa), "key 2: kty is not OKP"},
+		{"an invalid second key", onlyPrivate, keys(private, rsa), "key 2: kty is not OKP or EC"},
 
 		{"a private key", onlyPublic, keys(private), "key 1: it is private (it has d) and the set is public"},
 		{"a private key among others", onlyPublic, keys(public, second), "key 2: it is private (it has d) and the set is public"},
@@ -136,9 +151,47 @@ func TestParse_InvalidKeySet(t *testing.T) {
 	}
 }
 
+// The set holds keys of both algorithms during a change of the algorithm.
+func TestParse_BothAlgorithms(t *testing.T) {
+	set, err := token.ParsePrivate(document(t, true, ecKey(1), key(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(set.Public().Algorithms(), " "); got != "ES256 EdDSA" {
+		t.Errorf("got the algorithms %s, want ES256 EdDSA", got)
+	}
+	if again, err := token.ParsePublic(set.Public().JWKS()); err != nil || !bytes.Equal(again.JWKS(), set.Public().JWKS()) {
+		t.Errorf("got error %v, want the same set", err)
+	}
+	i := token.NewIssuer(set, "ticketing", "shop", "web", ttl)
+	raw := issue(t, i, ann)
+	if again := issue(t, i, ann); again != raw {
+		t.Errorf("got %s, want the same token again, %s", again, raw)
+	}
+	accept(t, everyKey(t), raw)
+}
+
+func TestGenerateKey(t *testing.T) {
+	for _, algorithm := range []string{token.EdDSA, token.ES256} {
+		k, err := token.GenerateKey(algorithm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := token.NewJWK(k); got.Algorithm != algorithm || got.D == "" {
+			t.Errorf("got a key for %s, want one for %s", got.Algorithm, algorithm)
+		}
+		if _, err := token.ParsePrivate(document(t, true, k)); err != nil {
+			t.Errorf("%s: got error %v, want none", algorithm, err)
+		}
+	}
+	if _, err := token.GenerateKey("RS256"); err == nil {
+		t.Error("RS256: got no error, want one")
+	}
+}
+
 func TestIssue_SignsWithFirstKey(t *testing.T) {
 	raw := issue(t, issuer(t, key(2), key(1)), ann)
-	if _, err := verifier(t, noon, key(2)).Verify(raw); err != nil {
+	if _, err := verifier(t, noon, key(2)).Verify(t.Context(), raw); err != nil {
 		t.Errorf("with the first key: got error %v, want none", err)
 	}
 	refuse(t, verifier(t, noon, key(1)), raw)

@@ -1,10 +1,14 @@
-package token
+package accesstoken
 
 import (
 	"time"
 
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 )
+
+// cachedTokens bounds the verified tokens that a process remembers, about 1.5 KiB each.
+const cachedTokens = 1024
 
 // IssuerFromConfig returns the issuer that the environment configures, or nil without a signing
 // key. It reads SIGNING_KEYS, TOKEN_ISSUER, TOKEN_AUDIENCE, TOKEN_CLIENT_ID and
@@ -12,38 +16,38 @@ import (
 //
 // An access token must not outlive its session, so the lifetime of a session also bounds the
 // default of ACCESS_TOKEN_TTL.
-func IssuerFromConfig(cfg *config.Config, session time.Duration) *Issuer {
-	return config.Part(cfg, "token issuer", func() *Issuer {
+func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
+	return config.Part(cfg, "token issuer", func() *token.Issuer {
 		issuer, audience := names(cfg)
 		ttl := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
 		if ttl > session {
 			cfg.Problem("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
 		}
 		clientID := cfg.Text("TOKEN_CLIENT_ID", "web")
-		keys := document(cfg, "SIGNING_KEYS", ParsePrivate)
+		keys := document(cfg, "SIGNING_KEYS", token.ParsePrivate)
 		if keys == nil {
 			return nil
 		}
-		return NewIssuer(keys, issuer, audience, clientID, ttl)
+		return token.NewIssuer(keys, issuer, audience, clientID, ttl)
 	})
 }
 
 // VerifierFromConfig returns the verifier that the environment configures, or nil without keys.
 // It reads VERIFYING_KEYS, TOKEN_ISSUER and TOKEN_AUDIENCE.
-func VerifierFromConfig(cfg *config.Config) *Verifier {
-	return config.Part(cfg, "token verifier", func() *Verifier {
+func VerifierFromConfig(cfg *config.Config) *token.Verifier {
+	return config.Part(cfg, "token verifier", func() *token.Verifier {
 		issuer, audience := names(cfg)
 		keys := KeysFromConfig(cfg)
 		if keys == nil {
 			return nil
 		}
-		return NewVerifier(keys, issuer, audience, cfg.Now())
+		return token.NewVerifier(keys, issuer, audience, cfg.Now(), cachedTokens)
 	})
 }
 
 // KeysFromConfig returns the public keys in VERIFYING_KEYS, or nil without keys.
-func KeysFromConfig(cfg *config.Config) *VerifyingKeys {
-	return config.Part(cfg, "verifying keys", func() *VerifyingKeys { return document(cfg, "VERIFYING_KEYS", ParsePublic) })
+func KeysFromConfig(cfg *config.Config) *token.VerifyingKeys {
+	return config.Part(cfg, "verifying keys", func() *token.VerifyingKeys { return document(cfg, "VERIFYING_KEYS", token.ParsePublic) })
 }
 
 func names(cfg *config.Config) (issuer, audience string) {

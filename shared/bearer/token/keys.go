@@ -2,10 +2,12 @@ package token
 
 import (
 	"bytes"
-	"crypto/ed25519"
+	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -14,15 +16,21 @@ import (
 // SigningKeys is a private JWK Set. Its first key signs. The others are validated and do not
 // sign yet.
 type SigningKeys struct {
-	id     string
-	key    ed25519.PrivateKey
-	public *VerifyingKeys
+	id, algorithm string
+	key           crypto.Signer
+	public        *VerifyingKeys
 }
 
 // VerifyingKeys is a public JWK Set. Each of its keys verifies tokens.
 type VerifyingKeys struct {
-	byID     map[string]ed25519.PublicKey
+	byID     map[string]*Key
 	document []byte
+}
+
+// A Key verifies the tokens that name its id.
+type Key struct {
+	Algorithm string           // the only algorithm of the key (RFC 8725 section 3.1)
+	Public    crypto.PublicKey // an ed25519.PublicKey or an *ecdsa.PublicKey
 }
 
 // ParsePrivate parses a private JWK Set (RFC 7517 section 5). It rejects a set with an invalid
@@ -33,15 +41,16 @@ func ParsePrivate(data []byte) (*SigningKeys, error) {
 	if err != nil {
 		return nil, err
 	}
-	public := make([]ed25519.PublicKey, 0, len(set))
+	public := make([]crypto.PublicKey, 0, len(set))
 	for _, key := range set {
-		public = append(public, key.Public().(ed25519.PublicKey))
+		public = append(public, key.Public())
 	}
 	verifying, err := newVerifyingKeys(public)
 	if err != nil {
 		return nil, err
 	}
-	return &SigningKeys{Thumbprint(public[0]), set[0], verifying}, nil
+	first := publicJWK(public[0])
+	return &SigningKeys{first.ID, first.Algorithm, set[0], verifying}, nil
 }
 
 // ParsePublic parses a public JWK Set, with the same errors as ParsePrivate. It rejects a
@@ -57,6 +66,21 @@ func ParsePublic(data []byte) (*VerifyingKeys, error) {
 // Public returns the public keys of the set.
 func (k *SigningKeys) Public() *VerifyingKeys { return k.public }
 
+// Key implements KeySource. It returns nil for an unknown id, and never an error.
+func (k *VerifyingKeys) Key(_ context.Context, id string) (*Key, error) { return k.byID[id], nil }
+
+// Algorithms returns the algorithms of the keys, each once, in the order of the keys.
+func (k *VerifyingKeys) Algorithms() (algorithms []string) {
+	var set Set
+	json.Unmarshal(k.document, &set) // newVerifyingKeys has encoded it
+	for _, key := range set.Keys {
+		if !slices.Contains(algorithms, key.Algorithm) {
+			algorithms = append(algorithms, key.Algorithm)
+		}
+	}
+	return algorithms
+}
+
 // JWKS returns the published JWK Set: the public keys in their order, each with its kid, alg
 // and use only.
 func (k *VerifyingKeys) JWKS() []byte { return bytes.Clone(k.document) }
@@ -64,15 +88,15 @@ func (k *VerifyingKeys) JWKS() []byte { return bytes.Clone(k.document) }
 // Format writes a fixed text for every verb: logs must not contain the private keys.
 func (k *SigningKeys) Format(f fmt.State, _ rune) { io.WriteString(f, "signing keys") }
 
-func newVerifyingKeys(keys []ed25519.PublicKey) (*VerifyingKeys, error) {
-	k := &VerifyingKeys{byID: make(map[string]ed25519.PublicKey, len(keys))}
+func newVerifyingKeys(keys []crypto.PublicKey) (*VerifyingKeys, error) {
+	k := &VerifyingKeys{byID: make(map[string]*Key, len(keys))}
 	var set Set
 	for i, key := range keys {
 		jwk := publicJWK(key)
-		if _, duplicate := k.byID[jwk.ID]; duplicate {
+		if k.byID[jwk.ID] != nil {
 			return nil, fmt.Errorf("key %d: it is in the set twice", i+1)
 		}
-		k.byID[jwk.ID] = key
+		k.byID[jwk.ID] = &Key{jwk.Algorithm, key}
 		set.Keys = append(set.Keys, jwk)
 	}
 	var err error

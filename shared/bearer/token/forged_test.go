@@ -1,16 +1,21 @@
 package token_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"math/big"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -18,31 +23,96 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/bearer/token"
 )
 
 // The tests below change one detail of this token. If the verifier rejected the unchanged token,
 // they would prove nothing.
 func TestVerify_ValidToken(t *testing.T) {
-	for name, claims := range map[string]object{
-		"the claims of an issuer":    validClaims(),
-		"an array of audiences":      validClaims().with(object{"aud": []string{"other", "shop"}}),
-		"no client id":               validClaims().with(object{"client_id": nil}),
-		"an unknown claim":           validClaims().with(object{"scope": "x"}),
-		"dates with a fraction":      validClaims().with(object{"iat": float64(noon.Unix()) + 0.5, "exp": float64(noon.Unix()) + 60.25}),
-		"an expiry in the year 9999": validClaims().with(object{"exp": 253402300799}),
+	for name, c := range map[string]struct {
+		claims object
+		change func(*token.Claims) // of the expected claims
+	}{
+		"the claims of an issuer":         {validClaims(), func(*token.Claims) {}},
+		"an array of audiences":           {validClaims().with(object{"aud": []string{"other", "shop"}}), func(*token.Claims) {}},
+		"no client id":                    {validClaims().with(object{"client_id": nil}), func(c *token.Claims) { c.ClientID = "" }},
+		"no time of authentication":       {validClaims().with(object{"auth_time": nil}), func(c *token.Claims) { c.AuthTime = time.Time{} }},
+		"no methods and no level":         {validClaims().with(object{"amr": nil, "acr": nil}), func(c *token.Claims) { c.AMR, c.ACR = nil, "" }},
+		"no roles and no email_verified":  {validClaims().with(object{"roles": nil, "email_verified": nil}), func(c *token.Claims) { c.Roles, c.EmailVerified = nil, false }},
+		"an unknown claim":                {validClaims().with(object{"scope": "x"}), func(*token.Claims) {}},
+		"dates with a fraction":           {validClaims().with(object{"iat": float64(noon.Unix()) + 0.5, "exp": float64(noon.Unix()) + 60.25}), func(c *token.Claims) { c.ExpiresAt = noon.Add(time.Minute) }},
+		"an expiry in the year 9999":      {validClaims().with(object{"exp": 253402300799}), func(c *token.Claims) { c.ExpiresAt = time.Unix(253402300799, 0).UTC() }},
+		"an issue 30 seconds ahead":       {validClaims().with(object{"iat": noon.Unix() + 30}), func(c *token.Claims) { c.IssuedAt = noon.Add(30 * time.Second) }},
+		"a start of validity in the past": {validClaims().with(object{"nbf": noon.Unix() - 1}), func(*token.Claims) {}},
+		"a millisecond before its expiry": {validClaims().with(object{"exp": float64(noon.Unix()) + 0.001}), func(c *token.Claims) { c.ExpiresAt = noon }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := verifier(t, noon, key(1), key(2)).Verify(sign(key(1), validHeader().segment(t), claims.segment(t)))
-			if err != nil || got != ann {
-				t.Errorf("got %+v, %v; want %+v", got, err, ann)
+			want := ann
+			c.change(&want)
+			for alg, signed := range map[string]string{
+				"EdDSA": sign(key(1), validHeader().segment(t), c.claims.segment(t)),
+				"ES256": signES256(ecKey(1), validHeader().with(object{"alg": "ES256", "kid": kid(ecKey(1))}).segment(t), c.claims.segment(t)),
+			} {
+				if got := accept(t, everyKey(t), signed); !reflect.DeepEqual(got, want) {
+					t.Errorf("%s: got %+v, want %+v", alg, got, want)
+				}
 			}
 		})
 	}
 }
 
+// The algorithm belongs to the key, and the header only repeats it (RFC 8725 section 3.1).
+func TestVerify_ES256(t *testing.T) {
+	v, body := everyKey(t), validClaims().segment(t)
+	head := func(alg string, k crypto.Signer) string {
+		return validHeader().with(object{"alg": alg, "kid": kid(k)}).segment(t)
+	}
+	good := signES256(ecKey(1), head("ES256", ecKey(1)), body)
+	accept(t, v, good)
+	in := good[:strings.LastIndexByte(good, '.')]
+	signature := decode(t, good[len(in)+1:])
+	digest := sha256.Sum256([]byte(in))
+	der, err := ecdsa.SignASN1(rand.Reader, ecKey(1), digest[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := elliptic.P256().Params().N.Bytes()
+	for name, raw := range map[string]string{
+		"a key of Ed25519 under alg ES256":   sign(key(1), head("ES256", key(1)), body),
+		"a key of P-256 under alg EdDSA":     signES256(ecKey(1), head("EdDSA", ecKey(1)), body),
+		"P-256 signs for a key of Ed25519":   signES256(ecKey(1), head("ES256", key(1)), body),
+		"Ed25519 signs for a key of P-256":   sign(key(1), head("EdDSA", ecKey(1)), body),
+		"Ed25519 signs under alg ES256":      sign(key(1), head("ES256", ecKey(1)), body),
+		"an attacker's key of P-256":         signES256(ecKey(2), head("ES256", ecKey(1)), body),
+		"an unknown key of P-256":            signES256(ecKey(2), head("ES256", ecKey(2)), body),
+		"ES384 with the key of P-256":        signES256(ecKey(1), head("ES384", ecKey(1)), body),
+		"ES256K with the key of P-256":       signES256(ecKey(1), head("ES256K", ecKey(1)), body),
+		"a signature in ASN.1":               in + "." + b64.EncodeToString(der),
+		"r and s are zero (CVE-2022-21449)":  in + "." + b64.EncodeToString(make([]byte, 64)),
+		"r and s are the order of the group": in + "." + b64.EncodeToString(slices.Concat(n, n)),
+		"r is zero":                          in + "." + b64.EncodeToString(append(make([]byte, 32), signature[32:]...)),
+		"s is zero":                          in + "." + b64.EncodeToString(append(slices.Clone(signature[:32]), make([]byte, 32)...)),
+		"r and s are exchanged":              in + "." + b64.EncodeToString(slices.Concat(signature[32:], signature[:32])),
+		"63 bytes of ES256":                  in + "." + b64.EncodeToString(signature[:63]),
+		"65 bytes of ES256":                  in + "." + b64.EncodeToString(append([]byte{0}, signature...)),
+		"no signature of ES256":              in + ".",
+		"other claims":                       head("ES256", ecKey(1)) + "." + validClaims().with(object{"sub": "bob"}).segment(t) + good[len(in):],
+	} {
+		t.Run(name, func(t *testing.T) { refuse(t, v, raw) })
+	}
+}
+
+// signES256 signs as RFC 7518 section 3.4 says.
+func signES256(k *ecdsa.PrivateKey, head, body string) string {
+	signature, err := jwt.SigningMethodES256.Sign(head+"."+body, k)
+	if err != nil {
+		panic(err)
+	}
+	return head + "." + body + "." + b64.EncodeToString(signature)
+}
+
 func TestVerify_WrongAlgorithm(t *testing.T) {
-	v := verifier(t, noon, key(1), key(2))
+	v := everyKey(t)
 	body := validClaims().segment(t)
 	head := func(alg any) string { return validHeader().with(object{"alg": alg}).segment(t) }
 
@@ -115,7 +185,7 @@ func signWith(t *testing.T, method jwt.SigningMethod, key any, head, body string
 
 // The signatures are valid. Only the header is wrong.
 func TestVerify_WrongHeader(t *testing.T) {
-	v := verifier(t, noon, key(1), key(2))
+	v := everyKey(t)
 	attacker := token.NewJWK(key(3)).Public()
 	for _, c := range []struct {
 		name   string
@@ -198,7 +268,7 @@ func TestVerify_WrongHeader(t *testing.T) {
 
 // The signatures and the headers are valid. Only the claims are wrong.
 func TestVerify_WrongClaims(t *testing.T) {
-	v := verifier(t, noon, key(1), key(2))
+	v := everyKey(t)
 	texts := []string{"iss", "sub", "sid", "jti", "email"}
 	dates := []string{"iat", "exp"}
 	wrong := map[string]any{
@@ -253,7 +323,7 @@ func TestVerify_WrongClaims(t *testing.T) {
 }
 
 func TestVerify_WrongSignature(t *testing.T) {
-	v := verifier(t, noon, key(1), key(2))
+	v := everyKey(t)
 	raw := issue(t, issuer(t, key(1)), ann)
 	head, body, signature := split(t, raw)
 	in := head + "." + body
@@ -291,7 +361,7 @@ func TestVerify_WrongSignature(t *testing.T) {
 }
 
 func TestVerify_OneEncodingPerToken(t *testing.T) {
-	v := verifier(t, noon, key(1), key(2))
+	v := everyKey(t)
 	raw := issue(t, issuer(t, key(1)), ann)
 	head, body, signature := split(t, raw)
 	last := strings.LastIndexByte(raw, '.')
@@ -352,9 +422,7 @@ func TestVerify_OneEncodingPerToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) { refuse(t, v, s) })
 	}
 	t.Run("8 KiB are accepted", func(t *testing.T) {
-		if _, err := v.Verify(sized(t, token.MaxLength)); err != nil {
-			t.Errorf("got error %v, want none", err)
-		}
+		accept(t, v, sized(t, token.MaxLength))
 	})
 }
 
@@ -363,11 +431,11 @@ func TestVerify_OneEncodingPerToken(t *testing.T) {
 func TestVerify_Allocations(t *testing.T) {
 	v := verifier(t, noon, key(1))
 	dots := strings.Repeat(".", 100_000)
-	if n := testing.AllocsPerRun(10, func() { v.Verify(dots) }); n != 0 {
+	if n := testing.AllocsPerRun(10, func() { v.Verify(t.Context(), dots) }); n != 0 {
 		t.Errorf("got %v allocations for 100,000 dots, want 0", n)
 	}
 	dots = dots[:token.MaxLength]
-	if n := testing.AllocsPerRun(10, func() { v.Verify(dots) }); n > 20 {
+	if n := testing.AllocsPerRun(10, func() { v.Verify(t.Context(), dots) }); n > 20 {
 		t.Errorf("got %v allocations for 8 KiB of dots, want at most 20", n)
 	}
 }
@@ -458,17 +526,78 @@ func sized(t *testing.T, n int) string {
 	}
 }
 
-func TestVerify_ReadsClockAtEachCall(t *testing.T) {
-	keys, err := token.ParsePublic(document(t, false, key(1)))
-	if err != nil {
-		t.Fatal(err)
-	}
+// A cached token passes the same checks as a new one, except the check of the signature.
+func TestVerify_Cache(t *testing.T) {
 	now := noon
-	v := token.NewVerifier(keys, "ticketing", "shop", func() time.Time { return now })
+	keys := source{}
+	v := token.NewVerifier(&keys, "ticketing", "shop", func() time.Time { return now }, 8)
+	keys.set(t, key(1), key(2))
 	raw := issue(t, issuer(t, key(1)), ann)
-	if _, err := v.Verify(raw); err != nil {
-		t.Fatal(err)
+	verified := func() {
+		t.Helper()
+		for range 2 {
+			c := accept(t, v, raw)
+			if !reflect.DeepEqual(c, ann) {
+				t.Errorf("got %+v, want %+v", c, ann)
+			}
+			c.Roles[0], c.AMR[0] = "admin", "otp" // must not change the cached claims
+		}
 	}
+	verified()
 	now = now.Add(ttl)
 	refuse(t, v, raw)
+	if _, err := v.VerifyExpired(t.Context(), raw); err != nil {
+		t.Errorf("VerifyExpired: got error %v, want none", err)
+	}
+	now = noon.Add(-31 * time.Second)
+	refuse(t, v, raw)
+	now = noon
+	keys.set(t, key(2))
+	refuse(t, v, raw)
+	keys.err = errors.New("the keys are not reachable")
+	if _, err := v.Verify(t.Context(), raw); !errors.Is(err, keys.err) || errors.Is(err, token.ErrInvalid) {
+		t.Errorf("without keys: got error %v, want %v", err, keys.err)
+	}
+	keys.err = nil
+	keys.set(t, key(1))
+	verified()
+	for n := range 100 { // the cache is bounded, and a token in use stays in it
+		c := ann
+		c.ID = fmt.Sprint(n)
+		accept(t, v, issue(t, issuer(t, key(1)), c))
+		verified()
+	}
+	flipped := []byte(raw)
+	flipped[len(raw)-10] ^= 1
+	refuse(t, v, string(flipped))
+}
+
+func TestVerify_KeySourceError(t *testing.T) {
+	keys := source{err: errors.New("the keys are not reachable")}
+	v := token.NewVerifier(&keys, "ticketing", "shop", func() time.Time { return noon }, 0)
+	_, err := v.Verify(t.Context(), issue(t, issuer(t, key(1)), ann))
+	if !errors.Is(err, keys.err) || errors.Is(err, token.ErrInvalid) {
+		t.Errorf("got error %v, want %v and not ErrInvalid", err, keys.err)
+	}
+}
+
+// A source is a KeySource with keys that change.
+type source struct {
+	keys *token.VerifyingKeys
+	err  error
+}
+
+func (s *source) set(t *testing.T, keys ...crypto.Signer) {
+	t.Helper()
+	var err error
+	if s.keys, err = token.ParsePublic(document(t, false, keys...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *source) Key(ctx context.Context, id string) (*token.Key, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s.keys.Key(ctx, id)
 }

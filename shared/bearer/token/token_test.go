@@ -2,29 +2,41 @@ package token_test
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"maps"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json"
 
-	"ticketing.com/auth/shared/token"
+	"ticketing.com/auth/shared/bearer/token"
 )
 
 // The tests issue and verify tokens at noon.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var ann = token.Claims{
-	Subject:  "65f1c0ffee",
-	Session:  "5e5510f10",
-	ID:       "t-1",
-	Email:    "ann@example.com",
-	IssuedAt: noon,
+	Subject:       "65f1c0ffee",
+	Session:       "5e5510f10",
+	ID:            "t-1",
+	Email:         "ann@example.com",
+	IssuedAt:      noon,
+	ExpiresAt:     noon.Add(ttl),
+	ClientID:      "web",
+	EmailVerified: true,
+	AuthTime:      noon.Add(-time.Minute),
+	AMR:           []string{"pwd"},
+	ACR:           "aal1",
+	Roles:         []string{"seller"},
 }
 
 const ttl = 15 * time.Minute
@@ -37,10 +49,20 @@ func key(n byte) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(seed[:])
 }
 
-func kid(k ed25519.PrivateKey) string { return token.Thumbprint(k.Public().(ed25519.PublicKey)) }
+// ecKey returns the nth test key over P-256.
+func ecKey(n byte) *ecdsa.PrivateKey {
+	d := sha256.Sum256([]byte{'e', n})
+	k, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), d[:])
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+func kid(k crypto.Signer) string { return token.Thumbprint(k.Public()) }
 
 // document returns a JWK Set of test keys.
-func document(t testing.TB, private bool, keys ...ed25519.PrivateKey) []byte {
+func document(t testing.TB, private bool, keys ...crypto.Signer) []byte {
 	t.Helper()
 	var set token.Set
 	for _, k := range keys {
@@ -57,7 +79,7 @@ func document(t testing.TB, private bool, keys ...ed25519.PrivateKey) []byte {
 	return b
 }
 
-func issuer(t testing.TB, keys ...ed25519.PrivateKey) *token.Issuer {
+func issuer(t testing.TB, keys ...crypto.Signer) *token.Issuer {
 	t.Helper()
 	set, err := token.ParsePrivate(document(t, true, keys...))
 	if err != nil {
@@ -66,13 +88,13 @@ func issuer(t testing.TB, keys ...ed25519.PrivateKey) *token.Issuer {
 	return token.NewIssuer(set, "ticketing", "shop", "web", ttl)
 }
 
-func verifier(t testing.TB, now time.Time, keys ...ed25519.PrivateKey) *token.Verifier {
+func verifier(t testing.TB, now time.Time, keys ...crypto.Signer) *token.Verifier {
 	t.Helper()
 	set, err := token.ParsePublic(document(t, false, keys...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return token.NewVerifier(set, "ticketing", "shop", func() time.Time { return now })
+	return token.NewVerifier(set, "ticketing", "shop", func() time.Time { return now }, 0)
 }
 
 func issue(t testing.TB, i *token.Issuer, c token.Claims) string {
@@ -84,15 +106,36 @@ func issue(t testing.TB, i *token.Issuer, c token.Claims) string {
 	return raw
 }
 
+// everyKey returns a verifier that trusts keys of both algorithms. The tokens that the tests show it
+// are in testdata/tokens.json.
+func everyKey(t testing.TB) *token.Verifier {
+	t.Helper()
+	v := verifier(t, noon, key(1), key(2), ecKey(1))
+	recorded[v] = true
+	return v
+}
+
+// accept returns the claims of a token. It fails the test unless the verifier accepts the token.
+func accept(t *testing.T, v *token.Verifier, raw string) token.Claims {
+	t.Helper()
+	c, err := v.Verify(t.Context(), raw)
+	if err != nil {
+		t.Fatalf("got error %v, want none", err)
+	}
+	record(t, v, raw, true)
+	return c
+}
+
 // refuse fails the test unless the verifier returns ErrInvalid, with a reason that quotes no
 // part of the token.
 func refuse(t *testing.T, v *token.Verifier, raw string) {
 	t.Helper()
-	c, err := v.Verify(raw)
+	record(t, v, raw, false)
+	c, err := v.Verify(t.Context(), raw)
 	if !errors.Is(err, token.ErrInvalid) {
 		t.Fatalf("got %+v, %v; want ErrInvalid", c, err)
 	}
-	if c != (token.Claims{}) {
+	if !reflect.DeepEqual(c, token.Claims{}) {
 		t.Errorf("got claims %+v with the error, want none", c)
 	}
 	if !strings.HasPrefix(err.Error(), "the token is not valid: ") || len(err.Error()) > 80 || strings.ContainsAny(err.Error(), "\"{\\/") {
@@ -127,7 +170,8 @@ func validHeader() object { return object{"alg": "EdDSA", "typ": "at+jwt", "kid"
 func validClaims() object {
 	return object{
 		"iss": "ticketing", "aud": "shop", "sub": "65f1c0ffee", "sid": "5e5510f10", "jti": "t-1", "client_id": "web",
-		"iat": noon.Unix(), "exp": noon.Add(ttl).Unix(), "email": "ann@example.com",
+		"iat": noon.Unix(), "exp": noon.Add(ttl).Unix(), "email": "ann@example.com", "email_verified": true,
+		"auth_time": noon.Unix() - 60, "amr": []string{"pwd"}, "acr": "aal1", "roles": []string{"seller"},
 	}
 }
 
@@ -139,8 +183,8 @@ func sign(k ed25519.PrivateKey, head, body string) string {
 
 func TestVerify_ReturnsIssuedClaims(t *testing.T) {
 	raw := issue(t, issuer(t, key(1)), ann)
-	got, err := verifier(t, noon, key(1)).Verify(raw)
-	if err != nil || got != ann {
+	got, err := verifier(t, noon, key(1)).Verify(t.Context(), raw)
+	if err != nil || !reflect.DeepEqual(got, ann) {
 		t.Errorf("got %+v, %v; want %+v", got, err, ann)
 	}
 }
@@ -178,7 +222,7 @@ func TestIssue_Deterministic(t *testing.T) {
 	if second := issue(t, issuer(t, key(1)), claims); first != second {
 		t.Errorf("got %s, want the same token again, %s", second, first)
 	}
-	got, err := verifier(t, noon, key(1)).Verify(first)
+	got, err := verifier(t, noon, key(1)).Verify(t.Context(), first)
 	if err != nil || got.Email != claims.Email || !got.IssuedAt.Equal(noon) {
 		t.Errorf("got %+v, %v; want the email %q and the time %v", got, err, claims.Email, noon)
 	}
@@ -223,7 +267,7 @@ func TestVerify_IssueTimeAndExpiry(t *testing.T) {
 			v := verifier(t, c.now, key(1))
 			if !c.ok {
 				refuse(t, v, raw)
-			} else if _, err := v.Verify(raw); err != nil {
+			} else if _, err := v.Verify(t.Context(), raw); err != nil {
 				t.Errorf("got error %v, want none", err)
 			}
 		})
@@ -234,20 +278,20 @@ func TestVerify_KeyRotation(t *testing.T) {
 	oldToken, newToken := issue(t, issuer(t, key(1), key(2)), ann), issue(t, issuer(t, key(2)), ann)
 	for _, c := range []struct {
 		name               string
-		set                []ed25519.PrivateKey
+		set                []crypto.Signer
 		oldValid, newValid bool
 	}{
-		{"before the new key is published", []ed25519.PrivateKey{key(1)}, true, false},
-		{"while both are published", []ed25519.PrivateKey{key(1), key(2)}, true, true},
-		{"in the other order", []ed25519.PrivateKey{key(2), key(1)}, true, true},
-		{"after the old key is removed", []ed25519.PrivateKey{key(2)}, false, true},
+		{"before the new key is published", []crypto.Signer{key(1)}, true, false},
+		{"while both are published", []crypto.Signer{key(1), key(2)}, true, true},
+		{"in the other order", []crypto.Signer{key(2), key(1)}, true, true},
+		{"after the old key is removed", []crypto.Signer{key(2)}, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := verifier(t, noon, c.set...)
-			if _, err := v.Verify(oldToken); (err == nil) != c.oldValid {
+			if _, err := v.Verify(t.Context(), oldToken); (err == nil) != c.oldValid {
 				t.Errorf("the token of the old key: got error %v, want valid %t", err, c.oldValid)
 			}
-			if _, err := v.Verify(newToken); (err == nil) != c.newValid {
+			if _, err := v.Verify(t.Context(), newToken); (err == nil) != c.newValid {
 				t.Errorf("the token of the new key: got error %v, want valid %t", err, c.newValid)
 			}
 		})
@@ -261,10 +305,10 @@ func TestVerify_WrongIssuerOrAudience(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := func() time.Time { return noon }
-	refuse(t, token.NewVerifier(keys, "other", "shop", now), raw)
-	refuse(t, token.NewVerifier(keys, "ticketing", "other", now), raw)
-	refuse(t, token.NewVerifier(keys, "", "shop", now), raw)
-	refuse(t, token.NewVerifier(keys, "ticketing", "", now), raw)
+	refuse(t, token.NewVerifier(keys, "other", "shop", now, 0), raw)
+	refuse(t, token.NewVerifier(keys, "ticketing", "other", now, 0), raw)
+	refuse(t, token.NewVerifier(keys, "", "shop", now, 0), raw)
+	refuse(t, token.NewVerifier(keys, "ticketing", "", now, 0), raw)
 }
 
 // Verify accepts only tokens that were issued, byte for byte.
@@ -283,9 +327,9 @@ func FuzzVerify(f *testing.F) {
 	f.Add("..")
 	f.Add(strings.Repeat(".", 9000))
 	f.Fuzz(func(t *testing.T, s string) {
-		c, err := v.Verify(s)
+		c, err := v.Verify(t.Context(), s)
 		if err != nil {
-			if !errors.Is(err, token.ErrInvalid) || c != (token.Claims{}) {
+			if !errors.Is(err, token.ErrInvalid) || !reflect.DeepEqual(c, token.Claims{}) {
 				t.Errorf("got %+v, %v; want no claims and ErrInvalid", c, err)
 			}
 			return
@@ -306,6 +350,28 @@ func BenchmarkIssue(b *testing.B) {
 	}
 }
 
+// A consumer sees the same token for minutes.
+func BenchmarkVerify_Repeated(b *testing.B) {
+	for name, k := range map[string]crypto.Signer{"EdDSA": key(1), "ES256": ecKey(1)} {
+		raw := issue(b, issuer(b, k), ann)
+		keys, err := token.ParsePublic(document(b, false, k))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, cached := range []int{0, 1024} {
+			v := token.NewVerifier(keys, "ticketing", "shop", func() time.Time { return noon }, cached)
+			b.Run(fmt.Sprintf("%s/cached=%d", name, cached), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := v.Verify(b.Context(), raw); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkVerify(b *testing.B) {
 	i, v := issuer(b, key(1)), verifier(b, noon, key(1), key(2))
 	raw := issue(b, i, ann)
@@ -319,7 +385,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _ = v.Verify(c.raw)
+				_, _ = v.Verify(b.Context(), c.raw)
 			}
 		})
 	}

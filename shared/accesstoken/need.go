@@ -1,10 +1,13 @@
-package token
+// Package accesstoken configures the issuer and the verifier of access tokens. Package token, which
+// other services import too, knows no settings.
+package accesstoken
 
 import (
 	"crypto/ed25519"
 
 	"github.com/go-json-experiment/json"
 
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/endpoint"
 )
 
@@ -22,10 +25,12 @@ var (
 var verifyingKeys = &endpoint.Secret{Setting: "VERIFYING_KEYS", Name: "verifying-keys", Key: "verifying.jwks", Public: true,
 	Sample: func() string { return sampleSet(sampleKey().Public()) }}
 
-func sampleKey() JWK { return NewJWK(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))) }
+func sampleKey() token.JWK {
+	return token.NewJWK(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+}
 
-func sampleSet(key JWK) string {
-	document, err := json.Marshal(Set{Keys: []JWK{key}})
+func sampleSet(key token.JWK) string {
+	document, err := json.Marshal(token.Set{Keys: []token.JWK{key}})
 	if err != nil {
 		panic(err) // a generated key can always be encoded
 	}
