@@ -18,7 +18,7 @@ const cachedTokens = 1024
 // default of ACCESS_TOKEN_TTL.
 func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
 	return config.Part(cfg, "token issuer", func() *token.Issuer {
-		issuer, audience := names(cfg)
+		issuer, audience := Names(cfg)
 		ttl := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
 		if ttl > session {
 			cfg.Problem("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
@@ -36,7 +36,7 @@ func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
 // It reads VERIFYING_KEYS, TOKEN_ISSUER and TOKEN_AUDIENCE.
 func VerifierFromConfig(cfg *config.Config) *token.Verifier {
 	return config.Part(cfg, "token verifier", func() *token.Verifier {
-		issuer, audience := names(cfg)
+		issuer, audience := Names(cfg)
 		keys := KeysFromConfig(cfg)
 		if keys == nil {
 			return nil
@@ -50,7 +50,8 @@ func KeysFromConfig(cfg *config.Config) *token.VerifyingKeys {
 	return config.Part(cfg, "verifying keys", func() *token.VerifyingKeys { return document(cfg, "VERIFYING_KEYS", token.ParsePublic) })
 }
 
-func names(cfg *config.Config) (issuer, audience string) {
+// Names returns the settings TOKEN_ISSUER and TOKEN_AUDIENCE.
+func Names(cfg *config.Config) (issuer, audience string) {
 	return cfg.Text("TOKEN_ISSUER", "ticketing"), cfg.Text("TOKEN_AUDIENCE", "ticketing")
 }
 

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
 	"ticketing.com/auth/shared/apierror"
@@ -59,6 +60,7 @@ const (
 	Public           // the endpoint reads no token
 	Optional         // a token must be valid, but the request may have none
 	Required         // the request must have a valid token
+	Service          // the request must have the credentials of a registered service
 )
 
 // A Spec describes an endpoint.
@@ -75,10 +77,18 @@ type Spec struct {
 	Summary string        // one sentence for the API reference
 	MaxAge  time.Duration // how long shared caches may store a success; 0: no-store
 	Budget  time.Duration // the time limit of a request; 0: 4.5 s
+	// Internal is true for an endpoint that only services inside the cluster call. No ingress
+	// and no gateway routes it.
+	Internal bool
 
 	// Refuses lists the errors of the handler that do not follow from its input and its
 	// dependencies. Only the API reference uses it.
 	Refuses []apierror.Kind
+}
+
+// Public returns the endpoints that an ingress routes.
+func (f Function) Public() []Endpoint {
+	return slices.DeleteFunc(slices.Clone(f.Endpoints), func(e Endpoint) bool { return e.Internal })
 }
 
 // Limit returns the time limit of a request.

@@ -185,10 +185,10 @@ func requestKey(headers []string) (string, error) {
 // MaxIdempotencyKey is the maximum length of an Idempotency-Key, in characters.
 const MaxIdempotencyKey = 255
 
-// readBody returns the body of a JSON request.
-func readBody(r *Request) ([]byte, error) {
-	if !isJSON(r.ContentType) {
-		return nil, apierror.New(apierror.UnsupportedMedia, "The body must be application/json.")
+// readBody returns the body of a request with a media type.
+func readBody(r *Request, mediaType string) ([]byte, error) {
+	if !hasType(r.ContentType, mediaType) {
+		return nil, apierror.New(apierror.UnsupportedMedia, "The body must be "+mediaType+".")
 	}
 	if !isUTF8(r.ContentType[0]) {
 		return nil, apierror.New(apierror.UnsupportedMedia, "The body must be in UTF-8.")
@@ -223,12 +223,12 @@ func CheckEncoding(headers []string) error {
 	return nil
 }
 
-func isJSON(contentTypes []string) bool {
+func hasType(contentTypes []string, want string) bool {
 	if len(contentTypes) != 1 {
 		return false
 	}
 	mediaType, _, err := mime.ParseMediaType(contentTypes[0])
-	return err == nil && mediaType == "application/json"
+	return err == nil && mediaType == want
 }
 
 // isUTF8 reports whether a valid Content-Type has the charset UTF-8 or none. RFC 8259
