@@ -123,7 +123,7 @@ func (s *service) allow(limit time.Duration) {
 // allInOne returns the service that serves all routes, with the needs of all functions that
 // have endpoints. It receives no events, because the public could send events to its address.
 func allInOne(functions []endpoint.Function) service {
-	routed := slices.DeleteFunc(slices.Clone(functions), func(f endpoint.Function) bool { return len(f.Endpoints) == 0 })
+	routed := slices.DeleteFunc(slices.Clone(functions), func(f endpoint.Function) bool { return len(f.Routed()) == 0 })
 	return service{
 		Name: AllInOne, Summary: "Every route in one process.", Main: "infra/allinone",
 		Needs: needs.Of(routed...), Public: true, workload: everything,

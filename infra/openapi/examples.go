@@ -73,6 +73,14 @@ func examples() map[string][]sample {
 			rejected("session-revoked", "The session has ended.", `{"refreshToken":"refresh-token-3"}`, apierror.InvalidToken(nil)),
 			rejected("invalid-token", "The service did not issue this token.", `{"refreshToken":"nonsense"}`, apierror.InvalidToken(nil)),
 		},
+		"introspect": {
+			{name: "active", summary: "A valid token.", request: &request{Headers: service()}, body: "token=" + fourth, status: 200,
+				response: `{"active":true,"token_type":"Bearer","iss":"ticketing","aud":"ticketing","sub":"` + userID + `","sid":"` + userID + `","jti":"` + userID + `.1","client_id":"web","iat":1772366400,"exp":1772367300,"auth_time":1772366400,"amr":["pwd"],"acr":"aal1","email":"ann@example.com"}`},
+			{name: "ended", summary: "The session of the token has ended. The answer to a forged or an expired token is the same.", request: &request{Headers: service()}, body: "token=" + third, status: 200, response: `{"active":false}`},
+		},
+		"revocations": {
+			{name: "success", summary: "One session has ended.", status: 200, response: `{"cursor":"1772366370000","window":960,"sessions":["` + userID + `"],"users":[]}`},
+		},
 		"jwks": {
 			{name: "keys", summary: "One key. During a key rotation there are several.", status: 200,
 				response: `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k","alg":"EdDSA","use":"sig"}]}`}, // RFC 8037 appendix A

@@ -87,6 +87,9 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 		SecuritySchemes: list[securityScheme]{schema.Pair("bearer", securityScheme{
 			Type: "http", Scheme: "bearer", BearerFormat: "JWT",
 			Description: fmt.Sprintf("The `token` from a response of signup, signin or refresh, in exactly one Authorization header, at most %d bytes. A token in a query parameter or a cookie is ignored.", endpoint.MaxToken),
+		}), schema.Pair("service", securityScheme{
+			Type: "http", Scheme: "basic",
+			Description: "The name and the secret of a service (RFC 6749 section 2.3.1). The operator registers them in INTROSPECTION_CLIENTS.",
 		})},
 	}
 	var out bytes.Buffer
@@ -144,7 +147,7 @@ func describe(f operationOf, named *schema.Set) (pathItem, error) {
 		return nil, err
 	}
 	if in != nil {
-		o.RequestBody = bodyOf(in, all)
+		o.RequestBody = bodyOf(in, f.mediaType(), all)
 	}
 	for _, status := range f.statuses(all) {
 		o.Responses = append(o.Responses, schema.Pair(strconv.Itoa(status), f.response(status, out, all)))
@@ -201,6 +204,8 @@ func (f operationOf) security() []map[string][]string {
 		return []map[string][]string{{}, bearer}
 	case endpoint.Required:
 		return []map[string][]string{bearer}
+	case endpoint.Service:
+		return []map[string][]string{{"service": {}}}
 	}
 	return []map[string][]string{}
 }
@@ -222,17 +227,35 @@ func (f operationOf) statuses(samples []sample) []int {
 	return slices.Compact(all)
 }
 
-func bodyOf(in *schema.Schema, samples []sample) *requestBody {
+const formType = "application/x-www-form-urlencoded"
+
+// mediaType returns the media type of a request body.
+func (f operationOf) mediaType() string {
+	if f.Form() != nil {
+		return formType
+	}
+	return "application/json"
+}
+
+// bodyOf returns the description of a request body with a media type.
+func bodyOf(in *schema.Schema, kind string, samples []sample) *requestBody {
 	content := mediaType{Schema: in}
 	for _, x := range samples {
 		if x.body != "" {
 			content.Examples = append(content.Examples, schema.Pair(x.name, example{Summary: x.summary, Value: raw(x.body)}))
 		}
 	}
+	if kind == formType {
+		return &requestBody{
+			Description: fmt.Sprintf("A form of at most %d bytes. Unknown members are ignored.", endpoint.MaxBody),
+			Required:    true,
+			Content:     list[mediaType]{schema.Pair(kind, content)},
+		}
+	}
 	return &requestBody{
 		Description: fmt.Sprintf("One JSON object of at most %d bytes in UTF-8. A duplicate member name or a NUL character is an error. Unknown members are ignored.", endpoint.MaxBody),
 		Required:    true,
-		Content:     list[mediaType]{schema.Pair("application/json", content)},
+		Content:     list[mediaType]{schema.Pair(kind, content)},
 	}
 }
 

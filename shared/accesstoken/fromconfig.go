@@ -19,7 +19,7 @@ const cachedTokens = 1024
 func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
 	return config.Part(cfg, "token issuer", func() *token.Issuer {
 		issuer, audience := Names(cfg)
-		ttl := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
+		ttl := duration(cfg, min(defaultTTL, session))
 		if ttl > session {
 			cfg.Problem("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
 		}
@@ -30,6 +30,15 @@ func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
 		}
 		return token.NewIssuer(keys, issuer, audience, clientID, ttl)
 	})
+}
+
+const defaultTTL = 15 * time.Minute
+
+// TTL returns ACCESS_TOKEN_TTL, the lifetime of an access token.
+func TTL(cfg *config.Config) time.Duration { return duration(cfg, defaultTTL) }
+
+func duration(cfg *config.Config, or time.Duration) time.Duration {
+	return cfg.Duration("ACCESS_TOKEN_TTL", or, time.Second, 24*time.Hour)
 }
 
 // VerifierFromConfig returns the verifier that the environment configures, or nil without keys.

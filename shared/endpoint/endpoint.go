@@ -86,8 +86,8 @@ type Spec struct {
 	Refuses []apierror.Kind
 }
 
-// Public returns the endpoints that an ingress routes.
-func (f Function) Public() []Endpoint {
+// Routed returns the endpoints that an ingress routes.
+func (f Function) Routed() []Endpoint {
 	return slices.DeleteFunc(slices.Clone(f.Endpoints), func(e Endpoint) bool { return e.Internal })
 }
 
