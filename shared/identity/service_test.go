@@ -28,7 +28,12 @@ func TestService_Settings(t *testing.T) {
 		"the setting is missing": {"", "INTROSPECTION_CLIENTS"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := config.New(func(setting string) (string, bool) { return c.value, setting == "INTROSPECTION_CLIENTS" },
+			cfg := config.New(func(setting string) (string, bool) {
+				if setting == "INTROSPECTION_CLIENTS" {
+					return c.value, true
+				}
+				return "", false
+			},
 				func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
 			new(identity.Service).ConfigurePart(cfg)
 			err := cfg.Err()
