@@ -69,7 +69,7 @@ func (Output) Members() []reference.Member {
 	return []reference.Member{
 		{Name: "cursor", Opaque: true, About: "The next request sends it as since, and receives the entries since then. Entries of the last 30 seconds repeat."},
 		{Name: "window", About: "The number of seconds for which a service must remember an entry."},
-		{Name: "sessions", About: "The ids of ended sessions, as in the claim sid. Absent if there is a filter."},
+		{Name: "sessions", Opaque: true, About: "The ids of ended sessions, as in the claim sid. Absent if there is a filter."},
 		{Name: "filter", About: "A Bloom filter of ended sessions, in place of a list of more than 5,000."},
 		{Name: "users", About: "Users whose older tokens are revoked, because many of their sessions ended."},
 	}
@@ -79,7 +79,7 @@ func (Output) Members() []reference.Member {
 func (RevokedUser) Members() []reference.Member {
 	return []reference.Member{
 		{Name: "id", Opaque: true},
-		{Name: "before", About: "In seconds since 1970. Tokens of the user with a smaller iat are revoked."},
+		{Name: "before", Format: "unix-time", About: "In seconds since 1970. Tokens of the user with a smaller iat are revoked."},
 	}
 }
 

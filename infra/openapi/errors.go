@@ -59,7 +59,11 @@ func (f operationOf) errorSamples() []sample {
 // otherErrors returns samples of the errors that the dependencies and the rate limits of the
 // function cause.
 func (f operationOf) otherErrors() []sample {
-	all := []sample{errorSample("internal-error", "An error in the service.", errors.New("unexpected"))}
+	var all []sample
+	if slices.Contains(f.Refuses, apierror.NotFound) {
+		all = append(all, errorSample("no-document", "TOKEN_ISSUER is not an https URL without a path.", apierror.New(apierror.NotFound, "There is nothing here.")))
+	}
+	all = append(all, errorSample("internal-error", "An error in the service.", errors.New("unexpected")))
 	if f.UsesDatabase() {
 		all = append(all, errorSample("database-unavailable", "The database does not respond.", apierror.Unreachable(nil)))
 	}

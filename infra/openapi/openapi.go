@@ -19,12 +19,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"go.yaml.in/yaml/v3"
 
 	"ticketing.com/auth/infra/generate/needs"
@@ -227,6 +229,23 @@ func (f operationOf) statuses(samples []sample) []int {
 	return slices.Compact(all)
 }
 
+// formJSON returns the JSON object of a form.
+func formJSON(form string) string {
+	values, err := url.ParseQuery(form)
+	if err != nil {
+		panic(err) // an example of this package
+	}
+	members := map[string]string{}
+	for name := range values {
+		members[name] = values.Get(name)
+	}
+	object, err := json.Marshal(members, json.Deterministic(true))
+	if err != nil {
+		panic(err) // an example of this package
+	}
+	return string(object)
+}
+
 const formType = "application/x-www-form-urlencoded"
 
 // mediaType returns the media type of a request body.
@@ -241,9 +260,14 @@ func (f operationOf) mediaType() string {
 func bodyOf(in *schema.Schema, kind string, samples []sample) *requestBody {
 	content := mediaType{Schema: in}
 	for _, x := range samples {
-		if x.body != "" {
-			content.Examples = append(content.Examples, schema.Pair(x.name, example{Summary: x.summary, Value: raw(x.body)}))
+		if x.body == "" {
+			continue
 		}
+		body := x.body
+		if kind == formType {
+			body = formJSON(body)
+		}
+		content.Examples = append(content.Examples, schema.Pair(x.name, example{Summary: x.summary, Value: raw(body)}))
 	}
 	if kind == formType {
 		return &requestBody{
@@ -319,7 +343,11 @@ func (f operationOf) headers(status int) list[header] {
 	}
 	switch status {
 	case http.StatusUnauthorized:
-		h = append(h, schema.Pair("WWW-Authenticate", refer("Challenge")))
+		challenge := refer("Challenge")
+		if f.Access == endpoint.Service {
+			challenge = refer("ServiceChallenge")
+		}
+		h = append(h, schema.Pair("WWW-Authenticate", challenge))
 	case http.StatusMethodNotAllowed:
 		h = append(h, schema.Pair("Allow", header{Description: "The methods that the path supports.", Required: true,
 			Schema: &schema.Schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}))
@@ -340,6 +368,8 @@ func headers() list[header] {
 		schema.Pair("NoSniff", header{Description: "The client must not guess another media type.", Required: true, Schema: &schema.Schema{Type: "string", Const: "nosniff"}}),
 		schema.Pair("Challenge", header{Description: "The accepted authentication scheme. If the request had an invalid token, the error code follows (RFC 6750 section 3).", Required: true,
 			Schema: &schema.Schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}),
+		schema.Pair("ServiceChallenge", header{Description: "The authentication scheme of services.", Required: true,
+			Schema: &schema.Schema{Type: "string", Const: challenge(apierror.NoService(nil))}}),
 		schema.Pair("DeviceToken", header{Description: "The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it.", Required: true,
 			Schema: &schema.Schema{Type: "string", MinLength: 22, MaxLength: 22}}),
 		schema.Pair("DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema.Schema{Type: "string"}}),

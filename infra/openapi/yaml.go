@@ -94,7 +94,7 @@ type (
 	securityScheme struct {
 		Type         string `yaml:"type"`
 		Scheme       string `yaml:"scheme"`
-		BearerFormat string `yaml:"bearerFormat"`
+		BearerFormat string `yaml:"bearerFormat,omitempty"`
 		Description  string `yaml:"description"`
 	}
 	list[T any] = schema.List[T]

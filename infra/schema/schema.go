@@ -200,6 +200,9 @@ func Members(t reflect.Type) map[string]reference.Member {
 
 func (s *Schema) with(m reference.Member) *Schema {
 	s.Description, s.Format, s.Opaque = m.About, cmp.Or(m.Format, s.Format), m.Opaque
+	if m.Opaque && s.Items != nil {
+		s.Opaque, s.Items.Opaque = false, true
+	}
 	s.MinLength, s.MaxLength = m.MinLength, m.MaxLength
 	if m.Minimum != 0 {
 		s.Minimum = new(float64(m.Minimum))

@@ -61,8 +61,11 @@ func KeysFromConfig(cfg *config.Config) *token.VerifyingKeys {
 
 // Names returns the settings TOKEN_ISSUER and TOKEN_AUDIENCE.
 func Names(cfg *config.Config) (issuer, audience string) {
-	return cfg.Text("TOKEN_ISSUER", "ticketing"), cfg.Text("TOKEN_AUDIENCE", "ticketing")
+	return IssuerName(cfg), cfg.Text("TOKEN_AUDIENCE", "ticketing")
 }
+
+// IssuerName returns the setting TOKEN_ISSUER.
+func IssuerName(cfg *config.Config) string { return cfg.Text("TOKEN_ISSUER", "ticketing") }
 
 func document[Keys any](cfg *config.Config, setting string, parse func([]byte) (*Keys, error)) *Keys {
 	name, text := cfg.Document(setting)
