@@ -551,7 +551,7 @@ func TestEventReceiver_OnlyAtRootWithEVENTSOn(t *testing.T) {
 // The error lists every other problem too.
 func TestEVENTS_OnWithoutOIDC(t *testing.T) {
 	uri, keys := mongotest.URI(t), t.TempDir()
-	if err := keyring.Create(keys, time.Now()); err != nil {
+	if err := keyring.Create(keys, "EdDSA", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	env := []string{"MONGODB_URI=" + uri, "PORT=0",

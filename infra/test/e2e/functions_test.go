@@ -69,7 +69,7 @@ type system struct {
 func start(t testing.TB, uri string, more ...string) *system {
 	t.Helper()
 	keys := t.TempDir()
-	if err := keyring.Create(keys, time.Now()); err != nil {
+	if err := keyring.Create(keys, "EdDSA", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	value := map[string]string{
