@@ -214,7 +214,7 @@ func TestEvents_ValidatorReportsDifferences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const data = `{"userId":"u","sessionId":"s","reason":"signout"}`
+	const data = `{"userId":"u","sessionId":"s","reason":"user"}`
 	header := func() http.Header {
 		return http.Header{"Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/api/users"}, "Ce-Type": {signedOut}, "Ce-Subject": {"u"},
 			"Ce-Partitionkey": {"u"}, "Ce-Time": {"2026-01-02T03:04:05.006Z"}, "Ce-Dataschema": {"tag:ticketing.com,2026:/schemas/" + signedOut + ".json"}}
@@ -225,8 +225,8 @@ func TestEvents_ValidatorReportsDifferences(t *testing.T) {
 	if err := v.validate(header(), strings.Replace(data, "{", `{"later":1,`, 1)); err != nil {
 		t.Errorf("a member of a later version: %v", err)
 	}
-	for _, invalid := range []string{`{}`, `[]`, `null`, `{"userId":"u","reason":"signout"}`, `{"userId":"u","sessionId":"s"}`,
-		`{"userId":"","sessionId":"s","reason":"signout"}`, `{"userId":7,"sessionId":"s","reason":"signout"}`, `{"userId":"u","sessionId":null,"reason":"signout"}`} {
+	for _, invalid := range []string{`{}`, `[]`, `null`, `{"userId":"u","reason":"user"}`, `{"userId":"u","sessionId":"s"}`,
+		`{"userId":"","sessionId":"s","reason":"user"}`, `{"userId":7,"sessionId":"s","reason":"user"}`, `{"userId":"u","sessionId":null,"reason":"user"}`} {
 		if err := v.validate(header(), invalid); err == nil {
 			t.Errorf("%s: got no error, want one", invalid)
 		}
