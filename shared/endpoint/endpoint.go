@@ -133,7 +133,8 @@ type bindFunc func(cfg *config.Config, budget time.Duration) call
 
 // Define declares an endpoint. newHandler reads the settings that the handler needs, and
 // does no other work. The platform may freeze or end the process after the response, so
-// handle must not leave a goroutine running. It must be safe for concurrent use.
+// handle must not leave a goroutine running, except by a Later. It must be safe for concurrent
+// use.
 //
 // If the input has a method Validate(*apierror.Fields), it runs after the decoding. If the
 // input has a method Configure(*config.Config), Bind calls it once on a blank input, and

@@ -17,6 +17,8 @@ import (
 type commandProxy struct {
 	uri string
 
+	inFlight sync.RWMutex // read-locked by each command until its reply is counted
+
 	mu        sync.Mutex
 	left      int    // commands until the interruption
 	interrupt func() // nil if none is planned
@@ -69,6 +71,8 @@ func (p *commandProxy) after(commands int, drop bool, interrupt func()) (happene
 	defer p.mu.Unlock()
 	p.left, p.interrupt, p.drop = commands, interrupt, drop
 	return func() bool {
+		p.inFlight.Lock()
+		defer p.inFlight.Unlock()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.interrupt = nil
@@ -86,13 +90,21 @@ func (p *commandProxy) forward(client, server net.Conn) {
 		if err != nil {
 			return
 		}
-		server.Write(command)
-		reply, err := readMessage(server)
-		if err != nil || p.dropsReply(command) {
+		reply, dropped := p.exchange(server, command)
+		if dropped {
 			return
 		}
 		client.Write(reply)
 	}
+}
+
+// exchange sends a command and returns its reply, or reports that there is none for the client.
+func (p *commandProxy) exchange(server net.Conn, command []byte) (reply []byte, dropped bool) {
+	p.inFlight.RLock()
+	defer p.inFlight.RUnlock()
+	server.Write(command)
+	reply, err := readMessage(server)
+	return reply, err != nil || p.dropsReply(command)
 }
 
 // dropsReply counts a command, runs the interruption if it is due, and reports whether to

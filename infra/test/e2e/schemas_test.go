@@ -122,7 +122,7 @@ func (d delivery) header(t testing.TB) http.Header {
 // serves for its type.
 func TestEvents_MatchServedSchemas(t *testing.T) {
 	sink := newSink(t)
-	url, interrupt := e2e.StartLocal(t, t.TempDir(), "MONGODB_URI="+mongotest.URI(t), "K_SINK="+sink.URL, "K_SINK_TIMEOUT=4s",
+	url, interrupt := e2e.StartLocal(t, t.TempDir(), "MONGODB_URI="+mongotest.URI(t), "K_SINK="+sink.URL,
 		"SESSION_LIMIT=2", "RATE_LIMIT=off")
 	defer interrupt()
 	call := func(want int, function, bearer, body string) tokenPair {
@@ -188,6 +188,7 @@ func TestEvents_MatchServedSchemas(t *testing.T) {
 		replies[c.reply] = true
 	}
 
+	sink.waitFor(t, 0, 11)
 	reasons := map[string]int{}
 	for _, d := range sink.deliveries() {
 		if err := v.validate(d.header(t), d.Data); err != nil {
