@@ -21,7 +21,7 @@ export async function get(fetch: Fetch, url: string, { maxBytes, headers, form }
     method: form ? 'POST' : 'GET', headers, body: form, redirect: 'error', signal: AbortSignal.timeout(timeout),
   })
   if (response.status !== 200) {
-    await response.body?.cancel()
+    response.body?.cancel().catch(() => {})
     throw new HTTPError(response.status)
   }
   const chunks: Uint8Array[] = []
@@ -32,7 +32,7 @@ export async function get(fetch: Fetch, url: string, { maxBytes, headers, form }
     if (done || !value) break
     size += value.length
     if (size > maxBytes) {
-      await reader?.cancel()
+      reader?.cancel().catch(() => {})
       throw new Error(`the response is larger than ${maxBytes} bytes`)
     }
     chunks.push(value)
