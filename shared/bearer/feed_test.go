@@ -79,10 +79,7 @@ func TestFeed_OneRequestWaits(t *testing.T) {
 		raw := issue(t, 1)
 		f.want(t, raw, 200)
 		release := make(chan bool)
-		f.set(func(w http.ResponseWriter, _ *http.Request) {
-			<-release
-			io.WriteString(w, entries("c2", "5e55"))
-		})
+		f.set(held(release, answer(entries("c2", "5e55"))))
 		verdict := func() chan int {
 			status := make(chan int, 1)
 			go func() { status <- f.verdict(t, raw) }()
@@ -115,10 +112,7 @@ func TestFeed_ColdStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := withFeed(t, nil)
 		release := make(chan bool)
-		f.set(func(w http.ResponseWriter, _ *http.Request) {
-			<-release
-			io.WriteString(w, entries("c1", "5e55"))
-		})
+		f.set(held(release, answer(entries("c1", "5e55"))))
 		raw := issue(t, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		left := make(chan int)
@@ -418,10 +412,7 @@ func TestFilter_Introspection(t *testing.T) {
 func TestFilter_OneIntrospection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan bool)
-		f := withFilter(t, nil, func(w http.ResponseWriter, _ *http.Request) {
-			<-release
-			io.WriteString(w, `{"active":false}`)
-		})
+		f := withFilter(t, nil, held(release, answer(`{"active":false}`)))
 		raw := issue(t, 1)
 		statuses := make(chan map[int]int)
 		go func() { statuses <- f.count(t, 100, raw) }()

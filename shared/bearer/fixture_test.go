@@ -134,6 +134,18 @@ func status(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }
 
+// held holds the request until the channel is closed or the request is cancelled.
+func held(release chan bool, h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+			h(w, r)
+		case <-r.Context().Done():
+			w.WriteHeader(hung)
+		}
+	}
+}
+
 func answer(body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }
 }

@@ -117,10 +117,7 @@ func TestKeysURL_OneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, bearer.Config{KeysURL: keysURL})
 		release := make(chan bool)
-		f.set(func(w http.ResponseWriter, _ *http.Request) {
-			<-release
-			w.Write([]byte(jwks(t, 1)))
-		})
+		f.set(held(release, answer(jwks(t, 1))))
 		raw := issue(t, 1)
 		// The client that starts the request disconnects. The others still receive the result.
 		ctx, cancel := context.WithCancel(t.Context())
