@@ -30,7 +30,7 @@ func TestOf_Required(t *testing.T) {
 func TestOf_MatchesTheSettingsThatAreRead(t *testing.T) {
 	for _, f := range catalog.Functions() {
 		n := Of(f)
-		_, read, err := bind(f, n.samples())
+		_, read, err := bind(f, n.Samples())
 		if err != nil {
 			t.Errorf("%s with the declared settings: %v", f.Name, err)
 		}
@@ -48,7 +48,7 @@ func TestOf_MatchesTheSettingsThatAreRead(t *testing.T) {
 			}
 		}
 		for _, name := range n.Required() {
-			without := n.samples()
+			without := n.Samples()
 			delete(without, name)
 			if _, _, err := bind(f, without); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s without %s: got the error %v, want one that names it", f.Name, name, err)

@@ -40,6 +40,7 @@ import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/testing/mongotest"
@@ -355,7 +356,7 @@ func BenchmarkStart(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	env := []string{"PORT=0", "EVENTS=on", "K_SINK=http://127.0.0.1:1", "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying}
+	env := []string{"PORT=0", "EVENTS=on", "K_SINK=http://127.0.0.1:1", "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying, "INTROSPECTION_CLIENTS=" + identity.OpenToAll}
 	measure := func(b *testing.B, name string, env []string, path, access string) {
 		binary := filepath.Join(dir, name)
 		info, err := os.Stat(binary)

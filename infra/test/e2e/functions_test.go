@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -28,6 +29,8 @@ var requiredSettings = map[string][]string{
 	"signup":      {"MONGODB_URI", "SIGNING_KEYS"},
 	"signin":      {"MONGODB_URI", "SIGNING_KEYS"},
 	"refresh":     {"MONGODB_URI", "SIGNING_KEYS"},
+	"introspect":  {"INTROSPECTION_CLIENTS", "MONGODB_URI", "VERIFYING_KEYS"},
+	"revocations": {"MONGODB_URI"},
 	"signout":     {"MONGODB_URI", "VERIFYING_KEYS"},
 	"currentuser": {"MONGODB_URI", "VERIFYING_KEYS"},
 	"jwks":        {"VERIFYING_KEYS"},
@@ -83,8 +86,8 @@ func start(t testing.TB, uri string, more ...string) *system {
 			continue // startWithEvents starts the relay
 		}
 		env := append([]string{"HASH_MEMORY_KIB=1024", "HASH_TESTING=on", "RATE_LIMIT=off"}, more...) // the tests send many requests from one address
-		for _, name := range needs.Of(f).Required() {
-			env = append(env, value[name])
+		for name, sample := range needs.Of(f).Samples() {
+			env = append(env, cmp.Or(value[name], name+"="+sample))
 		}
 		s.env[f.Name] = env
 		s.processes[f.Name] = e2e.Start(t, f.Name, env...)

@@ -199,7 +199,7 @@ func TestEvents_MatchServedSchemas(t *testing.T) {
 	}
 	want := map[string]int{
 		"signedup.v1 ": 3, "signedin.v1 ": 3,
-		"signedout.v1 displaced": 2, "signedout.v1 signout": 1, "signedout.v1 theft": 1, "signedout.v1 requested": 1,
+		"signedout.v1 displaced": 2, "signedout.v1 user": 1, "signedout.v1 theft": 1, "signedout.v1 operator": 1,
 	}
 	if !maps.Equal(reasons, want) {
 		t.Errorf("got the events %v, want %v", reasons, want)
