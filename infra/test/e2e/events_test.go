@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/lambda/lambdatest"
