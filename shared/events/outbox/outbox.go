@@ -83,10 +83,9 @@ func Indexes() []endpoint.Index {
 
 // A Config is the configuration of an Outbox.
 type Config struct {
-	Source     string // of all events
+	Types      []*event.Type // of all events, in the order of events with the same time
 	Collection func(context.Context) (*mongo.Collection, error)
-	Sink       event.Sink    // if nil, the outbox writes no events
-	Order      []*event.Type // the order of events with the same time
+	Sink       event.Sink // if nil, the outbox writes no events
 	Now        func() time.Time
 	Log        *slog.Logger
 }
@@ -344,7 +343,7 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 		data, err := decode(e.Data)
 		if err == nil {
 			one, cancel := context.WithTimeout(ctx, sendTimeout)
-			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.Source, Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
+			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.source(e.Type), Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
 			cancel()
 		}
 		if err == nil {
@@ -365,8 +364,12 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 
 // rank orders events with the same time.
 func (o *Outbox) rank(name string) int {
-	return slices.IndexFunc(o.Order, func(t *event.Type) bool { return t.Name == name })
+	return slices.IndexFunc(o.Types, func(t *event.Type) bool { return t.Name == name })
 }
+
+// source returns the source of a type. The types of a collection have one source, so this is also
+// the source of a type that only an earlier version had.
+func (o *Outbox) source(name string) string { return o.Types[max(o.rank(name), 0)].Source }
 
 // remove removes events from a document.
 func remove(ctx context.Context, collection *mongo.Collection, id string, events []string) error {
