@@ -14,7 +14,6 @@
 package openapi
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -24,8 +23,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/schema"
@@ -52,9 +49,9 @@ A service can verify access tokens without a request to this API for each token.
 func Document(functions []endpoint.Function) ([]byte, error) {
 	d := document{
 		OpenAPI: "3.1.0",
-		Info: info{
+		Info: schema.Info{
 			Title: "Ticketing auth", Version: "1.0.0", Description: description,
-			License: license{Name: "MIT", Identifier: "MIT"},
+			License: schema.License{Name: "MIT", Identifier: "MIT"},
 		},
 		Servers: []server{{URL: "/", Description: "The host that serves this document."}},
 		Tags:    []tag{{Name: "auth", Description: "Accounts, sessions and keys."}},
@@ -89,14 +86,7 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 			Description: fmt.Sprintf("The `token` from a response of signup, signin or refresh, in exactly one Authorization header, at most %d bytes. A token in a query parameter or a cookie is ignored.", endpoint.MaxToken),
 		})},
 	}
-	var out bytes.Buffer
-	out.WriteString(heading)
-	encoder := yaml.NewEncoder(&out)
-	encoder.SetIndent(2)
-	if err := encoder.Encode(d); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), encoder.Close()
+	return schema.Document(heading, d)
 }
 
 // An operationOf is an endpoint with its function.
