@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -95,12 +97,20 @@ func serve(b *testing.B, settings map[string]string, more ...string) (cfg *confi
 	}
 	cfg = config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	server := httptest.NewServer(httpserver.Handler(cfg, signup.Function, signin.Function, currentuser.Function))
-	if err := cfg.Err(); err != nil {
+	handler := httpserver.Handler(cfg, signup.Function, signin.Function, currentuser.Function)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err := cmp.Or(cfg.Err(), err); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { server.Close(); cfg.Close(context.Background()) })
-	return cfg, server.URL
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- httpserver.Serve(ctx, listener, handler, cfg.Log()) }()
+	b.Cleanup(func() {
+		stop()
+		<-served
+		cfg.Close(context.Background())
+	})
+	return cfg, "http://" + listener.Addr().String()
 }
 
 // BenchmarkCurrentuser compares the function with handlers that do only a part of its work,
@@ -226,6 +236,34 @@ func BenchmarkRateLimit(b *testing.B) {
 	}
 	slices.Sort(ratios)
 	b.ReportMetric(ratios[len(ratios)/2], "on/off")
+}
+
+// BenchmarkSink compares sign-ins with a sink that takes 1.4 s with sign-ins without a sink. It
+// alternates them, so that both run under the same load; slow/none is the ratio of the medians.
+func BenchmarkSink(b *testing.B) {
+	var delivered atomic.Int32
+	sink := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		time.Sleep(1400 * time.Millisecond)
+		delivered.Add(1)
+	}))
+	b.Cleanup(sink.Close)
+	none, slow := start(b), start(b, "K_SINK="+sink.URL)
+	var times [2][]time.Duration
+	for b.Loop() {
+		for i, s := range []system{none, slow} {
+			began := time.Now()
+			post(b, s.url+"/api/users/signin")
+			times[i] = append(times[i], time.Since(began))
+		}
+	}
+	for _, t := range times {
+		slices.Sort(t)
+	}
+	median := func(t []time.Duration) float64 { return float64(t[len(t)/2].Microseconds()) / 1e3 }
+	b.ReportMetric(median(times[0]), "ms-none")
+	b.ReportMetric(median(times[1]), "ms-slow")
+	b.ReportMetric(median(times[1])/median(times[0]), "slow/none")
+	b.ReportMetric(float64(delivered.Load())/float64(b.N), "delivered/op")
 }
 
 // BenchmarkUsers measures the embedded database with an increasing number of users. It requests
