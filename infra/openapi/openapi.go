@@ -14,7 +14,6 @@
 package openapi
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -27,7 +26,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"go.yaml.in/yaml/v3"
 
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/schema"
@@ -54,9 +52,9 @@ A service can verify access tokens without a request to this API for each token.
 func Document(functions []endpoint.Function) ([]byte, error) {
 	d := document{
 		OpenAPI: "3.1.0",
-		Info: info{
+		Info: schema.Info{
 			Title: "Ticketing auth", Version: "1.0.0", Description: description,
-			License: license{Name: "MIT", Identifier: "MIT"},
+			License: schema.License{Name: "MIT", Identifier: "MIT"},
 		},
 		Servers: []server{{URL: "/", Description: "The host that serves this document."}},
 		Tags:    []tag{{Name: "auth", Description: "Accounts, sessions and keys."}},
@@ -94,14 +92,7 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 			Description: "The name and the secret of a service (RFC 6749 section 2.3.1). The operator registers them in INTROSPECTION_CLIENTS.",
 		})},
 	}
-	var out bytes.Buffer
-	out.WriteString(heading)
-	encoder := yaml.NewEncoder(&out)
-	encoder.SetIndent(2)
-	if err := encoder.Encode(d); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), encoder.Close()
+	return schema.Document(heading, d)
 }
 
 // An operationOf is an endpoint with its function.

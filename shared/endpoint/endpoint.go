@@ -40,17 +40,6 @@ type Function struct {
 	Receivers []Receiver // called by events
 }
 
-// Summary returns the first sentence about the function.
-func (f Function) Summary() string {
-	for _, e := range f.Endpoints {
-		return e.Summary
-	}
-	for _, r := range f.Receivers {
-		return r.Summary
-	}
-	return ""
-}
-
 // Access states which clients may call an endpoint. Each endpoint must choose.
 type Access uint8
 

@@ -38,6 +38,7 @@ type Response struct {
 // Invoke runs the handler and logs the request in one line. It never panics: an error or
 // a panic becomes the response.
 func (b *Bound) Invoke(ctx context.Context, r *Request) Response {
+	r.Function = b.function
 	return Answer(ctx, b.log, Line{b.function, r.Method, b.Path}, func() (Response, error) {
 		out, err := b.call(ctx, r)
 		if err != nil {

@@ -17,6 +17,8 @@ func TestOf_Required(t *testing.T) {
 		"signout":     {"MONGODB_URI", "VERIFYING_KEYS"},
 		"currentuser": {"MONGODB_URI", "VERIFYING_KEYS"},
 		"jwks":        {"VERIFYING_KEYS"},
+		"introspect":  {"INTROSPECTION_CLIENTS", "MONGODB_URI", "VERIFYING_KEYS"},
+		"revocations": {"MONGODB_URI"},
 		"relay":       {"EVENTS", "K_SINK", "MONGODB_URI"},
 	}
 	for _, f := range catalog.Functions() {

@@ -67,6 +67,8 @@ func (p *commandProxy) interruptAfter(commands int, interrupt func()) (happened 
 }
 
 func (p *commandProxy) after(commands int, drop bool, interrupt func()) (happened func() bool) {
+	p.inFlight.Lock()
+	defer p.inFlight.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.left, p.interrupt, p.drop = commands, interrupt, drop

@@ -395,10 +395,11 @@ func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 				act := c.prepare(t, fmt.Sprintf("t%d-%d@example.com", i, n))
 				reached := proxy.interruptAfter(n+1, func() { s.processes[c.function].Send(syscall.SIGTERM) })
 				err := act()
-				<-s.processes[c.function].Done()
+				awaitDeliveries(t, users, before, s.processes[c.function].Done())
 				if err != nil || !reached() {
-					t.Errorf("SIGTERM after command %d: got error %v, want a response", n+1, err)
+					t.Fatalf("SIGTERM after command %d: got error %v, want a response", n+1, err)
 				}
+				<-s.processes[c.function].Done()
 				if code := s.processes[c.function].Signal(os.Kill); code != 0 {
 					t.Errorf("SIGTERM after command %d: got exit code %d, want 0", n+1, code)
 				}

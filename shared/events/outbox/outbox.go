@@ -48,9 +48,12 @@ const limit = 50
 const sendTimeout = 5 * time.Second
 
 // deliveryTimeout bounds the delivery of the events of a change after the response, from the time
-// of the change. So the relay knows that an older event is not in flight. A delivery waits only
-// half of this time for the delivery before it, because a slow sink needs the rest.
+// of the change. So the relay knows that an older event is not in flight.
 const deliveryTimeout = sendTimeout
+
+// orderTimeout bounds how long a delivery waits for the previous delivery of the same document. A
+// slower sink receives the events of a document at the same time.
+const orderTimeout = 300 * time.Millisecond
 
 // resultTimeout bounds the writes of the relay after it has sent events. It leaves time for a
 // second attempt on another connection.
@@ -83,10 +86,9 @@ func Indexes() []endpoint.Index {
 
 // A Config is the configuration of an Outbox.
 type Config struct {
-	Source     string // of all events
+	Types      []*event.Type // of all events, in the order of events with the same time
 	Collection func(context.Context) (*mongo.Collection, error)
-	Sink       event.Sink    // if nil, the outbox writes no events
-	Order      []*event.Type // the order of events with the same time
+	Sink       event.Sink // if nil, the outbox writes no events
 	Now        func() time.Time
 	Log        *slog.Logger
 }
@@ -222,7 +224,8 @@ func (w *Window) limit(ctx context.Context, timeout time.Duration) (context.Cont
 // response. It returns the ids of the events that are delivered or in flight. It returns no error,
 // because the relay delivers the others.
 //
-// The process sends the events of a document in the order of the calls.
+// The process sends the events of a document in the order of the calls, unless the sink takes
+// longer than orderTimeout to answer.
 func (o *Outbox) Deliver(ctx context.Context, w *Window, e *Events) (sent []string) {
 	if len(e.all) == 0 {
 		return nil
@@ -234,14 +237,16 @@ func (o *Outbox) Deliver(ctx context.Context, w *Window, e *Events) (sent []stri
 		return o.deliver(ctx, sending, e)
 	}
 	if !o.start(context.WithoutCancel(ctx), later, e) {
-		o.leave(ctx, e, "the process has too many deliveries in flight")
+		for _, v := range e.all {
+			o.Log.WarnContext(ctx, "event left to the relay: too many deliveries are in flight", "event", v.id, "type", v.Type)
+		}
 		return nil
 	}
 	return ids(e.all)
 }
 
-// start starts the delivery of the events of a change after those of its earlier changes. It
-// returns false if the process runs too many deliveries.
+// start starts the delivery of the events of a change. It returns false if the process runs too
+// many deliveries.
 func (o *Outbox) start(ctx context.Context, later endpoint.Later, e *Events) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -262,30 +267,20 @@ func (o *Outbox) start(ctx context.Context, later endpoint.Later, e *Events) boo
 }
 
 // deliverAfter sends the events of a change after the previous delivery, if there is one. It ends
-// deliveryTimeout after the change. If the previous delivery takes too long, it sends no event.
+// deliveryTimeout after the change.
 func (o *Outbox) deliverAfter(ctx context.Context, previous <-chan struct{}, e *Events) {
-	remaining := deliveryTimeout - o.Now().Sub(e.at)
-	sending, cancel := context.WithTimeout(ctx, remaining)
-	defer cancel()
 	if previous != nil {
 		select {
 		case <-previous:
-		case <-time.After(remaining - deliveryTimeout/2):
-			o.leave(ctx, e, "an earlier delivery of the document takes too long")
-			<-previous // the next delivery must not overtake it
-			return
+		case <-time.After(orderTimeout):
 		}
 	}
+	remaining := deliveryTimeout - o.Now().Sub(e.at)
+	sending, cancel := context.WithTimeout(ctx, remaining)
+	defer cancel()
 	ctx, cancel = context.WithTimeout(ctx, remaining+resultTimeout)
 	defer cancel()
 	o.deliver(ctx, sending, e)
-}
-
-// leave logs that the relay delivers the events.
-func (o *Outbox) leave(ctx context.Context, e *Events, reason string) {
-	for _, v := range e.all {
-		o.Log.WarnContext(ctx, "event left to the relay", "event", v.id, "type", v.Type, "error", reason)
-	}
 }
 
 // deliver sends events until the context sending ends, and removes the delivered ones. It returns
@@ -344,7 +339,7 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 		data, err := decode(e.Data)
 		if err == nil {
 			one, cancel := context.WithTimeout(ctx, sendTimeout)
-			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.Source, Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
+			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.source(e.Type), Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
 			cancel()
 		}
 		if err == nil {
@@ -365,8 +360,12 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 
 // rank orders events with the same time.
 func (o *Outbox) rank(name string) int {
-	return slices.IndexFunc(o.Order, func(t *event.Type) bool { return t.Name == name })
+	return slices.IndexFunc(o.Types, func(t *event.Type) bool { return t.Name == name })
 }
+
+// source returns the source of a type. The types of a collection have one source, so this is also
+// the source of a type that only an earlier version had.
+func (o *Outbox) source(name string) string { return o.Types[max(o.rank(name), 0)].Source }
 
 // remove removes events from a document.
 func remove(ctx context.Context, collection *mongo.Collection, id string, events []string) error {

@@ -53,7 +53,7 @@ func open(t *testing.T) (o *Outbox, to *sink, now *time.Time) {
 	clock := noon
 	to = &sink{fail}
 	things := &endpoint.Collection{Database: "users", Name: "things", Indexes: Indexes()}
-	o = New(Config{Source: "/things", Sink: to, Now: func() time.Time { return clock },
+	o = New(Config{Types: []*event.Type{changed}, Sink: to, Now: func() time.Time { return clock },
 		Collection: func(ctx context.Context) (*mongo.Collection, error) { return db.Collection(ctx, things) }})
 	if err := mongodb.Prepare(t.Context(), db, clock, o.Log, things); err != nil {
 		t.Fatal(err)
