@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	policy "k8s.io/api/networking/v1"
+	network "k8s.io/api/networking/v1"
 	eventing "knative.dev/eventing/pkg/apis/eventing/v1"
 	networking "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	serving "knative.dev/serving/pkg/apis/serving/v1"
@@ -73,7 +73,7 @@ func TestExamples_ReachRevocationFeed(t *testing.T) {
 			continue
 		}
 		gateway, allowed := "", []string{}
-		for _, p := range all[policy.NetworkPolicy](t, overlay, "NetworkPolicy", "networking.k8s.io") {
+		for _, p := range all[network.NetworkPolicy](t, overlay, "NetworkPolicy", "networking.k8s.io") {
 			if p.Name == "functions" {
 				gateway = p.Spec.Ingress[0].From[1].NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"]
 			}
