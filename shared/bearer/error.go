@@ -11,7 +11,7 @@ import (
 )
 
 // An Error is the refusal of a request, in the error format of the platform. Its ServeHTTP writes
-// it as the response. Its message is public. The cause, which Unwrap returns, is for the log only.
+// it as the response. Its message is public. Unwrap returns the cause, for the log only.
 type Error struct {
 	Status     int           // 401, 403 or 503
 	Message    string        // a fixed sentence, without input of the client
