@@ -204,6 +204,63 @@ func TestEvents_SinkUnavailable(t *testing.T) {
 	sink.checkNoSecrets(t, uri, append(secrets, "correct horse battery staple", strings.Repeat("x", 12)))
 }
 
+// The response does not wait for the sink. On SIGTERM the function waits for the delivery in flight,
+// and the relay does not send its event again.
+func TestEvents_SIGTERMDuringDelivery(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	s := startWithEvents(t, uri, sink)
+	answered := make(chan struct{})
+	sink.respondWith(func(*http.Request) int { <-answered; return http.StatusAccepted })
+	status, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
+	if status != http.StatusCreated {
+		t.Fatalf("sign-up: got %d %s, want 201", status, body)
+	}
+	sink.waitFor(t, 0, 1)
+	s.processes["signup"].Send(syscall.SIGTERM)
+	relayed := make(chan error, 1)
+	go func() { relayed <- triggerRelay(t.Context(), s.processes["relay"]) }()
+	close(answered)
+	<-s.processes["signup"].Done()
+	if code := s.processes["signup"].Signal(os.Kill); code != 0 {
+		t.Errorf("got exit code %d, want 0", code)
+	}
+	if n := pendingUsers(t, usersCollection(t, uri)); n != 0 {
+		t.Errorf("%d users have pending events after the exit, want 0", n)
+	}
+	if err := <-relayed; err != nil {
+		t.Error(err)
+	}
+	if n := len(sink.deliveries()); n != 1 {
+		t.Errorf("got %d deliveries, want 1", n)
+	}
+	if log := s.processes["signup"].Logs(); strings.Contains(log, "not delivered") {
+		t.Errorf("the log reports an event that the sink has accepted: %s", log)
+	}
+	sink.checkDelivered(t, uri)
+}
+
+// A sink that never answers does not prevent the exit after SIGTERM. The relay delivers the event.
+func TestEvents_SIGTERMWithHangingSink(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	s := startWithEvents(t, uri, sink)
+	sink.respondWith(hang)
+	if status, _, body := s.post(t, "signup", "", credentials("ann@example.com")); status != http.StatusCreated {
+		t.Fatalf("sign-up: got %d %s, want 201", status, body)
+	}
+	sink.waitFor(t, 0, 1)
+	s.processes["signup"].Send(syscall.SIGTERM)
+	<-s.processes["signup"].Done()
+	if code := s.processes["signup"].Signal(os.Kill); code != 0 {
+		t.Errorf("got exit code %d, want 0", code)
+	}
+	if log := s.processes["signup"].Logs(); strings.Count(log, "event not delivered") != 1 {
+		t.Errorf("the log does not report the event once: %s", log)
+	}
+	sink.respondWith(accept)
+	s.drainOutbox(t, uri)
+	sink.checkDelivered(t, uri)
+}
+
 // SIGKILL may stop a function before its write, between the write and the delivery, and between
 // the delivery and the removal from the outbox. Events must report every change that was stored.
 func TestEvents_SIGKILL(t *testing.T) {
