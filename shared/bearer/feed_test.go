@@ -165,11 +165,13 @@ var nonsense = map[string]http.HandlerFunc{
 	"no response":          status(hung),
 	"404":                  status(404),
 	"503":                  status(503),
-	"a redirect":           func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://auth/other", 302) },
-	"HTML":                 answer("<html>secret</html>"),
-	"no entries":           answer(`{}`),
-	"a window of 0":        answer(`{"cursor":"c1","window":0,"sessions":[],"users":[]}`),
-	"more than 16 MiB":     answer(unasked + strings.Repeat(" ", 16<<20)),
+	"a redirect": func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://auth/other", http.StatusFound)
+	},
+	"HTML":             answer("<html>secret</html>"),
+	"no entries":       answer(`{}`),
+	"a window of 0":    answer(`{"cursor":"c1","window":0,"sessions":[],"users":[]}`),
+	"more than 16 MiB": answer(unasked + strings.Repeat(" ", 16<<20)),
 }
 
 // Without an answer, tokens are accepted until they expire. One request in 5 s tries the feed.
@@ -431,12 +433,14 @@ func TestFilter_IntrospectionFails(t *testing.T) {
 		"a refused connection": status(refused),
 		"no response":          status(hung),
 		"401":                  status(401),
-		"a redirect":           func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://auth/other", 307) },
-		"no verdict":           answer(`{}`),
-		"null":                 answer(`{"active":null}`),
-		"a text":               answer(`{"active":"true"}`),
-		"two verdicts":         answer(`{"active":true,"active":false}`),
-		"more than 64 KiB":     answer(`{"active":true}` + strings.Repeat(" ", 64<<10)),
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://auth/other", http.StatusTemporaryRedirect)
+		},
+		"no verdict":       answer(`{}`),
+		"null":             answer(`{"active":null}`),
+		"a text":           answer(`{"active":"true"}`),
+		"two verdicts":     answer(`{"active":true,"active":false}`),
+		"more than 64 KiB": answer(`{"active":true}` + strings.Repeat(" ", 64<<10)),
 	} {
 		for _, strict := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", strict ", strict), func(t *testing.T) {

@@ -25,8 +25,6 @@ func key(n byte) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, ed25519.SeedSize))
 }
 
-func keyID(n byte) string { return token.NewJWK(key(n)).ID }
-
 func encode(t testing.TB, keys ...crypto.Signer) (private, public string) {
 	t.Helper()
 	var set token.Set

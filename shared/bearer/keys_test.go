@@ -58,10 +58,12 @@ func TestKeysURL_Outage(t *testing.T) {
 		"no response":          status(hung),
 		"404":                  status(404),
 		"500":                  status(500),
-		"a redirect":           func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://auth/other", 302) },
-		"HTML":                 answer("<html>secret</html>"),
-		"no keys":              answer(`{"keys":[]}`),
-		"a key of RSA alone":   answer(`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"secret"}]}`),
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://auth/other", http.StatusFound)
+		},
+		"HTML":               answer("<html>secret</html>"),
+		"no keys":            answer(`{"keys":[]}`),
+		"a key of RSA alone": answer(`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"secret"}]}`),
 		"a private key alone": func(w http.ResponseWriter, _ *http.Request) {
 			private, _ := encode(t, key(1))
 			w.Write([]byte(private))

@@ -49,7 +49,7 @@ func render(w *httptest.ResponseRecorder) string {
 }
 
 func TestMiddleware(t *testing.T) {
-	f := newFixture(t, bearer.Config{Keys: jwks(t, 1)})
+	f, down := newFixture(t, bearer.Config{Keys: jwks(t, 1)}), newFixture(t, bearer.Config{KeysURL: keysURL})
 	now := time.Now()
 	valid := "Bearer " + issue(t, 1, func(c *bearer.Claims) { c.Roles = []string{"seller"} })
 	as := func(change func(*bearer.Claims)) string { return "Bearer " + issue(t, 1, change) }
@@ -73,6 +73,9 @@ func TestMiddleware(t *testing.T) {
 		{"an unknown key", required, []string{"Bearer " + issue(t, 2)}, invalid},
 		{"an expired token", required, []string{as(func(c *bearer.Claims) { c.IssuedAt = now.Add(-25 * time.Hour) })}, invalid},
 		{"a valid token", required, []string{valid}, "200 ann true"},
+		{"no keys", down.Require(user), []string{valid}, `503 Retry-After 5 {"errors":[{"message":"The service is unavailable. Try again shortly."}]}`},
+		{"optional: no keys", down.Optional(user), []string{valid}, `503 Retry-After 5 {"errors":[{"message":"The service is unavailable. Try again shortly."}]}`},
+		{"optional: no keys and no token", down.Optional(user), nil, "200  false"},
 		{"optional: no token", f.Optional(user), nil, "200  false"},
 		{"optional: another scheme", f.Optional(user), []string{"Basic YQ=="}, "200  false"},
 		{"optional: an invalid token", f.Optional(user), []string{"Bearer x"}, invalid},
