@@ -41,7 +41,7 @@ func routes(t *template.Template, functions []endpoint.Function) ([]byte, error)
 		Routes []route
 	}{Host: Host}
 	for _, f := range functions {
-		for _, e := range f.Endpoints {
+		for _, e := range f.Routed() {
 			path, _, isPrefix := strings.Cut(e.Path, "/{")
 			i := slices.IndexFunc(data.Routes, func(r route) bool { return r.Path == path })
 			if i < 0 {

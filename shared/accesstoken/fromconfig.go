@@ -18,8 +18,8 @@ const cachedTokens = 1024
 // default of ACCESS_TOKEN_TTL.
 func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
 	return config.Part(cfg, "token issuer", func() *token.Issuer {
-		issuer, audience := names(cfg)
-		ttl := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
+		issuer, audience := Names(cfg)
+		ttl := duration(cfg, min(defaultTTL, session))
 		if ttl > session {
 			cfg.Problem("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
 		}
@@ -32,11 +32,20 @@ func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
 	})
 }
 
+const defaultTTL = 15 * time.Minute
+
+// TTL returns ACCESS_TOKEN_TTL, the lifetime of an access token.
+func TTL(cfg *config.Config) time.Duration { return duration(cfg, defaultTTL) }
+
+func duration(cfg *config.Config, or time.Duration) time.Duration {
+	return cfg.Duration("ACCESS_TOKEN_TTL", or, time.Second, 24*time.Hour)
+}
+
 // VerifierFromConfig returns the verifier that the environment configures, or nil without keys.
 // It reads VERIFYING_KEYS, TOKEN_ISSUER and TOKEN_AUDIENCE.
 func VerifierFromConfig(cfg *config.Config) *token.Verifier {
 	return config.Part(cfg, "token verifier", func() *token.Verifier {
-		issuer, audience := names(cfg)
+		issuer, audience := Names(cfg)
 		keys := KeysFromConfig(cfg)
 		if keys == nil {
 			return nil
@@ -50,9 +59,13 @@ func KeysFromConfig(cfg *config.Config) *token.VerifyingKeys {
 	return config.Part(cfg, "verifying keys", func() *token.VerifyingKeys { return document(cfg, "VERIFYING_KEYS", token.ParsePublic) })
 }
 
-func names(cfg *config.Config) (issuer, audience string) {
-	return cfg.Text("TOKEN_ISSUER", "ticketing"), cfg.Text("TOKEN_AUDIENCE", "ticketing")
+// Names returns the settings TOKEN_ISSUER and TOKEN_AUDIENCE.
+func Names(cfg *config.Config) (issuer, audience string) {
+	return IssuerName(cfg), cfg.Text("TOKEN_AUDIENCE", "ticketing")
 }
+
+// IssuerName returns the setting TOKEN_ISSUER.
+func IssuerName(cfg *config.Config) string { return cfg.Text("TOKEN_ISSUER", "ticketing") }
 
 func document[Keys any](cfg *config.Config, setting string, parse func([]byte) (*Keys, error)) *Keys {
 	name, text := cfg.Document(setting)

@@ -129,6 +129,15 @@ func InvalidToken(cause error) *Error {
 	return e
 }
 
+// NoService returns the error for a request without the credentials of a registered service.
+// Only the log receives the cause, which may be nil.
+func NoService(cause error) *Error {
+	e := New(Unauthenticated, "The credentials of a service are needed.")
+	e.headers = []Header{{"WWW-Authenticate", `Basic realm="services"`}}
+	e.cause = cause
+	return e
+}
+
 // Reauthenticate returns the error for a valid token that does not prove enough: the user
 // must sign in again, at the level acr if it is not empty, and at most maxAge ago if it is
 // not 0 (RFC 9470 §3).

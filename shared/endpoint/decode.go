@@ -281,6 +281,7 @@ func notAnObject() error {
 const (
 	maxQuery      = 2 << 10 // bytes of a query that an endpoint reads
 	maxQueryValue = 256     // bytes of one value
+	maxFormValue  = 8 << 10 // bytes of one value
 )
 
 // timestamp matches a date-time (RFC 3339 §5.6). Package time accepts more, such as hours of
@@ -290,17 +291,21 @@ var timestamp = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([
 // number matches a number of JSON (RFC 8259 §6). Package strconv accepts more.
 var number = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
-// readQuery reads the query members. It ignores unknown ones. It returns an error if the
-// query as a whole is not valid.
-func (p *plan) readQuery(query string, v reflect.Value, bad *apierror.Fields) error {
-	if len(query) > maxQuery {
-		return apierror.New(apierror.Invalid, "The query is longer than 2 KiB.")
+// readMembers reads the members of a query or a form. It ignores unknown ones. It returns an
+// error if the text as a whole is not valid.
+func readMembers(from, text string, fields []*field, v reflect.Value, bad *apierror.Fields) error {
+	maxValue := maxFormValue
+	if from == "query" {
+		maxValue = maxQueryValue
+		if len(text) > maxQuery {
+			return apierror.New(apierror.Invalid, "The query is longer than 2 KiB.")
+		}
 	}
-	values, err := url.ParseQuery(query)
+	values, err := url.ParseQuery(text)
 	if err != nil {
-		return apierror.New(apierror.Invalid, "The query is malformed.")
+		return apierror.New(apierror.Invalid, "The "+from+" is malformed.")
 	}
-	for _, f := range p.query {
+	for _, f := range fields {
 		given := values[f.name]
 		if len(given) == 0 {
 			if !f.optional {
@@ -313,8 +318,8 @@ func (p *plan) readQuery(query string, v reflect.Value, bad *apierror.Fields) er
 			continue
 		}
 		text := given[0]
-		if len(text) > maxQueryValue || !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-			bad.Add(f.name, fmt.Sprintf("%s must be at most %d bytes of UTF-8 without NUL.", f.name, maxQueryValue))
+		if len(text) > maxValue || !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			bad.Add(f.name, fmt.Sprintf("%s must be at most %d bytes of UTF-8 without NUL.", f.name, maxValue))
 			continue
 		}
 		if (f.kind == kindInteger || f.kind == kindNumber) && !number.MatchString(text) {

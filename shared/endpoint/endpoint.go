@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
 	"ticketing.com/auth/shared/apierror"
@@ -39,17 +40,6 @@ type Function struct {
 	Receivers []Receiver // called by events
 }
 
-// Summary returns the first sentence about the function.
-func (f Function) Summary() string {
-	for _, e := range f.Endpoints {
-		return e.Summary
-	}
-	for _, r := range f.Receivers {
-		return r.Summary
-	}
-	return ""
-}
-
 // Access states which clients may call an endpoint. Each endpoint must choose.
 type Access uint8
 
@@ -59,6 +49,7 @@ const (
 	Public           // the endpoint reads no token
 	Optional         // a token must be valid, but the request may have none
 	Required         // the request must have a valid token
+	Service          // the request must have the credentials of a registered service
 )
 
 // A Spec describes an endpoint.
@@ -75,10 +66,18 @@ type Spec struct {
 	Summary string        // one sentence for the API reference
 	MaxAge  time.Duration // how long shared caches may store a success; 0: no-store
 	Budget  time.Duration // the time limit of a request; 0: 4.5 s
+	// Internal is true for an endpoint that only services inside the cluster call. No ingress
+	// and no gateway routes it.
+	Internal bool
 
 	// Refuses lists the errors of the handler that do not follow from its input and its
 	// dependencies. Only the API reference uses it.
 	Refuses []apierror.Kind
+}
+
+// Routed returns the endpoints that an ingress routes.
+func (f Function) Routed() []Endpoint {
+	return slices.DeleteFunc(slices.Clone(f.Endpoints), func(e Endpoint) bool { return e.Internal })
 }
 
 // Limit returns the time limit of a request.
@@ -123,7 +122,8 @@ type bindFunc func(cfg *config.Config, budget time.Duration) call
 
 // Define declares an endpoint. newHandler reads the settings that the handler needs, and
 // does no other work. The platform may freeze or end the process after the response, so
-// handle must not leave a goroutine running. It must be safe for concurrent use.
+// handle must not leave a goroutine running, except by a Later. It must be safe for concurrent
+// use.
 //
 // If the input has a method Validate(*apierror.Fields), it runs after the decoding. If the
 // input has a method Configure(*config.Config), Bind calls it once on a blank input, and

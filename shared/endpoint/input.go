@@ -43,12 +43,13 @@ type plan struct {
 	param string // the name of the path segment, or ""
 	path  *field
 	query []*field
+	form  []*field
 
 	hasBody bool  // the input has JSON members
 	body    *node // nil if it has none
 }
 
-// A field is a member of a JSON object, a path segment or a query member.
+// A field is a member of a JSON object, of a query or of a form, or a path segment.
 type field struct {
 	name     string
 	index    int
@@ -113,7 +114,7 @@ func (p *plan) addPart(f reflect.StructField, i int) error {
 
 func (p *plan) addField(f reflect.StructField, i int) error {
 	name, from := "", ""
-	for _, tag := range []string{"json", "path", "query"} {
+	for _, tag := range memberTags {
 		if value, has := f.Tag.Lookup(tag); has {
 			if from != "" {
 				return fmt.Errorf("it has the tags %s and %s", from, tag)
@@ -126,7 +127,7 @@ func (p *plan) addField(f reflect.StructField, i int) error {
 	case !f.IsExported():
 		return errors.New("it is not exported: it would stay empty")
 	case from == "":
-		return errors.New("it has no tag json, path or query: it would stay empty")
+		return errors.New("it has no tag json, path, query or form: it would stay empty")
 	case name == "":
 		return errors.New("its tag has no name")
 	case name == "-":
@@ -142,11 +143,15 @@ func (p *plan) addField(f reflect.StructField, i int) error {
 	if !member.isScalar() {
 		return fmt.Errorf("a %s cannot be %s", from, f.Type)
 	}
-	if from == "query" {
-		if slices.ContainsFunc(p.query, func(f *field) bool { return f.name == name }) {
-			return fmt.Errorf("another field has the query member %s", name)
+	if from == "query" || from == "form" {
+		members := &p.query
+		if from == "form" {
+			members = &p.form
 		}
-		p.query = append(p.query, member)
+		if slices.ContainsFunc(*members, func(f *field) bool { return f.name == name }) {
+			return fmt.Errorf("another field has the %s member %s", from, name)
+		}
+		*members = append(*members, member)
 		return nil
 	}
 	if p.path != nil || member.kind != kindString || member.optional {
@@ -156,9 +161,13 @@ func (p *plan) addField(f reflect.StructField, i int) error {
 	return nil
 }
 
+// memberTags are the tags with the name of a member. form is a member of a body of the type
+// application/x-www-form-urlencoded, for an endpoint whose standard requires that.
+var memberTags = []string{"json", "path", "query", "form"}
+
 // isTagged reports whether a field has a tag with the name of a member.
 func isTagged(f reflect.StructField) bool {
-	for _, tag := range []string{"json", "path", "query"} {
+	for _, tag := range memberTags {
 		if value := f.Tag.Get(tag); value != "" && value != "-" {
 			return true
 		}
@@ -181,12 +190,14 @@ func (s Spec) check(p *plan, out reflect.Type) error {
 	case s.MaxAge > 0 && (s.Access != Public || s.Method != http.MethodGet):
 		return errors.New("only a Public GET endpoint has a MaxAge: a shared cache would give the answer to other clients")
 	case s.Access == undefined:
-		return errors.New("its Spec must set Access to Public, Optional or Required")
+		return errors.New("its Spec must set Access to Public, Optional, Required or Service")
 	case s.Access != p.access:
 		return fmt.Errorf("its Spec and the identity that the input embeds differ: %s and %s", s.Access, p.access)
 	case len(params) > 1, len(params) == 1 && params[0][1] != p.param, len(params) == 0 && p.param != "":
 		return errors.New("the {name} in the path and the field with a path tag must have the same name")
-	case s.Method == http.MethodGet && p.body != nil:
+	case p.body != nil && p.form != nil:
+		return errors.New("a body is JSON or a form: it has fields with both tags")
+	case s.Method == http.MethodGet && (p.body != nil || p.form != nil):
 		return errors.New("a GET request has no body: use the tag query")
 	case s.Method != http.MethodGet && len(p.query) > 0:
 		return errors.New("only a GET endpoint has query members")
@@ -217,22 +228,27 @@ func (e Endpoint) PathParam() *Param {
 }
 
 // Query returns the members of the query.
-func (e Endpoint) Query() (all []Param) {
-	for _, f := range e.plan.query {
+func (e Endpoint) Query() (all []Param) { return params(e.plan.query) }
+
+func params(fields []*field) (all []Param) {
+	for _, f := range fields {
 		all = append(all, Param{f.name, f.goType, f.optional, f.min, f.max})
 	}
 	return all
 }
 
-// HasBody reports whether a request has a JSON body.
-func (e Endpoint) HasBody() bool { return e.plan.body != nil }
+// HasBody reports whether a request has a body: JSON, or a form if Form has members.
+func (e Endpoint) HasBody() bool { return e.plan.body != nil || e.plan.form != nil }
+
+// Form returns the members of a body that is a form.
+func (e Endpoint) Form() (all []Param) { return params(e.plan.form) }
 
 // IsKeyed reports whether the endpoint reads the Idempotency-Key header.
 func (e Endpoint) IsKeyed() bool { return e.plan.keyed }
 
 // String returns the name of the constant.
 func (a Access) String() string {
-	return [...]string{undefined: "undefined", Public: "Public", Optional: "Optional", Required: "Required"}[a]
+	return [...]string{undefined: "undefined", Public: "Public", Optional: "Optional", Required: "Required", Service: "Service"}[a]
 }
 
 // configureParts configures the parts of a blank input, given a pointer to it.
@@ -259,12 +275,21 @@ func (p *plan) read(ctx context.Context, r *Request, in any) error {
 	}
 	var bad apierror.Fields
 	if len(p.query) > 0 {
-		if err := p.readQuery(r.Query, v, &bad); err != nil {
+		if err := readMembers("query", r.Query, p.query, v, &bad); err != nil {
+			return err
+		}
+	}
+	if len(p.form) > 0 {
+		body, err := readBody(r, "application/x-www-form-urlencoded")
+		if err != nil {
+			return err
+		}
+		if err := readMembers("form", string(body), p.form, v, &bad); err != nil {
 			return err
 		}
 	}
 	if p.body != nil {
-		body, err := readBody(r)
+		body, err := readBody(r, "application/json")
 		if err != nil {
 			return err
 		}

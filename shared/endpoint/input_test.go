@@ -93,7 +93,18 @@ func TestDefine_Rejects(t *testing.T) {
 			Guest
 		}, string](protected),
 		"the field Title of": define[struct{ Title string }, string](post),
-		"has no tag json, path or query: it would stay empty": define[struct{ Title string }, string](post),
+		"a body is JSON or a form": define[struct {
+			Title string `json:"title"`
+			Token string `form:"token"`
+		}, string](post),
+		"another field has the form member a": define[struct {
+			A string `form:"a"`
+			B string `form:"a"`
+		}, string](post),
+		"a form cannot be []string": define[struct {
+			A []string `form:"a" max:"3"`
+		}, string](post),
+		"has no tag json, path, query or form: it would stay empty": define[struct{ Title string }, string](post),
 		"has the tags json and query": define[struct {
 			Title string `json:"title" query:"title"`
 		}, string](post),

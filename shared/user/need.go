@@ -11,6 +11,7 @@ var Collection = &endpoint.Collection{
 	Name:     "users",
 	Indexes: append([]endpoint.Index{
 		{Keys: []string{"email"}, Unique: true},
+		{Keys: []string{"endedAt"}, Partial: true}, // Ended
 	}, outbox.Indexes()...),
 	Former: []string{"undelivered_1"}, // for the relay; it covered every user
 }

@@ -111,8 +111,12 @@ func (s *Store) ending(ctx context.Context, a Account, sids []string, key string
 		unset = append(unset, bson.E{Key: "handled." + old, Value: ""})
 	}
 	events := s.outbox.Events(ctx, a.ID, event.SignedOut, ended...)
-	set := bson.D{{Key: "handled." + key, Value: handled{At: now, Ended: len(sids)}}}
-	return events.Update(set, unset, nil), events
+	var set, more bson.D
+	if len(sids) > 0 {
+		set, more = recorded(sids, now)
+	}
+	set = append(set, bson.E{Key: "handled." + key, Value: handled{At: now, Ended: len(sids)}})
+	return events.Update(set, unset, more), events
 }
 
 // oldestHandled returns the keys of the oldest requests to remove before one more is stored.

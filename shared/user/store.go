@@ -52,9 +52,9 @@ type Store struct {
 func New(c Config) *Store {
 	s := &Store{database: c.Database, sessions: c.Sessions}
 	s.outbox = outbox.New(outbox.Config{
-		Source: event.Source, Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log,
+		Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log,
 		// the end of a session comes before the start of another
-		Order: []*event.Type{event.SignedUp, event.SignedOut, event.SignedIn},
+		Types: []*event.Type{event.SignedUp, event.SignedOut, event.SignedIn},
 	})
 	return s
 }
@@ -115,7 +115,7 @@ func (s *Store) Create(ctx context.Context, u User, password string, first *Sess
 func (s *Store) Account(ctx context.Context, email string) (Account, error) {
 	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(append(slices.Clip(profileMembers),
 		bson.E{Key: "password", Value: 1}, bson.E{Key: "disabledAt", Value: 1},
-		bson.E{Key: "createdAt", Value: 1}, bson.E{Key: "devices", Value: 1},
+		bson.E{Key: "createdAt", Value: 1}, bson.E{Key: "devices", Value: 1}, bson.E{Key: "ended", Value: 1},
 	)))
 	if err == nil && (a.ID == "" || len(a.ID) > MaxID || !utf8.ValidString(a.ID)) {
 		s.outbox.Log.ErrorContext(ctx, "an account cannot have sessions: its id must have 1 to 128 bytes of UTF-8", "user", a.ID)
@@ -183,10 +183,18 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, device, rehas
 			unset = append(unset, bson.E{Key: "devices." + stale, Value: ""})
 		}
 	}
+	more := bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}
+	stale, before := a.staleEnded(open.CreatedAt)
+	for _, sid := range stale {
+		unset = append(unset, bson.E{Key: "ended." + sid, Value: ""})
+	}
+	if !before.IsZero() {
+		more = append(more, bson.E{Key: "$max", Value: bson.D{{Key: "endedBefore", Value: before}}})
+	}
 	events := s.outbox.Events(ctx, a.ID, event.SignedIn, event.UserSignedIn{UserID: a.ID, Email: a.Email, SessionID: open.ID})
 	document, err := users.FindOneAndUpdate(ctx,
 		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
-		events.Update(set, unset, bson.D{{Key: "$inc", Value: bson.D{{Key: "opened", Value: 1}}}}),
+		events.Update(set, unset, more),
 		options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw() // no projection: the embedded server does not support it here
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return ErrChanged
@@ -284,9 +292,10 @@ func (s *Store) end(ctx context.Context, w *outbox.Window, filter bson.D, id, si
 		return err
 	}
 	events := s.outbox.Events(ctx, id, event.SignedOut, event.UserSignedOut{UserID: id, SessionID: sid, Reason: reason})
+	set, more := recorded([]string{sid}, s.outbox.Now())
 	result, err := users.UpdateOne(ctx,
 		append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}}),
-		events.Update(nil, bson.D{{Key: session(sid), Value: ""}}, nil))
+		events.Update(set, bson.D{{Key: session(sid), Value: ""}}, more))
 	if err != nil {
 		return mongodb.Translate("end a session", err)
 	}

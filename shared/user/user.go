@@ -6,6 +6,7 @@
 //	         events:   { <id>:  { type, time, trace?, data, tries? } }, undelivered?,
 //	         refused?: { <id>:  { type, time, trace?, data, tries, retryAt } }, retryAt?,
 //	         handled:  { <key>: { at, ended } },
+//	         ended?:   { <sid>: time }, endedBefore?, endedAt?,
 //	         devices?: { <digest of a device token>: time of its last sign-in } }
 //
 // A user and all its sessions are ONE document. So every change of state is ONE atomic write
@@ -22,6 +23,9 @@
 // With a sink, each change also writes its event into the same document, by the same write (the
 // outbox pattern, see package outbox): events, undelivered, refused and retryAt. handled holds
 // the keys of received events that the store has processed.
+//
+// A write that ends sessions also records them, for services that verify tokens without the
+// database (see Ended): ended, endedBefore and endedAt.
 //
 // An imported user is { _id, email, password }. All three are strings. The email has the form
 // that package email returns. The first sign-in adds the other members.
@@ -125,6 +129,9 @@ type Account struct {
 	Sessions   map[string]Session `bson:"sessions"`
 	Opened     int                `bson:"opened"` // number of sessions ever opened, for the compare-and-set of EndOnRequest
 	CreatedAt  time.Time          `bson:"createdAt"`
+
+	Ended       map[string]time.Time `bson:"ended"`
+	EndedBefore time.Time            `bson:"endedBefore"`
 
 	outbox.Document `bson:",inline"`
 	Handled         map[string]handled `bson:"handled"`

@@ -1,3 +1,4 @@
+import { BadRequestError, errorHandler, ForbiddenError, NotFoundError, RequestValidationError, UnavailableError } from '@ticketing/auth/express'
 import { HTTP } from 'cloudevents'
 import express from 'express'
 import { ObjectId } from 'mongodb'
@@ -6,8 +7,8 @@ import { types } from './store.js'
 
 const userDeleted = 'com.ticketing.user.deleted.v1'
 
-// createApp returns the routes of the service.
-export function createApp(store, identity) {
+// createApp returns the routes of the service. The middleware requireAuth sets req.currentUser.
+export function createApp(store, { requireAuth }) {
   const app = express()
   app.disable('x-powered-by').disable('etag').enable('strict routing').enable('case sensitive routing')
   app.set('query parser', (query) => new URLSearchParams(query))
@@ -28,9 +29,9 @@ export function createApp(store, identity) {
       const tickets = found.slice(0, limit).map(view)
       send(res, 200, { tickets, next: found.length > limit ? tickets.at(-1).id : undefined })
     })
-    .post(identity, body, async (req, res) => {
+    .post(requireAuth, body, async (req, res) => {
       const input = new Input(req)
-      const ticket = { title: input.title(), price: input.price(), owner: req.user, onSale: true, version: 1 }
+      const ticket = { title: input.title(), price: input.price(), owner: req.currentUser.id, onSale: true, version: 1 }
       input.check()
       await store.create(ticket)
       res.location(`/api/tickets/${ticket._id}`)
@@ -40,7 +41,7 @@ export function createApp(store, identity) {
 
   app.route('/api/tickets/:id')
     .get(async (req, res) => send(res, 200, { ticket: view(await store.find(req.params.id)) }))
-    .put(identity, body, async (req, res) => {
+    .put(requireAuth, body, async (req, res) => {
       const input = new Input(req)
       const title = input.title()
       const price = input.price()
@@ -56,9 +57,9 @@ export function createApp(store, identity) {
     .all(otherMethod('GET, HEAD, PUT'))
 
   app.route('/api/tickets/:id/transfer')
-    .post(identity, body, async (req, res) => {
+    .post(requireAuth, body, async (req, res) => {
       const input = new Input(req)
-      const owner = input.member('to', 'To must be the id of another user.', (v) => typeof v === 'string' && /^[\w-]{1,128}$/.test(v) && v !== req.user)
+      const owner = input.member('to', 'To must be the id of another user.', (v) => typeof v === 'string' && /^[\w-]{1,128}$/.test(v) && v !== req.currentUser.id)
       input.check()
       send(res, 200, await changeOwn(req, types.transferred, (ticket) => Object.assign(ticket, { owner, onSale: false })))
     })
@@ -69,7 +70,7 @@ export function createApp(store, identity) {
   app.post('/', body, async (req, res) => {
     const event = parseEvent(req)
     if (event.type !== userDeleted || typeof event.data?.userId !== 'string' || event.data.userId === '') {
-      throw new Problem(400, `The event must be ${userDeleted} with a userId.`)
+      throw new BadRequestError(`The event must be ${userDeleted} with a userId.`)
     }
     await store.removeOwner(event.data.userId)
     res.status(204).end()
@@ -77,19 +78,15 @@ export function createApp(store, identity) {
 
   async function changeOwn(req, type, apply) {
     const ticket = await store.change(req.params.id, type, (ticket) => {
-      if (ticket.owner !== req.user) throw new Problem(403, 'Only the owner may do this.')
+      if (ticket.owner !== req.currentUser.id) throw new ForbiddenError('Only the owner may do this.')
       apply(ticket)
     })
     return { ticket: view(ticket) }
   }
 
-  app.use(() => { throw new Problem(404, 'There is nothing at this path.') })
-  app.use((err, req, res, next) => {
-    const p = problemOf(err)
-    if (p.status >= 500) console.error(JSON.stringify({ msg: 'the request failed', error: (p.cause ?? err).message }))
-    if (p.status === 503) res.set('Retry-After', '1')
-    send(res, p.status, { errors: p.errors })
-  })
+  app.use(() => { throw new NotFoundError('There is nothing at this path.') })
+  app.use((err, req, res, next) => next(/^Mongo(Network|ServerSelection)/.test(err.name) ? new UnavailableError({ cause: err }) : err))
+  app.use(errorHandler)
   return app
 }
 
@@ -100,18 +97,6 @@ function send(res, status, body) {
 
 function view({ _id, title, price, owner, onSale, version }) {
   return { id: _id, title, price, owner: owner || undefined, onSale, version }
-}
-
-// problemOf returns the response to an error. Express' own errors have a status.
-function problemOf(err) {
-  if (err instanceof Problem) return err
-  const messages = {
-    400: 'The request is not valid.',
-    413: 'The body must have at most 16 KiB.',
-    415: 'The body must be application/json without an encoding.',
-  }
-  if (messages[err.status]) return new Problem(err.status, messages[err.status])
-  return new Problem(/^Mongo(Network|ServerSelection)/.test(err.name) ? 503 : 500, 'The service failed.')
 }
 
 function page(query) {
@@ -135,14 +120,14 @@ class Input {
     try {
       this.members = JSON.parse(text(req)) ?? {}
     } catch {}
-    if (typeof this.members !== 'object' || Array.isArray(this.members)) throw new Problem(400, 'The body must be a JSON object.')
+    if (typeof this.members !== 'object' || Array.isArray(this.members)) throw new BadRequestError('The body must be a JSON object.')
   }
 
   // member returns a member. It must be present, not null, and valid.
   member(name, message, valid) {
     const value = Object.hasOwn(this.members, name) ? this.members[name] : undefined
     if (value != null && valid(value)) return value
-    this.errors.push({ message, field: name })
+    this.errors.push({ msg: message, path: name })
   }
 
   title() {
@@ -155,7 +140,7 @@ class Input {
   }
 
   check() {
-    if (this.errors.length > 0) throw new Problem(400, this.errors)
+    if (this.errors.length > 0) throw new RequestValidationError(this.errors)
   }
 }
 
@@ -169,5 +154,5 @@ function parseEvent(req) {
     const event = HTTP.toEvent({ headers: req.headers, body: text(req) })
     if (!Array.isArray(event) && event.validate()) return event
   } catch {}
-  throw new Problem(400, 'The request is not a valid CloudEvent.')
+  throw new BadRequestError('The request is not a valid CloudEvent.')
 }

@@ -1,25 +1,18 @@
 // Tickets in Node.js: the same example service as ../tickets, on Express.
 //
-// The settings are those of ../tickets/main.go, with the name of the database in MONGODB_URI. In
-// place of VERIFYING_KEYS, JWKS_URL can be the URL of the auth system's /.well-known/jwks.json.
-import { readFileSync } from 'node:fs'
+// The settings are those of ../tickets/main.go, with the name of the database in MONGODB_URI, and
+// those of createVerifier.
+import { createAuth, createVerifier } from '@ticketing/auth/express'
 import { MongoClient } from 'mongodb'
 import { createApp } from './app.js'
-import { newIdentity } from './identity.js'
 import { Store } from './store.js'
 
 const setting = (name, standard = '') => process.env[name]?.trim() || standard
 
-const file = setting('VERIFYING_KEYS_FILE')
-const identity = newIdentity({
-  keys: setting('VERIFYING_KEYS') || (file && readFileSync(file, 'utf8')),
-  url: setting('JWKS_URL'),
-  issuer: setting('TOKEN_ISSUER', 'ticketing'),
-  audience: setting('TOKEN_AUDIENCE', 'ticketing'),
-})
+const auth = createAuth(createVerifier())
 const client = new MongoClient(setting('MONGODB_URI'))
 const store = new Store(client.db(), setting('K_SINK'))
-const server = createApp(store, identity).listen(setting('PORT', '8080'), (err) => {
+const server = createApp(store, auth).listen(setting('PORT', '8080'), (err) => {
   if (err) throw err
   console.log(JSON.stringify({ msg: 'listening', port: server.address().port }))
 })

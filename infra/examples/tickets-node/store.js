@@ -1,6 +1,6 @@
+import { NotFoundError, UnavailableError } from '@ticketing/auth'
 import { CloudEvent, HTTP } from 'cloudevents'
 import { ObjectId } from 'mongodb'
-import { Problem } from './problem.js'
 
 export const types = {
   created: 'com.ticketing.ticket.created.v1',
@@ -30,7 +30,7 @@ export class Store {
 
   async find(id) {
     const ticket = /^[0-9a-f]{24}$/.test(id) ? await this.#tickets.findOne({ _id: new ObjectId(id) }) : null
-    if (!ticket) throw new Problem(404, 'There is no such ticket.')
+    if (!ticket) throw new NotFoundError('There is no such ticket.')
     return ticket
   }
 
@@ -80,7 +80,7 @@ export class Store {
   #record(ticket, type) {
     if (!this.#sink) return
     const { _id, title, price, owner, onSale, version, outbox = [] } = ticket
-    if (outbox.length >= outboxLimit) throw new Problem(503, 'The ticket has too many undelivered events.')
+    if (outbox.length >= outboxLimit) throw new UnavailableError({ cause: new Error('the ticket has too many undelivered events') })
     const id = _id.toString()
     const event = new CloudEvent({
       id: `${id}-${version}`, source: '/api/tickets', type, subject: id, partitionkey: id,

@@ -6,47 +6,33 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, request } from 'node:http'
-import { after, before, test } from 'node:test'
-import { exportJWK, generateKeyPair, SignJWT } from 'jose'
+import { after, test } from 'node:test'
+import { createAuth, createVerifier } from '@ticketing/auth/express'
+import { createTestIssuer } from '@ticketing/auth/testing'
 import { MongoClient, ObjectId } from 'mongodb'
 import { createApp } from './app.js'
-import { newIdentity } from './identity.js'
 import { Store } from './store.js'
 
 const client = new MongoClient(process.env.MONGODB_URI)
 const database = client.db('tickets_node_' + randomUUID().slice(0, 8))
-const keyOf = {}
 let collections = 0
-let identity
-
-before(async () => {
-  for (const [name, alg] of [['auth', 'EdDSA'], ['second', 'ES256'], ['attacker', 'EdDSA'], ['rsa', 'RS256']]) {
-    keyOf[name] = { alg, kid: name, ...await generateKeyPair(alg, { extractable: true }) }
-  }
-  identity = newIdentity({ keys: JSON.stringify(await keySet('auth', 'second', 'rsa')), issuer: 'ticketing', audience: 'ticketing' })
-})
+const issuer = await createTestIssuer()
+const attacker = await createTestIssuer()
+const auth = createAuth(createVerifier({ environment: issuer.environment }))
 
 after(async () => {
   await database.dropDatabase()
   await client.close()
 })
 
-async function keySet(...names) {
-  return { keys: await Promise.all(names.map(async (name) => ({ ...await exportJWK(keyOf[name].publicKey), kid: name, alg: keyOf[name].alg, use: 'sig' }))) }
-}
-
-function token(user, { key = 'auth', kid = key, typ = 'at+jwt', iss = 'ticketing', aud = 'ticketing', age = 0, ...claims } = {}) {
-  const now = Math.floor(Date.now() / 1000) - age
-  return new SignJWT({ sub: user, sid: '5e55', jti: '1', iss, aud, iat: now, exp: now + 900, ...claims })
-    .setProtectedHeader({ alg: keyOf[key].alg, typ, kid }).sign(keyOf[key].privateKey)
-}
+const token = (user, claims) => issuer.token({ sub: user, ...claims })
 
 // serve starts a service with a collection of its own, until the end of the test.
-async function serve(t, { sink = '', verify = identity } = {}) {
+async function serve(t, { sink = '' } = {}) {
   const name = 'tickets' + ++collections
   const store = new Store({ collection: () => database.collection(name) }, sink)
   await store.createIndexes()
-  const server = createApp(store, verify).listen(0, '127.0.0.1')
+  const server = createApp(store, auth).listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.after(async () => {
     server.closeAllConnections()
@@ -106,6 +92,7 @@ test('a token that is missing or not valid', async (t) => {
   const [head, payload, signature] = valid.split('.')
   const encode = (o) => Buffer.from(JSON.stringify(o)).toString('base64url')
   const bob = encode({ ...JSON.parse(Buffer.from(payload, 'base64url')), sub: 'bob' })
+  const now = Math.floor(Date.now() / 1000)
   const none = 'Bearer'
   const invalid = 'Bearer error="invalid_token"'
   for (const [name, challenge, field] of [
@@ -113,20 +100,13 @@ test('a token that is missing or not valid', async (t) => {
     ['another scheme', none, 'Basic YW5uOnNlY3JldA=='],
     ['a token alone', none, valid],
     ['a scheme alone', invalid, 'Bearer'],
-    ['another key', invalid, 'Bearer ' + await token('ann', { key: 'attacker', kid: 'auth' })],
-    ['an unknown key', invalid, 'Bearer ' + await token('ann', { kid: 'other' })],
-    ['a key of another algorithm', invalid, 'Bearer ' + await token('ann', { kid: 'second' })],
-    ['an algorithm that is not allowed', invalid, 'Bearer ' + await token('ann', { key: 'rsa' })],
+    ['another key', invalid, 'Bearer ' + await attacker.token({}, { kid: issuer.keys.keys[0].kid })],
+    ['an unknown key', invalid, 'Bearer ' + await attacker.token()],
     ['another user', invalid, `Bearer ${head}.${bob}.${signature}`],
-    ['no algorithm', invalid, `Bearer ${encode({ alg: 'none', typ: 'at+jwt' })}.${payload}.`],
-    ['another type', invalid, 'Bearer ' + await token('ann', { typ: 'JWT' })],
+    ['another type', invalid, 'Bearer ' + await issuer.token({}, { typ: 'JWT' })],
     ['another issuer', invalid, 'Bearer ' + await token('ann', { iss: 'evil' })],
     ['another audience', invalid, 'Bearer ' + await token('ann', { aud: 'mail' })],
-    ['an expired token', invalid, 'Bearer ' + await token('ann', { age: 900 })],
-    ['a token of tomorrow', invalid, 'Bearer ' + await token('ann', { age: -86400 })],
-    ['no subject', invalid, 'Bearer ' + await token(undefined)],
-    ['no session', invalid, 'Bearer ' + await token('ann', { sid: undefined })],
-    ['a long token', invalid, 'Bearer ' + await token('ann', { pad: 'x'.repeat(8192) })],
+    ['an expired token', invalid, 'Bearer ' + await token('ann', { iat: now - 900, exp: now })],
   ]) {
     await t.test(name, async () => {
       for (const [method, target, body] of [
@@ -146,23 +126,7 @@ test('a token that is missing or not valid', async (t) => {
   assert.equal(response.statusCode, 401)
   response.resume()
   assert.match((await a.call('GET', path)).text, /"title":"Concert".*"version":1}/)
-  assert.equal((await a.call('POST', '/api/tickets', '{"title":"a","price":1}', { Authorization: `bEARER  ${await token('ann', { key: 'second' })}` })).status, 201)
-})
-
-test('keys from a URL', async (t) => {
-  let up = false
-  const keys = JSON.stringify(await keySet('auth'))
-  const server = createServer((req, res) => res.writeHead(up ? 200 : 500, { 'Content-Type': 'application/json' }).end(keys)).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.after(() => server.close())
-  const verify = newIdentity({ url: `http://127.0.0.1:${server.address().port}`, issuer: 'ticketing', audience: 'ticketing' })
-  const a = await serve(t, { verify })
-  const failed = await a.as('ann', 'POST', '/api/tickets', '{"title":"a","price":1}')
-  want(failed, 503, failure('The service failed.'))
-  assert.equal(failed.headers.get('retry-after'), '1')
-  up = true
-  await a.create('ann')
-  assert.throws(() => newIdentity({ keys: 'hunter2', issuer: 'ticketing', audience: 'ticketing' }), (err) => !err.message.includes('hunter2'))
+  assert.equal((await a.call('POST', '/api/tickets', '{"title":"a","price":1}', { Authorization: `bEARER  ${await token('ann')}` })).status, 201)
 })
 
 test('a race has one winner', async (t) => {
@@ -323,5 +287,5 @@ test('an event that the sink refuses', async (t) => {
   const tickets = database.collection(a.name)
   assert.equal((await tickets.findOne({ _id: new ObjectId(idOf(path)) })).outbox, undefined)
   await tickets.updateOne({ _id: new ObjectId(idOf(path)) }, { $set: { outbox: Array(100).fill('{}') } })
-  want(await a.as('ann', 'POST', path + '/transfer', '{"to":"bob"}'), 503, failure('The ticket has too many undelivered events.'))
+  want(await a.as('ann', 'POST', path + '/transfer', '{"to":"bob"}'), 503, failure('The service is unavailable. Try again shortly.'))
 })

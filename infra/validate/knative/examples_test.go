@@ -131,7 +131,7 @@ func TestExamples_SkaffoldBuildsImage(t *testing.T) {
 		artifact := s.Build.Artifacts[0]
 		used := append(slices.Clone(artifact.Ko.Dependencies.Paths), s.Manifests.Kustomize.Paths...)
 		if artifact.Docker.Dockerfile != "" {
-			used = append(used, artifact.Docker.Dockerfile)
+			used = append(used, filepath.Join(artifact.Context, artifact.Docker.Dockerfile))
 		}
 		kustomized := s.Manifests.Kustomize.Paths
 		for _, profile := range s.Profiles {
