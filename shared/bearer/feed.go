@@ -131,8 +131,8 @@ func (f *feed) store(answer *revocation.Answer, full bool, asOf time.Time) error
 	}
 	f.window = time.Duration(answer.Window) * time.Second
 	now := f.now()
-	next.add(answer, now.Add(f.window))
 	next.drop(now)
+	next.add(answer, now.Add(f.window))
 	f.cursor = answer.Cursor
 	if next.tooLarge() {
 		if full {
@@ -190,49 +190,58 @@ type userEntry struct {
 	until  time.Time
 }
 
-// A batch is the entries of one answer.
+// A batch is the entries that one answer added.
 type batch struct {
-	until  time.Time
-	answer *revocation.Answer
+	until    time.Time
+	sessions []string
+	users    []string
+	filter   *revocation.Filter // or nil
 }
 
 func newRevoked() *revoked {
 	return &revoked{sessions: map[string]time.Time{}, users: map[string]userEntry{}}
 }
 
+// add adds the entries of an answer. An answer repeats entries of earlier ones. They are stored from
+// their first arrival.
 func (r *revoked) add(answer *revocation.Answer, until time.Time) {
+	b := batch{until: until, filter: answer.Filter}
 	for _, id := range answer.Sessions {
-		r.sessions[id] = until
+		if _, known := r.sessions[id]; !known {
+			r.sessions[id] = until
+			b.sessions = append(b.sessions, id)
+		}
 	}
 	for _, u := range answer.Users {
-		r.users[u.ID] = userEntry{max(u.Before, r.users[u.ID].before), until}
+		if u.Before > r.users[u.ID].before {
+			r.users[u.ID] = userEntry{u.Before, until}
+			b.users = append(b.users, u.ID)
+		}
 	}
-	if answer.Filter != nil {
-		r.size += answer.Filter.Size()
+	if b.filter != nil {
+		r.size += b.filter.Size()
 	}
-	if len(answer.Sessions)+len(answer.Users) > 0 || answer.Filter != nil {
-		r.batches = append(r.batches, batch{until, answer})
+	if len(b.sessions)+len(b.users) > 0 || b.filter != nil {
+		r.batches = append(r.batches, b)
 	}
 }
 
-// drop removes the entries that are no longer stored. A later batch may have an entry again.
+// drop removes the entries that are no longer stored. A user may have a later entry.
 func (r *revoked) drop(now time.Time) {
 	for len(r.batches) > 0 && !now.Before(r.batches[0].until) {
-		answer := r.batches[0].answer
-		for _, id := range answer.Sessions {
-			if !now.Before(r.sessions[id]) {
-				delete(r.sessions, id)
+		b := r.batches[0]
+		for _, id := range b.sessions {
+			delete(r.sessions, id)
+		}
+		for _, id := range b.users {
+			if !now.Before(r.users[id].until) {
+				delete(r.users, id)
 			}
 		}
-		for _, u := range answer.Users {
-			if !now.Before(r.users[u.ID].until) {
-				delete(r.users, u.ID)
-			}
+		if b.filter != nil {
+			r.size -= b.filter.Size()
 		}
-		if answer.Filter != nil {
-			r.size -= answer.Filter.Size()
-		}
-		r.batches[0] = batch{} // frees the answer
+		r.batches[0] = batch{} // frees the entries
 		r.batches = r.batches[1:]
 	}
 }
@@ -250,7 +259,7 @@ func (r *revoked) find(claims Claims, now time.Time) state {
 		return ended
 	}
 	for _, b := range r.batches {
-		if b.answer.Filter != nil && now.Before(b.until) && b.answer.Filter.Contains(claims.Session) {
+		if b.filter != nil && now.Before(b.until) && b.filter.Contains(claims.Session) {
 			return unsure
 		}
 	}

@@ -7,37 +7,42 @@ import (
 	"ticketing.com/auth/shared/bearer/revocation"
 )
 
-// The copy stores each entry until its window has passed, also an entry that arrives twice, and
-// then frees it.
+// The copy stores each entry for the window after its first arrival, and then frees it. A user can
+// have a later entry.
 func TestRevoked_FreesEntries(t *testing.T) {
 	start := time.Unix(1772366400, 0)
 	filter := revocation.NewFilter(1, 0.001)
 	filter.Add("f117")
 	entry := &revocation.Answer{Sessions: []string{"5e55"}, Users: []revocation.User{{ID: "ann", Before: start.Unix()}}, Filter: filter}
-	older := &revocation.Answer{Sessions: []string{"5e55", "0e55"}, Users: []revocation.User{{ID: "ann", Before: start.Unix() - 9}, {ID: "bob", Before: 1}}}
+	repeated := &revocation.Answer{Sessions: []string{"5e55", "0e55"}, Users: []revocation.User{{ID: "ann", Before: start.Unix() - 9}, {ID: "bob", Before: start.Unix()}}}
+	later := &revocation.Answer{Users: []revocation.User{{ID: "bob", Before: start.Unix() + 1}}}
 	r := newRevoked()
 	r.add(entry, start.Add(10*time.Second))
-	r.add(older, start.Add(20*time.Second))
+	r.add(repeated, start.Add(20*time.Second))
+	r.add(later, start.Add(30*time.Second))
+	r.add(later, start.Add(40*time.Second))
 	for _, c := range []struct {
-		after           time.Duration
-		session, user   state
-		filtered        state
-		sessions, users int
-		size            int
+		after                             time.Duration
+		first, second, ann, bob, filtered state
+		sessions, users, size             int
 	}{
-		{0, ended, ended, unsure, 2, 2, filter.Size()},
-		{10*time.Second - 1, ended, ended, unsure, 2, 2, filter.Size()},
-		{10 * time.Second, ended, ended, notEnded, 2, 2, 0},
-		{20*time.Second - 1, ended, ended, notEnded, 2, 2, 0},
-		{20 * time.Second, notEnded, notEnded, notEnded, 0, 0, 0},
+		{0, ended, ended, ended, ended, unsure, 2, 2, filter.Size()},
+		{10*time.Second - 1, ended, ended, ended, ended, unsure, 2, 2, filter.Size()},
+		{10 * time.Second, notEnded, ended, notEnded, ended, notEnded, 1, 1, 0},
+		{20 * time.Second, notEnded, notEnded, notEnded, ended, notEnded, 0, 1, 0},
+		{30 * time.Second, notEnded, notEnded, notEnded, notEnded, notEnded, 0, 0, 0},
 	} {
 		now := start.Add(c.after)
-		session := r.find(Claims{Session: "5e55", Subject: "carl"}, now)
-		user := r.find(Claims{Session: "b0b", Subject: "ann", IssuedAt: start.Add(-time.Second)}, now)
-		filtered := r.find(Claims{Session: "f117", Subject: "carl"}, now)
-		if r.drop(now); session != c.session || user != c.user || filtered != c.filtered ||
-			len(r.sessions) != c.sessions || len(r.users) != c.users || r.size != c.size {
-			t.Errorf("after %v: got %v %v %v and %+v, want %+v", c.after, session, user, filtered, r, c)
+		got := c
+		session := func(id string) state { return r.find(Claims{Session: id, Subject: "carl"}, now) }
+		user := func(id string) state {
+			return r.find(Claims{Session: "b0b", Subject: id, IssuedAt: start.Add(-time.Second)}, now)
+		}
+		got.first, got.second, got.filtered, got.ann, got.bob = session("5e55"), session("0e55"), session("f117"), user("ann"), user("bob")
+		r.drop(now)
+		got.sessions, got.users, got.size = len(r.sessions), len(r.users), r.size
+		if got != c {
+			t.Errorf("got  %+v\nwant %+v", got, c)
 		}
 	}
 	if len(r.batches) != 0 {
