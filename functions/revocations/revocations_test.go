@@ -138,3 +138,42 @@ func TestRevocations_NoKeys(t *testing.T) {
 		t.Errorf("got %+v, want no session", a)
 	}
 }
+
+// The size of an answer at 100 sign-outs a second, for a service that starts and for one that polls
+// every 5 seconds. The embedded server is much slower than MongoDB.
+func BenchmarkRevocations_100SignoutsPerSecond(b *testing.B) {
+	f := endpointtest.New(b, endpointtest.WithBudget(revocations.Function, time.Minute))
+	now := f.Clock.Now()
+	const perUser = 45
+	var documents []any
+	for second := range 15 * 60 {
+		at := now.Add(-time.Duration(second) * time.Second)
+		ended := bson.M{}
+		for n := range 100 {
+			ended[fmt.Sprintf("%016x%016x", second, n)] = at
+			if len(ended) == perUser || n == 99 {
+				id := fmt.Sprint(second, "-", n)
+				documents = append(documents, bson.M{"_id": id, "email": id + "@example.com", "password": "x", "ended": ended, "endedAt": at})
+				ended = bson.M{}
+			}
+		}
+	}
+	if _, err := f.Collection(b).InsertMany(b.Context(), documents); err != nil {
+		b.Fatal(err)
+	}
+	for name, query := range map[string]string{
+		"full answer": "",
+		"next answer": fmt.Sprint("?since=", now.Add(-35*time.Second).UnixMilli()), // the cursor is 30 s behind
+	} {
+		b.Run(name, func(b *testing.B) {
+			size := 0
+			for b.Loop() {
+				answer := f.Do(b, endpointtest.Call{Path: "/api/users/revocations" + query})
+				if size = len(answer.Body); answer.Status != http.StatusOK {
+					b.Fatalf("got %d %s, want 200", answer.Status, answer.Body)
+				}
+			}
+			b.ReportMetric(float64(size)/1e3, "kB/answer")
+		})
+	}
+}

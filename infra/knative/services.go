@@ -22,8 +22,8 @@ var sources embed.FS
 var services = parse("services.yaml.tmpl")
 
 func parse(name string) *template.Template {
-	functions := template.FuncMap{"namespace": func() string { return Namespace }}
-	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name, "service.yaml.tmpl"))
+	functions := template.FuncMap{"namespace": func() string { return Namespace }, "host": func() string { return Host }}
+	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name, "service.yaml.tmpl", "kourier.yaml.tmpl"))
 }
 
 // A service is the Knative Service of a function.
