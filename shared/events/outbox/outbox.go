@@ -238,7 +238,7 @@ func (o *Outbox) Deliver(ctx context.Context, w *Window, e *Events) (sent []stri
 	}
 	if !o.start(context.WithoutCancel(ctx), later, e) {
 		for _, v := range e.all {
-			o.Log.WarnContext(ctx, "event left to the relay", "reason", "too many deliveries are in flight", "event", v.id, "type", v.Type)
+			o.Log.WarnContext(ctx, "event left to the relay", "event", v.id, "type", v.Type, "error", "too many deliveries are in flight")
 		}
 		return nil
 	}
