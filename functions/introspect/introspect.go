@@ -77,7 +77,9 @@ func (Output) Members() []reference.Member {
 		{Name: "sub", Opaque: true, About: "The id of the user."},
 		{Name: "sid", Opaque: true, About: "The id of the session."},
 		{Name: "jti", Opaque: true},
-		{Name: "iat", About: "In seconds since 1970, as exp and auth_time."},
+		{Name: "iat", Format: "unix-time", About: "In seconds since 1970, as exp and auth_time."},
+		{Name: "exp", Format: "unix-time"},
+		{Name: "auth_time", Format: "unix-time"},
 	}
 }
 

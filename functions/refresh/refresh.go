@@ -36,10 +36,7 @@ var Function = endpoint.Function{
 		Success: http.StatusOK,
 		Summary: "Exchange a refresh token for a new access token and a new refresh token.",
 		Refuses: []apierror.Kind{apierror.Unauthenticated},
-	}, newHandler, refresh.handle), func(cfg *config.Config) endpoint.Allow {
-		limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Refresh(cfg)
-		return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, limit, c) }
-	})},
+	}, newHandler, refresh.handle), ratelimit.Addresses(ratelimit.Refresh))},
 }
 
 // Input is a refresh token.

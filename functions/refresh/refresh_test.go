@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"ticketing.com/auth/functions/refresh"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/testing/endpointtest"
@@ -158,22 +162,80 @@ func TestRefresh_LifetimeSettings(t *testing.T) {
 // Two browser tabs may hold the same token. Each gets the answer again, even after further
 // refreshes of the session.
 func TestRefresh_RepeatedWithinTenSeconds(t *testing.T) {
-	b := endpointtest.New(t, refresh.Function)
-	token := b.Given(t, "ann@example.com", "a password").RefreshToken
-	var tokens, bodies []string
-	for range 5 {
-		b.Clock.Advance(time.Second)
-		a := b.Do(t, exchange(token))
-		tokens, bodies = append(tokens, token), append(bodies, a.Body)
-		token = a.Grant(t).RefreshToken
+	for _, algorithm := range []string{token.EdDSA, token.ES256} {
+		t.Run(algorithm, func(t *testing.T) {
+			signing, verifying := keySets(t, algorithm)
+			b := endpointtest.New(t, refresh.Function, "SIGNING_KEYS="+signing, "VERIFYING_KEYS="+verifying)
+			token := b.Given(t, "ann@example.com", "a password").RefreshToken
+			var tokens, bodies []string
+			for range 5 {
+				b.Clock.Advance(time.Second)
+				a := b.Do(t, exchange(token))
+				tokens, bodies = append(tokens, token), append(bodies, a.Body)
+				token = a.Grant(t).RefreshToken
+			}
+			for i := range tokens {
+				want := strings.Replace(bodies[i], `:900}`, fmt.Sprintf(`:%d}`, 900-(len(tokens)-1-i)), 1)
+				if a := b.Do(t, exchange(tokens[i])); a.Status != http.StatusOK || a.Body != want {
+					t.Errorf("token %d: got %d %s\nwant 200 %s", i+1, a.Status, a.Body, want)
+				}
+			}
+			b.Claims(t, b.Do(t, exchange(token)).Grant(t).Token)
+		})
 	}
-	for i := range tokens {
-		want := strings.Replace(bodies[i], `:900}`, fmt.Sprintf(`:%d}`, 900-(len(tokens)-1-i)), 1)
-		if a := b.Do(t, exchange(tokens[i])); a.Status != http.StatusOK || a.Body != want {
-			t.Errorf("token %d: got %d %s\nwant 200 %s", i+1, a.Status, a.Body, want)
+}
+
+// keySets returns the private and the public set of a new key.
+func keySets(t *testing.T, algorithm string) (signing, verifying string) {
+	t.Helper()
+	key, err := token.GenerateKey(algorithm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sets [2]string
+	for i, jwk := range []token.JWK{token.NewJWK(key), token.NewJWK(key).Public()} {
+		document, err := json.Marshal(token.Set{Keys: []token.JWK{jwk}})
+		if err != nil {
+			t.Fatal(err)
 		}
+		sets[i] = string(document)
 	}
-	b.Do(t, exchange(token)).Grant(t)
+	return sets[0], sets[1]
+}
+
+// The claims of a token are those of the account at the refresh. A repeated answer after a change
+// of the account has the new claims and another jti (RFC 7519 section 4.1.7).
+func TestRefresh_Claims(t *testing.T) {
+	b := endpointtest.New(t, refresh.Function)
+	g := b.Given(t, "ann@example.com", "a password")
+	signedIn := b.Clock.Now().Truncate(time.Second)
+	b.Clock.Advance(time.Hour)
+	want := token.Claims{
+		Subject: g.User.ID, Session: b.Session(t, g.RefreshToken), Email: "ann@example.com",
+		IssuedAt: b.Clock.Now().Truncate(time.Second), ExpiresAt: b.Clock.Now().Truncate(time.Second).Add(15 * time.Minute),
+		ClientID: "web", AuthTime: signedIn, AMR: []string{"pwd"}, ACR: "aal1",
+	}
+	claims := func() token.Claims {
+		t.Helper()
+		return b.Claims(t, b.Do(t, exchange(g.RefreshToken)).Grant(t).Token)
+	}
+	first := claims()
+	want.ID = first.ID
+	if !reflect.DeepEqual(first, want) {
+		t.Errorf("got %+v, want %+v", first, want)
+	}
+	if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID},
+		map[string]any{"$set": map[string]any{"roles": []string{"admin", "seller"}, "verifiedAt": b.Clock.Now()}}); err != nil {
+		t.Fatal(err)
+	}
+	changed := claims()
+	if changed.ID == first.ID {
+		t.Errorf("got the jti %s of the token with other claims, want another", changed.ID)
+	}
+	want.ID, want.Roles, want.EmailVerified = changed.ID, []string{"admin", "seller"}, true
+	if !reflect.DeepEqual(changed, want) {
+		t.Errorf("after the change: got %+v, want %+v", changed, want)
+	}
 }
 
 func TestRefresh_ReusedTokenEndsSession(t *testing.T) {

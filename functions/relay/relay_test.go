@@ -19,6 +19,13 @@ func runEvent() event.Event {
 	return endpointtest.Event("tick", "com.ticketing.users.relay.requested.v1", `{}`)
 }
 
+// runRelay runs the relay when no delivery can be in flight.
+func runRelay(t *testing.T, b *endpointtest.Fixture) {
+	t.Helper()
+	b.Clock.Advance(5 * time.Second)
+	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+}
+
 func unavailable(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }
 
 // newRelay returns a relay and its sink. The sink was unavailable while some users signed up.
@@ -40,7 +47,7 @@ func TestRelay_DeliversOldestFirst(t *testing.T) {
 	b, sink := newRelay(t, 45)
 	missed := sink.Received()
 	sink.Answer(nil)
-	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	runRelay(t, b)
 	delivered := sink.Received()[len(missed):]
 	if len(delivered) != 45 {
 		t.Fatalf("got %d events, want 45", len(delivered))
@@ -63,6 +70,7 @@ func TestRelay_DeliversOldestFirst(t *testing.T) {
 func TestRelay_PingSource(t *testing.T) {
 	b, sink := newRelay(t, 1)
 	sink.Answer(nil)
+	b.Clock.Advance(5 * time.Second) // no delivery is in flight
 	b.Deliver(t, endpointtest.Binary, endpointtest.Event("p", "dev.knative.sources.ping", `{}`)).Expect(t, http.StatusOK, "", "")
 	bare := event.New() // a PingSource without data
 	bare.SetID("q")
@@ -75,7 +83,7 @@ func TestRelay_PingSource(t *testing.T) {
 func TestRelay_SinkDown(t *testing.T) {
 	b, sink := newRelay(t, 30)
 	before := len(sink.Received())
-	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	runRelay(t, b)
 	if tried := len(sink.Received()) - before; tried != 4 {
 		t.Errorf("a run sent %d events to a sink that is down, want 4", tried)
 	}
@@ -113,7 +121,7 @@ func TestRelay_RejectedEventsDelayNoOthers(t *testing.T) {
 	b, sink := newRelay(t, 70)
 	rejectEvents(sink, http.StatusBadRequest, subjects(t, b, 60))
 	before := len(sink.Received())
-	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	runRelay(t, b)
 	for i := range 70 {
 		b.OutboxIs(t, email(i), 0)
 		if got, want := len(b.Stored(t, email(i)).Refused), map[bool]int{true: 1}[i < 60]; got != want {
@@ -123,7 +131,7 @@ func TestRelay_RejectedEventsDelayNoOthers(t *testing.T) {
 	if !strings.Contains(b.Logs(), `"sent":10,"waiting":0,"refused":60`) {
 		t.Errorf("the log does not have the expected counts: %s", b.Logs())
 	}
-	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	runRelay(t, b)
 	if got := len(sink.Received()) - before; got != 70 {
 		t.Errorf("%d events were sent by two runs, want 70: a rejected event is not retried at once", got)
 	}
@@ -136,7 +144,7 @@ func TestRelay_EventsInSameMillisecond(t *testing.T) {
 		b.Given(t, email(i), "a password")
 	}
 	sink.Answer(nil)
-	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	runRelay(t, b)
 	for i := range 45 {
 		b.OutboxIs(t, email(i), 0)
 	}
@@ -150,6 +158,7 @@ func TestRelay_RetryBackoff(t *testing.T) {
 		b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
 		return len(sink.Received()) - before
 	}
+	b.Clock.Advance(5 * time.Second) // no delivery is in flight
 	if got := run(); got != 1 {
 		t.Fatalf("the first run sent %d events, want 1", got)
 	}
@@ -203,7 +212,7 @@ func TestRelay_FailingEventsDelayNoOthers(t *testing.T) {
 			}
 			rejectEvents(sink, http.StatusInternalServerError, failing)
 			before := len(sink.Received())
-			b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+			runRelay(t, b)
 			for i := range users {
 				b.OutboxIs(t, email(i), map[bool]int{true: 1}[fails(i)])
 			}
@@ -221,14 +230,14 @@ func TestRelay_FailingEventsDelayNoOthers(t *testing.T) {
 func TestRelay_FailingEventsDelayNoRetry(t *testing.T) {
 	b, sink := newRelay(t, 10)
 	rejectEvents(sink, http.StatusBadRequest, map[string]bool{b.Stored(t, email(9)).ID: true})
-	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	runRelay(t, b)
 	sink.Answer(unavailable)
 	for i := range 9 {
 		b.OpenSession(t, email(i))
 	}
 	rejectEvents(sink, http.StatusInternalServerError, subjects(t, b, 9))
 	b.Clock.Advance(time.Minute)
-	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	runRelay(t, b)
 	if a := b.Stored(t, email(9)); len(a.Refused) != 0 {
 		t.Errorf("%d rejected events are stored, want 0", len(a.Refused))
 	}
@@ -241,7 +250,7 @@ func TestRelay_FailingEventsAtBothEnds(t *testing.T) {
 	delete(failing, b.Stored(t, email(2)).ID)
 	rejectEvents(sink, http.StatusInternalServerError, failing)
 	for range 11 {
-		b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+		runRelay(t, b)
 	}
 	b.OutboxIs(t, email(2), 0)
 }
@@ -257,7 +266,7 @@ func TestRelay_RejectedEventsAreBounded(t *testing.T) {
 			b.Clock.Advance(time.Millisecond)
 			b.OpenSession(t, email(0))
 		}
-		b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+		runRelay(t, b)
 	}
 	if got := len(b.Stored(t, email(0)).Refused); got != 50 {
 		t.Errorf("%d rejected events are stored, want 50", got)
@@ -277,7 +286,7 @@ func TestRelay_TwoAtTheSameTime(t *testing.T) {
 	sink.Answer(nil)
 	var group sync.WaitGroup
 	for range 2 {
-		group.Go(func() { b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "") })
+		group.Go(func() { runRelay(t, b) })
 	}
 	group.Wait()
 	for _, e := range sink.Received()[before:] {
@@ -299,7 +308,7 @@ func TestRelay_OrderOfOneUser(t *testing.T) {
 	}
 	sink.Answer(nil)
 	before := len(sink.Types())
-	b.Deliver(t, endpointtest.Binary, runEvent())
+	runRelay(t, b)
 	if got := sink.Types()[before:]; !slices.Equal(got, []string{"signedup", "signedin", "signedin", "signedin"}) {
 		t.Errorf("got the events %v, want signedup and three times signedin", got)
 	}
@@ -321,7 +330,7 @@ func TestRelay_OutboxIsBounded(t *testing.T) {
 		t.Error("the dropped events are not logged")
 	}
 	sink.Answer(nil)
-	b.Deliver(t, endpointtest.Binary, runEvent())
+	runRelay(t, b)
 	b.OutboxIs(t, email(0), 0)
 }
 
@@ -340,7 +349,7 @@ func TestRelay_DeliveredEventDropsNone(t *testing.T) {
 	if strings.Contains(b.Logs(), "event dropped") {
 		t.Error("an event was dropped")
 	}
-	b.Deliver(t, endpointtest.Binary, runEvent())
+	runRelay(t, b)
 	b.OutboxIs(t, email(0), 0)
 }
 
@@ -358,7 +367,7 @@ func TestRelay_SlowSink(t *testing.T) {
 	run := func(want int) {
 		t.Helper()
 		before := len(sink.Received())
-		b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+		runRelay(t, b)
 		if got := len(sink.Received()) - before; got != want {
 			t.Errorf("a run sent %d events, want %d", got, want)
 		}
@@ -383,11 +392,11 @@ func TestRelay_SlowRetries(t *testing.T) {
 		b.OpenSession(t, email(0))
 	}
 	rejectEvents(sink, http.StatusBadRequest, subjects(t, b, 1))
-	b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+	runRelay(t, b)
 	b.Clock.Advance(time.Minute)
 	sink.Answer(func(http.ResponseWriter) { b.Clock.Advance(2 * time.Second) })
 	for _, want := range []int{12, 4, 0} {
-		b.Deliver(t, endpointtest.Binary, runEvent()).Expect(t, http.StatusOK, "", "")
+		runRelay(t, b)
 		if got := len(b.Stored(t, email(0)).Refused); got != want {
 			t.Errorf("%d rejected events are stored, want %d", got, want)
 		}

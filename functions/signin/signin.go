@@ -39,10 +39,7 @@ var Function = endpoint.Function{
 		Success: http.StatusOK,
 		Summary: "Start a session with an email and a password.",
 		Refuses: []apierror.Kind{apierror.Unauthenticated},
-	}, newHandler, signin.handle), func(cfg *config.Config) endpoint.Allow {
-		limiter, limit := ratelimit.FromConfig(cfg), ratelimit.Signin(cfg)
-		return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, limit, c) }
-	})},
+	}, newHandler, signin.handle), ratelimit.Addresses(ratelimit.Signin))},
 }
 
 // Input is an email and its password.

@@ -54,8 +54,8 @@ func TestSignout_EventEndsSessions(t *testing.T) {
 				}
 			}
 			want := []string{
-				`{` + id + `,"sessionId":"` + sid(t, first) + `","reason":"requested"}`,
-				`{` + id + `,"sessionId":"` + sid(t, second) + `","reason":"requested"}`,
+				`{` + id + `,"sessionId":"` + sid(t, first) + `","reason":"operator"}`,
+				`{` + id + `,"sessionId":"` + sid(t, second) + `","reason":"operator"}`,
 			}
 			if !slices.Equal(ended, want) {
 				t.Errorf("got the events %v\nwant %v", ended, want)

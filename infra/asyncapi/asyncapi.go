@@ -13,7 +13,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"go.yaml.in/yaml/v3"
 
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/schema"
@@ -35,14 +34,14 @@ The attribute dataschema names the JSON schema of the data. A function takes eve
 func Document(functions []endpoint.Function) ([]byte, error) {
 	d := document{
 		AsyncAPI:    "3.0.0",
-		Info:        info{Title: "Ticketing auth events", Version: "1.0.0", Description: description, License: license{"MIT"}},
+		Info:        schema.Info{Title: "Ticketing auth events", Version: "1.0.0", Description: description, License: schema.License{Name: "MIT"}},
 		ContentType: "application/json",
 	}
-	d.Servers.add("sink", server{
+	d.Servers.Add("sink", server{
 		Host: "{host}", Protocol: "http", Description: "The sink of the deployment.",
 		Variables: schema.List[variable]{schema.Pair("host", variable{"The host in K_SINK.", "broker-ingress.knative-eventing.svc.cluster.local"})},
 	})
-	d.Channels.add("sink", channel{
+	d.Channels.Add("sink", channel{
 		Title:       "The sink",
 		Description: "The URL in the setting K_SINK, such as the address of a broker. A response 2xx acknowledges an event.",
 		Servers:     []ref{{"#/servers/sink"}},
@@ -58,17 +57,10 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t.Name, err)
 		}
-		d.Components.Messages.add(t.Name, m)
+		d.Components.Messages.Add(t.Name, m)
 	}
-	d.Components.Schemas = mapping[*schema.Schema](named.All)
-	var out bytes.Buffer
-	out.WriteString(heading)
-	encoder := yaml.NewEncoder(&out)
-	encoder.SetIndent(2)
-	if err := encoder.Encode(d); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), encoder.Close()
+	d.Components.Schemas = named.All
+	return schema.Document(heading, d)
 }
 
 // publish adds the events that a function sends to the sink.
@@ -77,7 +69,7 @@ func (d *document) publish(f endpoint.Function) {
 	if len(types) == 0 {
 		return
 	}
-	d.Operations.add(f.Name+"-publish", operation{
+	d.Operations.Add(f.Name+"-publish", operation{
 		Action:   "send",
 		Channel:  ref{"#/channels/sink"},
 		Title:    "Published by " + f.Name,
@@ -91,11 +83,11 @@ func (d *document) receive(f endpoint.Function) {
 	if len(f.Receivers) == 0 {
 		return
 	}
-	d.Servers.add(f.Name, server{
+	d.Servers.Add(f.Name, server{
 		Host: f.Name + ".ticketing.svc.cluster.local", Protocol: "http",
 		Description: "The service of " + f.Name + " on Knative, in the namespace ticketing. It takes events if EVENTS is on.",
 	})
-	d.Channels.add(f.Name, channel{
+	d.Channels.Add(f.Name, channel{
 		Address: new("/"),
 		Title:   "The service of " + f.Name,
 		Description: "The root of the service. The response is the reply event, or empty. After the status 404, 408, 409, 429 or 5xx, " +
@@ -124,15 +116,15 @@ func (d *document) receive(f endpoint.Function) {
 		if len(replies) > 0 {
 			o.Reply = &reply{Channel: o.Channel, Messages: d.messages(f.Name, replies)}
 		}
-		d.Operations.add(name, o)
+		d.Operations.Add(name, o)
 	}
 }
 
 // messages adds the messages of types to a channel, and returns the references to them.
 func (d *document) messages(in string, types []*event.Type) (all []ref) {
-	c := d.Channels.at(in)
+	c := d.Channels.At(in)
 	for _, t := range types {
-		c.Messages.add(t.Name, ref{"#/components/messages/" + t.Name})
+		c.Messages.Add(t.Name, ref{"#/components/messages/" + t.Name})
 		all = append(all, ref{"#/channels/" + in + "/messages/" + t.Name})
 	}
 	return all

@@ -7,21 +7,12 @@ import "ticketing.com/auth/infra/schema"
 type (
 	document struct {
 		AsyncAPI    string             `yaml:"asyncapi"`
-		Info        info               `yaml:"info"`
+		Info        schema.Info        `yaml:"info"`
 		ContentType string             `yaml:"defaultContentType"`
 		Servers     mapping[server]    `yaml:"servers"`
 		Channels    mapping[channel]   `yaml:"channels"`
 		Operations  mapping[operation] `yaml:"operations"`
 		Components  components         `yaml:"components"`
-	}
-	info struct {
-		Title       string  `yaml:"title"`
-		Version     string  `yaml:"version"`
-		Description string  `yaml:"description"`
-		License     license `yaml:"license"`
-	}
-	license struct {
-		Name string `yaml:"name"`
 	}
 	server struct {
 		Host        string                `yaml:"host"`
@@ -75,29 +66,7 @@ type (
 	ref struct {
 		To string `yaml:"$ref"`
 	}
+	mapping[T any] = schema.List[T]
 )
 
 var post = bindings{httpBinding{"POST", "0.3.0"}}
-
-// A mapping is an ordered map that add extends.
-type mapping[T any] schema.List[T]
-
-// MarshalYAML implements yaml.Marshaler.
-func (m mapping[T]) MarshalYAML() (any, error) { return schema.List[T](m).MarshalYAML() }
-
-// at returns the value of a name, or nil.
-func (m mapping[T]) at(name string) *T {
-	for i := range m {
-		if m[i].Name == name {
-			return &m[i].Value
-		}
-	}
-	return nil
-}
-
-// add adds a name with its value, unless the mapping has the name.
-func (m *mapping[T]) add(name string, value T) {
-	if m.at(name) == nil {
-		*m = append(*m, schema.Pair(name, value))
-	}
-}

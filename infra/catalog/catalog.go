@@ -6,9 +6,11 @@ import (
 	"slices"
 
 	"ticketing.com/auth/functions/currentuser"
+	"ticketing.com/auth/functions/introspect"
 	"ticketing.com/auth/functions/jwks"
 	"ticketing.com/auth/functions/refresh"
 	"ticketing.com/auth/functions/relay"
+	"ticketing.com/auth/functions/revocations"
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/functions/signout"
 	"ticketing.com/auth/functions/signup"
@@ -26,6 +28,8 @@ func Functions() []endpoint.Function {
 		currentuser.Function,
 		refresh.Function,
 		jwks.Function,
+		introspect.Function,
+		revocations.Function,
 		relay.Function,
 	}
 }
@@ -38,10 +42,16 @@ func Routes() (all []endpoint.Endpoint) {
 	return all
 }
 
-// AllInOne returns the functions that a process with all functions serves. It omits functions
-// that could not work there: those that only receive events if the process accepts none, and
-// those that need a sink if it has none.
+// AllInOne returns the functions that a public process with all functions serves: those of Usable
+// without internal endpoints.
 func AllInOne(cfg *config.Config) []endpoint.Function {
+	return slices.DeleteFunc(Usable(cfg), func(f endpoint.Function) bool { return len(f.Routed()) < len(f.Endpoints) })
+}
+
+// Usable returns the functions that can work in one process with this configuration. It omits
+// those that only receive events if the process accepts none, and those that need a sink if it has
+// none.
+func Usable(cfg *config.Config) []endpoint.Function {
 	events, sink := httpserver.EventsEnabled(cfg), cfg.Text("K_SINK", "") != ""
 	return slices.DeleteFunc(Functions(), func(f endpoint.Function) bool {
 		needsSink := slices.ContainsFunc(f.Needs, func(n endpoint.Need) bool { return n.NeedsSink })

@@ -152,8 +152,9 @@ func TestCheck_Problems(t *testing.T) {
 	}
 }
 
-// The process with all functions includes each function that can work there.
-func TestAllInOne(t *testing.T) {
+// A process with all functions includes each function that can work there, and a public one no
+// internal endpoint.
+func TestUsable(t *testing.T) {
 	for _, c := range []struct {
 		settings map[string]string
 		relay    bool
@@ -165,13 +166,20 @@ func TestAllInOne(t *testing.T) {
 	} {
 		cfg := config.New(func(name string) (string, bool) { s, is := c.settings[name]; return s, is },
 			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-		var got []string
-		for _, f := range catalog.AllInOne(cfg) {
-			got = append(got, f.Name)
-		}
-		for _, f := range catalog.Functions() {
-			if want := f.Name != "relay" || c.relay; slices.Contains(got, f.Name) != want {
-				t.Errorf("%v: got the functions %v, want %s among them: %v", c.settings, got, f.Name, want)
+		for _, public := range []bool{false, true} {
+			all := catalog.Usable(cfg)
+			if public {
+				all = catalog.AllInOne(cfg)
+			}
+			var got []string
+			for _, f := range all {
+				got = append(got, f.Name)
+			}
+			for _, f := range catalog.Functions() {
+				internal := f.Name == "introspect" || f.Name == "revocations"
+				if want := (f.Name != "relay" || c.relay) && !(public && internal); slices.Contains(got, f.Name) != want {
+					t.Errorf("%v, public %t: got the functions %v, want %s among them: %t", c.settings, public, got, f.Name, want)
+				}
 			}
 		}
 	}

@@ -57,6 +57,7 @@ func outputs() []output {
 		{"infra/knative/eventing/functions.yaml", "", knative.EventServices},
 		{"infra/knative/eventing/triggers.yaml", "", knative.Triggers},
 		{"infra/knative/ingress/kourier/routes.yaml", "", knative.Kourier},
+		{"infra/knative/overlays/local-tickets/kustomization.yaml", "", knative.LocalTickets},
 		{"infra/knative/ingress/traefik/routes.yaml", "", knative.Traefik},
 		{"infra/knative/ingress/gateway/routes.yaml", "", knative.Gateway},
 		{"infra/knative/accounts.yaml", "", knative.Accounts},

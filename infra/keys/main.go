@@ -15,10 +15,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/usage"
 )
 
@@ -29,10 +31,12 @@ const (
 	text = `usage: ` + call + ` new|rotate|public|secrets [-dir DIR]
 
   new      generate the first key; existing keys are never overwritten
+             -alg EdDSA     the algorithm: EdDSA (Ed25519) or ES256 (P-256)
   rotate   take the next step of a rotation: publish a new key, sign with it,
            withdraw the old one. A step that comes too early is rejected
              -ttl 15m   the longest ACCESS_TOKEN_TTL in use
              -force     take the step now; after a theft, run it three times
+             -alg ALG   the algorithm of the new key, if it changes
   public   print the public keys
   secrets  print the keys and the passwords of the database users as Kubernetes
            Secrets, for "kubectl apply -f -"; each run prints the same ones
@@ -55,13 +59,15 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 	var do func() (string, error)
 	switch command {
 	case "new":
+		flags.StringVar(&o.Algorithm, "alg", token.EdDSA, "")
 		do = func() (string, error) {
-			err := keyring.Create(*dir, o.Now)
+			err := keyring.Create(*dir, o.Algorithm, o.Now)
 			return created(*dir), err
 		}
 	case "rotate":
 		flags.DurationVar(&o.Life, "ttl", o.Life, "")
 		flags.BoolVar(&o.Force, "force", false, "")
+		flags.StringVar(&o.Algorithm, "alg", "", "")
 		do = func() (string, error) {
 			step, err := keyring.Rotate(*dir, o)
 			return rotated(step), err
@@ -88,6 +94,9 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 	help.Call += " " + command
 	if code, end := help.Parse(flags, args, 0); end {
 		return code
+	}
+	if !slices.Contains([]string{"", token.EdDSA, token.ES256}, o.Algorithm) {
+		return help.Error("-alg must be EdDSA or ES256")
 	}
 	if o.Life <= 0 {
 		return help.Error("-ttl must be positive")

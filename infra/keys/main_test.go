@@ -42,6 +42,8 @@ func TestKeys_Commands(t *testing.T) {
 		{0, "rotate -ttl 0s", 2, "", "keys rotate: -ttl must be positive: run \"go run ./infra/keys rotate -h\" for help\n"},
 		{0, "rotate now", 2, "", "keys rotate: unexpected argument: run \"go run ./infra/keys rotate -h\" for help\n"},
 		{0, "new -force", 2, "", "keys new: flag provided but not defined: -force: run \"go run ./infra/keys new -h\" for help\n"},
+		{0, "new -alg RS256", 2, "", "keys new: -alg must be EdDSA or ES256: run \"go run ./infra/keys new -h\" for help\n"},
+		{0, "rotate -alg none", 2, "", "keys rotate: -alg must be EdDSA or ES256: run \"go run ./infra/keys rotate -h\" for help\n"},
 		{0, "", 2, "", "keys: no command is given: run \"go run ./infra/keys -h\" for help\n"},
 		{0, "revoke", 2, "", "keys: unknown command: run \"go run ./infra/keys -h\" for help\n"},
 		{0, "help", 0, text, ""},

@@ -173,7 +173,7 @@ func TestIngress_PathsWithParameters(t *testing.T) {
 func TestIngress_RoutesToFunctions(t *testing.T) {
 	var want []string
 	for _, f := range catalog.Functions() {
-		for _, e := range f.Endpoints {
+		for _, e := range f.Routed() {
 			path, _, _ := strings.Cut(e.Path, "/{")
 			if route := path + " " + f.Name; !slices.Contains(want, route) {
 				want = append(want, route)

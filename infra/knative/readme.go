@@ -17,7 +17,11 @@ func Table(functions []endpoint.Function) ([]byte, error) {
 	for _, f := range functions {
 		routes := []string{}
 		for _, e := range f.Endpoints {
-			routes = append(routes, fmt.Sprintf("`%s %s`", e.Method, e.Path))
+			route := fmt.Sprintf("`%s %s`", e.Method, e.Path)
+			if e.Internal {
+				route += " inside the cluster"
+			}
+			routes = append(routes, route)
 		}
 		if len(routes) == 0 {
 			routes = []string{"events only"}

@@ -15,11 +15,16 @@ const (
 	Namespace = "ticketing"
 )
 
-var kourier, traefik, gateway = parse("kourier.yaml.tmpl"), parse("traefik.yaml.tmpl"), parse("gateway.yaml.tmpl")
+var kourier, traefik, gateway, localTickets = parse("kourier.yaml.tmpl"), parse("traefik.yaml.tmpl"), parse("gateway.yaml.tmpl"), parse("local-tickets.yaml.tmpl")
 
 // Kourier returns the routes as a Knative Ingress, for Kourier and Istio. Knative creates
 // such an Ingress for its own Routes.
 func Kourier(functions []endpoint.Function) ([]byte, error) { return routes(kourier, functions) }
+
+// LocalTickets returns an overlay that adds the route of the example tickets to that of Kourier.
+func LocalTickets([]endpoint.Function) ([]byte, error) {
+	return execute(localTickets, route{Function: "tickets", Path: "/api/tickets"})
+}
 
 // Traefik returns the routes as a Knative Ingress that Traefik supports.
 func Traefik(functions []endpoint.Function) ([]byte, error) { return routes(traefik, functions) }
@@ -41,7 +46,7 @@ func routes(t *template.Template, functions []endpoint.Function) ([]byte, error)
 		Routes []route
 	}{Host: Host}
 	for _, f := range functions {
-		for _, e := range f.Endpoints {
+		for _, e := range f.Routed() {
 			path, _, isPrefix := strings.Cut(e.Path, "/{")
 			i := slices.IndexFunc(data.Routes, func(r route) bool { return r.Path == path })
 			if i < 0 {

@@ -30,17 +30,28 @@ type credential struct {
 
 var secrets = parse("secrets.yaml.tmpl")
 
-// Secrets returns the Secrets that the manifests refer to: the two key sets, the database
+// consumers are the services of the platform that may introspect tokens.
+var consumers = []string{"orders", "payments", "tickets"}
+
+// Secrets returns the Secrets that the manifests refer to: the two key sets, the services that may
+// introspect tokens, with a Secret for each of them, the database
 // URI of each database user, and the passwords for the job that creates these users.
 func Secrets(functions []endpoint.Function, m Material) ([]byte, error) {
 	address, err := m.address()
 	if err != nil {
 		return nil, err
 	}
+	var registered []string
 	all := []credential{
 		{"signing-keys", map[string]string{"signing.jwks": string(m.Signing)}},
 		{"verifying-keys", map[string]string{"verifying.jwks": string(m.Verifying)}},
 	}
+	for _, consumer := range consumers {
+		secret := consumer + ":" + m.Password("introspection by "+consumer)
+		all = append(all, credential{"introspection-" + consumer, map[string]string{"secret": secret}})
+		registered = append(registered, secret)
+	}
+	all = append(all, credential{"introspection-clients", map[string]string{"clients": strings.Join(registered, "\n")}})
 	passwords := map[string]string{}
 	for _, user := range databaseUsers(functions) {
 		passwords[user] = m.Password(user)

@@ -22,15 +22,15 @@ var sources embed.FS
 var services = parse("services.yaml.tmpl")
 
 func parse(name string) *template.Template {
-	functions := template.FuncMap{"namespace": func() string { return Namespace }}
-	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name, "service.yaml.tmpl"))
+	functions := template.FuncMap{"namespace": func() string { return Namespace }, "host": func() string { return Host }}
+	return template.Must(template.New(name).Funcs(functions).ParseFS(sources, name, "service.yaml.tmpl", "kourier.yaml.tmpl"))
 }
 
 // A service is the Knative Service of a function.
 type service struct {
-	Name    string
-	Summary string
-	Main    string // the folder of its main package, from the root
+	Name      string
+	Summaries []string // of its endpoints, or of its receivers if it has no endpoints
+	Main      string   // the folder of its main package, from the root
 	needs.Needs
 	Receives bool // receives events
 	Public   bool // has a public address; other services are behind the ingress
@@ -97,7 +97,7 @@ func execute(t *template.Template, data any) ([]byte, error) {
 
 func serviceOf(f endpoint.Function) service {
 	s := service{
-		Name: f.Name, Summary: f.Summary(), Main: "functions/" + f.Name + "/cmd/" + f.Name,
+		Name: f.Name, Main: "functions/" + f.Name + "/cmd/" + f.Name,
 		Needs: needs.Of(f), Receives: len(f.Receivers) > 0, workload: reading,
 	}
 	switch {
@@ -107,9 +107,13 @@ func serviceOf(f endpoint.Function) service {
 		s.workload = relaying
 	}
 	for _, e := range f.Endpoints {
+		s.Summaries = append(s.Summaries, e.Summary)
 		s.allow(e.Limit())
 	}
 	for _, r := range f.Receivers {
+		if len(f.Endpoints) == 0 {
+			s.Summaries = append(s.Summaries, r.Summary)
+		}
 		s.allow(r.Limit())
 	}
 	return s
@@ -123,9 +127,9 @@ func (s *service) allow(limit time.Duration) {
 // allInOne returns the service that serves all routes, with the needs of all functions that
 // have endpoints. It receives no events, because the public could send events to its address.
 func allInOne(functions []endpoint.Function) service {
-	routed := slices.DeleteFunc(slices.Clone(functions), func(f endpoint.Function) bool { return len(f.Endpoints) == 0 })
+	routed := slices.DeleteFunc(slices.Clone(functions), func(f endpoint.Function) bool { return len(f.Routed()) == 0 })
 	return service{
-		Name: AllInOne, Summary: "Every route in one process.", Main: "infra/allinone",
+		Name: AllInOne, Summaries: []string{"Every route in one process."}, Main: "infra/allinone",
 		Needs: needs.Of(routed...), Public: true, workload: everything,
 	}
 }

@@ -55,7 +55,7 @@ type function struct {
 // Routes returns the methods and paths, for the description.
 func (f function) Routes() string {
 	var all []string
-	for _, e := range f.Endpoints {
+	for _, e := range f.Routed() {
 		all = append(all, e.Method+" "+e.Path)
 	}
 	if text := strings.Join(all, ", "); len(text) < 200 { // the limit of a description is 256
@@ -87,7 +87,7 @@ const fallback = "jwks"
 func Template(functions []endpoint.Function) ([]byte, error) {
 	d := document{Fallback: fallback}
 	for _, fn := range functions {
-		if len(fn.Endpoints) == 0 {
+		if len(fn.Routed()) == 0 {
 			d.Omitted = append(d.Omitted, fn.Name)
 			continue
 		}
@@ -114,7 +114,7 @@ func describe(fn endpoint.Function) function {
 	if n.Hashes {
 		f.MemoryMB = oneCPUMemory
 	}
-	for _, e := range fn.Endpoints {
+	for _, e := range fn.Routed() {
 		if !slices.Contains(f.Paths, e.Path) {
 			f.Paths = append(f.Paths, e.Path)
 		}

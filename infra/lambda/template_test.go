@@ -17,7 +17,7 @@ import (
 
 // routed returns the functions that the template contains.
 func routed() []endpoint.Function {
-	return slices.DeleteFunc(catalog.Functions(), func(f endpoint.Function) bool { return len(f.Endpoints) == 0 })
+	return slices.DeleteFunc(catalog.Functions(), func(f endpoint.Function) bool { return len(f.Routed()) == 0 })
 }
 
 func TestTemplate_Routes(t *testing.T) {

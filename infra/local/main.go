@@ -9,7 +9,8 @@
 //
 // It reads the settings of the functions from the environment. With MONGODB_URI it starts no
 // embedded database; with SIGNING_KEYS or VERIFYING_KEYS it generates no keys. On a loopback
-// address the default of EVENTS is insecure: the runner accepts events from any client.
+// address the default of EVENTS is insecure: the runner accepts events from any client. It also
+// accepts introspection from any client there.
 //
 // Do not use it in production: the embedded database has no passwords and is slow with many
 // users.
@@ -18,6 +19,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -42,6 +44,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/httpserver"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/testing/devdb"
 	"ticketing.com/auth/shared/usage"
@@ -93,11 +96,11 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 		return fail(err)
 	}
 	defer listener.Close()
-	added := []map[string]string{files, events(listener.Addr())}
+	added := []map[string]string{files, events(listener.Addr()), introspection(listener.Addr())}
 	// validates the settings before the database is built and started
 	check := config.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
 	mongodb.FromConfig(check)
-	httpserver.Handler(check, catalog.AllInOne(check)...)
+	httpserver.Handler(check, catalog.Usable(check)...)
 	if err := check.Err(); err != nil {
 		config.PrintError(os.Stderr, "local", err)
 		return config.ExitSettings
@@ -138,7 +141,7 @@ func serve(ctx context.Context, listener net.Listener, data string, added []map[
 	}
 	defer stop()
 	cfg := config.New(environment(append(added, uri)...), logs, time.Now)
-	all := catalog.AllInOne(cfg)
+	all := catalog.Usable(cfg)
 	handler := httpserver.Handler(cfg, all...)
 	if err := cfg.Err(); err != nil {
 		return err
@@ -152,7 +155,7 @@ func serve(ctx context.Context, listener net.Listener, data string, added []map[
 	if err := mongodb.Prepare(ctx, mongodb.FromConfig(cfg), time.Now(), cfg.Log(), needs.Collections(all...)...); err != nil {
 		return err
 	}
-	printRoutes(os.Stdout, listener.Addr(), all, cfg.Text("EVENTS", "off"))
+	printRoutes(os.Stdout, listener.Addr(), all, cfg.Text("EVENTS", "off"), cfg.Text("INTROSPECTION_CLIENTS", ""))
 	if uri != nil || added[0] != nil {
 		fmt.Printf("\nData is stored in %s. Press Ctrl-C to stop.\n", data)
 	}
@@ -218,10 +221,28 @@ func keys(dir string) (map[string]string, error) {
 // events returns the setting EVENTS if the environment has none. On a loopback address any client
 // may send events, because other machines cannot reach it.
 func events(addr net.Addr) map[string]string {
-	if tcp, is := addr.(*net.TCPAddr); setting("EVENTS") == "" && is && tcp.IP.IsLoopback() {
+	if setting("EVENTS") == "" && isLoopback(addr) {
 		return map[string]string{"EVENTS": "insecure"}
 	}
 	return nil
+}
+
+// introspection returns the setting INTROSPECTION_CLIENTS if the environment has none. On a
+// loopback address any client may introspect tokens, and on another one no client.
+func introspection(addr net.Addr) map[string]string {
+	value := identity.OpenToAll
+	switch {
+	case setting("INTROSPECTION_CLIENTS")+setting("INTROSPECTION_CLIENTS_FILE") != "":
+		return nil
+	case !isLoopback(addr):
+		value = "none:" + rand.Text()
+	}
+	return map[string]string{"INTROSPECTION_CLIENTS": value}
+}
+
+func isLoopback(addr net.Addr) bool {
+	tcp, is := addr.(*net.TCPAddr)
+	return is && tcp.IP.IsLoopback()
 }
 
 // database starts the embedded database on a folder and returns the setting of its address. It
@@ -270,7 +291,7 @@ func logs(o *slog.HandlerOptions) slog.Handler {
 	return slog.NewTextHandler(os.Stderr, o)
 }
 
-func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Function, events string) {
+func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Function, events, introspection string) {
 	fmt.Fprintf(out, "The auth system is at http://%s\n\n", addr)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, f := range functions {
@@ -292,5 +313,8 @@ func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Function, ev
 	t.Flush()
 	if events == "insecure" {
 		fmt.Fprintf(out, "\nAny client that reaches http://%s/ can create accounts and end sessions by event, without a token (EVENTS=insecure).\nSet EVENTS=off to reject all events.\n", addr)
+	}
+	if introspection == identity.OpenToAll {
+		fmt.Fprintln(out, "Any client can introspect tokens and read the revocation feed. In a cluster, only services inside it can.")
 	}
 }

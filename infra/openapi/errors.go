@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"encoding/base64"
 	"errors"
 	"maps"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/ratelimit"
 )
 
@@ -24,7 +26,9 @@ func (f operationOf) errorSamples() []sample {
 	record := func(name, summary string, x request) {
 		all = append(all, f.record(name, summary, x))
 	}
-	if f.Access != endpoint.Public {
+	if f.Access == endpoint.Service {
+		record("no-service", "The request has no credentials of a service.", request{Body: "token=x"})
+	} else if f.Access != endpoint.Public {
 		if f.Access == endpoint.Required {
 			record("no-token", "The request has no token.", request{})
 		}
@@ -33,7 +37,11 @@ func (f operationOf) errorSamples() []sample {
 		record("unsupported-scheme", "The credentials are not a bearer token.", request{Headers: map[string]string{"Authorization": "Basic YW5uOnNlY3JldA=="}})
 	}
 	record("unsupported-method", "The path does not support this method.", request{Method: f.unsupported()})
-	if f.HasBody() {
+	if f.Form() != nil {
+		record("missing-members", "All members are missing.", request{Headers: service(), Body: "x=y"})
+		record("too-large", "The body exceeds the size limit.", request{Headers: service(), Body: "x=y", Length: endpoint.MaxBody + 1})
+		record("unsupported-type", "The body is not a form.", request{Headers: map[string]string{"Authorization": service()["Authorization"], "Content-Type": "application/json"}, Body: "{}"})
+	} else if f.HasBody() {
 		record("missing-members", "All members are missing.", request{Body: "{}"})
 		record("not-an-object", "The body is JSON, but not an object.", request{Body: "[]"})
 		record("too-large", "The body exceeds the size limit.", request{Body: "{}", Length: endpoint.MaxBody + 1})
@@ -51,7 +59,11 @@ func (f operationOf) errorSamples() []sample {
 // otherErrors returns samples of the errors that the dependencies and the rate limits of the
 // function cause.
 func (f operationOf) otherErrors() []sample {
-	all := []sample{errorSample("internal-error", "An error in the service.", errors.New("unexpected"))}
+	var all []sample
+	if slices.Contains(f.Refuses, apierror.NotFound) {
+		all = append(all, errorSample("no-document", "TOKEN_ISSUER is not an https URL without a path.", apierror.New(apierror.NotFound, "There is nothing here.")))
+	}
+	all = append(all, errorSample("internal-error", "An error in the service.", errors.New("unexpected")))
 	if f.UsesDatabase() {
 		all = append(all, errorSample("database-unavailable", "The database does not respond.", apierror.Unreachable(nil)))
 	}
@@ -124,6 +136,11 @@ func sampleToken() string {
 	return access
 }
 
+// service returns the header with the credentials of the sample of INTROSPECTION_CLIENTS.
+func service() map[string]string {
+	return map[string]string{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte(identity.Clients.Secret.Sample()))}
+}
+
 type recorded struct {
 	*http.Response
 	body string
@@ -137,7 +154,7 @@ func (f operationOf) call(method string, headers map[string]string, body string)
 	}
 	r := httptest.NewRequest(method, strings.ReplaceAll(strings.ReplaceAll(f.Path, "{", ""), "}", ""), strings.NewReader(body))
 	if body != "" {
-		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Type", f.mediaType())
 	}
 	for name, value := range headers {
 		r.Header.Set(name, value)

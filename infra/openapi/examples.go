@@ -23,6 +23,7 @@ func (x sample) documented() example {
 // These values stand for values that the system generates. A replay only checks that equal
 // values stay equal. The tokens can be decoded.
 const (
+	issuer    = "https://api.ticketing.example"
 	userID    = "7d5c0a2c49f14f0b8b5f3f6d0c9be6a1"
 	jwtHeader = "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9."
 
@@ -72,6 +73,24 @@ func examples() map[string][]sample {
 			{name: "retry", summary: "The same refresh token within 10 seconds gets the same response.", body: `{"refreshToken":"refresh-token-1"}`, status: 200, response: grant(fourth, "refresh-token-4")},
 			rejected("session-revoked", "The session has ended.", `{"refreshToken":"refresh-token-3"}`, apierror.InvalidToken(nil)),
 			rejected("invalid-token", "The service did not issue this token.", `{"refreshToken":"nonsense"}`, apierror.InvalidToken(nil)),
+		},
+		"introspect": {
+			{name: "active", summary: "A valid token.", request: &request{Headers: service()}, body: "token=" + fourth, status: 200,
+				response: `{"active":true,"token_type":"Bearer","iss":"` + issuer + `","aud":"ticketing","sub":"` + userID + `","sid":"1f0e2d3c4b5a69788796a5b4c3d2e1f0","jti":"1f0e2d3c4b5a69788796a5b4c3d2e1f0.1.a8d1f2c3b4a59687","client_id":"web","iat":1772366400,"exp":1772367300,"auth_time":1772366400,"amr":["pwd"],"acr":"aal1","email":"ann@example.com"}`},
+			{name: "ended", summary: "The session of the token has ended. The answer to a forged or an expired token is the same.", request: &request{Headers: service()}, body: "token=" + third, status: 200, response: `{"active":false}`},
+		},
+		"revocations": {
+			{name: "success", summary: "One session has ended.", status: 200, response: `{"cursor":"1772366370000","window":960,"sessions":["9b74c9897bac770ffc029102a200c5de"],"users":[]}`},
+		},
+		"oauthMetadata": {
+			{name: "metadata", summary: "TOKEN_ISSUER is an https URL.", status: 200,
+				response: `{"issuer":"` + issuer + `","jwks_uri":"` + issuer + `/.well-known/jwks.json","response_types_supported":[],"grant_types_supported":[]}`},
+		},
+		"openidConfiguration": {
+			{name: "configuration", summary: "TOKEN_ISSUER is an https URL.", status: 200,
+				response: `{"issuer":"` + issuer + `","jwks_uri":"` + issuer + `/.well-known/jwks.json","response_types_supported":[],"grant_types_supported":[],` +
+					`"subject_types_supported":["public"],"id_token_signing_alg_values_supported":["EdDSA"],` +
+					`"claims_supported":["iss","aud","sub","client_id","sid","jti","iat","exp","email","email_verified","auth_time","amr","acr","roles"]}`},
 		},
 		"jwks": {
 			{name: "keys", summary: "One key. During a key rotation there are several.", status: 200,

@@ -14,18 +14,18 @@
 package openapi
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/go-json-experiment/json"
 
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/schema"
@@ -52,9 +52,9 @@ A service can verify access tokens without a request to this API for each token.
 func Document(functions []endpoint.Function) ([]byte, error) {
 	d := document{
 		OpenAPI: "3.1.0",
-		Info: info{
+		Info: schema.Info{
 			Title: "Ticketing auth", Version: "1.0.0", Description: description,
-			License: license{Name: "MIT", Identifier: "MIT"},
+			License: schema.License{Name: "MIT", Identifier: "MIT"},
 		},
 		Servers: []server{{URL: "/", Description: "The host that serves this document."}},
 		Tags:    []tag{{Name: "auth", Description: "Accounts, sessions and keys."}},
@@ -87,16 +87,12 @@ func Document(functions []endpoint.Function) ([]byte, error) {
 		SecuritySchemes: list[securityScheme]{schema.Pair("bearer", securityScheme{
 			Type: "http", Scheme: "bearer", BearerFormat: "JWT",
 			Description: fmt.Sprintf("The `token` from a response of signup, signin or refresh, in exactly one Authorization header, at most %d bytes. A token in a query parameter or a cookie is ignored.", endpoint.MaxToken),
+		}), schema.Pair("service", securityScheme{
+			Type: "http", Scheme: "basic",
+			Description: "The name and the secret of a service (RFC 6749 section 2.3.1). The operator registers them in INTROSPECTION_CLIENTS.",
 		})},
 	}
-	var out bytes.Buffer
-	out.WriteString(heading)
-	encoder := yaml.NewEncoder(&out)
-	encoder.SetIndent(2)
-	if err := encoder.Encode(d); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), encoder.Close()
+	return schema.Document(heading, d)
 }
 
 // An operationOf is an endpoint with its function.
@@ -144,7 +140,7 @@ func describe(f operationOf, named *schema.Set) (pathItem, error) {
 		return nil, err
 	}
 	if in != nil {
-		o.RequestBody = bodyOf(in, all)
+		o.RequestBody = bodyOf(in, f.mediaType(), all)
 	}
 	for _, status := range f.statuses(all) {
 		o.Responses = append(o.Responses, schema.Pair(strconv.Itoa(status), f.response(status, out, all)))
@@ -201,6 +197,8 @@ func (f operationOf) security() []map[string][]string {
 		return []map[string][]string{{}, bearer}
 	case endpoint.Required:
 		return []map[string][]string{bearer}
+	case endpoint.Service:
+		return []map[string][]string{{"service": {}}}
 	}
 	return []map[string][]string{}
 }
@@ -222,17 +220,57 @@ func (f operationOf) statuses(samples []sample) []int {
 	return slices.Compact(all)
 }
 
-func bodyOf(in *schema.Schema, samples []sample) *requestBody {
+// formJSON returns the JSON object of a form.
+func formJSON(form string) string {
+	values, err := url.ParseQuery(form)
+	if err != nil {
+		panic(err) // an example of this package
+	}
+	members := map[string]string{}
+	for name := range values {
+		members[name] = values.Get(name)
+	}
+	object, err := json.Marshal(members, json.Deterministic(true))
+	if err != nil {
+		panic(err) // an example of this package
+	}
+	return string(object)
+}
+
+const formType = "application/x-www-form-urlencoded"
+
+// mediaType returns the media type of a request body.
+func (f operationOf) mediaType() string {
+	if f.Form() != nil {
+		return formType
+	}
+	return "application/json"
+}
+
+// bodyOf returns the description of a request body with a media type.
+func bodyOf(in *schema.Schema, kind string, samples []sample) *requestBody {
 	content := mediaType{Schema: in}
 	for _, x := range samples {
-		if x.body != "" {
-			content.Examples = append(content.Examples, schema.Pair(x.name, example{Summary: x.summary, Value: raw(x.body)}))
+		if x.body == "" {
+			continue
+		}
+		body := x.body
+		if kind == formType {
+			body = formJSON(body)
+		}
+		content.Examples = append(content.Examples, schema.Pair(x.name, example{Summary: x.summary, Value: raw(body)}))
+	}
+	if kind == formType {
+		return &requestBody{
+			Description: fmt.Sprintf("A form of at most %d bytes. Unknown members are ignored.", endpoint.MaxBody),
+			Required:    true,
+			Content:     list[mediaType]{schema.Pair(kind, content)},
 		}
 	}
 	return &requestBody{
 		Description: fmt.Sprintf("One JSON object of at most %d bytes in UTF-8. A duplicate member name or a NUL character is an error. Unknown members are ignored.", endpoint.MaxBody),
 		Required:    true,
-		Content:     list[mediaType]{schema.Pair("application/json", content)},
+		Content:     list[mediaType]{schema.Pair(kind, content)},
 	}
 }
 
@@ -296,7 +334,11 @@ func (f operationOf) headers(status int) list[header] {
 	}
 	switch status {
 	case http.StatusUnauthorized:
-		h = append(h, schema.Pair("WWW-Authenticate", refer("Challenge")))
+		challenge := refer("Challenge")
+		if f.Access == endpoint.Service {
+			challenge = refer("ServiceChallenge")
+		}
+		h = append(h, schema.Pair("WWW-Authenticate", challenge))
 	case http.StatusMethodNotAllowed:
 		h = append(h, schema.Pair("Allow", header{Description: "The methods that the path supports.", Required: true,
 			Schema: &schema.Schema{Type: "string", Const: f.call(f.unsupported(), nil, "").Header.Get("Allow")}}))
@@ -317,6 +359,8 @@ func headers() list[header] {
 		schema.Pair("NoSniff", header{Description: "The client must not guess another media type.", Required: true, Schema: &schema.Schema{Type: "string", Const: "nosniff"}}),
 		schema.Pair("Challenge", header{Description: "The accepted authentication scheme. If the request had an invalid token, the error code follows (RFC 6750 section 3).", Required: true,
 			Schema: &schema.Schema{Type: "string", Enum: []string{challenge(apierror.NoToken()), challenge(apierror.InvalidToken(nil))}}}),
+		schema.Pair("ServiceChallenge", header{Description: "The authentication scheme of services.", Required: true,
+			Schema: &schema.Schema{Type: "string", Const: challenge(apierror.NoService(nil))}}),
 		schema.Pair("DeviceToken", header{Description: "The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it.", Required: true,
 			Schema: &schema.Schema{Type: "string", MinLength: 22, MaxLength: 22}}),
 		schema.Pair("DeviceCookie", header{Description: "The device token as the cookie `__Host-device`, for browsers.", Required: true, Schema: &schema.Schema{Type: "string"}}),

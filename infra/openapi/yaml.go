@@ -11,21 +11,11 @@ import (
 type (
 	document struct {
 		OpenAPI    string         `yaml:"openapi"`
-		Info       info           `yaml:"info"`
+		Info       schema.Info    `yaml:"info"`
 		Servers    []server       `yaml:"servers"`
 		Tags       []tag          `yaml:"tags"`
 		Paths      list[pathItem] `yaml:"paths"`
 		Components components     `yaml:"components"`
-	}
-	info struct {
-		Title       string  `yaml:"title"`
-		Version     string  `yaml:"version"`
-		Description string  `yaml:"description"`
-		License     license `yaml:"license"`
-	}
-	license struct {
-		Name       string `yaml:"name"`
-		Identifier string `yaml:"identifier"`
 	}
 	server struct {
 		URL         string `yaml:"url"`
@@ -94,7 +84,7 @@ type (
 	securityScheme struct {
 		Type         string `yaml:"type"`
 		Scheme       string `yaml:"scheme"`
-		BearerFormat string `yaml:"bearerFormat"`
+		BearerFormat string `yaml:"bearerFormat,omitempty"`
 		Description  string `yaml:"description"`
 	}
 	list[T any] = schema.List[T]
@@ -102,13 +92,9 @@ type (
 
 // addPath appends the operations of a path. Several endpoints may have one path.
 func addPath(paths *list[pathItem], path string, item pathItem) {
-	for i := range *paths {
-		if (*paths)[i].Name == path {
-			(*paths)[i].Value = append((*paths)[i].Value, item...)
-			return
-		}
-	}
-	*paths = append(*paths, schema.Pair(path, item))
+	paths.Add(path, nil)
+	all := paths.At(path)
+	*all = append(*all, item...)
 }
 
 // raw is JSON that is encoded as YAML.

@@ -18,6 +18,23 @@ type Entry[T any] struct {
 // Pair returns an entry.
 func Pair[T any](name string, value T) Entry[T] { return Entry[T]{name, value} }
 
+// At returns the value of a name, or nil.
+func (l List[T]) At(name string) *T {
+	for i := range l {
+		if l[i].Name == name {
+			return &l[i].Value
+		}
+	}
+	return nil
+}
+
+// Add adds a name with its value, unless the map has the name.
+func (l *List[T]) Add(name string, value T) {
+	if l.At(name) == nil {
+		*l = append(*l, Pair(name, value))
+	}
+}
+
 // MarshalYAML implements yaml.Marshaler.
 func (l List[T]) MarshalYAML() (any, error) {
 	mapping := &yaml.Node{Kind: yaml.MappingNode}

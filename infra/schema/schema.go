@@ -157,7 +157,7 @@ func (s *Set) object(t reflect.Type, use Use) (*Schema, error) {
 	o := &Schema{Type: "object"}
 	described := Members(t)
 	for f := range t.Fields() {
-		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		name, options, _ := strings.Cut(cmp.Or(f.Tag.Get("json"), f.Tag.Get("form")), ",")
 		if name == "" && f.IsExported() && (use == Output || use == Payload && !f.Anonymous) { // an input ignores fields without a name
 			return nil, fmt.Errorf("%s has no JSON name for its field %s", t, f.Name)
 		}
@@ -200,6 +200,9 @@ func Members(t reflect.Type) map[string]reference.Member {
 
 func (s *Schema) with(m reference.Member) *Schema {
 	s.Description, s.Format, s.Opaque = m.About, cmp.Or(m.Format, s.Format), m.Opaque
+	if m.Opaque && s.Items != nil {
+		s.Opaque, s.Items.Opaque = false, true
+	}
 	s.MinLength, s.MaxLength = m.MinLength, m.MaxLength
 	if m.Minimum != 0 {
 		s.Minimum = new(float64(m.Minimum))

@@ -19,7 +19,7 @@ const cachedTokens = 1024
 func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
 	return config.Part(cfg, "token issuer", func() *token.Issuer {
 		issuer, audience := Names(cfg)
-		ttl := cfg.Duration("ACCESS_TOKEN_TTL", min(15*time.Minute, session), time.Second, 24*time.Hour)
+		ttl := duration(cfg, min(defaultTTL, session))
 		if ttl > session {
 			cfg.Problem("ACCESS_TOKEN_TTL", "must not be longer than SESSION_TTL")
 		}
@@ -30,6 +30,15 @@ func IssuerFromConfig(cfg *config.Config, session time.Duration) *token.Issuer {
 		}
 		return token.NewIssuer(keys, issuer, audience, clientID, ttl)
 	})
+}
+
+const defaultTTL = 15 * time.Minute
+
+// TTL returns ACCESS_TOKEN_TTL, the lifetime of an access token.
+func TTL(cfg *config.Config) time.Duration { return duration(cfg, defaultTTL) }
+
+func duration(cfg *config.Config, or time.Duration) time.Duration {
+	return cfg.Duration("ACCESS_TOKEN_TTL", or, time.Second, 24*time.Hour)
 }
 
 // VerifierFromConfig returns the verifier that the environment configures, or nil without keys.
@@ -52,8 +61,11 @@ func KeysFromConfig(cfg *config.Config) *token.VerifyingKeys {
 
 // Names returns the settings TOKEN_ISSUER and TOKEN_AUDIENCE.
 func Names(cfg *config.Config) (issuer, audience string) {
-	return cfg.Text("TOKEN_ISSUER", "ticketing"), cfg.Text("TOKEN_AUDIENCE", "ticketing")
+	return IssuerName(cfg), cfg.Text("TOKEN_AUDIENCE", "ticketing")
 }
+
+// IssuerName returns the setting TOKEN_ISSUER.
+func IssuerName(cfg *config.Config) string { return cfg.Text("TOKEN_ISSUER", "ticketing") }
 
 func document[Keys any](cfg *config.Config, setting string, parse func([]byte) (*Keys, error)) *Keys {
 	name, text := cfg.Document(setting)

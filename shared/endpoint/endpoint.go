@@ -40,17 +40,6 @@ type Function struct {
 	Receivers []Receiver // called by events
 }
 
-// Summary returns the first sentence about the function.
-func (f Function) Summary() string {
-	for _, e := range f.Endpoints {
-		return e.Summary
-	}
-	for _, r := range f.Receivers {
-		return r.Summary
-	}
-	return ""
-}
-
 // Access states which clients may call an endpoint. Each endpoint must choose.
 type Access uint8
 
@@ -86,8 +75,8 @@ type Spec struct {
 	Refuses []apierror.Kind
 }
 
-// Public returns the endpoints that an ingress routes.
-func (f Function) Public() []Endpoint {
+// Routed returns the endpoints that an ingress routes.
+func (f Function) Routed() []Endpoint {
 	return slices.DeleteFunc(slices.Clone(f.Endpoints), func(e Endpoint) bool { return e.Internal })
 }
 
@@ -133,7 +122,8 @@ type bindFunc func(cfg *config.Config, budget time.Duration) call
 
 // Define declares an endpoint. newHandler reads the settings that the handler needs, and
 // does no other work. The platform may freeze or end the process after the response, so
-// handle must not leave a goroutine running. It must be safe for concurrent use.
+// handle must not leave a goroutine running, except by a Later. It must be safe for concurrent
+// use.
 //
 // If the input has a method Validate(*apierror.Fields), it runs after the decoding. If the
 // input has a method Configure(*config.Config), Bind calls it once on a blank input, and

@@ -93,7 +93,18 @@ func TestDefine_Rejects(t *testing.T) {
 			Guest
 		}, string](protected),
 		"the field Title of": define[struct{ Title string }, string](post),
-		"has no tag json, path or query: it would stay empty": define[struct{ Title string }, string](post),
+		"a body is JSON or a form": define[struct {
+			Title string `json:"title"`
+			Token string `form:"token"`
+		}, string](post),
+		"another field has the form member a": define[struct {
+			A string `form:"a"`
+			B string `form:"a"`
+		}, string](post),
+		"a form cannot be []string": define[struct {
+			A []string `form:"a" max:"3"`
+		}, string](post),
+		"has no tag json, path, query or form: it would stay empty": define[struct{ Title string }, string](post),
 		"has the tags json and query": define[struct {
 			Title string `json:"title" query:"title"`
 		}, string](post),
@@ -421,40 +432,4 @@ func TestInvoke_Outputs(t *testing.T) {
 			t.Errorf("%s: got %v", name, got.Header)
 		}
 	}
-}
-
-func FuzzDecodeRich(f *testing.F) {
-	for _, seed := range []string{goodOrder + "}", goodOrder + `,"comment":null}`, `{"seats":[{"row":[]},{}]}`, `{"venue":{"city":"\u0000"}}`, `{"at":"2026-13-01T00:00:00Z"}`, `{"count":1e5,"price":-0}`} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		var in order
-		if err := endpoint.Decode(body, &in); err != nil {
-			if apierror.From(err).Kind() != apierror.Invalid {
-				t.Errorf("got %v, want an Invalid error", err)
-			}
-			return
-		}
-		if in.Count < 1 || in.Count > 10 || in.Price < 0 || len(in.Seats) < 1 || len(in.Seats) > 2 || len(in.Tags) > 2 || in.Title == "" || in.At.IsZero() && !strings.Contains(string(body), "0001") {
-			t.Errorf("%s: got %+v outside its bounds", body, in)
-		}
-	})
-}
-
-func FuzzQuery(f *testing.F) {
-	for _, seed := range []string{"text=a&limit=5", "text=%", "text=a&text=b", "limit=1e2&text=a", "text=a&price=1e400", "text=a&since=2026-01-02t03:04:05z"} {
-		f.Add(seed)
-	}
-	s := endpoint.Spec{Method: "GET", Path: "/search", Access: endpoint.Public, Success: 200}
-	f.Fuzz(func(t *testing.T, query string) {
-		bound, _ := bind(s, func(_ context.Context, in search) (string, error) {
-			if len([]rune(in.Text)) > 5 || in.Limit != nil && (*in.Limit < 1 || *in.Limit > 100) {
-				t.Errorf("%q: got %+v outside its bounds", query, in)
-			}
-			return "", nil
-		})
-		if got := bound.Invoke(t.Context(), &endpoint.Request{Query: query}); got.Status != 200 && got.Status != 400 {
-			t.Errorf("%q: got %d %s", query, got.Status, got.Body)
-		}
-	})
 }

@@ -38,6 +38,7 @@ type Response struct {
 // Invoke runs the handler and logs the request in one line. It never panics: an error or
 // a panic becomes the response.
 func (b *Bound) Invoke(ctx context.Context, r *Request) Response {
+	r.Function = b.function
 	return Answer(ctx, b.log, Line{b.function, r.Method, b.Path}, func() (Response, error) {
 		out, err := b.call(ctx, r)
 		if err != nil {
@@ -86,15 +87,15 @@ func Answer(ctx context.Context, log *slog.Logger, line Line, do func() (Respons
 func callSafely(do func() (Response, error)) (response Response, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = panicError(p)
+			err = PanicError(p)
 		}
 	}()
 	return do()
 }
 
-// panicError returns an error with the stack. It includes the text of a runtime.Error only:
+// PanicError returns an error with the stack. It includes the text of a runtime.Error only:
 // any other value could contain a secret.
-func panicError(p any) error {
+func PanicError(p any) error {
 	text := fmt.Sprintf("a %T", p)
 	if e, ok := p.(runtime.Error); ok {
 		text = e.Error()

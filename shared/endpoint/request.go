@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"mime"
+	"slices"
 	"strings"
 
 	"ticketing.com/auth/shared/apierror"
@@ -33,6 +34,7 @@ type Request struct {
 	AcceptLanguage  []string // the Accept-Language headers
 	UserAgent       string   // the User-Agent header
 	Key             string   // equal for a request and its retries; empty if the transport has none
+	Function        string   // the name of the function that handles the request
 	Client          Client   // zero for an event
 
 	invalid bool // the input was rejected before the call of the handler
@@ -54,8 +56,12 @@ func (c *Client) ReadPart(_ context.Context, r *Request) error {
 
 // Keyed holds the key of a request. Embed it in an input that must recognize retries.
 type Keyed struct {
-	Key string // as in Request
+	Key string // as in Request, but different for each function
 }
+
+// withoutName lists the functions whose keys do not depend on their names. They stored keys before
+// the keys of other functions did. All other functions take the same event with different keys.
+var withoutName = []string{"signup", "signout"}
 
 // ReadPart implements Part.
 func (k *Keyed) ReadPart(_ context.Context, r *Request) (err error) {
@@ -63,7 +69,16 @@ func (k *Keyed) ReadPart(_ context.Context, r *Request) (err error) {
 	if k.Key == "" {
 		k.Key, err = requestKey(r.IdempotencyKey)
 	}
+	if k.Key != "" && !slices.Contains(withoutName, r.Function) {
+		k.Key = digest("function", r.Function, k.Key)
+	}
 	return err
+}
+
+// digest returns 128 bits of SHA-256, in hexadecimal digits. The texts must not contain NUL.
+func digest(texts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(texts, "\x00")))
+	return hex.EncodeToString(sum[:16])
 }
 
 // MaxAgent is the maximum length of an Agent and of a Language, in bytes.
@@ -178,8 +193,7 @@ func requestKey(headers []string) (string, error) {
 	if len(headers) > 1 || value == "" || len(value) > MaxIdempotencyKey || strings.ContainsFunc(value, invalid) {
 		return "", apierror.New(apierror.Invalid, "Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
 	}
-	sum := sha256.Sum256([]byte("http\x00" + value))
-	return hex.EncodeToString(sum[:16]), nil
+	return digest("http", value), nil
 }
 
 // MaxIdempotencyKey is the maximum length of an Idempotency-Key, in characters.

@@ -40,8 +40,8 @@ const (
 // readTimeout is how long a client may take to send a request, headers and body.
 const readTimeout = 5 * time.Second
 
-// drainTimeout is how long a shutdown waits for in-flight requests. The relay's take up to
-// 25 s. Kubernetes and Knative grant 30 s for the whole shutdown. It also includes up to 1 s for
+// drainTimeout is how long a shutdown waits for in-flight requests and for the work after their
+// responses. The relay's requests take up to 25 s. Kubernetes and Knative grant 30 s for the whole shutdown. It also includes up to 1 s for
 // first requests and up to 1 s to close the connection to the database. 1 s is in reserve.
 const drainTimeout = 27 * time.Second
 
@@ -115,7 +115,8 @@ func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose fun
 }
 
 // Serve answers requests on a listener until the context ends. Then it drains in-flight
-// requests, including the first request of each connection that the server has accepted.
+// requests, including the first request of each connection that the server has accepted, and
+// the work after their responses (see endpoint.Later).
 //
 // Beyond MaxConnections, further connections wait in the listener's backlog.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
@@ -129,6 +130,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	pending := track(server)
+	later := runLater(server, log)
 	listener = newLimitListener(listener, MaxConnections(memory.Limit()))
 	stop := context.AfterFunc(ctx, func() {
 		server.SetKeepAlivesEnabled(false) // each response closes its connection from now on
@@ -141,7 +143,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 	pending.wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
-	return server.Shutdown(ctx)
+	return errors.Join(server.Shutdown(ctx), later.wait(ctx))
 }
 
 // maxHeader is the limit of a request's header fields and request line, in bytes: the

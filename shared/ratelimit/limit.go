@@ -115,6 +115,14 @@ func (l *Limiter) Allow(ctx context.Context, limit Limit, c endpoint.Client) err
 	return l.allow(ctx, limit, func() []counter { return l.addressCounters(limit, c, 1) })
 }
 
+// Addresses returns the rate limit of client addresses for endpoint.LimitInvalid.
+func Addresses(limit func(*config.Config) Limit) func(*config.Config) endpoint.Allow {
+	return func(cfg *config.Config) endpoint.Allow {
+		limiter, l := FromConfig(cfg), limit(cfg)
+		return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, l, c) }
+	}
+}
+
 // AllowSession counts a request of a session, as Allow does for an address.
 func (l *Limiter) AllowSession(ctx context.Context, limit Limit, sid string) error {
 	return l.allow(ctx, limit, func() []counter { return []counter{l.window(limit, sid, 1)} })

@@ -15,7 +15,7 @@ import (
 const (
 	// EndedTTL is the time for which an ended session stays recorded. No access token lives
 	// longer.
-	EndedTTL = 24 * time.Hour
+	EndedTTL = 25 * time.Hour
 
 	// endedLimit bounds the recorded sessions of a user. A change over the limit replaces the
 	// oldest records by endedBefore.

@@ -152,7 +152,7 @@ func TestEnded_Bounded(t *testing.T) {
 	if slices.Contains(all[0].Sessions, "ann60") || all[0].Before.After(noon.Add(10*time.Second)) {
 		t.Errorf("got %v, want no record of the valid session and few sessions before a time", all[0])
 	}
-	c.set(noon.Add(25 * time.Hour))
+	c.set(noon.Add(26 * time.Hour))
 	c.signIn(t, "ann@example.com", "fresh")
 	if a, err = c.AccountByID(t.Context(), "ann"); err != nil || len(a.Ended) != 0 {
 		t.Errorf("after a day: got %v, %v; want no recorded session", a.Ended, err)

@@ -52,9 +52,9 @@ type Store struct {
 func New(c Config) *Store {
 	s := &Store{database: c.Database, sessions: c.Sessions}
 	s.outbox = outbox.New(outbox.Config{
-		Source: event.Source, Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log,
+		Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log,
 		// the end of a session comes before the start of another
-		Order: []*event.Type{event.SignedUp, event.SignedOut, event.SignedIn},
+		Types: []*event.Type{event.SignedUp, event.SignedOut, event.SignedIn},
 	})
 	return s
 }

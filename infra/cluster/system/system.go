@@ -242,10 +242,12 @@ func (s System) waitReady(ctx context.Context) error {
 // waitForRoutes waits for the ingress, because it reports that it is ready a moment too
 // early.
 func (s System) waitForRoutes(ctx context.Context) error {
-	for _, e := range catalog.Routes() {
-		for _, url := range []string{install.BaseURL, install.KnativeURL} {
-			if err := waitForRoute(ctx, url+e.Path); err != nil {
-				return err
+	for _, f := range catalog.Functions() {
+		for _, e := range f.Routed() {
+			for _, url := range []string{install.BaseURL, install.KnativeURL} {
+				if err := waitForRoute(ctx, url+e.Path); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -256,7 +258,8 @@ func (s System) waitForRoutes(ctx context.Context) error {
 	return nil
 }
 
-// waitForRoute waits until a function responds, even with 405 Method Not Allowed.
+// waitForRoute waits until a function responds, even with 405 Method Not Allowed or 404 Not Found.
+// The 404 of an ingress has no JSON body.
 func waitForRoute(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -271,8 +274,13 @@ func waitForRoute(ctx context.Context, url string) error {
 		response, err := client.Do(r)
 		if err == nil {
 			response.Body.Close()
-			if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusMethodNotAllowed {
+			switch response.StatusCode {
+			case http.StatusOK, http.StatusMethodNotAllowed:
 				return nil
+			case http.StatusNotFound:
+				if response.Header.Get("Content-Type") == "application/json" {
+					return nil
+				}
 			}
 			status = response.Status
 		}

@@ -19,6 +19,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"ticketing.com/auth/shared/bearer"
 )
 
 const (
@@ -27,8 +29,8 @@ const (
 )
 
 type service struct {
-	store    *store
-	identity *identity
+	store  *store
+	bearer *bearer.Verifier
 }
 
 // routes returns the handler of all requests. A pattern without a method receives the methods
@@ -36,18 +38,26 @@ type service struct {
 func (s *service) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /api/tickets", handler(s.list))
-	mux.Handle("POST /api/tickets", s.identity.required(s.create))
+	mux.Handle("POST /api/tickets", s.signedIn(s.create))
 	mux.Handle("/api/tickets", otherMethod("GET, HEAD, POST"))
 	mux.Handle("GET /api/tickets/{id}", handler(s.show))
-	mux.Handle("PUT /api/tickets/{id}", s.identity.required(s.update))
+	mux.Handle("PUT /api/tickets/{id}", s.signedIn(s.update))
 	mux.Handle("/api/tickets/{id}", otherMethod("GET, HEAD, PUT"))
-	mux.Handle("POST /api/tickets/{id}/transfer", s.identity.required(s.transfer))
+	mux.Handle("POST /api/tickets/{id}/transfer", s.signedIn(s.transfer))
 	mux.Handle("/api/tickets/{id}/transfer", otherMethod("POST"))
 	mux.Handle("POST /{$}", handler(s.receive))
 	mux.Handle("/", handler(func(http.ResponseWriter, *http.Request) (int, any, error) {
 		return 0, nil, refuse(http.StatusNotFound, "There is nothing at this path.")
 	}))
 	return mux
+}
+
+// signedIn passes the id of the user to next. It refuses a request without a valid access token.
+func (s *service) signedIn(next func(w http.ResponseWriter, r *http.Request, user string) (int, any, error)) http.Handler {
+	return s.bearer.Require(handler(func(w http.ResponseWriter, r *http.Request) (int, any, error) {
+		claims, _ := bearer.FromContext(r.Context())
+		return next(w, r, claims.Subject)
+	}))
 }
 
 func otherMethod(allow string) handler {

@@ -41,7 +41,7 @@ func TestUserDeleted_RemovesOwner(t *testing.T) {
 func TestUserDeleted_RaceWithUpdates(t *testing.T) {
 	t.Parallel()
 	a := serve(t, "")
-	path, ann := a.create("ann"), "Authorization: "+bearer(t, "ann")
+	path, ann := a.create("ann"), a.bearer("ann")
 	race(12, func(i int) response {
 		if i%4 == 0 {
 			return a.deleted("ann", "1")
@@ -61,7 +61,7 @@ func TestUserDeleted_RaceWithTransfers(t *testing.T) {
 	for range 20 {
 		paths = append(paths, a.create("ann"))
 	}
-	ann, statuses := "Authorization: "+bearer(t, "ann"), make([]int, len(paths)+1)
+	ann, statuses := a.bearer("ann"), make([]int, len(paths)+1)
 	race(len(statuses), func(i int) (r response) {
 		if i == len(paths) {
 			r = a.deleted("ann", "1")
@@ -167,20 +167,20 @@ func TestOutbox_RedeliversAfterFailure(t *testing.T) {
 func TestOutbox_DeliversAtStart(t *testing.T) {
 	t.Parallel()
 	uri, sink := mongotest.URI(t), newTestSink(t)
-	earlier := newService(t, uri, "") // it stores events, and ends before a delivery
+	earlier := openStore(t, uri, "") // it stores events, and ends before a delivery
 	var err error
-	if earlier.store.sink, err = newSink(sink.URL); err != nil {
+	if earlier.sink, err = newSink(sink.URL); err != nil {
 		t.Fatal(err)
 	}
-	if err := earlier.store.create(t.Context(), &ticket{ID: bson.NewObjectID(), Owner: "ann", Version: 1}); err != nil {
+	if err := earlier.create(t.Context(), &ticket{ID: bson.NewObjectID(), Owner: "ann", Version: 1}); err != nil {
 		t.Fatal(err)
 	}
-	later := newService(t, uri, sink.URL)
+	later := openStore(t, uri, sink.URL)
 	if got := sink.next(t); got.kind != typeCreated {
 		t.Errorf("got %+v, want the event of the earlier process", got)
 	}
-	later.store.deliver(t.Context()) // returns after the outbox is empty
-	n, err := later.store.tickets.CountDocuments(t.Context(), bson.M{"pending": true})
+	later.deliver(t.Context()) // returns after the outbox is empty
+	n, err := later.tickets.CountDocuments(t.Context(), bson.M{"pending": true})
 	if err != nil || n != 0 {
 		t.Errorf("got %d pending tickets (%v), want 0", n, err)
 	}
@@ -188,7 +188,7 @@ func TestOutbox_DeliversAtStart(t *testing.T) {
 
 func TestOutbox_Limit(t *testing.T) {
 	t.Parallel()
-	store := newService(t, mongotest.URI(t), "").store // it stores events, and delivers none
+	store := openStore(t, mongotest.URI(t), "") // it stores events, and delivers none
 	var err error
 	if store.sink, err = newSink("http://127.0.0.1"); err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func TestRun_Settings(t *testing.T) {
 		env  map[string]string
 		want []string
 	}{
-		"none":    {nil, []string{"VERIFYING_KEYS or VERIFYING_KEYS_FILE is not set to a public JWK Set", "MONGODB_URI is not set to a MongoDB URI"}},
+		"none":    {nil, []string{"VERIFYING_KEYS, VERIFYING_KEYS_FILE or VERIFYING_KEYS_URL must be set", "MONGODB_URI is not set to a MongoDB URI"}},
 		"invalid": {map[string]string{"VERIFYING_KEYS": "hunter2", "MONGODB_URI": "mysql://ann:hunter2@db"}, []string{"VERIFYING_KEYS", "MONGODB_URI"}},
 		"no file": {map[string]string{"VERIFYING_KEYS_FILE": "hunter2", "MONGODB_URI": "mongodb://ann:hunter2@db/?tls=maybe"}, []string{"VERIFYING_KEYS", "MONGODB_URI"}},
 		"no sink": {map[string]string{"MONGODB_URI": "mongodb://127.0.0.1", "K_SINK": "://hunter2"}, []string{"K_SINK is not a URL"}},

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"crypto/ed25519"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,53 +13,14 @@ import (
 
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 
-	"ticketing.com/auth/shared/bearer/token"
+	"ticketing.com/auth/shared/bearer"
+	"ticketing.com/auth/shared/bearer/bearertest"
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
 func TestMain(m *testing.M) {
 	log = slog.New(slog.DiscardHandler)
 	m.Run()
-}
-
-// key returns a private key of the auth system, or of an attacker.
-func key(name string) ed25519.PrivateKey {
-	return ed25519.NewKeyFromSeed([]byte((name + strings.Repeat(".", ed25519.SeedSize))[:ed25519.SeedSize]))
-}
-
-func keySet(t *testing.T, k token.JWK) []byte {
-	t.Helper()
-	set, err := json.Marshal(token.Set{Keys: []token.JWK{k}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return set
-}
-
-// A forgery is a token that differs from a valid one. The zero value is a valid token.
-type forgery struct {
-	key, issuer, audience string
-	age                   time.Duration
-}
-
-func (f forgery) issue(t *testing.T, user string) string {
-	t.Helper()
-	keys, err := token.ParsePrivate(keySet(t, token.NewJWK(key(cmp.Or(f.key, "auth")))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := token.NewIssuer(keys, cmp.Or(f.issuer, "ticketing"), cmp.Or(f.audience, "ticketing"), "web", 15*time.Minute).Issue(token.Claims{
-		Subject: user, Session: "5e55104", ID: "1", Email: user + "@example.com", IssuedAt: time.Now().Add(-f.age),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
-}
-
-func bearer(t *testing.T, user string) string {
-	t.Helper()
-	return "Bearer " + forgery{}.issue(t, user)
 }
 
 // A sink receives events. It answers 503 while it is down.
@@ -124,14 +82,9 @@ func (s *sink) nextNew(t *testing.T) event {
 	}
 }
 
-// newService returns a service with a database of its own. With a sink it delivers events until
-// the end of the test.
-func newService(t *testing.T, uri, sink string) *service {
+// openStore returns a store in a database. With a sink it delivers events until the end of the test.
+func openStore(t *testing.T, uri, sink string) *store {
 	t.Helper()
-	identity, err := newIdentity(keySet(t, token.NewJWK(key("auth")).Public()), "ticketing", "ticketing", time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
 	store, err := newStore(uri, sink)
 	if err != nil {
 		t.Fatal(err)
@@ -146,20 +99,34 @@ func newService(t *testing.T, uri, sink string) *service {
 		go func() { defer close(ended); store.deliverChanges(ctx) }()
 		t.Cleanup(func() { cancel(); <-ended })
 	}
-	return &service{store, identity}
+	return store
 }
 
-// An api is a running service.
+// An api is a running service, with an auth system of its own.
 type api struct {
-	t   *testing.T
-	url string
+	t    *testing.T
+	url  string
+	auth *bearertest.Auth
 }
 
+// serve returns a service with a database of its own.
 func serve(t *testing.T, sink string) api {
 	t.Helper()
-	server := httptest.NewServer(newService(t, mongotest.URI(t), sink).routes())
+	return serveStore(t, openStore(t, mongotest.URI(t), sink))
+}
+
+func serveStore(t *testing.T, store *store) api {
+	t.Helper()
+	auth := bearertest.New(t)
+	server := httptest.NewServer((&service{store, auth.Verifier()}).routes())
 	t.Cleanup(server.Close)
-	return api{t, server.URL}
+	return api{t, server.URL, auth}
+}
+
+// bearer returns the Authorization header of a user.
+func (a api) bearer(user string) string {
+	a.t.Helper()
+	return "Authorization: Bearer " + a.auth.Token(func(c *bearer.Claims) { c.Subject = user })
 }
 
 type response struct {
@@ -203,7 +170,7 @@ func (a api) call(method, path, body string, headers ...string) response {
 
 func (a api) as(user, method, path, body string) response {
 	a.t.Helper()
-	return a.call(method, path, body, "Authorization: "+bearer(a.t, user))
+	return a.call(method, path, body, a.bearer(user))
 }
 
 // create creates a ticket of a user and returns its path.

@@ -1,19 +1,19 @@
 // Command tickets is an example of another team's service on the platform. Users create tickets,
 // change them and transfer them to other users.
 //
-// It uses only what is public about the auth system: its tokens and its events. The file
-// identity.go verifies tokens, api.go has the routes, store.go the database, and events.go the
-// events that it sends and receives. The page infra/docs/add-a-service.md explains it.
+// It uses only what is public about the auth system: its tokens, verified by package bearer, and its
+// events. The file api.go has the routes, store.go the database, and events.go the events that it
+// sends and receives. The page infra/docs/add-a-service.md explains it.
 //
 // The settings are environment variables:
 //
-//	MONGODB_URI          the database, with its name in the path (tickets without one)
-//	VERIFYING_KEYS       the public JWK Set of the auth system, or
-//	VERIFYING_KEYS_FILE  the file that contains it
-//	TOKEN_ISSUER         iss of the tokens (ticketing)
-//	TOKEN_AUDIENCE       aud of the tokens (ticketing)
-//	K_SINK               the URL that receives events; without it, no events are stored
-//	PORT                 the port to listen on (8080)
+//	MONGODB_URI  the database, with its name in the path (tickets without one)
+//	K_SINK       the URL that receives events; without it, no events are stored
+//	PORT         the port to listen on (8080)
+//
+// The settings of package bearer are in infra/docs/verify-tokens-go.md. VERIFYING_KEYS,
+// VERIFYING_KEYS_FILE or VERIFYING_KEYS_URL must be set. REVOCATIONS_URL makes the service see
+// sign-outs.
 package main
 
 import (
@@ -28,6 +28,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"ticketing.com/auth/shared/bearer"
 )
 
 var log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
@@ -45,13 +47,9 @@ func main() {
 // contains a setting, because a setting may be a secret.
 func run(ctx context.Context, env func(string) string) error {
 	setting := func(name, standard string) string { return cmp.Or(strings.TrimSpace(env(name)), standard) }
-	keys := []byte(setting("VERIFYING_KEYS", ""))
-	if file := setting("VERIFYING_KEYS_FILE", ""); len(keys) == 0 && file != "" {
-		keys, _ = os.ReadFile(file) // newIdentity rejects an empty document
-	}
-	identity, invalidKeys := newIdentity(keys, setting("TOKEN_ISSUER", "ticketing"), setting("TOKEN_AUDIENCE", "ticketing"), time.Now)
+	verifier, invalid := bearer.FromEnv(env, func(c *bearer.Config) { c.Log = log })
 	store, invalidURI := newStore(setting("MONGODB_URI", ""), setting("K_SINK", ""))
-	if err := errors.Join(invalidKeys, invalidURI); err != nil {
+	if err := errors.Join(invalid, invalidURI); err != nil {
 		return err
 	}
 	defer store.close()
@@ -60,7 +58,7 @@ func run(ctx context.Context, env func(string) string) error {
 		return errors.New("PORT is not a port, or it is in use")
 	}
 	server := &http.Server{
-		Handler:           (&service{store, identity}).routes(),
+		Handler:           (&service{store, verifier}).routes(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      20 * time.Second,

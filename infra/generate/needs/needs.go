@@ -111,15 +111,16 @@ func Collections(functions ...endpoint.Function) (all []*endpoint.Collection) {
 // Required returns the names of the settings without which the functions do not start, sorted.
 func (n Needs) Required() []string {
 	var all []string
-	for name := range n.samples() {
+	for name := range n.Samples() {
 		all = append(all, name)
 	}
 	slices.Sort(all)
 	return all
 }
 
-// samples returns a valid value of each required setting.
-func (n Needs) samples() map[string]string {
+// Samples returns a valid value of each required setting. A test replaces those of the keys and of
+// the database.
+func (n Needs) Samples() map[string]string {
 	values := map[string]string{}
 	for _, s := range n.Secrets {
 		values[s.Setting] = s.Sample()
@@ -139,7 +140,7 @@ func (n Needs) samples() map[string]string {
 // Handler returns the HTTP handler of a function with sample settings. It answers as the function
 // does, as long as a request needs no database and no sink.
 func Handler(f endpoint.Function) (http.Handler, error) {
-	values := Of(f).samples()
+	values := Of(f).Samples()
 	values["RATE_LIMIT"] = "off" // rate limits need the database
 	h, _, err := bind(f, values)
 	return h, err

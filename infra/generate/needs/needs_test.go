@@ -17,6 +17,8 @@ func TestOf_Required(t *testing.T) {
 		"signout":     {"MONGODB_URI", "VERIFYING_KEYS"},
 		"currentuser": {"MONGODB_URI", "VERIFYING_KEYS"},
 		"jwks":        {"VERIFYING_KEYS"},
+		"introspect":  {"INTROSPECTION_CLIENTS", "MONGODB_URI", "VERIFYING_KEYS"},
+		"revocations": {"MONGODB_URI"},
 		"relay":       {"EVENTS", "K_SINK", "MONGODB_URI"},
 	}
 	for _, f := range catalog.Functions() {
@@ -30,7 +32,7 @@ func TestOf_Required(t *testing.T) {
 func TestOf_MatchesTheSettingsThatAreRead(t *testing.T) {
 	for _, f := range catalog.Functions() {
 		n := Of(f)
-		_, read, err := bind(f, n.samples())
+		_, read, err := bind(f, n.Samples())
 		if err != nil {
 			t.Errorf("%s with the declared settings: %v", f.Name, err)
 		}
@@ -48,7 +50,7 @@ func TestOf_MatchesTheSettingsThatAreRead(t *testing.T) {
 			}
 		}
 		for _, name := range n.Required() {
-			without := n.samples()
+			without := n.Samples()
 			delete(without, name)
 			if _, _, err := bind(f, without); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s without %s: got the error %v, want one that names it", f.Name, name, err)

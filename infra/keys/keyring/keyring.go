@@ -26,8 +26,7 @@
 package keyring
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -81,6 +80,8 @@ type Options struct {
 	Now   time.Time
 	Life  time.Duration // the longest lifetime of an access token (ACCESS_TOKEN_TTL)
 	Force bool          // take the step even if it is not safe yet
+
+	Algorithm string // of the key to publish; empty: that of the key that signs
 }
 
 // TooEarly is the error of a step that is not safe yet.
@@ -100,9 +101,9 @@ func (e *TooEarly) Error() string {
 	return fmt.Sprintf("too early to %s: try again from %s on", action, e.Until.Format(time.RFC3339))
 }
 
-// Create creates the directory if it does not exist, and a keyring with one key in it. If there is a
-// keyring already, it changes nothing and returns fs.ErrExist.
-func Create(dir string, now time.Time) error {
+// Create creates the directory if it does not exist, and a keyring with one key of an algorithm in
+// it. If there is a keyring already, it changes nothing and returns fs.ErrExist.
+func Create(dir, algorithm string, now time.Time) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -119,7 +120,7 @@ func Create(dir string, now time.Time) error {
 			return err
 		}
 	}
-	key, err := generate()
+	key, err := generate(algorithm)
 	if err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ type Files struct{ Signing, Verifying string }
 
 // Ensure returns the files of a keyring. It creates the keyring if there is none.
 func Ensure(dir string, now time.Time) (Files, error) {
-	if err := Create(dir, now); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := Create(dir, token.EdDSA, now); err != nil && !errors.Is(err, fs.ErrExist) {
 		return Files{}, err
 	}
 	files := Files{filepath.Join(dir, SigningFile), filepath.Join(dir, VerifyingFile)}
@@ -175,13 +176,16 @@ func Rotate(dir string, o Options) (Step, error) {
 		return Step{}, err
 	}
 	s, early := r.next(o)
+	if o.Algorithm != "" && s.Kind != Published {
+		return Step{}, errors.New("a rotation is not complete: its next step publishes no key, so it has no algorithm")
+	}
 	if early != nil && !o.Force {
 		return Step{}, early
 	}
 	s.Risk = early != nil
 	switch s.Kind {
 	case Published:
-		err = r.publish(&s, o.Now)
+		err = r.publish(&s, o)
 	case Promoted:
 		err = r.promote(&s, o)
 	case Withdrawn:
@@ -227,8 +231,8 @@ func (r *ring) next(o Options) (Step, *TooEarly) {
 	return s, nil
 }
 
-func (r *ring) publish(s *Step, now time.Time) error {
-	key, err := generate()
+func (r *ring) publish(s *Step, o Options) error {
+	key, err := generate(cmp.Or(o.Algorithm, r.signing[0].Algorithm))
 	if err != nil {
 		return err
 	}
@@ -236,8 +240,8 @@ func (r *ring) publish(s *Step, now time.Time) error {
 	if err := r.writeVerifying(); err != nil {
 		return err
 	}
-	s.Keys, s.Next = ids(key), now.Add(promoteAfter)
-	return r.writeSigning(append(r.signing, key), now)
+	s.Keys, s.Next = ids(key), o.Now.Add(promoteAfter)
+	return r.writeSigning(append(r.signing, key), o.Now)
 }
 
 func (r *ring) promote(s *Step, o Options) error {
@@ -375,8 +379,8 @@ func replace(dir, name string, mode fs.FileMode, data []byte) (err error) {
 	return syncDir(dir)
 }
 
-func generate() (token.JWK, error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
+func generate(algorithm string) (token.JWK, error) {
+	key, err := token.GenerateKey(algorithm)
 	if err != nil {
 		return token.JWK{}, err
 	}

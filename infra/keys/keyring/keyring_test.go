@@ -28,7 +28,7 @@ const life = 15 * time.Minute
 func create(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data", "keys")
-	if err := keyring.Create(dir, noon); err != nil {
+	if err := keyring.Create(dir, "EdDSA", noon); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -273,7 +273,7 @@ func TestCreate_NeverOverwrites(t *testing.T) {
 			if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := keyring.Create(dir, noon); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), path) {
+			if err := keyring.Create(dir, "EdDSA", noon); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), path) {
 				t.Errorf("got %v, want ErrExist for %s", err, path)
 			}
 			if got := string(read(t, dir, name)); got != "mine" {
@@ -511,7 +511,7 @@ func TestKeyring_ParallelCalls(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			switch err := keyring.Create(dir, noon); {
+			switch err := keyring.Create(dir, "EdDSA", noon); {
 			case err == nil:
 				created.Add(1)
 			case !errors.Is(err, fs.ErrExist):
@@ -558,4 +558,51 @@ func TestKeyring_ParallelCalls(t *testing.T) {
 		t.Errorf("got %d published, %d promoted and %d withdrawn keys, want 2, 3 and 2", p, q, w)
 	}
 	checkInvariants(t, dir)
+}
+
+// During a change of the algorithm, old and new instances accept the tokens of each other.
+func TestRotate_ChangesAlgorithm(t *testing.T) {
+	for from, to := range map[string]string{"EdDSA": "ES256", "ES256": "EdDSA"} {
+		t.Run(from+" to "+to, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := keyring.Create(dir, from, noon); err != nil {
+				t.Fatal(err)
+			}
+			now, before := noon, deploy(t, dir)
+			for n, want := range []keyring.Kind{keyring.Published, keyring.Promoted, keyring.Withdrawn} {
+				now = now.Add(time.Hour)
+				o := keyring.Options{Now: now, Life: life, Algorithm: to}
+				if n > 0 {
+					if _, err := keyring.Rotate(dir, o); err == nil || !strings.Contains(err.Error(), "publishes no key") {
+						t.Fatalf("step %d with an algorithm: got error %v, want one", n+1, err)
+					}
+					o.Algorithm = ""
+				}
+				step, err := keyring.Rotate(dir, o)
+				if err != nil || step.Kind != want {
+					t.Fatalf("step %d: got %+v, %v; want kind %d", n+1, step, err, want)
+				}
+				checkInvariants(t, dir)
+				after := deploy(t, dir)
+				for name, err := range map[string]error{
+					"an old token at a new instance": after.verify(before.issue(t, now), now),
+					"a new token at an old instance": before.verify(after.issue(t, now), now),
+				} {
+					if err != nil && want != keyring.Withdrawn {
+						t.Errorf("step %d: %s: got error %v, want none", n+1, name, err)
+					}
+				}
+				before = after
+			}
+			if got := strings.Join(before.verifying.Algorithms(), " "); got != to {
+				t.Errorf("got the algorithms %s, want %s", got, to)
+			}
+			if _, err := keyring.Rotate(dir, keyring.Options{Now: now.Add(time.Hour), Life: life}); err != nil { // the next key has the same algorithm
+				t.Fatal(err)
+			}
+			if got := strings.Join(deploy(t, dir).verifying.Algorithms(), " "); got != to {
+				t.Errorf("after the next rotation: got the algorithms %s, want %s", got, to)
+			}
+		})
+	}
 }

@@ -28,6 +28,12 @@ const rights = {
     { db: "users", collection: "users", actions: ["find", "update"] },
     { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
   ],
+  "introspect": [
+    { db: "users", collection: "users", actions: ["find"] },
+  ],
+  "revocations": [
+    { db: "users", collection: "users", actions: ["find"] },
+  ],
   "relay": [
     { db: "users", collection: "users", actions: ["find", "update"] },
   ],

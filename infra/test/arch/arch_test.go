@@ -92,7 +92,7 @@ func TestFunctions_LinkedPackages(t *testing.T) {
 			root + "shared/password/policy/": slices.Contains(n.Optional, "PASSWORD_BLOCKLIST_FILE"),
 			"github.com/cloudevents/sdk-go/": len(n.Publishes)+len(f.Receivers) > 0,
 			"github.com/coreos/go-oidc/":     len(f.Receivers) > 0,
-			"github.com/golang-jwt/jwt/v5":   len(n.Secrets) > 0,
+			"github.com/golang-jwt/jwt/v5":   len(n.Secrets) > 0 || slices.Contains(n.Optional, "ACCESS_TOKEN_TTL"),
 		}
 	}
 	for _, p := range packages(t) {

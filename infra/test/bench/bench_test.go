@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -40,6 +42,7 @@ import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/testing/mongotest"
@@ -96,12 +99,20 @@ func serve(b *testing.B, settings map[string]string, more ...string) (cfg *confi
 	}
 	cfg = config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	server := httptest.NewServer(httpserver.Handler(cfg, signup.Function, signin.Function, currentuser.Function))
-	if err := cfg.Err(); err != nil {
+	handler := httpserver.Handler(cfg, signup.Function, signin.Function, currentuser.Function)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err := cmp.Or(cfg.Err(), err); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { server.Close(); cfg.Close(context.Background()) })
-	return cfg, server.URL
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- httpserver.Serve(ctx, listener, handler, cfg.Log()) }()
+	b.Cleanup(func() {
+		stop()
+		<-served
+		cfg.Close(context.Background())
+	})
+	return cfg, "http://" + listener.Addr().String()
 }
 
 // BenchmarkCurrentuser compares the function with handlers that do only a part of its work,
@@ -227,6 +238,47 @@ func BenchmarkRateLimit(b *testing.B) {
 	}
 	slices.Sort(ratios)
 	b.ReportMetric(ratios[len(ratios)/2], "on/off")
+}
+
+// BenchmarkSink compares sign-ins with a sink that takes 1.4 s with sign-ins without a sink. It
+// alternates them, so that both run under the same load; slow/none is the ratio of the medians.
+// Each sign-in is one of another user, so that no session ends at the limit.
+func BenchmarkSink(b *testing.B) {
+	var delivered atomic.Int32
+	sink := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		time.Sleep(1400 * time.Millisecond)
+		delivered.Add(1)
+	}))
+	b.Cleanup(sink.Close)
+	none, slow := start(b), start(b, "K_SINK="+sink.URL)
+	const users = 20
+	none.populate(b, users)
+	slow.populate(b, users)
+	delivered.Store(0)
+	var times [2][]time.Duration
+	for n := 0; b.Loop(); n++ {
+		body := fmt.Sprintf(`{"email":"u%d@example.com","password":"correct horse battery staple"}`, n%users)
+		for k := range 2 {
+			i := (n + k) % 2 // the first and the second sign-in of a pair may differ
+			s := []system{none, slow}[i]
+			r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.url+"/api/users/signin", strings.NewReader(body))
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			began := time.Now()
+			read(b, r)
+			times[i] = append(times[i], time.Since(began))
+		}
+	}
+	for _, t := range times {
+		slices.Sort(t)
+	}
+	median := func(t []time.Duration) float64 { return float64(t[len(t)/2].Microseconds()) / 1e3 }
+	b.ReportMetric(median(times[0]), "ms-none")
+	b.ReportMetric(median(times[1]), "ms-slow")
+	b.ReportMetric(median(times[1])/median(times[0]), "slow/none")
+	b.ReportMetric(float64(delivered.Load())/float64(b.N), "delivered/op")
 }
 
 // BenchmarkUsers measures the embedded database with an increasing number of users. It requests
@@ -355,7 +407,7 @@ func BenchmarkStart(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	env := []string{"PORT=0", "EVENTS=on", "K_SINK=http://127.0.0.1:1", "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying}
+	env := []string{"PORT=0", "EVENTS=on", "K_SINK=http://127.0.0.1:1", "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying, "INTROSPECTION_CLIENTS=" + identity.OpenToAll}
 	measure := func(b *testing.B, name string, env []string, path, access string) {
 		binary := filepath.Join(dir, name)
 		info, err := os.Stat(binary)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -29,8 +30,33 @@ type change struct{ userID, sessionID, eventType string }
 // event. Only a sign-out has a reason.
 type deliveredEvents map[change]string
 
-// checkDelivered compares the events at the sink with the database, and returns the events.
-// It fails the test unless these hold:
+// pendingUsers returns the number of users with a pending event.
+func pendingUsers(t *testing.T, users *mongo.Collection) int {
+	t.Helper()
+	n, err := users.CountDocuments(t.Context(), bson.D{{Key: "undelivered", Value: bson.D{{Key: "$exists", Value: true}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(n)
+}
+
+// awaitDeliveries waits until at most this many users have a pending event, or a process stops.
+func awaitDeliveries(t *testing.T, users *mongo.Collection, pending int, stopped <-chan struct{}) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for pendingUsers(t, users) > pending {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-stopped:
+			return
+		case <-deadline:
+			t.Fatalf("more than %d users have pending events after 30 s", pending)
+		}
+	}
+}
+
+// checkDelivered waits for the deliveries in flight. Then it compares the events at the sink with
+// the database, and returns the events. It fails the test unless these hold:
 //
 //   - Each event is complete, is the same in every delivery, and is the only event of its
 //     change. The sink accepted it at least once.
@@ -39,6 +65,7 @@ type deliveredEvents map[change]string
 //   - No event is pending.
 func (s *sink) checkDelivered(t *testing.T, uri string) deliveredEvents {
 	t.Helper()
+	awaitDeliveries(t, usersCollection(t, uri), 0, nil)
 	delivered, first, changes, ids := deliveredEvents{}, map[string]delivery{}, map[string]change{}, map[change]string{}
 	accepted := map[string]bool{}
 	for _, d := range s.deliveries() {

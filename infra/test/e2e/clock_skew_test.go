@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -16,6 +17,7 @@ import (
 
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/infra/catalog"
+	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
@@ -43,8 +45,10 @@ func newClockFixture(t *testing.T) clockFixture {
 	}
 	signing, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private)}})
 	verifying, _ := json.Marshal(token.Set{Keys: []token.JWK{token.NewJWK(private).Public()}})
-	settings := map[string]string{"MONGODB_URI": mongotest.URI(t), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying),
-		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "HASH_TESTING": "on", "TRUSTED_PROXIES": "1"}
+	settings := needs.Of(catalog.Functions()...).Samples()
+	delete(settings, "K_SINK") // no function publishes events
+	maps.Copy(settings, map[string]string{"MONGODB_URI": mongotest.URI(t), "SIGNING_KEYS": string(signing), "VERIFYING_KEYS": string(verifying),
+		"HASH_MEMORY_KIB": "64", "HASH_TIME": "1", "HASH_TESTING": "on", "TRUSTED_PROXIES": "1"})
 	runMigrate(t, settings["MONGODB_URI"])
 	c := clockFixture{settings, endpointtest.NewClock(), map[string]*endpointtest.Clock{}, map[string]http.Handler{}, map[string]string{}}
 	for _, f := range catalog.Functions() {

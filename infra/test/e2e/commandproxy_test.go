@@ -17,6 +17,8 @@ import (
 type commandProxy struct {
 	uri string
 
+	inFlight sync.RWMutex // read-locked by each command until its reply is counted
+
 	mu        sync.Mutex
 	left      int    // commands until the interruption
 	interrupt func() // nil if none is planned
@@ -65,10 +67,14 @@ func (p *commandProxy) interruptAfter(commands int, interrupt func()) (happened 
 }
 
 func (p *commandProxy) after(commands int, drop bool, interrupt func()) (happened func() bool) {
+	p.inFlight.Lock()
+	defer p.inFlight.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.left, p.interrupt, p.drop = commands, interrupt, drop
 	return func() bool {
+		p.inFlight.Lock()
+		defer p.inFlight.Unlock()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.interrupt = nil
@@ -86,13 +92,21 @@ func (p *commandProxy) forward(client, server net.Conn) {
 		if err != nil {
 			return
 		}
-		server.Write(command)
-		reply, err := readMessage(server)
-		if err != nil || p.dropsReply(command) {
+		reply, dropped := p.exchange(server, command)
+		if dropped {
 			return
 		}
 		client.Write(reply)
 	}
+}
+
+// exchange sends a command and returns its reply, or reports that there is none for the client.
+func (p *commandProxy) exchange(server net.Conn, command []byte) (reply []byte, dropped bool) {
+	p.inFlight.RLock()
+	defer p.inFlight.RUnlock()
+	server.Write(command)
+	reply, err := readMessage(server)
+	return reply, err != nil || p.dropsReply(command)
 }
 
 // dropsReply counts a command, runs the interruption if it is due, and reports whether to

@@ -3,11 +3,13 @@ package e2e_test
 import (
 	"bufio"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,6 +60,56 @@ func TestDocuments_AddService(t *testing.T) {
 			compare(t, commands, want, t.TempDir())
 		})
 	}
+}
+
+// The page has the source of a service. Its commands run against this service.
+func TestDocuments_VerifyTokensGo(t *testing.T) {
+	const page, address = "infra/docs/verify-tokens-go.md", "http://127.0.0.1:"
+	text, err := os.ReadFile(filepath.Join(repository, page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := regexp.MustCompile("(?ms)^```go\n(package main\n.*?)^```$").FindSubmatch(text)
+	start := regexp.MustCompile(`(?m)^    PORT=8082 (.*) go run \.$`).FindSubmatch(text)
+	if source == nil || start == nil {
+		t.Fatalf("%s has no program, or no command that starts it", page)
+	}
+	auth, interrupt := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"))
+	defer interrupt()
+	module, err := filepath.Abs(filepath.Join(repository, "shared/bearer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "main.go"), source[1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, "export GOWORK=off GOFLAGS=-mod=mod; { go mod init example.com/shop && go mod edit -require=ticketing.com/auth/shared/bearer@v0.0.0 -replace=ticketing.com/auth/shared/bearer="+
+		module+" && go mod tidy && go build -o shop .; } >build.log 2>&1 || { cat build.log; false; }", "", folder)
+	port := freePort(t)
+	service := exec.Command("bash", "-c", strings.ReplaceAll(string(start[1]), address+"8080", auth)+" exec ./shop")
+	service.Dir, service.Env = folder, e2e.Environment("PORT="+port)
+	if err := service.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		service.Process.Kill()
+		service.Wait()
+	}()
+	commands, want := console(t, page)
+	commands = "until curl -s -o /dev/null " + address + port + "; do sleep 0.1; done\n" + strings.NewReplacer(address+"8080", auth, address+"8082", address+port).Replace(commands)
+	compare(t, commands, want, t.TempDir())
+}
+
+// freePort returns a port that no process listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }
 
 // startService runs a command in the repository until the end of the test, and returns the port

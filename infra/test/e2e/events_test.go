@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,13 +19,15 @@ import (
 	"testing"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
-
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/lambda/lambdatest"
 	"ticketing.com/auth/infra/test/e2e"
+	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/session"
 	"ticketing.com/auth/shared/testing/mongotest"
+	"ticketing.com/auth/shared/user"
 )
 
 // startWithEvents starts a system with a sink for its events, and a relay.
@@ -72,11 +75,7 @@ func (s *system) drainOutbox(t *testing.T, uri string) {
 		if err := triggerRelay(t.Context(), s.processes["relay"]); err != nil {
 			t.Fatal(err)
 		}
-		n, err := usersCollection(t, uri).CountDocuments(t.Context(), bson.D{{Key: "undelivered", Value: bson.D{{Key: "$exists", Value: true}}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 0 {
+		if pendingUsers(t, usersCollection(t, uri)) == 0 {
 			return
 		}
 	}
@@ -146,7 +145,7 @@ func (s *system) runAccountLifecycle(t *testing.T, email string) (changes []chan
 // receives one event for each change, and no other event.
 func TestEvents_SinkUnavailable(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
-	s := startWithEvents(t, uri, sink, "K_SINK_TIMEOUT=50ms")
+	s := startWithEvents(t, uri, sink)
 	var changes []change
 	var secrets []string
 	for i, c := range []struct {
@@ -164,9 +163,8 @@ func TestEvents_SinkUnavailable(t *testing.T) {
 				lifecycle, lifecycleSecrets := s.runAccountLifecycle(t, fmt.Sprintf("u%d-%d@example.com", i, n))
 				changes, secrets = append(changes, lifecycle...), append(secrets, lifecycleSecrets...)
 			}
-			tried := map[string]bool{}
+			sink.waitFor(t, before, 1)
 			for _, d := range sink.deliveries()[before:] {
-				tried[d.ID] = true
 				if d.accepted {
 					t.Errorf("the sink accepted an event during the fault: %s", d.raw)
 				}
@@ -201,12 +199,66 @@ func TestEvents_SinkUnavailable(t *testing.T) {
 			if len(delivered) != len(changes) {
 				t.Errorf("got events of %d changes, want %d", len(delivered), len(changes))
 			}
-			if len(tried) == 0 {
-				t.Error("got no delivery during the requests, want at least one")
-			}
 		})
 	}
 	sink.checkNoSecrets(t, uri, append(secrets, "correct horse battery staple", strings.Repeat("x", 12)))
+}
+
+// The response does not wait for the sink. On SIGTERM the function waits for the delivery in flight,
+// and the relay does not send its event again.
+func TestEvents_SIGTERMDuringDelivery(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	s := startWithEvents(t, uri, sink)
+	answered := make(chan struct{})
+	sink.respondWith(func(*http.Request) int { <-answered; return http.StatusAccepted })
+	status, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
+	if status != http.StatusCreated {
+		t.Fatalf("sign-up: got %d %s, want 201", status, body)
+	}
+	sink.waitFor(t, 0, 1)
+	s.processes["signup"].Send(syscall.SIGTERM)
+	relayed := make(chan error, 1)
+	go func() { relayed <- triggerRelay(t.Context(), s.processes["relay"]) }()
+	close(answered)
+	<-s.processes["signup"].Done()
+	if code := s.processes["signup"].Signal(os.Kill); code != 0 {
+		t.Errorf("got exit code %d, want 0", code)
+	}
+	if n := pendingUsers(t, usersCollection(t, uri)); n != 0 {
+		t.Errorf("%d users have pending events after the exit, want 0", n)
+	}
+	if err := <-relayed; err != nil {
+		t.Error(err)
+	}
+	if n := len(sink.deliveries()); n != 1 {
+		t.Errorf("got %d deliveries, want 1", n)
+	}
+	if log := s.processes["signup"].Logs(); strings.Contains(log, "not delivered") {
+		t.Errorf("the log reports an event that the sink has accepted: %s", log)
+	}
+	sink.checkDelivered(t, uri)
+}
+
+// A sink that never answers does not prevent the exit after SIGTERM. The relay delivers the event.
+func TestEvents_SIGTERMWithHangingSink(t *testing.T) {
+	uri, sink := mongotest.URI(t), newSink(t)
+	s := startWithEvents(t, uri, sink)
+	sink.respondWith(hang)
+	if status, _, body := s.post(t, "signup", "", credentials("ann@example.com")); status != http.StatusCreated {
+		t.Fatalf("sign-up: got %d %s, want 201", status, body)
+	}
+	sink.waitFor(t, 0, 1)
+	s.processes["signup"].Send(syscall.SIGTERM)
+	<-s.processes["signup"].Done()
+	if code := s.processes["signup"].Signal(os.Kill); code != 0 {
+		t.Errorf("got exit code %d, want 0", code)
+	}
+	if log := s.processes["signup"].Logs(); strings.Count(log, "event not delivered") != 1 {
+		t.Errorf("the log does not report the event once: %s", log)
+	}
+	sink.respondWith(accept)
+	s.drainOutbox(t, uri)
+	sink.checkDelivered(t, uri)
 }
 
 // SIGKILL may stop a function before its write, between the write and the delivery, and between
@@ -214,7 +266,7 @@ func TestEvents_SinkUnavailable(t *testing.T) {
 func TestEvents_SIGKILL(t *testing.T) {
 	uri, sink := mongotest.URI(t), newSink(t)
 	// Few sessions per user, so that evicted sessions have events too.
-	s := startWithEvents(t, uri, sink, "K_SINK_TIMEOUT=100ms", "SESSION_LIMIT=2")
+	s := startWithEvents(t, uri, sink, "SESSION_LIMIT=2")
 	sink.respondWith(flaky())
 	var mu sync.Mutex
 	var acknowledged []change
@@ -311,7 +363,8 @@ func (s *system) runUntilKilled(t *testing.T, email string, acknowledge func(eve
 // before it exits.
 func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 	parent, sink := t, newSink(t)
-	proxy := newCommandProxy(t, mongotest.Server(t).URI())
+	uri := mongotest.Server(t).URI()
+	proxy, users, before := newCommandProxy(t, uri), usersCollection(t, uri), 0
 	s := startWithEvents(t, proxy.uri, sink, "SESSION_LIMIT=1")
 	post := func(function, bearer, body string) error {
 		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
@@ -323,6 +376,7 @@ func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 	signup := func(t *testing.T, email string) tokenPair {
 		t.Helper()
 		_, _, body := s.post(t, "signup", "", credentials(email))
+		awaitDeliveries(t, users, before, nil)
 		return parseTokens(t, body)
 	}
 	for i, c := range []struct {
@@ -363,19 +417,19 @@ func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 			}
 		}},
 		{"a run of the relay", "relay", func(t *testing.T, email string) func() error {
-			sink.respondWith(respond500)
-			signup(t, email)
-			signup(t, "x"+email)
-			sink.respondWith(accept)
+			storeEvent(t, uri, email)
+			storeEvent(t, uri, "x"+email)
 			return func() error { return triggerRelay(t.Context(), s.processes["relay"]) }
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kills := 0
 			for {
+				before = pendingUsers(t, users) // of killed processes
 				act := c.prepare(t, fmt.Sprintf("u%d-%d@example.com", i, kills))
 				killed := proxy.dropReplyAfter(kills+1, func() { s.processes[c.function].Signal(os.Kill) })
 				err := act()
+				awaitDeliveries(t, users, before, s.processes[c.function].Done())
 				if !killed() {
 					if err != nil {
 						t.Fatal(err)
@@ -394,10 +448,13 @@ func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 			}
 			// After SIGTERM at the same points, the function finishes the request.
 			for n := range kills {
+				before = pendingUsers(t, users)
 				act := c.prepare(t, fmt.Sprintf("t%d-%d@example.com", i, n))
 				reached := proxy.interruptAfter(n+1, func() { s.processes[c.function].Send(syscall.SIGTERM) })
-				if err := act(); err != nil || !reached() {
-					t.Errorf("SIGTERM after command %d: got error %v, want a response", n+1, err)
+				err := act()
+				awaitDeliveries(t, users, before, s.processes[c.function].Done())
+				if err != nil || !reached() {
+					t.Fatalf("SIGTERM after command %d: got error %v, want a response", n+1, err)
 				}
 				<-s.processes[c.function].Done()
 				if code := s.processes[c.function].Signal(os.Kill); code != 0 {
@@ -405,12 +462,33 @@ func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 				}
 				s.restart(parent, c.function)
 			}
-			s.drainOutbox(t, proxy.uri)
-			sink.checkDelivered(t, proxy.uri)
+			s.drainOutbox(t, uri)
+			sink.checkDelivered(t, uri)
 			t.Logf("killed after each of %d commands", kills)
 		})
 	}
 }
+
+// storeEvent adds a user with an event that no process delivers but the relay.
+func storeEvent(t *testing.T, uri, email string) {
+	t.Helper()
+	database, err := mongodb.New(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { database.Close(context.Background()) })
+	store := user.New(user.Config{Database: database, Sink: noSink{}, Now: func() time.Time { return time.Now().Add(-time.Minute) }})
+	if err := store.Create(t.Context(), user.User{ID: session.NewID(), Email: email}, "$argon2id$", nil, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// noSink accepts no event.
+type noSink struct{}
+
+func (noSink) Send(context.Context, event.Event) error { return errors.New("the sink is down") }
+
+func (noSink) Timeout() time.Duration { return time.Second }
 
 // refreshRepeatedly refreshes tokens a number of times, each time with the newest refresh token.
 // It returns the tokens of every response.
@@ -551,7 +629,7 @@ func TestEventReceiver_OnlyAtRootWithEVENTSOn(t *testing.T) {
 // The error lists every other problem too.
 func TestEVENTS_OnWithoutOIDC(t *testing.T) {
 	uri, keys := mongotest.URI(t), t.TempDir()
-	if err := keyring.Create(keys, time.Now()); err != nil {
+	if err := keyring.Create(keys, "EdDSA", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	env := []string{"MONGODB_URI=" + uri, "PORT=0",

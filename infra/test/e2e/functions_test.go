@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -22,24 +23,11 @@ import (
 
 func TestMain(m *testing.M) { e2e.Main(m) }
 
-// requiredSettings lists the settings that each function needs for its role. The needs of a
-// function that is not listed are not checked against a second list.
-var requiredSettings = map[string][]string{
-	"signup":      {"MONGODB_URI", "SIGNING_KEYS"},
-	"signin":      {"MONGODB_URI", "SIGNING_KEYS"},
-	"refresh":     {"MONGODB_URI", "SIGNING_KEYS"},
-	"signout":     {"MONGODB_URI", "VERIFYING_KEYS"},
-	"currentuser": {"MONGODB_URI", "VERIFYING_KEYS"},
-	"jwks":        {"VERIFYING_KEYS"},
-	"relay":       {"MONGODB_URI", "K_SINK", "EVENTS"},
-}
-
+// A function without its settings lists all that it needs. TestOf_Required has the design of these
+// needs.
 func TestFunctions_RequiredSettings(t *testing.T) {
 	for _, f := range catalog.Functions() {
-		want, listed := requiredSettings[f.Name]
-		if !listed {
-			want = needs.Of(f).Required()
-		}
+		want := needs.Of(f).Required()
 		if len(want) == 0 {
 			continue // the function starts without settings
 		}
@@ -69,7 +57,7 @@ type system struct {
 func start(t testing.TB, uri string, more ...string) *system {
 	t.Helper()
 	keys := t.TempDir()
-	if err := keyring.Create(keys, time.Now()); err != nil {
+	if err := keyring.Create(keys, "EdDSA", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	value := map[string]string{
@@ -83,8 +71,8 @@ func start(t testing.TB, uri string, more ...string) *system {
 			continue // startWithEvents starts the relay
 		}
 		env := append([]string{"HASH_MEMORY_KIB=1024", "HASH_TESTING=on", "RATE_LIMIT=off"}, more...) // the tests send many requests from one address
-		for _, name := range needs.Of(f).Required() {
-			env = append(env, value[name])
+		for name, sample := range needs.Of(f).Samples() {
+			env = append(env, cmp.Or(value[name], name+"="+sample))
 		}
 		s.env[f.Name] = env
 		s.processes[f.Name] = e2e.Start(t, f.Name, env...)

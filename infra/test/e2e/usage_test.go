@@ -17,24 +17,35 @@ import (
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/test/e2e"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/testing/devdb"
 )
 
 // Every command prints its usage for -h before it reads a setting. It reports an invalid
 // argument in one line.
+func containsAll(text string, parts []string) bool {
+	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) })
+}
+
 func TestCommands_HelpAndWrongArguments(t *testing.T) {
 	workspace, outside, err := e2e.Commands()
 	if err != nil || len(workspace) < 15 || len(outside) < 3 {
 		t.Fatalf("got the commands %v and %v, %v; want at least 15 and 3", workspace, outside, err)
 	}
-	contains := map[string]string{ // the usage, besides the name
-		"infra/generate": "new NAME",
-		"infra/local":    "-watch",
-		"infra/keys":     "rotate",
-		"infra/allinone": "environment",
+	contains := map[string][]string{ // the usage, besides the name
+		"infra/generate": {"new NAME"},
+		"infra/local":    {"-watch"},
+		"infra/keys":     {"rotate"},
+		"infra/allinone": {"environment"},
 	}
 	for _, f := range catalog.Functions() {
-		contains["functions/"+f.Name+"/cmd/"+f.Name] = f.Summary()
+		folder := "functions/" + f.Name + "/cmd/" + f.Name
+		for _, e := range f.Endpoints {
+			contains[folder] = append(contains[folder], e.Summary)
+		}
+		for _, r := range f.Receivers {
+			contains[folder] = append(contains[folder], r.Summary)
+		}
 	}
 	subcommands := map[string][]string{
 		"infra/generate":          {"new"},
@@ -51,7 +62,7 @@ func TestCommands_HelpAndWrongArguments(t *testing.T) {
 				words := strings.Fields(subcommand)
 				for _, flag := range []string{"-h", "-help", "--help"} {
 					code, stdout, stderr := output(t, binary, append(words, flag)...)
-					if code != 0 || !strings.HasPrefix(stdout, "usage: ") || !strings.Contains(stdout, name) || !strings.Contains(stdout, contains[folder]) || stderr != "" {
+					if code != 0 || !strings.HasPrefix(stdout, "usage: ") || !strings.Contains(stdout, name) || !containsAll(stdout, contains[folder]) || stderr != "" {
 						t.Errorf("%s %s %s: got exit code %d, stdout %q, stderr %q; want the usage", name, subcommand, flag, code, stdout, stderr)
 					}
 				}
@@ -153,7 +164,8 @@ func TestCommands_PortInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := []string{"PORT=" + port, "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying, "EVENTS=insecure", "K_SINK=http://127.0.0.1:1"}
+	settings := []string{"PORT=" + port, "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying, "EVENTS=insecure", "K_SINK=http://127.0.0.1:1",
+		"INTROSPECTION_CLIENTS=" + identity.OpenToAll}
 	names := []string{"allinone"}
 	for _, f := range catalog.Functions() {
 		names = append(names, f.Name)

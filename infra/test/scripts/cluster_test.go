@@ -659,3 +659,80 @@ func secretValue(ts *testscript.TestScript, secret, name string) ([]byte, error)
 	err = json.Unmarshal([]byte(out), &of)
 	return of.Data[name], err
 }
+
+// signOuts logs the times from sign-outs to the refusals of a service, and fails if a refusal takes
+// more than a minute. The times depend on the machine, so they have no smaller bound here.
+func signOuts(ts *testscript.TestScript, c *client, args []string) error {
+	if len(args) < 3 {
+		return errors.New("usage: sign-outs COUNT METHOD PATH …")
+	}
+	count, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	const workers = 5 // they are at different times of the service's poll interval
+	times, errs := make([]time.Duration, count), make([]error, count)
+	var group sync.WaitGroup
+	next := make(chan int, count)
+	for i := range count {
+		next <- i
+	}
+	close(next)
+	for range workers {
+		group.Go(func() {
+			for i := range next {
+				times[i], errs[i] = c.signOut(ts.Getenv("PASSWORD"), args[1:])
+			}
+		})
+	}
+	group.Wait()
+	slices.Sort(times)
+	ts.Logf("refused after a sign-out: p50 %v, p99 %v", times[(count-1)/2].Round(time.Millisecond), times[(count-1)*99/100].Round(time.Millisecond))
+	return errors.Join(errs...)
+}
+
+// signOut returns the time from a sign-out to the refusal of a request with the token.
+func (c *client) signOut(password string, args []string) (time.Duration, error) {
+	send := func(method string, args ...string) (int, string, error) {
+		r, err := c.request(strings.ToUpper(method), args)
+		if err != nil {
+			return 0, "", err
+		}
+		response, body, err := do(r)
+		if err != nil {
+			return 0, "", err
+		}
+		return response.StatusCode, body, nil
+	}
+	until := func(want func(int) bool, method string, args ...string) (body string, err error) {
+		var status int
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			if status, body, err = send(method, args...); err == nil && want(status) {
+				return body, nil
+			}
+		}
+		return "", fmt.Errorf("%s %s: got status %d, %v, for a minute", method, args[0], status, err)
+	}
+	created := func(status int) bool { return status == http.StatusCreated }
+	body, err := until(created, "post", "/api/users/signup", fmt.Sprintf(`{"email":"%s@example.com","password":%q}`, strings.ToLower(rand.Text()), password))
+	if err != nil {
+		return 0, err
+	}
+	var grant struct{ Token string }
+	if err := json.Unmarshal([]byte(body), &grant); err != nil {
+		return 0, err
+	}
+	method, request := args[0], append(slices.Clone(args[1:]), "as", grant.Token)
+	refused := func(status int) bool { return status == http.StatusUnauthorized }
+	accepted := func(status int) bool { return status < http.StatusInternalServerError && !refused(status) }
+	if _, err := until(accepted, method, request...); err != nil {
+		return 0, err
+	}
+	ended := func(status int) bool { return status == http.StatusOK }
+	if _, err := until(ended, "post", "/api/users/signout", "as", grant.Token); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	_, err = until(refused, method, request...)
+	return time.Since(began), err
+}

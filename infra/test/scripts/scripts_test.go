@@ -147,7 +147,7 @@ func TestScripts_AllInOne(t *testing.T) {
 		t.Skip("BASE_URL names another system")
 	}
 	uri, keys := mongotest.URI(t), t.TempDir()
-	if err := keyring.Create(keys, time.Now()); err != nil {
+	if err := keyring.Create(keys, "EdDSA", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate"); code != 0 {

@@ -66,6 +66,9 @@ type client struct {
 //	published COUNT TEXT…       checks how many events with all these texts the listener
 //	                            has received since the script began
 //	deliveries COUNT TEXT…      checks for at least COUNT deliveries of such events
+//	sign-outs COUNT METHOD PATH …   signs COUNT users up, sends this request with the token of
+//	                            each until it is not 401, signs the user out, and repeats the
+//	                            request until it is 401. It logs the times after the sign-outs
 //	rotate                      runs the next step of a key rotation in the Secrets, as if
 //	                            its time had come. The end of the script undoes an
 //	                            incomplete rotation
@@ -78,6 +81,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 		"kubectl": kubectl, "sigkill": sigkill, "redeploy": redeploy, "rotate": rotate, "logged": logged,
 		"from-pod": fromPod, "load": startLoad, "responses": responses, "end-load": endLoad, "check-acknowledged": checkAcknowledged,
 		"send-event": sendEvent, "published": published, "deliveries": deliveries,
+		"sign-outs": signOuts,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {
 		all[method] = func(ts *testscript.TestScript, c *client, args []string) error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	network "k8s.io/api/networking/v1"
 	eventing "knative.dev/eventing/pkg/apis/eventing/v1"
 	networking "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	serving "knative.dev/serving/pkg/apis/serving/v1"
@@ -60,6 +61,49 @@ func TestExamples_RoutesAndEvents(t *testing.T) {
 	}
 	if len(tested) != 2 {
 		t.Errorf("got the examples %v, want two", tested)
+	}
+}
+
+// The example reads the revocation feed through the internal gateway. So its pods may connect to the
+// namespace from which the gateway connects to the functions.
+func TestExamples_ReachRevocationFeed(t *testing.T) {
+	tested := 0
+	for _, overlay := range overlays {
+		if !strings.Contains(overlay, "+") {
+			continue
+		}
+		gateway, allowed := "", []string{}
+		for _, p := range all[network.NetworkPolicy](t, overlay, "NetworkPolicy", "networking.k8s.io") {
+			if p.Name == "functions" {
+				gateway = p.Spec.Ingress[0].From[1].NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"]
+			}
+			if p.Name == "tickets" {
+				for _, e := range p.Spec.Egress {
+					if s := e.To[0].NamespaceSelector; s != nil && len(e.Ports) == 0 {
+						allowed = append(allowed, s.MatchLabels["kubernetes.io/metadata.name"])
+					}
+				}
+			}
+		}
+		if gateway == "" || !slices.Equal(allowed, []string{gateway}) {
+			t.Errorf("%s: the pods may connect to the namespaces %v, want %q", overlay, allowed, gateway)
+		}
+		for _, s := range all[serving.Service](t, overlay, "Service", "serving.knative.dev") {
+			if s.Name != "tickets" {
+				continue
+			}
+			tested++
+			env := map[string]string{}
+			for _, e := range s.Spec.Template.Spec.Containers[0].Env {
+				env[e.Name] = e.Value
+			}
+			if got, want := env["REVOCATIONS_URL"], "http://revocations.ticketing.svc.cluster.local/api/users/revocations"; got != want {
+				t.Errorf("%s: got REVOCATIONS_URL %q, want %q", overlay, got, want)
+			}
+		}
+	}
+	if tested < 4 {
+		t.Errorf("tested %d overlays, want four at least", tested)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	policy "k8s.io/api/policy/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	eventing "knative.dev/eventing/pkg/apis/eventing/v1"
 	sources "knative.dev/eventing/pkg/apis/sources/v1"
 	serving "knative.dev/serving/pkg/apis/serving/v1"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
@@ -52,13 +53,18 @@ func pods(t *testing.T, overlay string) (found []map[string]string) {
 	for _, j := range all[batch.Job](t, overlay, "Job", "batch") {
 		found = append(found, j.Spec.Template.Labels)
 	}
+	for _, b := range all[eventing.Broker](t, overlay, "Broker", "eventing.knative.dev") {
+		if b.Annotations[eventing.BrokerClassAnnotationKey] == "RabbitMQBroker" { // its pods are in its own namespace
+			found = append(found, map[string]string{"eventing.knative.dev/broker": b.Name})
+		}
+	}
 	return found
 }
 
 // A cluster accepts a selector that matches no resource. Its rule then has no effect.
 func TestOverlays_SelectorsMatch(t *testing.T) {
-	// the namespaces of the cluster: the ingress, Knative, DNS
-	namespaces := []string{"kourier-system", "knative-serving", "knative-eventing", "kube-system", "ticketing", "traefik"}
+	// the namespaces of the cluster: the ingress, Knative, DNS, RabbitMQ
+	namespaces := []string{"kourier-system", "knative-serving", "knative-eventing", "kube-system", "ticketing", "traefik", "rabbitmq"}
 	for _, overlay := range overlays {
 		candidates := pods(t, overlay)
 		match := func(where string, selector *meta.LabelSelector, among []map[string]string) {

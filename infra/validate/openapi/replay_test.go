@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +25,7 @@ import (
 // elsewhere holds the statuses that no single request can cause, with the tests that cause
 // them.
 var elsewhere = map[string]struct{ file, test string }{
+	"404": {"functions/jwks/jwks_test.go", "TestDiscovery"}, // another setting
 	"429": {"infra/validate/openapi/replay_test.go", "TestReplay_RateLimits"},
 	"500": {"shared/endpoint/endpoint_test.go", "TestInvoke_Failure"},
 	"503": {"infra/test/e2e/functions_test.go", "TestDatabase_UnavailableAndBack"},
@@ -198,8 +201,19 @@ type (
 		Properties map[string]*schema
 		AnyOf      []*schema `yaml:"anyOf"`
 		Opaque     bool      `yaml:"x-opaque"`
+		Format     string
 	}
 )
+
+// mediaType returns the media type of a request body.
+func (o operation) mediaType() string {
+	if o.RequestBody != nil {
+		for mediaType := range o.RequestBody.Content {
+			return mediaType
+		}
+	}
+	return "application/json"
+}
 
 // pairs calls f with each key and value of a mapping, in order.
 func pairs[T any](t *testing.T, mapping yaml.Node, f func(string, T)) {
@@ -324,9 +338,17 @@ func (p *player) heads(path string, o, head operation) {
 func (p *player) request(method, path, name string, o operation, x example) (r *http.Request, body string, described bool) {
 	body, described = x.Request.Body, x.Request.Body == "" && x.Request.Method == ""
 	if o.RequestBody != nil && body == "" {
-		pairs(p.T, o.RequestBody.Content["application/json"].Examples, func(other string, sent example) {
-			if other == name {
-				body = p.json(sent.Value)
+		pairs(p.T, o.RequestBody.Content[o.mediaType()].Examples, func(other string, sent example) {
+			if other != name {
+				return
+			}
+			body = p.json(sent.Value)
+			if o.mediaType() == "application/x-www-form-urlencoded" {
+				form := url.Values{}
+				for member, value := range sent.Value.(map[string]any) {
+					form.Set(member, value.(string))
+				}
+				body = form.Encode()
 			}
 		})
 	}
@@ -341,7 +363,7 @@ func (p *player) request(method, path, name string, o operation, x example) (r *
 		p.Fatal(err)
 	}
 	if body != "" {
-		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Type", o.mediaType())
 	}
 	for header, value := range x.Request.Headers {
 		r.Header.Set(header, replacer.Replace(value))
@@ -465,7 +487,11 @@ func (p *player) value(at string, s *schema, want, have any) {
 			p.value(fmt.Sprintf("%s[%d]", at, i), s.Items, want[i], have[i])
 		}
 	default:
-		if s.Opaque {
+		if s.Format == "unix-time" {
+			if seconds, is := have.(float64); !is || math.Abs(time.Since(time.Unix(int64(seconds), 0)).Hours()) > 1 {
+				p.differs("%s: got %v, want a time within the last hour", at, have)
+			}
+		} else if s.Opaque {
 			p.opaque(at, want, have)
 		} else if p.json(want) != p.json(have) {
 			p.differs("%s: got %v, want %v", at, have, want)

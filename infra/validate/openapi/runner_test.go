@@ -52,7 +52,7 @@ func environment() []string {
 	})
 }
 
-// start starts the local runner in a new folder with a setting. It stops the runner at the end of
+// start starts the local runner in a new folder with a setting and those of the examples. It stops the runner at the end of
 // the test as Ctrl-C does.
 func start(t *testing.T, setting string) (url string) {
 	t.Helper()
@@ -61,7 +61,7 @@ func start(t *testing.T, setting string) (url string) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary, "-addr", "127.0.0.1:0", "-data", t.TempDir())
-	cmd.Dir, cmd.Env = root, append(environment(), setting)
+	cmd.Dir, cmd.Env = root, append(environment(), setting, "TOKEN_ISSUER=https://api.ticketing.example", "INTROSPECTION_CLIENTS=tickets:not-a-secret-0000000000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

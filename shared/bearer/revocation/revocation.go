@@ -1,5 +1,5 @@
-// Package revocation is the format of the revocation feed: the sessions and users whose access
-// tokens were revoked before they expire. The feed writes it, and package bearer reads it.
+// Package revocation is the format of the revocation feed. The feed lists the ended sessions, and the
+// users with revoked tokens, until their access tokens have expired. Package bearer reads it.
 package revocation
 
 import (
@@ -8,7 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// The bounds of an Answer. They bound the memory of a consumer.
+// The bounds of an Answer, and so of the memory of a consumer.
 const (
 	MaxWindow = 48 * 60 * 60 // of Answer.Window, in seconds
 	maxCursor = 1 << 10      // bytes
@@ -20,7 +20,7 @@ const (
 // cursor receives all entries of the window, and a request with a cursor the entries since then.
 type Answer struct {
 	Cursor   string   `json:"cursor"`            // opaque; the next request sends it
-	Window   int64    `json:"window"`            // the seconds for which a consumer stores an entry
+	Window   int64    `json:"window"`            // how long a consumer stores an entry, in seconds
 	Sessions []string `json:"sessions,omitzero"` // the ids of ended sessions; not nil without a Filter
 	Filter   *Filter  `json:"filter,omitzero"`   // the ended sessions, if there are many
 	Users    []User   `json:"users"`

@@ -17,8 +17,8 @@ var (
 
 // The reasons for the end of a session.
 const (
-	ByUser     = "signout"   // the user signed out
-	OnRequest  = "requested" // another service requested it
+	ByUser     = "user"      // the user signed out
+	OnRequest  = "operator"  // another service requested it, by an event
 	Displaced  = "displaced" // the user opened more sessions than the limit
 	TokenReuse = "theft"     // a refresh token was used twice
 )

@@ -25,6 +25,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -42,9 +43,17 @@ import (
 // logs them. A store must work even if a sink is down for a week.
 const limit = 50
 
-// sendTimeout bounds the delivery of one event. No client waits for the relay. A request has a
-// shorter limit: see Window.
+// sendTimeout bounds the delivery of one event. A request that waits for the sink has a shorter
+// limit: see Window.
 const sendTimeout = 5 * time.Second
+
+// deliveryTimeout bounds the delivery of the events of a change after the response, from the time
+// of the change. So the relay knows that an older event is not in flight.
+const deliveryTimeout = sendTimeout
+
+// orderTimeout bounds how long a delivery waits for the previous delivery of the same document. A
+// slower sink receives the events of a document at the same time.
+const orderTimeout = 300 * time.Millisecond
 
 // resultTimeout bounds the writes of the relay after it has sent events. It leaves time for a
 // second attempt on another connection.
@@ -77,17 +86,21 @@ func Indexes() []endpoint.Index {
 
 // A Config is the configuration of an Outbox.
 type Config struct {
-	Source     string // of all events
+	Types      []*event.Type // of all events, in the order of events with the same time
 	Collection func(context.Context) (*mongo.Collection, error)
-	Sink       event.Sink    // if nil, the outbox writes no events
-	Order      []*event.Type // the order of events with the same time
+	Sink       event.Sink // if nil, the outbox writes no events
 	Now        func() time.Time
 	Log        *slog.Logger
 }
 
 // An Outbox writes events into the documents of a collection, sends them, and removes the
 // delivered ones. It is safe for concurrent use.
-type Outbox struct{ Config }
+type Outbox struct {
+	Config
+
+	mu   sync.Mutex
+	last map[string]chan struct{} // by the id of a document: closed after its last delivery
+}
 
 // New returns an outbox with the configuration.
 func New(c Config) *Outbox {
@@ -97,7 +110,7 @@ func New(c Config) *Outbox {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Outbox{c}
+	return &Outbox{Config: c, last: map[string]chan struct{}{}}
 }
 
 // Events are the events of one change of a document. The write of the change stores them. They
@@ -194,8 +207,8 @@ func (e *Events) document() bson.D {
 	return d
 }
 
-// A Window is the time in which a request may wait for the sink. It starts when the first event
-// is sent and covers all events of the request.
+// A Window is the time in which a request may wait for the sink, where a delivery must precede the
+// response. It starts when the first event is sent and covers all events of the request.
 type Window struct{ end time.Time } // zero before the first event
 
 // limit returns a context that ends with the window.
@@ -206,19 +219,77 @@ func (w *Window) limit(ctx context.Context, timeout time.Duration) (context.Cont
 	return context.WithDeadline(ctx, w.end)
 }
 
-// Deliver sends the events of a change before the response, in the window of its request. It
-// returns the ids of the delivered ones. It returns no error, because the relay delivers the
-// others.
-func (o *Outbox) Deliver(ctx context.Context, w *Window, e *Events) (delivered []string) {
+// Deliver sends the events of a change. It starts after the response to the request of ctx, or
+// sends them in the window of the request if the platform may freeze the process after the
+// response. It returns the ids of the events that are delivered or in flight. It returns no error,
+// because the relay delivers the others.
+//
+// The process sends the events of a document in the order of the calls, unless the sink takes
+// longer than orderTimeout to answer.
+func (o *Outbox) Deliver(ctx context.Context, w *Window, e *Events) (sent []string) {
 	if len(e.all) == 0 {
 		return nil
 	}
+	later := endpoint.LaterFrom(ctx)
+	if later == nil {
+		sending, cancel := w.limit(ctx, o.Sink.Timeout())
+		defer cancel()
+		return o.deliver(ctx, sending, e)
+	}
+	if !o.start(context.WithoutCancel(ctx), later, e) {
+		for _, v := range e.all {
+			o.Log.WarnContext(ctx, "event left to the relay", "reason", "too many deliveries are in flight", "event", v.id, "type", v.Type)
+		}
+		return nil
+	}
+	return ids(e.all)
+}
+
+// start starts the delivery of the events of a change. It returns false if the process runs too
+// many deliveries.
+func (o *Outbox) start(ctx context.Context, later endpoint.Later, e *Events) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	previous, done := o.last[e.id], make(chan struct{})
+	if !later(func() {
+		o.deliverAfter(ctx, previous, e)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		close(done)
+		if o.last[e.id] == done {
+			delete(o.last, e.id)
+		}
+	}) {
+		return false
+	}
+	o.last[e.id] = done
+	return true
+}
+
+// deliverAfter sends the events of a change after the previous delivery, if there is one. It ends
+// deliveryTimeout after the change.
+func (o *Outbox) deliverAfter(ctx context.Context, previous <-chan struct{}, e *Events) {
+	if previous != nil {
+		select {
+		case <-previous:
+		case <-time.After(orderTimeout):
+		}
+	}
+	remaining := deliveryTimeout - o.Now().Sub(e.at)
+	sending, cancel := context.WithTimeout(ctx, remaining)
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, remaining+resultTimeout)
+	defer cancel()
+	o.deliver(ctx, sending, e)
+}
+
+// deliver sends events until the context sending ends, and removes the delivered ones. It returns
+// their ids.
+func (o *Outbox) deliver(ctx, sending context.Context, e *Events) (delivered []string) {
 	collection, err := o.Collection(ctx)
 	if err != nil {
 		return nil
 	}
-	sending, cancel := w.limit(ctx, o.Sink.Timeout())
-	defer cancel()
 	sent := o.send(sending, e.id, e.all, time.Time{}).delivered
 	if len(sent) == 0 {
 		return nil
@@ -268,7 +339,7 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 		data, err := decode(e.Data)
 		if err == nil {
 			one, cancel := context.WithTimeout(ctx, sendTimeout)
-			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.Source, Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
+			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.source(e.Type), Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
 			cancel()
 		}
 		if err == nil {
@@ -289,8 +360,12 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 
 // rank orders events with the same time.
 func (o *Outbox) rank(name string) int {
-	return slices.IndexFunc(o.Order, func(t *event.Type) bool { return t.Name == name })
+	return slices.IndexFunc(o.Types, func(t *event.Type) bool { return t.Name == name })
 }
+
+// source returns the source of a type. The types of a collection have one source, so this is also
+// the source of a type that only an earlier version had.
+func (o *Outbox) source(name string) string { return o.Types[max(o.rank(name), 0)].Source }
 
 // remove removes events from a document.
 func remove(ctx context.Context, collection *mongo.Collection, id string, events []string) error {
@@ -310,9 +385,9 @@ func (o *Outbox) logNotRemoved(ctx context.Context, err error) {
 }
 
 // Trim drops the oldest events over the limit from a document, given as it was stored by the last
-// change. It does not count the events that were just delivered. It does not count unreadable
-// events; the relay logs these.
-func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, delivered []string) {
+// change. It does not count the events that Deliver has sent. It does not count unreadable events;
+// the relay logs these.
+func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, sent []string) {
 	if o.Sink == nil {
 		return
 	}
@@ -321,7 +396,7 @@ func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, deliver
 	pending := map[string]Event{}
 	for _, e := range elements {
 		var stored Event
-		if e.Value().Unmarshal(&stored) == nil && !slices.Contains(delivered, e.Key()) {
+		if e.Value().Unmarshal(&stored) == nil && !slices.Contains(sent, e.Key()) {
 			pending[e.Key()] = stored
 		}
 	}

@@ -3,6 +3,7 @@ package outbox
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -54,6 +55,9 @@ type pending struct {
 	Document `bson:",inline"`
 	refused  bson.RawValue // Refused as stored
 }
+
+// members is the projection of a pending document.
+var members = bson.D{{Key: "events", Value: 1}, {Key: "undelivered", Value: 1}, {Key: "refused", Value: 1}, {Key: "retryAt", Value: 1}}
 
 // A position is the position after a document in a queue, with the direction of iteration. The
 // zero value starts at the oldest document. Time and id together are unique, so iteration omits and
@@ -116,7 +120,7 @@ func (o *Outbox) queue(ctx context.Context, queue string, after position, until 
 	}
 	cursor, err := collection.Find(ctx, after.filter(queue, until), options.Find().
 		SetSort(after.order(queue)).SetLimit(int64(limit)).
-		SetProjection(bson.D{{Key: "events", Value: 1}, {Key: "undelivered", Value: 1}, {Key: "refused", Value: 1}, {Key: "retryAt", Value: 1}}))
+		SetProjection(members))
 	if err != nil {
 		return nil, after, false, mongodb.Translate("find undelivered events", err)
 	}
@@ -172,17 +176,21 @@ func (o *Outbox) count(ctx context.Context, queue string) (int, error) {
 	return int(n), mongodb.Translate("count undelivered events", err)
 }
 
-// relay sends the events of a document that undelivered returned. It removes the delivered ones
-// and moves the refused ones to the retry queue. It returns the number of delivered events, and
-// whether the sink failed. A refused event is not a failure of the sink.
+// relay sends the events of a document that undelivered returned, except those after the cutoff and
+// those that are in flight. It removes the delivered ones and moves the refused ones to
+// the retry queue. It returns the number of delivered events, and whether the sink failed. A
+// refused event is not a failure of the sink.
 //
 // After the time until, relay sends no further event. It stores the result even if the context has
 // ended, because otherwise the next run would deliver the same events again.
 //
 // Two relays may deliver the same document at the same time. Then both send its events. At-least-once
 // delivery allows that, and repeating their writes is harmless.
-func (o *Outbox) relay(ctx context.Context, d pending, until time.Time) (sent int, failed bool, err error) {
+func (o *Outbox) relay(ctx context.Context, d pending, c cutoff, until time.Time) (sent int, failed bool, err error) {
 	collection, err := o.Collection(ctx)
+	if err == nil {
+		d, err = o.settle(ctx, collection, d, c)
+	}
 	if err != nil {
 		return 0, false, err
 	}
@@ -205,6 +213,44 @@ func (o *Outbox) relay(ctx context.Context, d pending, until time.Time) (sent in
 		err = clearQueue(ctx, collection, d.ID, "events", undeliveredQueue)
 	}
 	return len(result.delivered), result.failed != nil, err
+}
+
+// A cutoff separates the events that a run of the relay sends from later ones.
+type cutoff struct {
+	start   time.Time       // of the run
+	settled <-chan struct{} // closed when no function sends an event from before the start
+}
+
+// settle returns a document with the events from before the start of the run. If a function may
+// have been sending one of them at the start, settle waits for the end of that delivery, and reads
+// the document again.
+func (o *Outbox) settle(ctx context.Context, collection *mongo.Collection, d pending, c cutoff) (pending, error) {
+	if last := d.dropAfter(c.start); !last.After(c.start.Add(-deliveryTimeout)) {
+		return d, nil
+	}
+	select {
+	case <-c.settled:
+	case <-ctx.Done():
+		return d, ctx.Err()
+	}
+	d.Document = Document{}
+	err := mongodb.Read(collection.FindOne(ctx, bson.D{{Key: "_id", Value: d.ID}}, options.FindOne().SetProjection(members)), &d)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return d, nil // the document was deleted with its events
+	}
+	d.dropAfter(c.start)
+	return d, mongodb.Translate("read undelivered events", err)
+}
+
+// dropAfter removes the events after a time, and returns the time of the last one that remains.
+func (d *pending) dropAfter(start time.Time) (last time.Time) {
+	maps.DeleteFunc(d.Events, func(_ string, e Event) bool { return e.Time.After(start) })
+	for _, e := range d.Events {
+		if e.Time.After(last) {
+			last = e.Time
+		}
+	}
+	return last
 }
 
 // countFailure counts a failed delivery of an event, unless the event was removed meanwhile.
@@ -330,8 +376,9 @@ const (
 )
 
 // Relay sends the oldest undelivered events first, then the refused events that are due for a
-// retry. It stops when all are sent, the sink is down, or maxRunTime has passed. Two relays may
-// run at the same time: an event that both send has the same id.
+// retry. It stops when all are sent, the sink is down, or maxRunTime has passed. It waits for the
+// end of deliveries that are in flight, so that it does not send their events again. Two relays
+// may run at the same time: an event that both send has the same id.
 //
 // Without a sink it does nothing.
 func (o *Outbox) Relay(ctx context.Context) error {
@@ -340,9 +387,11 @@ func (o *Outbox) Relay(ctx context.Context) error {
 	}
 	now := o.Now()
 	until := now.Add(maxRunTime)
+	settled, cancel := context.WithTimeout(ctx, deliveryTimeout)
+	defer cancel()
 	sent, err := o.run(until, func(after position) ([]pending, position, bool, error) {
 		return o.undelivered(ctx, after, batch)
-	}, func(d pending) (int, bool, error) { return o.relay(ctx, d, until) })
+	}, func(d pending) (int, bool, error) { return o.relay(ctx, d, cutoff{now, settled.Done()}, until) })
 	if err == nil {
 		var retried int
 		retried, err = o.run(until, func(after position) ([]pending, position, bool, error) {

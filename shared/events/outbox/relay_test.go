@@ -11,7 +11,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
@@ -54,26 +53,12 @@ func open(t *testing.T) (o *Outbox, to *sink, now *time.Time) {
 	clock := noon
 	to = &sink{fail}
 	things := &endpoint.Collection{Database: "users", Name: "things", Indexes: Indexes()}
-	o = New(Config{Source: "/things", Sink: to, Now: func() time.Time { return clock },
+	o = New(Config{Types: []*event.Type{changed}, Sink: to, Now: func() time.Time { return clock },
 		Collection: func(ctx context.Context) (*mongo.Collection, error) { return db.Collection(ctx, things) }})
 	if err := mongodb.Prepare(t.Context(), db, clock, o.Log, things); err != nil {
 		t.Fatal(err)
 	}
 	return o, to, &clock
-}
-
-// change changes the document ann, and tries to deliver the event.
-func change(t *testing.T, o *Outbox) {
-	t.Helper()
-	events := o.Events(t.Context(), "ann", changed, payload{Text: "x"})
-	c, err := o.Collection(t.Context())
-	if err == nil {
-		_, err = c.UpdateOne(t.Context(), bson.D{{Key: "_id", Value: "ann"}}, events.Update(bson.D{{Key: "at", Value: o.Now()}}, nil, nil), options.UpdateOne().SetUpsert(true))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Deliver(t.Context(), &Window{}, events)
 }
 
 func stored(t *testing.T, o *Outbox) (d Document) {
@@ -122,6 +107,7 @@ func TestRelay_SendsPayload(t *testing.T) {
 	}
 	var got []event.Event
 	to.send = func(e event.Event) error { got = append(got, e); return nil }
+	*now = now.Add(deliveryTimeout)
 	if err := o.Relay(t.Context()); err != nil || len(got) != 1 {
 		t.Fatalf("got %d events and %v, want 1", len(got), err)
 	}
@@ -131,7 +117,7 @@ func TestRelay_SendsPayload(t *testing.T) {
 		t.Errorf("got the data %s %v, want %+v", data, err, want)
 	}
 	e := got[0]
-	if e.ID == "" || e.Type != changed.Name || e.Source != "/things" || e.Subject != "ann" || !e.Time.Equal(*now) {
+	if e.ID == "" || e.Type != changed.Name || e.Source != "/things" || e.Subject != "ann" || !e.Time.Equal(noon) {
 		t.Errorf("got %+v", e)
 	}
 	if d := stored(t, o); d.Events != nil || !d.Undelivered.IsZero() {
@@ -144,10 +130,10 @@ func TestDeliver_ContextEnds(t *testing.T) {
 	for name, result := range map[string]error{"after an event": nil, "during an event": context.Canceled} {
 		t.Run(name, func(t *testing.T) {
 			o, to, now := open(t)
-			change(t, o)
+			change(t, t.Context(), o)
 			for range 4 {
 				*now = now.Add(time.Second)
-				change(t, o)
+				change(t, t.Context(), o)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			calls := 0
@@ -159,7 +145,7 @@ func TestDeliver_ContextEnds(t *testing.T) {
 				return result
 			}
 			want := map[bool]int{true: 3, false: 2}[result == nil]
-			sent, failed, err := o.relay(ctx, undelivered(t, o), now.Add(time.Minute))
+			sent, failed, err := o.relay(ctx, undelivered(t, o), cutoff{start: now.Add(deliveryTimeout)}, now.Add(time.Minute))
 			if sent != want || failed || err != nil {
 				t.Errorf("got %d delivered, failed: %v, error %v; want %d, false, nil", sent, failed, err, want)
 			}
@@ -179,9 +165,9 @@ func TestDeliver_ContextEnds(t *testing.T) {
 // retry removes the delivered events.
 func TestRetry_ContextEnds(t *testing.T) {
 	o, to, now := open(t)
-	change(t, o)
+	change(t, t.Context(), o)
 	to.send = reject
-	if _, _, err := o.relay(t.Context(), undelivered(t, o), now.Add(time.Minute)); err != nil {
+	if _, _, err := o.relay(t.Context(), undelivered(t, o), cutoff{start: now.Add(deliveryTimeout)}, now.Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	*now = now.Add(time.Minute)
@@ -204,10 +190,10 @@ func TestRetry_ConcurrentRefusal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, to, now := open(t)
-			change(t, o)
+			change(t, t.Context(), o)
 			to.send = reject
 			until := now.Add(24 * time.Hour)
-			if _, _, err := o.relay(t.Context(), undelivered(t, o), until); err != nil {
+			if _, _, err := o.relay(t.Context(), undelivered(t, o), cutoff{start: now.Add(deliveryTimeout)}, until); err != nil {
 				t.Fatal(err)
 			}
 			for range 5 { // now the delay is 32 minutes
@@ -218,11 +204,11 @@ func TestRetry_ConcurrentRefusal(t *testing.T) {
 			}
 			*now = stored(t, o).RetryAt
 			to.send = fail
-			change(t, o)
+			change(t, t.Context(), o)
 			retried := due(t, o, *now)
 			to.send = func(e event.Event) error {
 				to.send = reject
-				if _, _, err := o.relay(t.Context(), undelivered(t, o), until); err != nil {
+				if _, _, err := o.relay(t.Context(), undelivered(t, o), cutoff{start: now.Add(deliveryTimeout)}, until); err != nil {
 					t.Error(err)
 				}
 				return answer(e)

@@ -32,6 +32,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/httpserver"
+	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
@@ -123,13 +124,14 @@ func isDatabase(setting string) bool { return strings.HasPrefix(setting, "MONGOD
 
 func (f *Fixture) environment(t testing.TB, settings []string) map[string]string {
 	environment := map[string]string{
-		"SIGNING_KEYS":    keySet(t, token.NewJWK(f.Keys)),
-		"VERIFYING_KEYS":  keySet(t, token.NewJWK(f.Keys).Public()),
-		"HASH_MEMORY_KIB": "64", // the minimum: tests need no strong hashes
-		"HASH_TIME":       "1",
-		"HASH_TESTING":    "on",
-		"LOG_LEVEL":       "debug",
-		"TRUSTED_PROXIES": "1", // overHTTP adds the entry of one proxy
+		"SIGNING_KEYS":          keySet(t, token.NewJWK(f.Keys)),
+		"VERIFYING_KEYS":        keySet(t, token.NewJWK(f.Keys).Public()),
+		"INTROSPECTION_CLIENTS": identity.Clients.Secret.Sample(),
+		"HASH_MEMORY_KIB":       "64", // the minimum: tests need no strong hashes
+		"HASH_TIME":             "1",
+		"HASH_TESTING":          "on",
+		"LOG_LEVEL":             "debug",
+		"TRUSTED_PROXIES":       "1", // overHTTP adds the entry of one proxy
 	}
 	for _, s := range settings {
 		name, value, _ := strings.Cut(s, "=")
@@ -263,9 +265,17 @@ func (f *Fixture) complete(c Call) Call {
 		c.Header.Set("Device-Token", c.Device)
 	}
 	if c.Body != "" && c.Header.Get("Content-Type") == "" {
-		c.Header.Set("Content-Type", "application/json")
+		c.Header.Set("Content-Type", f.mediaType())
 	}
 	return c
+}
+
+// mediaType returns the media type of the body that the first endpoint reads.
+func (f *Fixture) mediaType() string {
+	if len(f.function.Endpoints) > 0 && f.function.Endpoints[0].Form() != nil {
+		return "application/x-www-form-urlencoded"
+	}
+	return "application/json"
 }
 
 // Bearer returns the Authorization header for an access token.
