@@ -108,6 +108,77 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/.well-known/oauth-authorization-server": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Publish the issuer and the address of the keys (RFC 8414). */
+        get: operations["oauthMetadata"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** Return the headers of GET without a body. */
+        head: operations["oauthMetadata-head"];
+        patch?: never;
+        trace?: never;
+    };
+    "/.well-known/openid-configuration": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Publish the same for libraries of OpenID Connect (OpenID Connect Discovery 1.0). */
+        get: operations["openidConfiguration"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** Return the headers of GET without a body. */
+        head: operations["openidConfiguration-head"];
+        patch?: never;
+        trace?: never;
+    };
+    "/api/users/introspect": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Return whether an access token is valid now, for another service (RFC 7662). */
+        post: operations["introspect"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/users/revocations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the sessions that ended within the life of an access token. */
+        get: operations["revocations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** Return the headers of GET without a body. */
+        head: operations["revocations-head"];
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -126,7 +197,7 @@ export interface components {
         };
         Grant: {
             user: components["schemas"]["User"];
-            /** @description The access token, a JWT (RFC 9068) signed with Ed25519. Send it as a bearer token. */
+            /** @description The access token, a signed JWT (RFC 9068). Send it as a bearer token. */
             token: string;
             /** @description Valid for one exchange at refresh. */
             refreshToken: string;
@@ -167,14 +238,110 @@ export interface components {
             keys: components["schemas"]["JWK"][];
         };
         JWK: {
+            /** @description OKP for a key of Ed25519, EC for a key of P-256. */
             kty: string;
             crv: string;
-            /** @description The public key, in base64url. */
+            /** @description The public key or its x coordinate, in base64url. */
             x: string;
+            /** @description The y coordinate of a key of P-256. */
+            y?: string;
             /** @description The thumbprint of the key (RFC 7638). The header of a token names it. */
             kid: string;
+            /** @description EdDSA or ES256. The key verifies no token with another algorithm. */
             alg: string;
             use: string;
+        };
+        JwksOAuth: {
+            /**
+             * Format: uri
+             * @description The claim iss of every token.
+             */
+            issuer: string;
+            /** Format: uri */
+            jwks_uri: string;
+            /** @description Always empty: there is no authorization endpoint. */
+            response_types_supported: string[];
+            /** @description Always empty: there is no token endpoint. */
+            grant_types_supported: string[];
+        };
+        JwksOpenID: {
+            /**
+             * Format: uri
+             * @description The claim iss of every token.
+             */
+            issuer: string;
+            /** Format: uri */
+            jwks_uri: string;
+            /** @description Always empty: there is no authorization endpoint. */
+            response_types_supported: string[];
+            /** @description Always empty: there is no token endpoint. */
+            grant_types_supported: string[];
+            /** @description Always public: all services see the same id of a user. */
+            subject_types_supported: string[];
+            /** @description The algorithms of the published keys. Access tokens are signed with them. */
+            id_token_signing_alg_values_supported: string[];
+            /** @description The claims of an access token. */
+            claims_supported: string[];
+        };
+        IntrospectInput: {
+            /** @description The access token. */
+            token: string;
+            /** @description Ignored. A refresh token is never active here. */
+            token_type_hint?: string;
+        };
+        IntrospectOutput: {
+            /** @description True if the token is authentic, has not expired, and its session has not ended. If false, there are no other members. */
+            active: boolean;
+            /** @description Always Bearer. */
+            token_type?: string;
+            iss?: string;
+            aud?: string;
+            /** @description The id of the user. */
+            sub?: string;
+            /** @description The id of the session. */
+            sid?: string;
+            jti?: string;
+            client_id?: string;
+            /**
+             * Format: unix-time
+             * @description In seconds since 1970, as exp and auth_time.
+             */
+            iat?: number;
+            /** Format: unix-time */
+            exp?: number;
+            /** Format: unix-time */
+            auth_time?: number;
+            amr?: string[];
+            acr?: string;
+            email?: string;
+            email_verified?: boolean;
+            roles?: string[];
+        };
+        RevocationsOutput: {
+            /** @description The next request sends it as since, and receives the entries since then. Entries of the last 30 seconds repeat. */
+            cursor: string;
+            /** @description The number of seconds for which a service must remember an entry. */
+            window: number;
+            /** @description The ids of ended sessions, as in the claim sid. Absent if there is a filter. */
+            sessions?: string[];
+            /** @description A Bloom filter of ended sessions, in place of a list of more than 5,000. */
+            filter?: components["schemas"]["RevocationsFilter"] | null;
+            /** @description Users whose older tokens are revoked, because many of their sessions ended. */
+            users: components["schemas"]["RevocationsRevokedUser"][];
+        };
+        RevocationsFilter: {
+            /** @description The number of positions of an id. */
+            hashes: number;
+            /** @description The bits, in base64url. With m bits, the positions of an id are ((h1 + i*h2) mod 2^64) mod m for i from 0: h1 and h2 are the first and the second 8 bytes of its SHA-256 digest, big-endian, with the lowest bit of h2 set. */
+            bits: string;
+        };
+        RevocationsRevokedUser: {
+            id: string;
+            /**
+             * Format: unix-time
+             * @description In seconds since 1970. Tokens of the user with a smaller iat are revoked.
+             */
+            before: number;
         };
         Item: {
             /** @description A sentence for people. It never contains the input. */
@@ -196,6 +363,8 @@ export interface components {
         NoSniff: "nosniff";
         /** @description The accepted authentication scheme. If the request had an invalid token, the error code follows (RFC 6750 section 3). */
         Challenge: "Bearer" | "Bearer error=\"invalid_token\"";
+        /** @description The authentication scheme of services. */
+        ServiceChallenge: "Basic realm=\"services\"";
         /** @description The device token of the client. Send it with the next sign-in to the account. It does not prove an identity. It is valid for 90 days after the last sign-in with it. */
         DeviceToken: string;
         /** @description The device token as the cookie `__Host-device`, for browsers. */
@@ -887,6 +1056,446 @@ export interface operations {
                 headers: {
                     "Cache-Control": components["headers"]["NoStore"];
                     "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    oauthMetadata: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The operation succeeded. */
+            200: {
+                headers: {
+                    /** @description Any cache can store the response. */
+                    "Cache-Control": "public, max-age=300";
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JwksOAuth"];
+                };
+            };
+            /** @description The resource does not exist. */
+            404: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The path does not support this method. */
+            405: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    /** @description The methods that the path supports. */
+                    Allow: "GET, HEAD";
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description An unexpected error occurred in the service. */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    "oauthMetadata-head": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The operation succeeded. */
+            200: {
+                headers: {
+                    /** @description Any cache can store the response. */
+                    "Cache-Control": "public, max-age=300";
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The resource does not exist. */
+            404: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The path does not support this method. */
+            405: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    /** @description The methods that the path supports. */
+                    Allow: "GET, HEAD";
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description An unexpected error occurred in the service. */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    openidConfiguration: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The operation succeeded. */
+            200: {
+                headers: {
+                    /** @description Any cache can store the response. */
+                    "Cache-Control": "public, max-age=300";
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JwksOpenID"];
+                };
+            };
+            /** @description The resource does not exist. */
+            404: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The path does not support this method. */
+            405: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    /** @description The methods that the path supports. */
+                    Allow: "GET, HEAD";
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description An unexpected error occurred in the service. */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    "openidConfiguration-head": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The operation succeeded. */
+            200: {
+                headers: {
+                    /** @description Any cache can store the response. */
+                    "Cache-Control": "public, max-age=300";
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The resource does not exist. */
+            404: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The path does not support this method. */
+            405: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    /** @description The methods that the path supports. */
+                    Allow: "GET, HEAD";
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description An unexpected error occurred in the service. */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    introspect: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description A form of at most 16384 bytes. Unknown members are ignored. */
+        requestBody: {
+            content: {
+                "application/x-www-form-urlencoded": components["schemas"]["IntrospectInput"];
+            };
+        };
+        responses: {
+            /** @description The operation succeeded. */
+            200: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IntrospectOutput"];
+                };
+            };
+            /** @description The request is invalid. Each item describes one error. */
+            400: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The credentials or the token are missing or invalid. */
+            401: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    "WWW-Authenticate": components["headers"]["ServiceChallenge"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The path does not support this method. */
+            405: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    /** @description The methods that the path supports. */
+                    Allow: "POST";
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The media type of the body is not supported. */
+            415: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description An unexpected error occurred in the service. */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The service is temporarily unavailable. */
+            503: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    revocations: {
+        parameters: {
+            query?: {
+                /** @description The cursor of the last answer. If absent, the answer has all entries. */
+                since?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The operation succeeded. */
+            200: {
+                headers: {
+                    /** @description Any cache can store the response. */
+                    "Cache-Control": "public, max-age=2";
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RevocationsOutput"];
+                };
+            };
+            /** @description The path does not support this method. */
+            405: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    /** @description The methods that the path supports. */
+                    Allow: "GET, HEAD";
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description An unexpected error occurred in the service. */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The service is temporarily unavailable. */
+            503: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    "revocations-head": {
+        parameters: {
+            query?: {
+                /** @description The cursor of the last answer. If absent, the answer has all entries. */
+                since?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The operation succeeded. */
+            200: {
+                headers: {
+                    /** @description Any cache can store the response. */
+                    "Cache-Control": "public, max-age=2";
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The path does not support this method. */
+            405: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    /** @description The methods that the path supports. */
+                    Allow: "GET, HEAD";
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description An unexpected error occurred in the service. */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The service is temporarily unavailable. */
+            503: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    "Retry-After": components["headers"]["RetryAfter"];
                     [name: string]: unknown;
                 };
                 content?: never;

@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http'
 import { CustomError, type ErrorItem } from './errors.js'
 
 // The public texts of errors of a body parser or router. Their own messages can contain the input.
@@ -28,9 +29,12 @@ export function toCustomError(err: unknown): CustomError {
   if (typeof status === 'number' && typeof e.serializeErrors === 'function') {
     return Object.assign(new OtherError(status, e.serializeErrors(), err), { headers: e.headers ?? {} })
   }
-  const ofRequest = e.expose === true || e instanceof URIError || (typeof e.code === 'string' && e.code.startsWith('FST_ERR_'))
-  const message = ofRequest && typeof status === 'number' ? requestErrors[status] : undefined
-  return message ? new OtherError(status as number, [{ message }], err) : new OtherError(500, [{ message: 'Something went wrong.' }], err)
+  // Errors of http-errors, of a router, of Hono and of Fastify are about the request.
+  const ofRequest = e.expose === true || e instanceof URIError || typeof e.getResponse === 'function' || String(e.code).startsWith('FST_ERR_')
+  if (ofRequest && typeof status === 'number' && status >= 400 && status < 500) {
+    return new OtherError(status, [{ message: requestErrors[status] ?? STATUS_CODES[status] ?? requestErrors[400]! }], err)
+  }
+  return new OtherError(500, [{ message: 'Something went wrong.' }], err)
 }
 
 /**

@@ -5,6 +5,7 @@ import express5 from 'express'
 import { body } from 'express-validator'
 import fastify from 'fastify'
 import { Hono } from 'hono'
+import { HTTPException } from 'hono/http-exception'
 import { createVerifier, type Level } from '@ticketing/auth'
 import * as onExpress from '@ticketing/auth/express'
 import * as onFastify from '@ticketing/auth/fastify'
@@ -38,6 +39,8 @@ function expressApp(express: typeof express5) {
     app.get('/all', a.requireAuth, a.requireRole('admin'), a.requireFresh(300_000), a.requireLevel('phr'), answer)
     app.get('/away', onExpress.createAuth(unavailable).requireAuth, answer)
     app.get('/throw', () => { throw new Error('hunter2') })
+    app.get('/gone', () => { throw Object.assign(new Error('hunter2'), { status: 410, expose: true }) })
+    app.get('/upstream', () => { throw Object.assign(new Error('hunter2'), { status: 404 }) })
     app.get('/missing', () => { throw new onExpress.NotFoundError() })
     app.get('/other-module', () => { throw new commonJS.ForbiddenError() })
     app.post('/body', express.json({ limit: 100 }), answer)
@@ -64,6 +67,8 @@ async function fastifyApp(): Promise<Call> {
   app.get('/level', { preHandler: requireLevel('aal2') }, answer)
   app.get('/all', { onRequest: [requireAuth, requireRole('admin'), requireFresh(300_000), requireLevel('phr')] }, answer)
   app.get('/throw', () => { throw new Error('hunter2') })
+  app.get('/gone', () => { throw Object.assign(new Error('hunter2'), { statusCode: 410, expose: true }) })
+  app.get('/upstream', () => { throw Object.assign(new Error('hunter2'), { status: 404 }) })
   app.get('/missing', () => { throw new onFastify.NotFoundError() })
   app.get('/other-module', () => { throw new commonJS.ForbiddenError() })
   app.post('/body', answer)
@@ -93,6 +98,8 @@ async function honoApp(): Promise<Call> {
   app.get('/all', a.requireAuth, a.requireRole('admin'), a.requireFresh(300_000), a.requireLevel('phr'), answer)
   app.get('/away', onHono.createAuth(unavailable).requireAuth, answer)
   app.get('/throw', () => { throw new Error('hunter2') })
+  app.get('/gone', () => { throw new HTTPException(410, { message: 'hunter2' }) })
+  app.get('/upstream', () => { throw Object.assign(new Error('hunter2'), { status: 404 }) })
   app.get('/missing', () => { throw new onHono.NotFoundError() })
   app.get('/other-module', () => { throw new commonJS.ForbiddenError() })
   return async (path, init) => app.request(path, init)
@@ -134,6 +141,8 @@ const rows: [string, TestClaims | string | null, number, string, Record<string, 
   ['/all', { roles: ['admin'], acr: 'aal2' }, 401, again],
   ['/away', {}, 503, 'The service is unavailable. Try again shortly.', { 'retry-after': '1' }],
   ['/throw', null, 500, 'Something went wrong.'],
+  ['/upstream', null, 500, 'Something went wrong.'],
+  ['/gone', null, 410, 'Gone'],
   ['/missing', null, 404, 'Not Found'],
   ['/other-module', null, 403, forbidden, { 'www-authenticate': 'Bearer error="insufficient_scope"' }],
 ]
