@@ -1,6 +1,7 @@
 package bearer_test
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,7 +45,7 @@ func TestFromEnv_Problems(t *testing.T) {
 				"INTROSPECTION_SECRET must have the form name:secret\nINTROSPECTION_URL" + url + "\nREVOCATIONS_URL" + url},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v, err := bearer.FromEnv(lookup(c.env))
+			v, err := bearer.FromEnv(lookup(c.env), func(c *bearer.Config) { c.Log = slog.New(slog.DiscardHandler) })
 			if err == nil || v != nil {
 				t.Fatalf("got %v, %v; want an error", v, err)
 			}

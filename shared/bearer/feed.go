@@ -125,22 +125,20 @@ func (f *feed) poll(ctx context.Context, cursor string, start time.Time) error {
 // store adds an answer to the copy, or replaces the copy with a full answer. If the copy is too
 // large, the next request asks for a full answer, which has a filter in place of many sessions.
 func (f *feed) store(answer *revocation.Answer, full bool, asOf time.Time) error {
-	next := f.revoked
+	next, cursor, window := f.revoked, answer.Cursor, time.Duration(answer.Window)*time.Second
 	if full {
 		next = newRevoked()
 	}
-	f.window = time.Duration(answer.Window) * time.Second
 	now := f.now()
 	next.drop(now)
-	next.add(answer, now.Add(f.window))
-	f.cursor = answer.Cursor
+	next.add(answer, now.Add(window))
 	if next.tooLarge() {
 		if full {
 			return errors.New("the answer has too many entries")
 		}
-		f.cursor = ""
+		cursor = ""
 	}
-	f.revoked, f.asOf = next, asOf
+	f.revoked, f.cursor, f.window, f.asOf = next, cursor, window, asOf
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package bearer
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -87,5 +88,42 @@ func TestFeed_EveryAnswerFreesEntries(t *testing.T) {
 			t.Errorf("answer %d: got %d sessions, want %d", i+1, got, len(sessions))
 		}
 		now = now.Add(10 * time.Second)
+	}
+}
+
+// Above a bound, the next request asks for a full answer, in which a filter stands for many
+// sessions. This answer replaces the copy.
+func TestFeed_MemoryBounded(t *testing.T) {
+	f := &feed{now: func() time.Time { return time.Unix(1772366400, 0) }, revoked: newRevoked()}
+	page := func(from, n int) *revocation.Answer {
+		a := &revocation.Answer{Cursor: fmt.Sprint("after ", from+n), Window: 10}
+		for i := range n {
+			a.Sessions = append(a.Sessions, fmt.Sprintf("%08x", from+i))
+		}
+		return a
+	}
+	large := &revocation.Answer{Cursor: "large", Window: 10, Filter: revocation.NewFilter(1<<30, 0.5)} // 8 MiB
+	for _, c := range []struct {
+		name     string
+		answer   *revocation.Answer
+		full     bool
+		fails    bool
+		cursor   string
+		sessions int
+		filters  int // bytes
+	}{
+		{"as many as fit", page(0, maxRevoked), true, false, "after 262144", maxRevoked, 0},
+		{"one more", page(maxRevoked, 1), false, false, "", maxRevoked + 1, 0},
+		{"too many in a full answer", page(0, maxRevoked+1), true, true, "", maxRevoked + 1, 0},
+		{"a full answer", page(0, 1), true, false, "after 1", 1, 0},
+		{"a filter", large, false, false, "large", 1, 8 << 20},
+		{"a second one", large, false, false, "large", 1, 16 << 20},
+		{"a third one", large, false, false, "", 1, 24 << 20},
+		{"a full answer after it", large, true, false, "large", 0, 8 << 20},
+	} {
+		err := f.store(c.answer, c.full, f.now())
+		if (err != nil) != c.fails || f.cursor != c.cursor || len(f.revoked.sessions) != c.sessions || f.revoked.size != c.filters {
+			t.Errorf("%s: got the cursor %q, %d sessions, %d bytes of filters (%v), want %q, %d, %d, an error: %t", c.name, f.cursor, len(f.revoked.sessions), f.revoked.size, err, c.cursor, c.sessions, c.filters, c.fails)
+		}
 	}
 }
