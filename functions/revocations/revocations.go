@@ -70,7 +70,7 @@ func (Output) Members() []reference.Member {
 		{Name: "cursor", Opaque: true, About: "The next request sends it as since, and receives the entries since then. Entries of the last 30 seconds repeat."},
 		{Name: "window", About: "The number of seconds for which a service must remember an entry."},
 		{Name: "sessions", Opaque: true, About: "The ids of ended sessions, as in the claim sid. Absent if there is a filter."},
-		{Name: "filter", About: "A Bloom filter of ended sessions, in place of a list of more than 5,000."},
+		{Name: "filter", About: "A Bloom filter of ended sessions, in place of a list of more than 20,000."},
 		{Name: "users", About: "Users whose older tokens are revoked, because many of their sessions ended."},
 	}
 }
@@ -94,7 +94,7 @@ func (Filter) Members() []reference.Member {
 
 const (
 	// maxListed bounds the listed sessions, about 35 bytes each. Over it the answer has a filter.
-	maxListed = 5000
+	maxListed = 20_000
 	// falsePositives is the share of valid sessions that a filter contains. A service
 	// introspects their tokens.
 	falsePositives = 0.001

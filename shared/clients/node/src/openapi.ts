@@ -324,7 +324,7 @@ export interface components {
             window: number;
             /** @description The ids of ended sessions, as in the claim sid. Absent if there is a filter. */
             sessions?: string[];
-            /** @description A Bloom filter of ended sessions, in place of a list of more than 5,000. */
+            /** @description A Bloom filter of ended sessions, in place of a list of more than 20,000. */
             filter?: components["schemas"]["RevocationsFilter"] | null;
             /** @description Users whose older tokens are revoked, because many of their sessions ended. */
             users: components["schemas"]["RevocationsRevokedUser"][];
