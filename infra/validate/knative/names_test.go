@@ -161,9 +161,10 @@ func TestOverlays_RoutesAreGranted(t *testing.T) {
 	}
 }
 
-func TestProduction_MinScaleOfSignin(t *testing.T) {
+// Users wait for signin, and services of other teams for revocations.
+func TestProduction_MinScale(t *testing.T) {
 	for _, s := range all[serving.Service](t, "production", "Service", "serving.knative.dev") {
-		want := map[bool]string{true: "1", false: "0"}[s.Name == "signin"]
+		want := map[bool]string{true: "1", false: "0"}[s.Name == "signin" || s.Name == "revocations"]
 		if got := s.Spec.Template.Annotations["autoscaling.knative.dev/min-scale"]; got != want {
 			t.Errorf("%s: got min-scale %s, want %s", s.Name, got, want)
 		}
