@@ -67,11 +67,11 @@ type Filter struct {
 // Members implements reference.Described.
 func (Output) Members() []reference.Member {
 	return []reference.Member{
-		{Name: "cursor", Opaque: true, About: "The next request sends it as since, and receives the entries since then. Entries of the last 30 seconds repeat."},
+		{Name: "cursor", Opaque: true, About: "The next request sends it as since, and receives the entries since then. Entries of the last 40 seconds repeat."},
 		{Name: "window", About: "The number of seconds for which a service must remember an entry."},
 		{Name: "sessions", Opaque: true, About: "The ids of ended sessions, as in the claim sid. Absent if there is a filter."},
 		{Name: "filter", About: "A Bloom filter of ended sessions, in place of a list of more than 20,000."},
-		{Name: "users", About: "Users whose older tokens are revoked, because many of their sessions ended."},
+		{Name: "users", About: "Users with more ended sessions than the system records. Their older tokens are revoked; a valid session must refresh."},
 	}
 }
 
@@ -129,8 +129,8 @@ func (r revocations) handle(ctx context.Context, in Input) (revocation.Answer, e
 	for _, e := range ended {
 		a.Sessions = append(a.Sessions, e.Sessions...)
 		if !e.Before.IsZero() {
-			// iat has whole seconds: a token of the same second counts as older
-			a.Users = append(a.Users, revocation.User{ID: e.User, Before: e.Before.Truncate(time.Second).Unix() + 1})
+			// The clock of the issuer may be ahead, and iat has whole seconds.
+			a.Users = append(a.Users, revocation.User{ID: e.User, Before: e.Before.Add(token.Leeway).Unix() + 1})
 		}
 	}
 	if len(a.Sessions) > maxListed {

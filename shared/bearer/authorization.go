@@ -31,7 +31,7 @@ func parseAuthorization(values []string) (string, error) {
 	case len(raw) > token.MaxLength:
 		return "", invalidToken(errors.New("the token is longer than 8 KiB"))
 	case !isToken68(raw):
-		return "", invalidToken(errors.New("the token has not the syntax token68"))
+		return "", invalidToken(errors.New("the token does not have the syntax token68"))
 	}
 	return raw, nil
 }

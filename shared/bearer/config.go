@@ -153,7 +153,7 @@ func (c Config) feed(client *http.Client, p *problems) *feed {
 	}
 	i := &introspection{
 		ask: func(context.Context, string) (bool, error) { return false, errors.New("INTROSPECTION_URL is not set") },
-		now: c.Now, verdicts: map[[32]byte]verdict{}, flights: map[[32]byte]*flight{}, outage: outage{
+		now: c.Now, verdicts: map[[32]byte]verdict{}, flights: map[[32]byte]*inquiry{}, outage: outage{
 			log: c.Log, start: "introspection is not available", end: "introspection is available again",
 		},
 	}

@@ -123,7 +123,7 @@ func (f *feed) poll(ctx context.Context, cursor string, start time.Time) error {
 }
 
 // store adds an answer to the copy, or replaces the copy with a full answer. If the copy is too
-// large, the next request asks for a full answer, which has a filter in place of many sessions.
+// large, or has a filter of a part of the window, the next request asks for a full answer, which has a filter in place of many sessions.
 func (f *feed) store(answer *revocation.Answer, full bool, asOf time.Time) error {
 	next, cursor, window := f.revoked, answer.Cursor, time.Duration(answer.Window)*time.Second
 	if full {
@@ -138,11 +138,15 @@ func (f *feed) store(answer *revocation.Answer, full bool, asOf time.Time) error
 		}
 		cursor = ""
 	}
+	if answer.Filter != nil && !full {
+		cursor = "" // the filter of one full answer contains fewer other sessions than many filters
+	}
 	f.revoked, f.cursor, f.window, f.asOf = next, cursor, window, asOf
 	return nil
 }
 
-// feedURL returns a function that fetches an answer. A cache on the way adds the header Age.
+// feedURL returns a function that fetches an answer. A cache between the service and the feed adds
+// the header Age.
 func feedURL(client *http.Client, base *url.URL) func(context.Context, string) (*revocation.Answer, time.Duration, error) {
 	return func(ctx context.Context, cursor string) (*revocation.Answer, time.Duration, error) {
 		target := *base

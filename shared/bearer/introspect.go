@@ -28,10 +28,17 @@ type introspection struct {
 
 	mu       sync.Mutex
 	verdicts map[[sha256.Size]byte]verdict
-	flights  map[[sha256.Size]byte]*flight
+	flights  map[[sha256.Size]byte]*inquiry
 	failed   time.Time // the end of the last failed request
 	err      error     // of that request
 	outage   outage
+}
+
+// An inquiry is a request in flight. Its waiters read the result from it, because the verdicts may
+// be cleared meanwhile.
+type inquiry struct {
+	*flight
+	active bool // after the flight
 }
 
 type verdict struct {
@@ -54,7 +61,8 @@ func (i *introspection) active(ctx context.Context, raw string, expiry time.Time
 	}
 	running := i.flights[digest]
 	if running == nil {
-		running = fly(ctx, func(ctx context.Context) error {
+		running = new(inquiry)
+		running.flight = fly(ctx, func(ctx context.Context) error {
 			active, err := i.ask(ctx, raw)
 			i.mu.Lock()
 			defer i.mu.Unlock()
@@ -69,6 +77,7 @@ func (i *introspection) active(ctx context.Context, raw string, expiry time.Time
 				until = now.Add(activeFor)
 			}
 			i.remember(digest, verdict{active, until})
+			running.active = active
 			return nil
 		})
 		i.flights[digest] = running
@@ -77,9 +86,7 @@ func (i *introspection) active(ctx context.Context, raw string, expiry time.Time
 	if err := running.wait(ctx); err != nil {
 		return false, err
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.verdicts[digest].active, nil
+	return running.active, nil
 }
 
 // remember stores a verdict. If there is no space, it removes the expired ones, or all.

@@ -47,7 +47,7 @@ func (s sources) Key(ctx context.Context, id string) (*token.Key, error) {
 // unknownKeyGap, because an attacker chooses the id.
 type keySet struct {
 	load func(context.Context) ([]byte, error)
-	last time.Duration // how long the keys are used after they were loaded, or 0 for ever
+	last time.Duration // how long the keys are used after they were loaded, or 0 for no limit
 	now  func() time.Time
 	log  *slog.Logger
 
@@ -61,7 +61,8 @@ type keySet struct {
 	outage   outage
 }
 
-// Key implements token.KeySource. It waits for a load only without the key.
+// Key implements token.KeySource. It waits for a load without the key, and after a time without
+// requests: the key may have been withdrawn in it.
 func (s *keySet) Key(ctx context.Context, id string) (*token.Key, error) {
 	s.mu.Lock()
 	now := s.now()
@@ -75,14 +76,18 @@ func (s *keySet) Key(ctx context.Context, id string) (*token.Key, error) {
 		s.flight = fly(ctx, s.reload)
 	}
 	running, err := s.flight, s.err
+	stale := err == nil && now.Sub(s.loaded) >= 2*keysMaxAge
 	s.mu.Unlock()
-	if key != nil {
+	if key != nil && (running == nil || !stale) {
 		return key, nil
 	}
 	if running == nil {
 		return nil, err
 	}
 	if err := running.wait(ctx); err != nil {
+		if key != nil {
+			return key, nil // old keys are used while a load fails
+		}
 		return nil, err
 	}
 	s.mu.Lock()

@@ -116,8 +116,8 @@ func TestFeed_MemoryBounded(t *testing.T) {
 		{"one more", page(maxRevoked, 1), false, false, "", maxRevoked + 1, 0},
 		{"too many in a full answer", page(0, maxRevoked+1), true, true, "", maxRevoked + 1, 0},
 		{"a full answer", page(0, 1), true, false, "after 1", 1, 0},
-		{"a filter", large, false, false, "large", 1, 8 << 20},
-		{"a second one", large, false, false, "large", 1, 16 << 20},
+		{"a filter", large, false, false, "", 1, 8 << 20},
+		{"a second one", large, false, false, "", 1, 16 << 20},
 		{"a third one", large, false, false, "", 1, 24 << 20},
 		{"a full answer after it", large, true, false, "large", 0, 8 << 20},
 	} {

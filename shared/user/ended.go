@@ -22,15 +22,16 @@ const (
 	endedLimit = 50
 
 	// endedOverlap is the age up to which a recorded session can be invisible to a reader that
-	// sees newer ones: the clocks of processes differ, by at most token.Leeway.
-	endedOverlap = 30 * time.Second
+	// sees newer ones: the clocks of processes differ, by at most token.Leeway, and a write
+	// takes up to 5 s after its process has read the clock.
+	endedOverlap = 40 * time.Second
 )
 
 // Ended holds the sessions of a user that ended recently.
 type Ended struct {
 	User     string
 	Sessions []string  // sorted
-	Before   time.Time // all sessions that were opened or refreshed before have ended; zero: none
+	Before   time.Time // zero, or the time of an end that has no record: tokens issued before may be of an ended session
 }
 
 // Ended returns the sessions that ended at the time since or later, ordered by user, and the time
@@ -43,22 +44,30 @@ func (s *Store) Ended(ctx context.Context, since time.Time) (all []Ended, next t
 	if err != nil {
 		return nil, since, err
 	}
+	// A time ahead of this process comes from a wrong clock. It must not hide the records of
+	// others, which are older.
+	latest := s.outbox.Now().Add(-endedOverlap)
+	if since.After(latest) {
+		since = latest
+	}
 	found, err := users.Find(ctx, bson.D{{Key: "endedAt", Value: bson.D{{Key: "$gte", Value: since}}}},
 		options.Find().SetProjection(bson.D{{Key: "ended", Value: 1}, {Key: "endedBefore", Value: 1}, {Key: "endedAt", Value: 1}}))
 	if err != nil {
 		return nil, since, mongodb.Translate("find ended sessions", err)
 	}
-	var stored []struct {
-		ID          string               `bson:"_id"`
-		Ended       map[string]time.Time `bson:"ended"`
-		EndedBefore time.Time            `bson:"endedBefore"`
-		EndedAt     time.Time            `bson:"endedAt"`
-	}
-	if err := found.All(ctx, &stored); err != nil {
-		return nil, since, mongodb.Translate("find ended sessions", err)
-	}
+	defer found.Close(ctx)
 	next = since
-	for _, d := range stored {
+	for found.Next(ctx) {
+		var d struct {
+			ID          string               `bson:"_id"`
+			Ended       map[string]time.Time `bson:"ended"`
+			EndedBefore time.Time            `bson:"endedBefore"`
+			EndedAt     time.Time            `bson:"endedAt"`
+		}
+		if err := found.Decode(&d); err != nil { // must not stop the feed for all other users
+			s.outbox.Log.ErrorContext(ctx, "stored ended sessions cannot be read", "user", idText(found.Current), "error", "a member has an unexpected type")
+			continue
+		}
 		e := Ended{User: d.ID}
 		for sid, at := range d.Ended {
 			if !at.Before(since) {
@@ -70,9 +79,16 @@ func (s *Store) Ended(ctx context.Context, since time.Time) (all []Ended, next t
 			e.Before = d.EndedBefore
 		}
 		all = append(all, e)
-		if at := d.EndedAt.Add(-endedOverlap); at.After(next) {
+		at := d.EndedAt.Add(-endedOverlap)
+		if at.After(latest) {
+			at = latest
+		}
+		if at.After(next) {
 			next = at
 		}
+	}
+	if err := found.Err(); err != nil {
+		return nil, since, mongodb.Translate("find ended sessions", err)
 	}
 	slices.SortFunc(all, func(x, y Ended) int { return cmp.Compare(x.User, y.User) })
 	return all, next, nil

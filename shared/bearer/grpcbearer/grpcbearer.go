@@ -19,6 +19,7 @@ package grpcbearer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -52,8 +53,14 @@ type Interceptor struct {
 }
 
 // New returns an interceptor. The keys of rules are full methods, such as /tickets.Tickets/List, or
-// services, such as /tickets.Tickets/. The standard rule applies to all other methods.
+// services, such as /tickets.Tickets/. The standard rule applies to all other methods. New panics
+// on a key of another form: it would protect nothing.
 func New(v *bearer.Verifier, standard Rule, rules map[string]Rule) *Interceptor {
+	for key := range rules {
+		if service, _, ok := strings.Cut(strings.TrimPrefix(key, "/"), "/"); !ok || service == "" || !strings.HasPrefix(key, "/") || strings.Count(key, "/") != 2 {
+			panic(fmt.Sprintf("grpcbearer: the key %q is no method and no service: it must be /service/method or /service/", key))
+		}
+	}
 	return &Interceptor{v, standard, rules}
 }
 

@@ -37,7 +37,7 @@ type User struct {
 func Parse(data []byte) (*Answer, error) {
 	var a Answer
 	if err := json.Unmarshal(data, &a); err != nil {
-		return nil, errors.New("the answer has not the format of the revocation feed")
+		return nil, errors.New("the answer does not have the format of the revocation feed")
 	}
 	switch {
 	case a.Cursor == "" || len(a.Cursor) > maxCursor:
@@ -45,7 +45,7 @@ func Parse(data []byte) (*Answer, error) {
 	case a.Window < 1 || a.Window > MaxWindow:
 		return nil, errors.New("window is not a number of seconds from 1 to 172800")
 	case (a.Sessions == nil) == (a.Filter == nil):
-		return nil, errors.New("the answer has not exactly one of sessions and filter")
+		return nil, errors.New("the answer does not have exactly one of sessions and filter")
 	case a.Users == nil:
 		return nil, errors.New("users is missing")
 	}

@@ -252,13 +252,15 @@ func (o *Outbox) start(ctx context.Context, later endpoint.Later, e *Events) boo
 	defer o.mu.Unlock()
 	previous, done := o.last[e.id], make(chan struct{})
 	if !later(func() {
+		defer func() { // also after a panic
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			close(done)
+			if o.last[e.id] == done {
+				delete(o.last, e.id)
+			}
+		}()
 		o.deliverAfter(ctx, previous, e)
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		close(done)
-		if o.last[e.id] == done {
-			delete(o.last, e.id)
-		}
 	}) {
 		return false
 	}

@@ -102,12 +102,15 @@ export class Revocations {
         this.#cursor = undefined
         return this.#download()
       })
-      if (this.#cursor === undefined) {
+      const replaces = this.#cursor === undefined
+      if (replaces) {
         this.#sessions.clear()
         this.#users.clear()
         this.#filters = []
       }
       this.#add(answer, began)
+      // One filter of a full answer contains fewer other sessions than many filters.
+      if (answer.filter && !replaces) this.#cursor = undefined
       this.#copied = began - age * 1000
       this.#failed = -Infinity
       outages.end('revocations')
@@ -199,7 +202,7 @@ function parseAnswer(body: Uint8Array): Answer {
   const isWhole = (n: unknown, max: number): n is number => Number.isInteger(n) && (n as number) >= 1 && (n as number) <= max
   if (typeof cursor !== 'string' || cursor === '' || cursor.length > 1024) throw new Error('the feed has no valid cursor')
   if (!isWhole(window, maxWindow)) throw new Error('the feed has no valid window')
-  if ((sessions == null) === (filter == null)) throw new Error('the feed has not exactly one of sessions and filter')
+  if ((sessions == null) === (filter == null)) throw new Error('the feed does not have exactly one of sessions and filter')
   if (sessions != null && !(Array.isArray(sessions) && sessions.every(isID))) throw new Error('the sessions of the feed are not valid')
   const valid = Array.isArray(users) && users.every((u) => isObject(u) && isID(u.id) && isWhole(u.before, lastDate))
   if (!valid) throw new Error('the users of the feed are not valid')
