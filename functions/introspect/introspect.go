@@ -1,4 +1,4 @@
-// Package introspect is the function that tells other services whether an access token is valid
+// Package introspect is the function that returns to other services whether an access token is valid
 // now: its session has not ended (RFC 7662). Services verify most tokens by themselves, and ask
 // only where an answer of up to seconds ago is not enough.
 package introspect
@@ -65,7 +65,7 @@ type Output struct {
 	AMR           []string `json:"amr,omitempty"`
 	ACR           string   `json:"acr,omitzero"`
 	Email         string   `json:"email,omitzero"`
-	EmailVerified bool     `json:"email_verified,omitzero"`
+	EmailVerified *bool    `json:"email_verified,omitzero"`
 	Roles         []string `json:"roles,omitempty"`
 }
 
@@ -115,7 +115,7 @@ func (i introspect) handle(ctx context.Context, in Input) (Output, error) {
 	out := Output{
 		Active: true, Type: "Bearer", Issuer: i.issuer, Audience: i.audience, Subject: c.Subject, Session: c.Session, ID: c.ID,
 		ClientID: c.ClientID, IssuedAt: c.IssuedAt.Unix(), ExpiresAt: c.ExpiresAt.Unix(), AMR: c.AMR, ACR: c.ACR,
-		Email: c.Email, EmailVerified: c.EmailVerified, Roles: c.Roles,
+		Email: c.Email, EmailVerified: &c.EmailVerified, Roles: c.Roles,
 	}
 	if !c.AuthTime.IsZero() {
 		out.AuthTime = c.AuthTime.Unix()

@@ -33,7 +33,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 	g := b.Given(t, "ann@example.com", "a password")
 	claims := b.Claims(t, g.Token)
 	active := fmt.Sprintf(`{"active":true,"token_type":"Bearer","iss":"ticketing","aud":"ticketing","sub":%q,"sid":%q,"jti":%q,"client_id":"web",`+
-		`"iat":%d,"exp":%d,"auth_time":%d,"amr":["pwd"],"acr":"aal1","email":"ann@example.com"}`,
+		`"iat":%d,"exp":%d,"auth_time":%d,"amr":["pwd"],"acr":"aal1","email":"ann@example.com","email_verified":false}`,
 		g.User.ID, claims.Session, claims.ID, claims.IssuedAt.Unix(), claims.ExpiresAt.Unix(), claims.AuthTime.Unix())
 	const inactive = `{"active":false}`
 	answer := func(name, body, want string) endpointtest.Case {

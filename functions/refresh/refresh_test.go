@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -338,4 +339,42 @@ func flip(token string, at int) string {
 		c = 'B'
 	}
 	return token[:at] + string(c) + token[at+1:]
+}
+
+// An operator writes the roles. A wrong value gives no role and does not lock the user out.
+func TestRefresh_UnusualRoles(t *testing.T) {
+	b := endpointtest.New(t, refresh.Function)
+	g := b.Given(t, "ann@example.com", "a password")
+	many := slices.Repeat([]string{strings.Repeat("r", 64)}, 900)
+	for name, c := range map[string]struct{ stored, want any }{
+		"a string":        {"admin", []string(nil)},
+		"a number":        {5, []string(nil)},
+		"null":            {nil, []string(nil)},
+		"an empty array":  {[]string{}, []string(nil)},
+		"a mixed array":   {[]any{"admin", 5, "", strings.Repeat("r", 65), "seller"}, []string{"admin", "seller"}},
+		"very many roles": {many, many[:32]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID}, map[string]any{"$set": map[string]any{"roles": c.stored}}); err != nil {
+				t.Fatal(err)
+			}
+			g = b.Do(t, exchange(g.RefreshToken)).Grant(t)
+			if got := b.Claims(t, g.Token).Roles; !reflect.DeepEqual(got, c.want) {
+				t.Errorf("got the roles %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// A service that reads no database must not accept a token after the end of the session.
+func TestRefresh_TokenEndsWithSession(t *testing.T) {
+	b := endpointtest.New(t, refresh.Function, "SESSION_TTL=1h", "SESSION_MAX_TTL=90m")
+	g := b.Given(t, "ann@example.com", "a password")
+	for range 2 {
+		b.Clock.Advance(44 * time.Minute)
+		g = b.Do(t, exchange(g.RefreshToken)).Grant(t)
+	}
+	if left := b.Claims(t, g.Token).ExpiresAt.Sub(b.Clock.Now()); g.ExpiresIn > 120 || left > 2*time.Minute {
+		t.Errorf("2 minutes before the end of the session: got a token for %d s (%v), want at most 120 s", g.ExpiresIn, left)
+	}
 }

@@ -95,7 +95,13 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 	if code, end := help.Parse(flags, args, 0); end {
 		return code
 	}
-	if !slices.Contains([]string{"", token.EdDSA, token.ES256}, o.Algorithm) {
+	unknown := false
+	flags.Visit(func(f *flag.Flag) {
+		if f.Name == "alg" && !slices.Contains([]string{token.EdDSA, token.ES256}, o.Algorithm) {
+			unknown = true
+		}
+	})
+	if unknown {
 		return help.Error("-alg must be EdDSA or ES256")
 	}
 	if o.Life <= 0 {

@@ -76,7 +76,7 @@ func examples() map[string][]sample {
 		},
 		"introspect": {
 			{name: "active", summary: "A valid token.", request: &request{Headers: service()}, body: "token=" + fourth, status: 200,
-				response: `{"active":true,"token_type":"Bearer","iss":"` + issuer + `","aud":"ticketing","sub":"` + userID + `","sid":"1f0e2d3c4b5a69788796a5b4c3d2e1f0","jti":"1f0e2d3c4b5a69788796a5b4c3d2e1f0.1.a8d1f2c3b4a59687","client_id":"web","iat":1772366400,"exp":1772367300,"auth_time":1772366400,"amr":["pwd"],"acr":"aal1","email":"ann@example.com"}`},
+				response: `{"active":true,"token_type":"Bearer","iss":"` + issuer + `","aud":"ticketing","sub":"` + userID + `","sid":"1f0e2d3c4b5a69788796a5b4c3d2e1f0","jti":"1f0e2d3c4b5a69788796a5b4c3d2e1f0.1.a8d1f2c3b4a59687","client_id":"web","iat":1772366400,"exp":1772367300,"auth_time":1772366400,"amr":["pwd"],"acr":"aal1","email":"ann@example.com","email_verified":false}`},
 			{name: "ended", summary: "The session of the token has ended. The answer to a forged or an expired token is the same.", request: &request{Headers: service()}, body: "token=" + third, status: 200, response: `{"active":false}`},
 		},
 		"revocations": {

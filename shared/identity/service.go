@@ -48,6 +48,9 @@ func (s *Service) ConfigurePart(cfg *config.Config) {
 	s.clients = config.Part(cfg, "introspection clients", func() *clients {
 		name, text := cfg.Document("INTROSPECTION_CLIENTS")
 		c := &clients{open: strings.TrimSpace(string(text)) == OpenToAll, secrets: map[string][sha256.Size]byte{}}
+		if c.open {
+			cfg.Log().Warn("every client can introspect tokens: INTROSPECTION_CLIENTS is open")
+		}
 		if text == nil || c.open {
 			return c
 		}
@@ -55,11 +58,11 @@ func (s *Service) ConfigurePart(cfg *config.Config) {
 			parts := clientLine.FindStringSubmatch(line)
 			if parts == nil {
 				cfg.Problem(name, "must be name:secret for each service, with a secret of 16 to 256 letters, digits, - and _")
-				break
+				return c
 			}
 			if _, twice := c.secrets[parts[1]]; twice {
 				cfg.Problem(name, "has a name twice")
-				break
+				return c
 			}
 			c.secrets[parts[1]] = sha256.Sum256([]byte(parts[2]))
 		}

@@ -66,6 +66,7 @@ func (g *Granter) Grant(p user.Profile, s user.Session, r Refresh, now time.Time
 		EmailVerified: p.VerifiedAt != nil,
 		Roles:         p.Roles,
 		IssuedAt:      s.RotatedAt,
+		ExpiresAt:     s.ExpiresAt, // a service that reads no database must not accept the token after the session
 		AuthTime:      s.CreatedAt,
 		AMR:           []string{"pwd"},
 		ACR:           "aal1",
@@ -83,8 +84,8 @@ func (g *Granter) Grant(p user.Profile, s user.Session, r Refresh, now time.Time
 	return Grant{User: p.User, Token: access, RefreshToken: r.String(), ExpiresIn: left}, nil
 }
 
-// tokenID returns the jti of a token. Tokens with different claims have different ids (RFC 7519
-// section 4.1.7): a repeated answer can have other claims after a change of the profile.
+// tokenID returns the jti of a token. A repeated answer can have other claims after a change of the
+// profile, and then has another id (RFC 7519 section 4.1.7).
 func tokenID(c token.Claims, generation int) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %q %t %q", c.IssuedAt.Unix(), c.Email, c.EmailVerified, c.Roles))
 	return fmt.Sprintf("%s.%d.%x", c.Session, generation, sum[:8])

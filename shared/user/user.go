@@ -43,6 +43,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -92,7 +93,28 @@ func (User) Members() []reference.Member {
 type Profile struct {
 	User       `bson:",inline"`
 	VerifiedAt *time.Time `bson:"verifiedAt,omitempty"` // the time at which the user proved control of the email
-	Roles      []string   `bson:"roles,omitempty"`
+	Roles      Roles      `bson:"roles,omitempty"`
+}
+
+// Roles are the roles of a user. An operator writes them, so every value in the database can be
+// read: Roles has at most 32 of its strings, of 1 to 64 bytes of UTF-8, and ignores the rest. So an
+// access token stays short, and a wrong value does not lock the user out.
+type Roles []string
+
+const rolesLimit, roleLimit = 32, 64
+
+// UnmarshalBSONValue implements bson.ValueUnmarshaler.
+func (r *Roles) UnmarshalBSONValue(kind byte, data []byte) error {
+	*r = nil
+	array, _ := bson.RawValue{Type: bson.Type(kind), Value: data}.ArrayOK()
+	values, _ := array.Values()
+	for _, v := range values {
+		role, ok := v.StringValueOK()
+		if ok && 0 < len(role) && len(role) <= roleLimit && utf8.ValidString(role) && len(*r) < rolesLimit {
+			*r = append(*r, role)
+		}
+	}
+	return nil
 }
 
 // profileMembers is the projection of a Profile, without the id.

@@ -21,7 +21,8 @@ type Issuer struct {
 	ttl                        time.Duration
 }
 
-// NewIssuer returns an issuer of tokens that expire ttl after their IssuedAt. The client id
+// NewIssuer returns an issuer of tokens that expire ttl after their IssuedAt, and not after their
+// ExpiresAt unless that is zero. The client id
 // names the client that receives the tokens (RFC 9068 section 2.2).
 func NewIssuer(keys *SigningKeys, issuer, audience, clientID string, ttl time.Duration) *Issuer {
 	return &Issuer{keys, issuer, audience, clientID, ttl}
@@ -34,7 +35,13 @@ func (i *Issuer) TTL() time.Duration { return i.ttl }
 func (i *Issuer) SecondsLeft(c Claims, now time.Time) int { return int(i.expiry(c) - now.Unix()) }
 
 // expiry returns the exp claim, in whole seconds since 1970.
-func (i *Issuer) expiry(c Claims) int64 { return c.IssuedAt.Add(i.ttl).Unix() }
+func (i *Issuer) expiry(c Claims) int64 {
+	at := c.IssuedAt.Add(i.ttl)
+	if !c.ExpiresAt.IsZero() && c.ExpiresAt.Before(at) {
+		at = c.ExpiresAt
+	}
+	return at.Unix()
+}
 
 // Issue returns the signed token. It fails on claims that no Verifier accepts: a missing claim,
 // invalid UTF-8, or a token over MaxLength.

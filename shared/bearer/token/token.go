@@ -48,7 +48,7 @@ type Claims struct {
 	ID        string    // the token's own id, unique for each one issued
 	Email     string    // the user's email at that time
 	IssuedAt  time.Time // in whole seconds
-	ExpiresAt time.Time // set by the issuer, in whole seconds
+	ExpiresAt time.Time // in whole seconds
 
 	ClientID      string    // the client that received the token; set by the issuer
 	EmailVerified bool      // the user has proved control of the email

@@ -314,11 +314,11 @@ export interface components {
             amr?: string[];
             acr?: string;
             email?: string;
-            email_verified?: boolean;
+            email_verified?: boolean | null;
             roles?: string[];
         };
         RevocationsOutput: {
-            /** @description The next request sends it as since, and receives the entries since then. Entries of the last 30 seconds repeat. */
+            /** @description The next request sends it as since, and receives the entries since then. Entries of the last 40 seconds repeat. */
             cursor: string;
             /** @description The number of seconds for which a service must remember an entry. */
             window: number;
@@ -326,7 +326,7 @@ export interface components {
             sessions?: string[];
             /** @description A Bloom filter of ended sessions, in place of a list of more than 20,000. */
             filter?: components["schemas"]["RevocationsFilter"] | null;
-            /** @description Users whose older tokens are revoked, because many of their sessions ended. */
+            /** @description Users with more ended sessions than the system records. Their older tokens are revoked; a valid session must refresh. */
             users: components["schemas"]["RevocationsRevokedUser"][];
         };
         RevocationsFilter: {
