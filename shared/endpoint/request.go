@@ -149,20 +149,15 @@ func (r *Request) Bearer() (string, error) {
 	default:
 		return "", apierror.InvalidToken(errors.New("two Authorization headers"))
 	}
-	value := strings.Trim(headers[0], " \t")
-	scheme, token := value, ""
-	if i := strings.IndexAny(value, " \t"); i >= 0 {
-		scheme, token = value[:i], value[i:]
-	}
+	scheme, token := cutScheme(headers[0])
 	if !strings.EqualFold(scheme, "Bearer") {
 		for _, part := range strings.Split(headers[0], ",")[1:] {
-			if scheme, _, _ := strings.Cut(strings.TrimLeft(part, " \t"), " "); strings.EqualFold(scheme, "Bearer") {
+			if scheme, _ := cutScheme(part); strings.EqualFold(scheme, "Bearer") {
 				return "", apierror.InvalidToken(errors.New("two Authorization headers"))
 			}
 		}
 		return "", nil
 	}
-	token = strings.Trim(token, " \t")
 	switch {
 	case token == "":
 		return "", apierror.InvalidToken(errors.New("an empty token"))
@@ -170,6 +165,15 @@ func (r *Request) Bearer() (string, error) {
 		return "", apierror.InvalidToken(errors.New("a token over the limit"))
 	}
 	return token, nil
+}
+
+// cutScheme splits a value of the Authorization header at the first white space.
+func cutScheme(value string) (scheme, credentials string) {
+	value = strings.Trim(value, " \t")
+	if i := strings.IndexAny(value, " \t"); i >= 0 {
+		return value[:i], strings.Trim(value[i:], " \t")
+	}
+	return value, ""
 }
 
 // requestKey returns the key of a request with an Idempotency-Key header

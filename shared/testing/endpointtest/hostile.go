@@ -135,6 +135,7 @@ func HostileTokens(good http.Header) []Case {
 		"a scheme with only a space is rejected":    {"Bearer "},
 		"two tokens in one header are rejected":     {value + ", " + value},
 		"a token after another scheme is rejected":  {"Basic " + access + ", " + value},
+		"a token after another scheme and a tab":    {"Basic x,bearer\t" + access},
 		"a token followed by more is rejected":      {value + " x"},
 		"a tab in place of the space is rejected":   {"Bearer\tx"},
 		"a token over 8 KiB is rejected":            {"Bearer " + strings.Repeat("a", 8<<10+1)},
