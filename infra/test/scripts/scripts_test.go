@@ -92,14 +92,19 @@ func TestOverlays_ServerDryRun(t *testing.T) {
 			for _, m := range regexp.MustCompile(`(?m)^  namespace: (\S+)$`).FindAllStringSubmatch(manifests, -1) {
 				makeNamespace(t, m[1])
 			}
-			var accounts []string
+			var accounts, known []string
 			for document := range strings.SplitSeq(manifests, "\n---\n") {
 				if strings.Contains("\n"+document, "\nkind: ServiceAccount\n") {
 					accounts = append(accounts, document)
 				}
+				// The cluster has no Knative RabbitMQ Broker, so its API server does not know
+				// this kind. TestOverlays_DurableBroker checks it.
+				if !strings.Contains("\n"+document, "\nkind: RabbitmqBrokerConfig\n") {
+					known = append(known, document)
+				}
 			}
 			run(t, strings.Join(accounts, "\n---\n"), "apply", "-f", "-")
-			run(t, manifests, "apply", "--dry-run=server", "-f", "-")
+			run(t, strings.Join(known, "\n---\n"), "apply", "--dry-run=server", "-f", "-")
 		})
 	}
 }
