@@ -48,9 +48,6 @@ func (s *Service) ConfigurePart(cfg *config.Config) {
 	s.clients = config.Part(cfg, "introspection clients", func() *clients {
 		name, text := cfg.Document("INTROSPECTION_CLIENTS")
 		c := &clients{open: strings.TrimSpace(string(text)) == OpenToAll, secrets: map[string][sha256.Size]byte{}}
-		if c.open {
-			cfg.Log().Warn("every client can introspect tokens: INTROSPECTION_CLIENTS is open")
-		}
 		if text == nil || c.open {
 			return c
 		}
