@@ -30,7 +30,7 @@ export interface Auth {
   currentUser: RequestHandler
   /** Sets req.currentUser, and rejects a request without a valid token. */
   requireAuth: RequestHandler
-  /** Rejects a user who has none of the roles. */
+  /** Rejects a user without any of the roles. */
   requireRole: (...roles: string[]) => RequestHandler
   /** Rejects a user whose sign-in is older than a duration such as '5m' or 300000. */
   requireFresh: (maxAge: Duration) => RequestHandler

@@ -33,7 +33,7 @@ const required = (...checks: Check[]): Hook => async (request) => {
 /** Rejects a request without a valid token. */
 export const requireAuth: Hook = required()
 
-/** Rejects a user who has none of the roles. */
+/** Rejects a user without any of the roles. */
 export const requireRole = (...roles: string[]): Hook => required(hasRole(...roles))
 
 /** Rejects a user whose sign-in is older than a duration such as '5m' or 300000. */

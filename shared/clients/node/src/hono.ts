@@ -24,7 +24,7 @@ export interface Auth {
   currentUser: MiddlewareHandler
   /** Sets the variable currentUser, and rejects a request without a valid token. */
   requireAuth: MiddlewareHandler
-  /** Rejects a user who has none of the roles. */
+  /** Rejects a user without any of the roles. */
   requireRole: (...roles: string[]) => MiddlewareHandler
   /** Rejects a user whose sign-in is older than a duration such as '5m' or 300000. */
   requireFresh: (maxAge: Duration) => MiddlewareHandler

@@ -252,7 +252,7 @@ test('a refresh that fails', async (t) => {
       clock.advance(60)
       assert.ok(want(await errorOf(client.fetch('/api/tickets'))))
       platform.before = () => {}
-      assert.deepEqual(await client.currentUser(), user) // nobody was signed out
+      assert.deepEqual(await client.currentUser(), user) // the user is still signed in
     })
   }
 })
@@ -360,7 +360,7 @@ test('a reload keeps the session', async () => {
   assert.equal(platform.count('/api/users/refresh'), 1)
 })
 
-test('a refresh token that another tab has used signs nobody out', async (t) => {
+test('a refresh token that another tab has used ends no session', async (t) => {
   await t.test('the other tab has stored the new one meanwhile', async () => {
     const { clock, platform, browser, tab } = setup()
     const [a, b] = [tab({ locks: null, channel: null }), tab({ locks: null, channel: null })]
@@ -459,7 +459,7 @@ test('sign-out', async (t) => {
     assert.equal(await slow, null)
     assert.equal(browser.items.size, 0)
   })
-  await t.test('of nobody sends nothing', async () => {
+  await t.test('without a session sends no request', async () => {
     const { platform, tab } = setup()
     await tab().signOut()
     assert.equal(platform.requests.length, 0)
