@@ -49,10 +49,13 @@ func render(w *httptest.ResponseRecorder) string {
 }
 
 func TestMiddleware(t *testing.T) {
-	f, down := newFixture(t, bearer.Config{Keys: jwks(t, 1)}), newFixture(t, bearer.Config{KeysURL: keysURL})
-	now := time.Now()
-	valid := "Bearer " + issue(t, 1, func(c *bearer.Claims) { c.Roles = []string{"seller"} })
-	as := func(change func(*bearer.Claims)) string { return "Bearer " + issue(t, 1, change) }
+	now := time.Now().Truncate(time.Second)
+	clock := func() time.Time { return now }
+	f, down := newFixture(t, bearer.Config{Keys: jwks(t, 1), Now: clock}), newFixture(t, bearer.Config{KeysURL: keysURL, Now: clock})
+	as := func(change func(*bearer.Claims)) string {
+		return "Bearer " + issue(t, 1, func(c *bearer.Claims) { c.IssuedAt, c.AuthTime = now, now }, change)
+	}
+	valid := as(func(c *bearer.Claims) { c.Roles = []string{"seller"} })
 	const (
 		none    = `401 Bearer {"errors":[{"message":"A bearer token is needed."}]}`
 		invalid = `401 Bearer error="invalid_token" {"errors":[{"message":"The token is not valid."}]}`
@@ -86,7 +89,7 @@ func TestMiddleware(t *testing.T) {
 		{"one of two checks of roles", f.Require(user, bearer.Roles("seller"), bearer.Roles("admin")), []string{valid}, role},
 		{"a role without a token", f.Require(user, bearer.Roles("admin")), nil, none},
 		{"authenticated five minutes ago", f.Require(user, bearer.Fresh(5*time.Minute)),
-			[]string{as(func(c *bearer.Claims) { c.AuthTime = now.Add(-299 * time.Second) })}, "200 ann true"},
+			[]string{as(func(c *bearer.Claims) { c.AuthTime = now.Add(-5 * time.Minute) })}, "200 ann true"},
 		{"authenticated earlier", f.Require(user, bearer.Fresh(5*time.Minute)),
 			[]string{as(func(c *bearer.Claims) { c.AuthTime = now.Add(-301 * time.Second) })}, stepUp + `, max_age="300"` + again},
 		{"authenticated at an unknown time", f.Require(user, bearer.Fresh(5*time.Minute)),
