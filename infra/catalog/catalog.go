@@ -5,15 +5,23 @@ package catalog
 import (
 	"slices"
 
+	"ticketing.com/auth/functions/account"
 	"ticketing.com/auth/functions/currentuser"
+	"ticketing.com/auth/functions/email"
+	"ticketing.com/auth/functions/export"
+	"ticketing.com/auth/functions/history"
 	"ticketing.com/auth/functions/introspect"
 	"ticketing.com/auth/functions/jwks"
+	"ticketing.com/auth/functions/password"
+	"ticketing.com/auth/functions/recovery"
 	"ticketing.com/auth/functions/refresh"
 	"ticketing.com/auth/functions/relay"
 	"ticketing.com/auth/functions/revocations"
+	"ticketing.com/auth/functions/sessions"
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/functions/signout"
 	"ticketing.com/auth/functions/signup"
+	"ticketing.com/auth/functions/verification"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
@@ -28,6 +36,14 @@ func Functions() []endpoint.Function {
 		currentuser.Function,
 		refresh.Function,
 		jwks.Function,
+		account.Function,
+		verification.Function,
+		password.Function,
+		recovery.Function,
+		email.Function,
+		sessions.Function,
+		history.Function,
+		export.Function,
 		introspect.Function,
 		revocations.Function,
 		relay.Function,

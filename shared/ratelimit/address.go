@@ -62,6 +62,20 @@ func (l *Limiter) client(c endpoint.Client) netip.Addr {
 	return sender
 }
 
+// Network returns the network of the client for people: its /24 of IPv4 or its /48 of IPv6. It returns ""
+// without an address, as for an event.
+func (l *Limiter) Network(c endpoint.Client) string {
+	a := l.client(c)
+	bits := 24
+	switch {
+	case !a.IsValid():
+		return ""
+	case a.Is6():
+		bits = 48
+	}
+	return netip.PrefixFrom(a, bits).Masked().String()
+}
+
 // isProxy reports whether an address is that of a proxy. The queue-proxy of Knative shares
 // the network of its pod, so it is a loopback address.
 func (l *Limiter) isProxy(a netip.Addr) bool {

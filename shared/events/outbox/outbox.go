@@ -116,9 +116,11 @@ func New(c Config) *Outbox {
 // Events are the events of one change of a document. The write of the change stores them. They
 // are sent after the write.
 type Events struct {
-	id  string // of the document
-	at  time.Time
-	all []entry
+	id    string // of the document
+	at    time.Time
+	trace string // traceparent of the request, or ""
+	none  bool   // there is no sink
+	all   []entry
 }
 
 // An entry is a stored event with its id.
@@ -130,26 +132,27 @@ type entry struct {
 // Events returns the events of a change of the document with the id. Each payload is a value of the
 // type's Data. Without a sink there are no events.
 func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads ...any) *Events {
+	e := &Events{id: id, at: o.Now(), none: o.Sink == nil}
+	if t := telemetry.From(ctx); t.ID != "" {
+		e.trace = t.Traceparent()
+	}
+	e.Add(t, payloads...)
+	return e
+}
+
+// Add adds events of a type.
+func (e *Events) Add(t *event.Type, payloads ...any) {
 	for _, payload := range payloads {
 		if reflect.TypeOf(payload) != t.Data {
 			panic(fmt.Sprintf("outbox: the payload of %s is a %v, not a %T", t.Name, t.Data, payload)) // a programming error
 		}
-	}
-	e := &Events{id: id, at: o.Now()}
-	if o.Sink == nil {
-		return e
-	}
-	var trace string
-	if t := telemetry.From(ctx); t.ID != "" {
-		trace = t.Traceparent()
-	}
-	for _, payload := range payloads {
-		e.all = append(e.all, entry{event.NewID(), Event{Type: t.Name, Time: e.at.UTC().Truncate(time.Millisecond), Trace: trace, Data: encode(payload)}})
+		if !e.none {
+			e.all = append(e.all, entry{event.NewID(), Event{Type: t.Name, Time: e.at.UTC().Truncate(time.Millisecond), Trace: e.trace, Data: encode(payload)}})
+		}
 	}
 	// MongoDB adds the members of an update in the order of their names. The filter of
 	// Deliver compares the stored events in this order.
 	slices.SortFunc(e.all, func(x, y entry) int { return cmp.Compare(x.id, y.id) })
-	return e
 }
 
 // encode returns a payload as it is stored: its JSON, as BSON.
@@ -197,6 +200,20 @@ func (e *Events) Members() bson.D {
 		return nil
 	}
 	return bson.D{{Key: "events", Value: e.document()}, {Key: undeliveredQueue, Value: e.at}}
+}
+
+// With returns the members of a document that replaces d: these events and those of d that are not
+// delivered. It omits the refused events.
+func (e *Events) With(d Document) bson.D {
+	all := Events{at: e.at, all: slices.Clone(e.all)}
+	for id, stored := range d.Events {
+		all.all = append(all.all, entry{id, stored})
+		if stored.Time.Before(all.at) {
+			all.at = stored.Time
+		}
+	}
+	slices.SortFunc(all.all, func(x, y entry) int { return cmp.Compare(x.id, y.id) })
+	return all.Members()
 }
 
 func (e *Events) document() bson.D {
