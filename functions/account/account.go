@@ -52,7 +52,7 @@ var Function = endpoint.Function{
 			Access:  endpoint.Required,
 			Success: http.StatusAccepted,
 			Summary: "End all sessions and delete the account after the grace period.",
-		}, newHandler, accounts.delete), ratelimit.Addresses(ratelimit.Signin)),
+		}, newHandler, accounts.delete), ratelimit.Addresses("signin", ratelimit.Signin)),
 		endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
 			ID:      "restoreAccount",
 			Method:  http.MethodPost,
@@ -61,7 +61,7 @@ var Function = endpoint.Function{
 			Success: http.StatusOK,
 			Summary: "Cancel the deletion of an account within the grace period.",
 			Refuses: []apierror.Kind{apierror.Unauthenticated},
-		}, newHandler, accounts.restore), ratelimit.Addresses(ratelimit.Signin)),
+		}, newHandler, accounts.restore), ratelimit.Addresses("signin", ratelimit.Signin)),
 	},
 }
 
@@ -75,7 +75,8 @@ type Output struct {
 
 // Account is an account as its owner sees it.
 type Account struct {
-	user.User
+	ID            string    `json:"id"`
+	Email         string    `json:"email"`
 	EmailVerified bool      `json:"emailVerified"`
 	CreatedAt     time.Time `json:"createdAt,omitzero"`
 	Roles         []string  `json:"roles"`
@@ -85,6 +86,8 @@ type Account struct {
 // Members implements reference.Described.
 func (Account) Members() []reference.Member {
 	return []reference.Member{
+		{Name: "id", Opaque: true},
+		{Name: "email", Format: "email"},
 		{Name: "emailVerified", About: "Whether the user has proved control of the email."},
 		{Name: "createdAt", About: "Absent for an imported account without that time."},
 		{Name: "factors", About: "The second factors of the account."},
@@ -167,7 +170,7 @@ func (s accounts) show(ctx context.Context, in Input) (Output, error) {
 	if errors.Is(err, user.ErrSessionEnded) {
 		return Output{}, apierror.InvalidToken(err)
 	}
-	return Output{Account{User: a.User, EmailVerified: a.VerifiedAt != nil, CreatedAt: a.CreatedAt, Roles: append([]string{}, a.Roles...), Factors: []string{}}}, err
+	return Output{Account{ID: a.ID, Email: a.Email, EmailVerified: a.VerifiedAt != nil, CreatedAt: a.CreatedAt, Roles: append([]string{}, a.Roles...), Factors: []string{}}}, err
 }
 
 // delete erases the account at once if there is no grace period. If that fails, the relay erases it.

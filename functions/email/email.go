@@ -43,7 +43,7 @@ var Function = endpoint.Function{
 			Access:  endpoint.Required,
 			Success: http.StatusAccepted,
 			Summary: "Request the mail that confirms a new email.",
-		}, newHandler, changer.request), ratelimit.Addresses(ratelimit.Signin)),
+		}, newHandler, changer.request), ratelimit.Addresses("signin", ratelimit.Signin)),
 		endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 			ID:      "confirmEmail",
 			Method:  http.MethodPost,
@@ -51,7 +51,7 @@ var Function = endpoint.Function{
 			Access:  endpoint.Public,
 			Success: http.StatusOK,
 			Summary: "Replace the email of the account with the token of the mail.",
-		}, newHandler, changer.confirm), ratelimit.Addresses(ratelimit.Confirmation)),
+		}, newHandler, changer.confirm), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
 		endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 			ID:      "undoEmail",
 			Method:  http.MethodPost,
@@ -59,7 +59,7 @@ var Function = endpoint.Function{
 			Access:  endpoint.Public,
 			Success: http.StatusOK,
 			Summary: "Restore the earlier email with the token of the notice, end all sessions and lock the password.",
-		}, newHandler, changer.undo), ratelimit.Addresses(ratelimit.Confirmation)),
+		}, newHandler, changer.undo), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
 	},
 }
 

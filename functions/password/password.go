@@ -37,7 +37,7 @@ var Function = endpoint.Function{
 		Access:  endpoint.Required,
 		Success: http.StatusOK,
 		Summary: "Change the password of the user and end all other sessions.",
-	}, newHandler, changer.handle), ratelimit.Addresses(ratelimit.Signin))},
+	}, newHandler, changer.handle), ratelimit.Addresses("signin", ratelimit.Signin))},
 }
 
 // Input is the current password and a new one.

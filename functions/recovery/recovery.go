@@ -42,7 +42,7 @@ var Function = endpoint.Function{
 			Access:  endpoint.Public,
 			Success: http.StatusAccepted,
 			Summary: "Request the mail that resets a lost password.",
-		}, newHandler, recovery.request), ratelimit.Addresses(ratelimit.Confirmation)),
+		}, newHandler, recovery.request), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
 		endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 			ID:      "confirmRecovery",
 			Method:  http.MethodPost,
@@ -50,7 +50,7 @@ var Function = endpoint.Function{
 			Access:  endpoint.Public,
 			Success: http.StatusOK,
 			Summary: "Reset the password with the token or the code of the mail and end all sessions.",
-		}, newHandler, recovery.confirm), ratelimit.Addresses(ratelimit.Confirmation)),
+		}, newHandler, recovery.confirm), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
 	},
 }
 

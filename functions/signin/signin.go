@@ -40,7 +40,7 @@ var Function = endpoint.Function{
 		Success: http.StatusOK,
 		Summary: "Start a session with an email and a password.",
 		Refuses: []apierror.Kind{apierror.Unauthenticated, apierror.Forbidden},
-	}, newHandler, signin.handle), ratelimit.Addresses(ratelimit.Signin))},
+	}, newHandler, signin.handle), ratelimit.Addresses("signin", ratelimit.Signin))},
 }
 
 // Input is an email and its password.

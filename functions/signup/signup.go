@@ -41,7 +41,7 @@ var Function = endpoint.Function{
 		Access:  endpoint.Public,
 		Success: http.StatusCreated,
 		Summary: "Create an account and start its first session.",
-	}, newHandler, signup.create), limit)},
+	}, newHandler, signup.create), endpoint.Limit{Name: "signup", New: limit})},
 	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
 		Types:   []*event.Type{requested},
 		Reply:   accepted,

@@ -41,7 +41,7 @@ var Function = endpoint.Function{
 			Success: http.StatusAccepted,
 			Summary: "Request the mail that verifies the email of the user.",
 			Refuses: []apierror.Kind{apierror.Conflict},
-		}, newHandler, verification.request), ratelimit.Addresses(ratelimit.Confirmation)),
+		}, newHandler, verification.request), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
 		endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 			ID:      "confirmVerification",
 			Method:  http.MethodPost,
@@ -49,7 +49,7 @@ var Function = endpoint.Function{
 			Access:  endpoint.Optional,
 			Success: http.StatusOK,
 			Summary: "Verify the email with the token or the code of the mail.",
-		}, newHandler, verification.confirm), ratelimit.Addresses(ratelimit.Confirmation)),
+		}, newHandler, verification.confirm), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
 	},
 }
 

@@ -123,12 +123,12 @@ func (l *Limiter) Allow(ctx context.Context, limit Limit, c endpoint.Client) err
 	return l.allow(ctx, limit, func() []counter { return l.addressCounters(limit, c, 1) })
 }
 
-// Addresses returns the rate limit of client addresses for endpoint.LimitInvalid.
-func Addresses(limit func(*config.Config) Limit) func(*config.Config) endpoint.Allow {
-	return func(cfg *config.Config) endpoint.Allow {
+// Addresses returns the rate limit of client addresses with a name.
+func Addresses(name string, limit func(*config.Config) Limit) endpoint.Limit {
+	return endpoint.Limit{Name: name, New: func(cfg *config.Config) endpoint.Allow {
 		limiter, l := FromConfig(cfg), limit(cfg)
 		return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, l, c) }
-	}
+	}}
 }
 
 // AllowSession counts a request of a session, as Allow does for an address.

@@ -22,7 +22,7 @@ type change struct {
 	end        []string // the valid sessions to end
 	reason     string   // why they end
 	events     []published
-	entry      *Entry // of the history
+	entry      Entry // of the history, unless its type is empty
 }
 
 // A published event is an event type with its payload.
@@ -116,8 +116,8 @@ func (s *Store) compile(ctx context.Context, a Account, c *change) (filter, upda
 		records, latest := recorded(c.end, c.now)
 		set, more = append(set, records...), append(more, latest...)
 	}
-	if c.entry != nil {
-		set = append(set, historyMember(*c.entry, "history."))
+	if c.entry.Type != "" {
+		set = append(set, historyMember(c.entry, "history."))
 		for _, old := range oldestEntries(a.History, 1) {
 			unset = append(unset, bson.E{Key: "history." + old, Value: ""})
 		}

@@ -29,7 +29,7 @@ func (s *Store) RequestDeletion(ctx context.Context, checked Account, sid string
 		}
 		c := &change{now: now, end: a.validSessions("", now), reason: event.Deleted,
 			set:   bson.D{{Key: "deletesAt", Value: at}},
-			entry: &Entry{Type: EntryDeletionRequested, At: now, Session: sid, Origin: from}}
+			entry: Entry{Type: EntryDeletionRequested, At: now, Session: sid}.from(from)}
 		c.clear("pending")
 		c.publish(event.DeletionRequested, event.UserDeletionRequested{UserID: a.ID, DeletesAt: at})
 		c.mail(a, event.RequestedMail{To: a.Email, Purpose: event.DeletionNotice, Agent: from.Agent, Place: from.Place, DeletesAt: at})
@@ -48,7 +48,7 @@ func (s *Store) Restore(ctx context.Context, checked Account, from Origin, now t
 		if a.DeletesAt == nil {
 			return nil, nil
 		}
-		c := &change{now: now, entry: &Entry{Type: EntryRestored, At: now, Origin: from}}
+		c := &change{now: now, entry: Entry{Type: EntryRestored, At: now}.from(from)}
 		c.clear("deletesAt")
 		return c, nil
 	})

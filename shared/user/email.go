@@ -43,7 +43,7 @@ func (s *Store) RequestEmailChange(ctx context.Context, checked Account, sid, to
 		if len(a.undos(now)) >= undoLimit {
 			return nil, ErrTooManyChanges
 		}
-		c := &change{now: now, entry: &Entry{Type: EntryEmailRequested, At: now, Session: sid, Origin: from}}
+		c := &change{now: now, entry: Entry{Type: EntryEmailRequested, At: now, Session: sid}.from(from)}
 		return c, c.ask(a, event.EmailChange, to, emailTTL)
 	})
 	return sessionEnded(err)
@@ -66,7 +66,7 @@ func (s *Store) ConfirmEmail(ctx context.Context, claim Claim, from Origin, now 
 	return s.confirm(ctx, claim, now, func(a Account, c *change) error {
 		c.email = claim.Pending.Email
 		c.clear("pending")
-		c.entry = &Entry{Type: EntryEmailChanged, At: now, Origin: from}
+		c.entry = Entry{Type: EntryEmailChanged, At: now}.from(from)
 		c.set = append(c.set, bson.E{Key: "verifiedAt", Value: now})
 		c.publish(event.EmailChanged, event.UserEmailChanged{UserID: a.ID, Email: c.email, Before: a.Email})
 		valid := a.undos(now)
@@ -104,7 +104,7 @@ func (s *Store) UndoEmail(ctx context.Context, id, nonce string, proof Proof, fr
 				{Key: "password", Value: LockedPassword},
 				{Key: "confirmed", Value: map[event.Purpose]confirmed{event.EmailUndo: {p, now}}},
 			},
-			entry: &Entry{Type: EntryEmailUndone, At: now, Origin: from},
+			entry: Entry{Type: EntryEmailUndone, At: now}.from(from),
 		}
 		c.clear("pending", "devices", "deletesAt")
 		if u.VerifiedAt == nil { // the token proves control of the email

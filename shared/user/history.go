@@ -33,7 +33,14 @@ type Entry struct {
 	At      time.Time `bson:"at"                json:"at"`
 	Session string    `bson:"session,omitempty" json:"sessionId,omitzero"`
 	Reason  string    `bson:"reason,omitempty"  json:"reason,omitzero"` // why the session ended
-	Origin  `bson:",inline"`
+	Agent   string    `bson:"agent,omitempty"   json:"agent,omitzero"`
+	Place   string    `bson:"place,omitempty"   json:"place,omitzero"`
+}
+
+// from returns the entry with the origin of its request.
+func (e Entry) from(o Origin) Entry {
+	e.Agent, e.Place = o.Agent, o.Place
+	return e
 }
 
 // Members implements reference.Described.

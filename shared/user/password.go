@@ -19,7 +19,7 @@ func (s *Store) ChangePassword(ctx context.Context, checked Account, sid, hash s
 		}
 		c := &change{now: now, end: a.others(sid, now), reason: event.NewSecret,
 			set:   bson.D{{Key: "password", Value: hash}},
-			entry: &Entry{Type: EntryPasswordChanged, At: now, Session: sid, Origin: from}}
+			entry: Entry{Type: EntryPasswordChanged, At: now, Session: sid}.from(from)}
 		ended = len(c.end)
 		c.clear("pending." + string(event.Recovery))
 		c.publish(event.PasswordChanged, event.UserPasswordChanged{UserID: a.ID, By: event.ByChange})
@@ -72,7 +72,7 @@ func (s *Store) ConfirmRecovery(ctx context.Context, claim Claim, hash string, f
 		c.end, c.reason = a.validSessions("", now), event.Recovered
 		c.set = append(c.set, bson.E{Key: "password", Value: hash})
 		c.clear("pending", "devices")
-		c.entry = &Entry{Type: EntryRecovered, At: now, Origin: from}
+		c.entry = Entry{Type: EntryRecovered, At: now}.from(from)
 		c.verify(a)
 		c.publish(event.PasswordChanged, event.UserPasswordChanged{UserID: a.ID, By: event.ByReset})
 		c.notice(a, event.PasswordNotice, from)

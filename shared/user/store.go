@@ -112,7 +112,8 @@ func (s *Store) Create(ctx context.Context, r Registration) error {
 		if r.Device != "" {
 			document = append(document, bson.E{Key: "devices", Value: bson.D{{Key: r.Device, Value: r.First.CreatedAt}}})
 		}
-		signedUp.SessionID, entry.Session, entry.Origin = r.First.ID, r.First.ID, r.First.Origin
+		signedUp.SessionID, entry.Session = r.First.ID, r.First.ID
+		entry = entry.from(r.First.Origin)
 	}
 	document = append(document, bson.E{Key: "history", Value: bson.D{historyMember(entry, "")}})
 	events := s.outbox.Events(ctx, r.ID, event.SignedUp, signedUp)
@@ -198,7 +199,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, device, rehas
 	if err != nil {
 		return err
 	}
-	set := bson.D{{Key: session(open.ID), Value: open}, historyMember(Entry{Type: EntrySignedIn, At: open.CreatedAt, Session: open.ID, Origin: open.Origin}, "history.")}
+	set := bson.D{{Key: session(open.ID), Value: open}, historyMember(Entry{Type: EntrySignedIn, At: open.CreatedAt, Session: open.ID}.from(open.Origin), "history.")}
 	if rehash != "" {
 		set = append(set, bson.E{Key: "password", Value: rehash})
 	}

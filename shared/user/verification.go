@@ -43,7 +43,7 @@ func (s *Store) ConfirmVerification(ctx context.Context, claim Claim, from Origi
 		if claim.Pending.Email != a.Email {
 			return ErrNotPending
 		}
-		c.entry = &Entry{Type: EntryVerified, At: now, Origin: from}
+		c.entry = Entry{Type: EntryVerified, At: now}.from(from)
 		c.verify(a)
 		return nil
 	})
