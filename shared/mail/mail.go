@@ -311,9 +311,9 @@ func (t *Templates) parse(lang string, name event.Purpose) (*pair, error) {
 		return p, nil
 	}
 	html, text := htmltemplate.New(""), texttemplate.New("")
-	for _, file := range []string{"", layoutHTML, layoutText, path.Join(lang, common), mail} {
+	for _, file := range []string{"optional", layoutHTML, layoutText, path.Join(lang, common), mail} {
 		source, err := optional, error(nil)
-		if file != "" {
+		if file != "optional" {
 			source, err = t.read(file)
 		}
 		if err == nil && file != layoutText {
