@@ -15,6 +15,7 @@ type Need struct {
 	Hashes      bool // a request computes a password hash: it is CPU-bound and needs its memory
 	ReadsClient bool // a limit depends on the client address, so on the number of proxies
 	NeedsSink   bool // has no work without a sink
+	Mails       bool // a request waits for a mail server, which limits its clients
 }
 
 // A Secret is a required setting with a value that the operator creates once.

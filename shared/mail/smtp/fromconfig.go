@@ -18,6 +18,7 @@ import (
 
 // Sending is the need of a function that sends mails.
 var Sending = endpoint.Need{
+	Mails:    true,
 	Settings: []string{"MAIL_FROM", "SMTP_CA_FILE"},
 	Secret: &endpoint.Secret{Setting: "SMTP_URL", Name: "smtp", Key: "url", Optional: true,
 		Sample: func() string { return "smtp://localhost:1025?tls=none" }},
@@ -52,6 +53,12 @@ func FromConfig(cfg *config.Config) *Server {
 		}
 		return s
 	})
+}
+
+// Check reports whether a text can be SMTP_URL. The error does not contain the text.
+func Check(text string) error {
+	_, err := parse(text)
+	return err
 }
 
 // parse parses SMTP_URL. The error does not contain the text, which can have a password.
