@@ -1,7 +1,7 @@
 // Package journal records which mails were sent, and limits the mails to each recipient:
 //
-//	mails: { _id: "<key of the event>",                        owner, until, result, sentAt?, expiresAt }
-//	       { _id: "<purpose>:<digest of the address>:<hours>:<end of the window>", n, events: {<key>: true}, expiresAt }
+//	mails: { _id: "<key of the event>", owner, until, result, sentAt?, expiresAt }
+//	       { _id: "<purpose>:<digest of the address>:<day>", n, hours: {<hour>: n}, events: {<key>: true}, expiresAt }
 //
 // # Claims
 //
@@ -14,7 +14,7 @@
 //
 // A recipient receives at most three mails of a purpose in an hour and ten in a day. Each event
 // counts once, however often it is delivered: the counter stores the keys of the events that it has
-// counted, at most ten. The condition and the increment are one update, as in package ratelimit.
+// counted, at most ten. The conditions and the increments are one update, as in package ratelimit.
 // Windows are contiguous and the same for all recipients. An attacker who causes mails of one
 // purpose does not affect those of another one.
 //
@@ -31,6 +31,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -120,28 +121,30 @@ func (j *Journal) Claim(ctx context.Context, key string) (*Claim, Result, error)
 	if !mongo.IsDuplicateKeyError(err) {
 		return nil, "", mongodb.Translate("claim a mail", err)
 	}
+	var stored struct {
+		Result Result    `bson:"result"`
+		Until  time.Time `bson:"until"`
+	}
+	err = mongodb.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: key}}), &stored)
+	switch {
+	case errors.Is(err, mongo.ErrNoDocuments): // deleted by its TTL index in between
+		return nil, "", &Held{}
+	case err != nil:
+		return nil, "", mongodb.Translate("read a mail", err)
+	case stored.Result != "":
+		return nil, stored.Result, nil
+	case stored.Until.After(now):
+		return nil, "", &Held{stored.Until.Sub(now)}
+	}
 	taken, err := c.UpdateOne(ctx, bson.D{{Key: "_id", Value: key}, {Key: "result", Value: ""}, {Key: "until", Value: bson.D{{Key: "$lte", Value: now}}}},
 		bson.D{{Key: "$set", Value: set}})
 	if err != nil {
 		return nil, "", mongodb.Translate("claim a mail", err)
 	}
-	if taken.MatchedCount == 1 {
-		return claim, "", nil
+	if taken.MatchedCount == 0 { // another process was first
+		return nil, "", &Held{}
 	}
-	var stored struct {
-		Result Result    `bson:"result"`
-		Until  time.Time `bson:"until"`
-	}
-	if err := mongodb.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: key}}), &stored); err != nil {
-		if errors.Is(err, mongo.ErrNoDocuments) { // deleted by its TTL index in between
-			return nil, "", &Held{time.Second}
-		}
-		return nil, "", mongodb.Translate("read a mail", err)
-	}
-	if stored.Result == "" {
-		return nil, "", &Held{max(stored.Until.Sub(now), 0)}
-	}
-	return nil, stored.Result, nil
+	return claim, "", nil
 }
 
 // Finish stores the result of a mail. It also stores Sent after the lease has ended, because the
@@ -171,13 +174,11 @@ func (c *Claim) update(ctx context.Context, step string, filter, set bson.D) err
 	return mongodb.Translate(step, err)
 }
 
-// A limit is a number of mails of a purpose to a recipient in a window.
-type limit struct {
-	quota  int
-	window time.Duration
-}
-
-var limits = []limit{{3, time.Hour}, {10, 24 * time.Hour}}
+// The limits of mails of a purpose to a recipient.
+const (
+	perHour = 3
+	perDay  = 10
+)
 
 // Allow counts the mail of the claim, and reports whether the recipient may receive it. A second
 // call for the same event counts nothing.
@@ -186,42 +187,46 @@ func (c *Claim) Allow(ctx context.Context, purpose event.Purpose, to string) (bo
 	if err != nil {
 		return false, err
 	}
-	for _, l := range limits {
-		if ok, err := c.count(ctx, collection, l, purpose, to); !ok || err != nil {
-			return false, err
+	now := c.journal.now().UTC()
+	hour := strconv.Itoa(now.Hour())
+	day := now.Truncate(24 * time.Hour)
+	id := fmt.Sprintf("%s:%s:%s", purpose, digest(to), day.Format(time.DateOnly))
+	inHour, counted := "hours."+hour, "events."+c.key // a key is hexadecimal
+	for {
+		_, err = collection.UpdateOne(ctx,
+			bson.D{
+				{Key: "_id", Value: id},
+				{Key: "n", Value: bson.D{{Key: "$lt", Value: perDay}}},
+				{Key: inHour, Value: bson.D{{Key: "$not", Value: bson.D{{Key: "$gte", Value: perHour}}}}},
+				{Key: counted, Value: bson.D{{Key: "$exists", Value: false}}},
+			},
+			bson.D{
+				{Key: "$inc", Value: bson.D{{Key: "n", Value: 1}, {Key: inHour, Value: 1}}},
+				{Key: "$set", Value: bson.D{{Key: counted, Value: true}, {Key: "expiresAt", Value: day.Add(48 * time.Hour)}}},
+			},
+			options.UpdateOne().SetUpsert(true))
+		switch {
+		case err == nil:
+			return true, nil
+		case !mongo.IsDuplicateKeyError(err): // the counter exists, and does not match
+			return false, mongodb.Translate("count a mail", err)
 		}
+		var counter struct {
+			N      int             `bson:"n"`
+			Hours  map[string]int  `bson:"hours"`
+			Events map[string]bool `bson:"events"`
+		}
+		if err := mongodb.Read(collection.FindOne(ctx, bson.D{{Key: "_id", Value: id}}), &counter); err != nil {
+			return false, mongodb.Translate("read a counter", err)
+		}
+		switch {
+		case counter.Events[c.key]:
+			return true, nil
+		case counter.N >= perDay || counter.Hours[hour] >= perHour:
+			return false, nil
+		}
+		// two first mails of a day raced for the insert of the counter
 	}
-	return true, nil
-}
-
-func (c *Claim) count(ctx context.Context, collection *mongo.Collection, l limit, purpose event.Purpose, to string) (bool, error) {
-	end := c.journal.now().Truncate(l.window).Add(l.window)
-	id := fmt.Sprintf("%s:%s:%dh:%d", purpose, digest(to), l.window/time.Hour, end.Unix())
-	counted := "events." + c.key // a key is hexadecimal
-	_, err := collection.UpdateOne(ctx,
-		bson.D{{Key: "_id", Value: id}, {Key: "n", Value: bson.D{{Key: "$lt", Value: l.quota}}}, {Key: counted, Value: bson.D{{Key: "$exists", Value: false}}}},
-		bson.D{{Key: "$inc", Value: bson.D{{Key: "n", Value: 1}}}, {Key: "$set", Value: bson.D{{Key: counted, Value: true}, {Key: "expiresAt", Value: end.Add(l.window)}}}},
-		options.UpdateOne().SetUpsert(true))
-	switch {
-	case err == nil:
-		return true, nil
-	case !mongo.IsDuplicateKeyError(err):
-		return false, mongodb.Translate("count a mail", err)
-	}
-	var counter struct {
-		N      int             `bson:"n"`
-		Events map[string]bool `bson:"events"`
-	}
-	if err := mongodb.Read(collection.FindOne(ctx, bson.D{{Key: "_id", Value: id}}), &counter); err != nil {
-		return false, mongodb.Translate("read a counter", err)
-	}
-	switch {
-	case counter.Events[c.key]:
-		return true, nil
-	case counter.N < l.quota: // two first mails of a window raced for its insert
-		return c.count(ctx, collection, l, purpose, to)
-	}
-	return false, nil
 }
 
 // digest returns 128 bits of SHA-256, in hexadecimal digits.
