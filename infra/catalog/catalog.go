@@ -12,6 +12,7 @@ import (
 	"ticketing.com/auth/functions/history"
 	"ticketing.com/auth/functions/introspect"
 	"ticketing.com/auth/functions/jwks"
+	"ticketing.com/auth/functions/mail"
 	"ticketing.com/auth/functions/password"
 	"ticketing.com/auth/functions/recovery"
 	"ticketing.com/auth/functions/refresh"
@@ -47,6 +48,7 @@ func Functions() []endpoint.Function {
 		introspect.Function,
 		revocations.Function,
 		relay.Function,
+		mail.Function,
 	}
 }
 
@@ -65,12 +67,17 @@ func AllInOne(cfg *config.Config) []endpoint.Function {
 }
 
 // Usable returns the functions that can work in one process with this configuration. It omits
-// those that only receive events if the process accepts none, and those that need a sink if it has
-// none.
+// those that only receive events if the process accepts none, those that need a sink if it has
+// none, and those whose optional secret is not set.
 func Usable(cfg *config.Config) []endpoint.Function {
 	events, sink := httpserver.EventsEnabled(cfg), cfg.Text("K_SINK", "") != ""
 	return slices.DeleteFunc(Functions(), func(f endpoint.Function) bool {
-		needsSink := slices.ContainsFunc(f.Needs, func(n endpoint.Need) bool { return n.NeedsSink })
-		return len(f.Endpoints) == 0 && !events || needsSink && !sink
+		return len(f.Endpoints) == 0 && !events || slices.ContainsFunc(f.Needs, func(n endpoint.Need) bool {
+			return n.NeedsSink && !sink || n.Secret != nil && n.Secret.Optional && !isSet(cfg, n.Secret.Setting)
+		})
 	})
+}
+
+func isSet(cfg *config.Config, setting string) bool {
+	return cfg.Lines(setting) != "" || cfg.Text(setting+"_FILE", "") != ""
 }

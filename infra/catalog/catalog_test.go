@@ -156,13 +156,16 @@ func TestCheck_Problems(t *testing.T) {
 // internal endpoint.
 func TestUsable(t *testing.T) {
 	for _, c := range []struct {
-		settings map[string]string
-		relay    bool
+		settings    map[string]string
+		relay, mail bool
 	}{
-		{nil, false},
-		{map[string]string{"EVENTS": "insecure"}, false},
-		{map[string]string{"K_SINK": "http://sink"}, false},
-		{map[string]string{"EVENTS": "insecure", "K_SINK": "http://sink"}, true},
+		{nil, false, false},
+		{map[string]string{"EVENTS": "insecure"}, false, false},
+		{map[string]string{"EVENTS": "insecure", "SMTP_URL": "smtp://localhost"}, false, true},
+		{map[string]string{"EVENTS": "insecure", "SMTP_URL_FILE": "/run/smtp"}, false, true},
+		{map[string]string{"SMTP_URL": "smtp://localhost"}, false, false},
+		{map[string]string{"K_SINK": "http://sink"}, false, false},
+		{map[string]string{"EVENTS": "insecure", "K_SINK": "http://sink"}, true, false},
 	} {
 		cfg := config.New(func(name string) (string, bool) { s, is := c.settings[name]; return s, is },
 			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
@@ -177,7 +180,7 @@ func TestUsable(t *testing.T) {
 			}
 			for _, f := range catalog.Functions() {
 				internal := f.Name == "introspect" || f.Name == "revocations"
-				if want := (f.Name != "relay" || c.relay) && !(public && internal); slices.Contains(got, f.Name) != want {
+				if want := (f.Name != "relay" || c.relay) && (f.Name != "mail" || c.mail) && !(public && internal); slices.Contains(got, f.Name) != want {
 					t.Errorf("%v, public %t: got the functions %v, want %s among them: %t", c.settings, public, got, f.Name, want)
 				}
 			}

@@ -1,6 +1,7 @@
-// Command keys generates and rotates the keys that sign access tokens.
+// Command keys generates and rotates the keys that sign access tokens, and those of the tokens in
+// mails.
 //
-//	go run ./infra/keys new|rotate|public|secrets [flags]
+//	go run ./infra/keys new|rotate|public|mail|secrets [flags]
 //
 // It writes the two files of SIGNING_KEYS_FILE and VERIFYING_KEYS_FILE. It prints which file to
 // deploy and when to run the next step, but deploys nothing itself. Package keyring explains and
@@ -13,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,7 +30,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, time.Now)) }
 
 const (
 	call = "go run ./infra/keys"
-	text = `usage: ` + call + ` new|rotate|public|secrets [-dir DIR]
+	text = `usage: ` + call + ` new|rotate|public|mail|secrets [-dir DIR]
 
   new      generate the first key; existing keys are never overwritten
              -alg EdDSA     the algorithm: EdDSA (Ed25519) or ES256 (P-256)
@@ -38,9 +40,14 @@ const (
              -force     take the step now; after a theft, run it three times
              -alg ALG   the algorithm of the new key, if it changes
   public   print the public keys
+  mail     generate the first key of the tokens in mails, or take the next step
+           of a rotation: add a new key, withdraw the old one after 8 days
+             -force     withdraw the old key now, after a theft
   secrets  print the keys and the passwords of the database users as Kubernetes
            Secrets, for "kubectl apply -f -"; each run prints the same ones
              -mongodb URI   your own database, without user and password
+             -smtp FILE     a file with the value of SMTP_URL; without it, mail
+                            has no server
 
   -dir DIR   the folder of the keys (.data/keys)
 `
@@ -77,13 +84,16 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 			set, err := keyring.Public(*dir)
 			return string(set), err
 		}
+	case "mail":
+		flags.BoolVar(&o.Force, "force", false, "")
+		do = func() (string, error) { return mail(*dir, o) }
 	case "secrets":
-		mongodb := flags.String("mongodb", "", "")
+		mongodb, smtp := flags.String("mongodb", "", ""), flags.String("smtp", "", "")
 		do = func() (string, error) {
 			if f, ok := stdout.(*os.File); ok && terminal(f) {
 				return "", errors.New("the output is secret and not for a terminal: send it to a file or a command, such as | kubectl apply -f -")
 			}
-			return secrets(*dir, *mongodb)
+			return secrets(*dir, *mongodb, *smtp)
 		}
 	default:
 		if usage.IsHelp(command) {
@@ -114,6 +124,32 @@ func run(args []string, stdout, stderr io.Writer, now func() time.Time) int {
 	}
 	io.WriteString(stdout, output)
 	return 0
+}
+
+// mail generates the keys of the tokens in mails, or rotates them, and returns what to deploy.
+func mail(dir string, o keyring.Options) (string, error) {
+	path := filepath.Join(dir, keyring.MailFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		path, err := keyring.EnsureMail(dir)
+		return fmt.Sprintf("Wrote %s (secret: for mail and the functions that check its tokens).\n", path), err
+	}
+	s, err := keyring.RotateMail(dir, o.Now, o.Force)
+	switch {
+	case err != nil:
+		return "", err
+	case s.Kind == keyring.Promoted:
+		return fmt.Sprintf(`Added a new key to %s. The old key still accepts the tokens of earlier mails.
+Deploy the file first to the functions that check tokens, then to mail.
+Run mail again from %s on, to withdraw the old key.
+`, s.Path, s.Next.Format(time.RFC3339)), nil
+	case s.Risk:
+		return "Warning: the step was too early: links and codes of the last days are no longer valid.\n" + withdrawnMail(s.Path), nil
+	}
+	return withdrawnMail(s.Path), nil
+}
+
+func withdrawnMail(path string) string {
+	return fmt.Sprintf("Withdrew the old key from %s.\nDeploy the file to mail and to the functions that check tokens.\nThe rotation is complete.\n", path)
 }
 
 func created(dir string) string {

@@ -15,6 +15,7 @@ import (
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/knative"
+	"ticketing.com/auth/shared/mail/smtp"
 )
 
 // rootFile holds the secret of the passwords of all database users. They are derived from it, so
@@ -22,7 +23,7 @@ import (
 const rootFile = "mongodb.key"
 
 // secrets returns the manifests of the Secrets, with the keys of a directory.
-func secrets(dir, mongodb string) (string, error) {
+func secrets(dir, mongodb, smtpFile string) (string, error) {
 	verifying, err := keyring.Public(dir) // also checks that the two files belong together
 	if err != nil {
 		return "", err
@@ -35,8 +36,16 @@ func secrets(dir, mongodb string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	mailKeys, err := readMail(dir)
+	if err != nil {
+		return "", err
+	}
+	server, err := mailServer(smtpFile)
+	if err != nil {
+		return "", err
+	}
 	manifests, err := knative.Secrets(catalog.Functions(), knative.Material{
-		Signing: signing, Verifying: verifying, MongoDB: strings.TrimSpace(mongodb),
+		Signing: signing, Verifying: verifying, Mail: mailKeys, SMTP: server, MongoDB: strings.TrimSpace(mongodb),
 		Password: func(user string) string {
 			key, err := hkdf.Key(sha256.New, root, nil, "password of the database user "+user, 24)
 			if err != nil {
@@ -46,6 +55,32 @@ func secrets(dir, mongodb string) (string, error) {
 		},
 	})
 	return string(manifests), err
+}
+
+// readMail returns the keys of the tokens in mails. It creates them if there are none.
+func readMail(dir string) ([]byte, error) {
+	path, err := keyring.EnsureMail(dir)
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
+// mailServer returns the URL of the mail server in a file. A URL on the command line would show its
+// password to all users of the machine. Without a file, the server does not exist: mail answers 503.
+func mailServer(file string) (string, error) {
+	if file == "" {
+		return smtp.Sending.Secret.Sample(), nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	url := strings.TrimSpace(string(text))
+	if err := smtp.Check(url); err != nil {
+		return "", fmt.Errorf("%s %w", file, err)
+	}
+	return url, nil
 }
 
 // ensureRoot reads the file, or creates it with 32 random bytes in hexadecimal.

@@ -7,12 +7,16 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"ticketing.com/auth/shared/confirmation"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/mail/smtp"
 )
 
 // Material holds the input of the Secrets.
 type Material struct {
 	Signing, Verifying []byte                   // JWK Sets
+	Mail               []byte                   // keys of package confirmation
+	SMTP               string                   // the URL of the mail server, with its password
 	Password           func(user string) string // of a database user; letters and digits
 	// MongoDB is the URI of an external database, without user and password. If it is
 	// empty, the Secrets are for the database of infra/knative/mongodb.
@@ -33,9 +37,9 @@ var secrets = parse("secrets.yaml.tmpl")
 // consumers are the services of the platform that may introspect tokens.
 var consumers = []string{"orders", "payments", "tickets"}
 
-// Secrets returns the Secrets that the manifests refer to: the two key sets, the services that may
-// introspect tokens, with a Secret for each of them, the database
-// URI of each database user, and the passwords for the job that creates these users.
+// Secrets returns the Secrets that the manifests refer to: the two key sets, the keys and the
+// server of mails, the services that may introspect tokens, with a Secret for each of them, the
+// database URI of each database user, and the passwords for the job that creates these users.
 func Secrets(functions []endpoint.Function, m Material) ([]byte, error) {
 	address, err := m.address()
 	if err != nil {
@@ -45,6 +49,8 @@ func Secrets(functions []endpoint.Function, m Material) ([]byte, error) {
 	all := []credential{
 		{"signing-keys", map[string]string{"signing.jwks": string(m.Signing)}},
 		{"verifying-keys", map[string]string{"verifying.jwks": string(m.Verifying)}},
+		{confirmation.Confirming.Secret.Name, map[string]string{confirmation.Confirming.Secret.Key: string(m.Mail)}},
+		{smtp.Sending.Secret.Name, map[string]string{smtp.Sending.Secret.Key: m.SMTP}},
 	}
 	for _, consumer := range consumers {
 		secret := consumer + ":" + m.Password("introspection by "+consumer)

@@ -64,6 +64,9 @@ var (
 	// relaying runs on a schedule, one run at a time. A concurrent run would send the same
 	// events again.
 	relaying = workload{Concurrency: 1, Target: 1, MaxScale: 1, CPU: "50m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 30}
+	// sending waits for a mail server. A pod transfers one mail at a time, and opens the connections
+	// for the next ones meanwhile. Mail servers limit the connections of a client.
+	sending = workload{Concurrency: 4, Target: 3, MaxScale: 5, CPU: "50m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 15}
 )
 
 // AllInOne is the name of the Service of infra/allinone.
@@ -105,6 +108,8 @@ func serviceOf(f endpoint.Function) service {
 		s.workload = hashing
 	case isScheduled(f) && s.Events:
 		s.workload = relaying
+	case s.Mails:
+		s.workload = sending
 	}
 	for _, e := range f.Endpoints {
 		s.Summaries = append(s.Summaries, e.Summary)

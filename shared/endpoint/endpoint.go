@@ -100,10 +100,16 @@ type Endpoint struct {
 // A Receiver is a handler for events of other services, without its configuration.
 type Receiver struct {
 	Types   []*event.Type
-	Reply   *event.Type   // the type of the reply to a success; nil: no reply
+	Reply   *event.Type   // the type of the reply to a success; nil: no reply. If the output is a nil pointer, there is no reply
 	Refusal *event.Type   // the type of the reply to rejected input, with the data apierror.Errors; nil: status 400
 	Summary string        // one sentence for the event reference
 	Budget  time.Duration // as in Spec; the time of other receivers of an event does not count
+	// Outage is the longest time for which a dependency may be unavailable without the loss of an
+	// event: the broker delivers it again for at least this time. 0: some minutes.
+	Outage time.Duration
+	// Sink is true for a receiver whose function can be the sink of other functions. If all
+	// receivers of a process have it, the process accepts and ignores events of other types.
+	Sink bool
 
 	In, Out reflect.Type
 	// Handler serves the events of a process. It is a field, so that functions without
@@ -221,7 +227,8 @@ func bind[H, In, Out any](p *plan, newHandler func(*config.Config) H, handle fun
 
 // A Bound is an endpoint or a receiver with its configuration.
 type Bound struct {
-	Spec           // Path is "event" for a receiver
+	Spec                // Path is "event" for a receiver
+	Sink           bool // of a receiver
 	reply, refusal *event.Type
 	function       string
 	call           call
@@ -246,7 +253,7 @@ func (b *Bound) Function() string { return b.function }
 // Bind configures a receiver of a function, as Endpoint.Bind does.
 func (r Receiver) Bind(cfg *config.Config, function string) *Bound {
 	spec := Spec{Path: "event", Success: http.StatusOK, Summary: r.Summary, Budget: r.Limit()}
-	return &Bound{Spec: spec, reply: r.Reply, refusal: r.Refusal, function: function, call: r.bind(cfg, spec.Budget), log: cfg.Log()}
+	return &Bound{Spec: spec, Sink: r.Sink, reply: r.Reply, refusal: r.Refusal, function: function, call: r.bind(cfg, spec.Budget), log: cfg.Log()}
 }
 
 // limited returns a call that counts requests toward a rate limit. If early is true, it

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -58,6 +59,9 @@ func (b *Bound) InvokeEvent(ctx context.Context, r *Request) (response Response,
 	response = b.Invoke(ctx, r)
 	switch response.Status {
 	case http.StatusOK:
+		if len(response.Body) == 0 {
+			return response, nil
+		}
 		return response, b.reply
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		if b.refusal != nil {
@@ -133,6 +137,9 @@ func success(spec Spec, out any) (Response, error) {
 		return r, nil
 	case interface{ content() any }:
 		out = o.content()
+	}
+	if v := reflect.ValueOf(out); v.Kind() == reflect.Pointer && v.IsNil() { // a receiver without a reply
+		return r, nil
 	}
 	var err error
 	if r.Body, err = json.Marshal(out, json.Deterministic(true)); err != nil {

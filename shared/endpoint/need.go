@@ -15,15 +15,17 @@ type Need struct {
 	Hashes      bool // a request computes a password hash: it is CPU-bound and needs its memory
 	ReadsClient bool // a limit depends on the client address, so on the number of proxies
 	NeedsSink   bool // has no work without a sink
+	Mails       bool // a request waits for a mail server, which limits its clients
 }
 
 // A Secret is a required setting with a value that the operator creates once.
 type Secret struct {
-	Setting string        // the environment variable
-	Name    string        // the Kubernetes Secret
-	Key     string        // the key in it
-	Public  bool          // the value is not confidential
-	Sample  func() string // returns a valid value, for the generators
+	Setting  string        // the environment variable
+	Name     string        // the Kubernetes Secret
+	Key      string        // the key in it
+	Public   bool          // the value is not confidential
+	Optional bool          // a process with all functions omits those that need it if it is not set
+	Sample   func() string // returns a valid value, for the generators
 }
 
 // A Collection is a collection of MongoDB as the package that owns it declares it.

@@ -44,7 +44,11 @@ func (r Receiver) check(p *plan) error {
 			return fmt.Errorf("the input %s and %s, the data of %s: %w", r.In, t.Data, t.Name, err)
 		}
 	}
-	if err := checkReply("Reply", r.Reply, r.Out); err != nil {
+	sent := r.Out
+	if sent.Kind() == reflect.Pointer { // a reply that is sent only sometimes
+		sent = sent.Elem()
+	}
+	if err := checkReply("Reply", r.Reply, sent); err != nil {
 		return err
 	}
 	return checkReply("Refusal", r.Refusal, reflect.TypeFor[apierror.Errors]())

@@ -27,6 +27,7 @@ type Needs struct {
 	Hashes, ReadsClient bool
 	Events              bool // no work without events
 	Sink                bool // no work without a sink
+	Mails               bool
 }
 
 // Of returns the combined needs of functions.
@@ -56,6 +57,7 @@ func (n *Needs) add(need endpoint.Need) {
 	n.ReadsClient = n.ReadsClient || need.ReadsClient
 	n.Publishes = with(n.Publishes, need.Publishes...)
 	n.Sink = n.Sink || need.NeedsSink
+	n.Mails = n.Mails || need.Mails
 }
 
 // grant adds the actions of a grant. They are sorted, without duplicates.

@@ -20,6 +20,7 @@ func TestOf_Required(t *testing.T) {
 		"introspect":  {"INTROSPECTION_CLIENTS", "MONGODB_URI", "VERIFYING_KEYS"},
 		"revocations": {"MONGODB_URI"},
 		"relay":       {"EVENTS", "K_SINK", "MONGODB_URI"},
+		"mail":        {"EVENTS", "MAIL_KEYS", "MONGODB_URI", "SMTP_URL"},
 	}
 	for _, f := range catalog.Functions() {
 		if got := Of(f).Required(); want[f.Name] != nil && !slices.Equal(got, want[f.Name]) {

@@ -66,6 +66,9 @@ const rights = {
   "relay": [
     { db: "users", collection: "users", actions: ["find", "update"] },
   ],
+  "mail": [
+    { db: "users", collection: "mails", actions: ["find", "insert", "update"] },
+  ],
   "auth": [
     { db: "users", collection: "users", actions: ["find", "insert", "update"] },
     { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
@@ -73,6 +76,7 @@ const rights = {
   "migrate": [
     { db: "users", collection: "users", actions: ["createCollection", "createIndex", "dropIndex"] },
     { db: "users", collection: "ratelimits", actions: ["createCollection", "createIndex", "dropIndex"] },
+    { db: "users", collection: "mails", actions: ["createCollection", "createIndex", "dropIndex"] },
   ],
 };
 // end of rights

@@ -237,7 +237,7 @@ func TestReceiver_TimeLimitIncludesFetch(t *testing.T) {
 				<-ctx.Done()
 				return endpoint.None{}, ctx.Err()
 			})
-		d := &receiver{map[string][]*endpoint.Bound{"hello.v1": {slow.Bind(cfg, "slow")}}, sendersFor(t, i), cfg.Log()}
+		d := &receiver{byType: map[string][]*endpoint.Bound{"hello.v1": {slow.Bind(cfg, "slow")}}, senders: sendersFor(t, i), log: cfg.Log()}
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": "1", "Ce-Source": "/s", "Ce-Type": "hello.v1", "Authorization": bearer(t, i.keys[0])} {
 			r.Header.Set(name, value)

@@ -42,12 +42,19 @@ func On[H, In, Out any](r endpoint.Receiver, newHandler func(*config.Config) H, 
 // body of a 2xx is an event or empty, because a broker publishes it as the reply.
 type receiver struct {
 	byType  map[string][]*endpoint.Bound
+	sink    bool // accepts events of other types
 	senders *senders
 	log     *slog.Logger
 }
 
 func newReceiver(cfg *config.Config, byType map[string][]*endpoint.Bound) http.Handler {
-	return &receiver{byType: byType, senders: newSenders(cfg), log: cfg.Log()}
+	rc := &receiver{byType: byType, sink: true, senders: newSenders(cfg), log: cfg.Log()}
+	for _, all := range byType {
+		for _, b := range all {
+			rc.sink = rc.sink && b.Sink
+		}
+	}
+	return rc
 }
 
 // maxEvent is the maximum length of an encoded event, in bytes. In structured mode it
@@ -65,6 +72,10 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e, err = read(w, r)
 	}
 	all := rc.byType[e.attributes["type"]]
+	if err == nil && len(all) == 0 && rc.sink {
+		accept(w)
+		return
+	}
 	if err == nil && len(all) == 0 {
 		err = apierror.New(apierror.Invalid, "Events of this type are not taken here.")
 	}
@@ -79,11 +90,16 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case answer.response.Status != http.StatusOK:
 		answer.response.Write(w)
 	case answer.reply == nil:
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(http.StatusOK)
+		accept(w)
 	default:
 		writeReply(ctx, w, e.key(), answer.reply, answer.response.Body)
 	}
+}
+
+// accept writes a success without a reply event.
+func accept(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
 }
 
 // An answer is the response of one receiver, and the type of its reply event or nil.
