@@ -1,6 +1,7 @@
 // Package relay is the function that delivers the events that remain in the outbox: the sink
 // was down, or the function stopped before it sent them. A PingSource triggers it at an
-// interval. It has no public route.
+// interval. In a process that delivers its events itself, a request triggers it (see package
+// inprocess). It has no public route.
 package relay
 
 import (
@@ -30,8 +31,11 @@ var Function = endpoint.Function{
 var requested = event.Untyped("com.ticketing.users.relay.requested.v1", "A service requests a run of the relay. The data is ignored.")
 
 func newHandler(cfg *config.Config) *outbox.Outbox {
-	cfg.Required("K_SINK") // without a sink there is nothing to deliver to
-	return user.FromConfig(cfg, sender.FromConfig(cfg)).Outbox()
+	sink := sender.FromConfig(cfg)
+	if sink == nil { // there is nothing to deliver to
+		cfg.Required("K_SINK")
+	}
+	return user.FromConfig(cfg, sink).Outbox()
 }
 
 func handle(o *outbox.Outbox, ctx context.Context, _ endpoint.None) (endpoint.None, error) {

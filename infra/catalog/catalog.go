@@ -16,6 +16,7 @@ import (
 	"ticketing.com/auth/functions/signup"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/inprocess"
 	"ticketing.com/auth/shared/httpserver"
 )
 
@@ -49,12 +50,18 @@ func AllInOne(cfg *config.Config) []endpoint.Function {
 }
 
 // Usable returns the functions that can work in one process with this configuration. It omits
-// those that only receive events if the process accepts none, and those that need a sink if it has
-// none.
-func Usable(cfg *config.Config) []endpoint.Function {
+// those that only receive events if the process receives none for them, and those that need a sink
+// if it has none. Without K_SINK, the process delivers its events itself (see package inprocess).
+func Usable(cfg *config.Config) []endpoint.Function { return usable(cfg, Functions()) }
+
+func usable(cfg *config.Config, all []endpoint.Function) []endpoint.Function {
 	events, sink := httpserver.EventsEnabled(cfg), cfg.Text("K_SINK", "") != ""
-	return slices.DeleteFunc(Functions(), func(f endpoint.Function) bool {
+	types := map[string]bool{}
+	if !sink {
+		types = inprocess.Types(all)
+	}
+	return slices.DeleteFunc(all, func(f endpoint.Function) bool {
 		needsSink := slices.ContainsFunc(f.Needs, func(n endpoint.Need) bool { return n.NeedsSink })
-		return len(f.Endpoints) == 0 && !events || needsSink && !sink
+		return len(f.Endpoints) == 0 && !events && !inprocess.Takes(f, types) || needsSink && !sink && len(types) == 0
 	})
 }

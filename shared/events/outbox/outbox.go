@@ -128,7 +128,7 @@ type entry struct {
 }
 
 // Events returns the events of a change of the document with the id. Each payload is a value of the
-// type's Data. Without a sink there are no events.
+// type's Data. Without a sink that takes the type there are no events.
 func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads ...any) *Events {
 	for _, payload := range payloads {
 		if reflect.TypeOf(payload) != t.Data {
@@ -136,7 +136,7 @@ func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads 
 		}
 	}
 	e := &Events{id: id, at: o.Now()}
-	if o.Sink == nil {
+	if o.Sink == nil || !o.Sink.Takes(t) {
 		return e
 	}
 	var trace string
