@@ -184,3 +184,26 @@ func TestUsable(t *testing.T) {
 		}
 	}
 }
+
+// Without K_SINK, a function that takes an event of the process is usable, and so is the relay.
+func TestUsable_ReceiverInTheProcess(t *testing.T) {
+	mail := endpoint.Function{Name: "mail", Receivers: []endpoint.Receiver{{Types: []*event.Type{event.SignedUp}, Summary: "Send a mail."}}}
+	for _, c := range []struct {
+		settings    map[string]string
+		mail, relay bool
+	}{
+		{nil, true, true},
+		{map[string]string{"EVENTS": "insecure"}, true, true},
+		{map[string]string{"K_SINK": "http://sink"}, false, false},
+		{map[string]string{"EVENTS": "insecure", "K_SINK": "http://sink"}, true, true},
+	} {
+		cfg := config.New(func(name string) (string, bool) { s, is := c.settings[name]; return s, is },
+			func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
+		all := catalog.UsableOf(cfg, append(catalog.Functions(), mail))
+		for name, want := range map[string]bool{"mail": c.mail, "relay": c.relay, "signup": true} {
+			if got := slices.ContainsFunc(all, func(f endpoint.Function) bool { return f.Name == name }); got != want {
+				t.Errorf("%v: got the function %s: %t, want %t", c.settings, name, got, want)
+			}
+		}
+	}
+}
