@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
@@ -96,8 +97,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.events.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
+	began := time.Now()
 	h.answer(ctx, r).Write(w)
-	h.sink.AfterRequest(ctx)
+	h.sink.AfterRequest(ctx, began)
 }
 
 // methods returns the methods of all routes. It includes GET, the method of probes.

@@ -33,9 +33,12 @@ import (
 )
 
 const (
-	// requestTimeout bounds how long a request waits for receivers, or for the relay, where the
-	// platform may freeze the process after the response.
-	requestTimeout = 2 * time.Second
+	// receiverTimeout bounds how long a request waits for receivers where the platform may freeze
+	// the process after the response.
+	receiverTimeout = 2 * time.Second
+	// relayTimeout bounds a run of the relay there, from the begin of the request. So a response
+	// takes less than 5 s.
+	relayTimeout = 4 * time.Second
 	// relayInterval is the minimum time between two runs of the relay that requests trigger.
 	relayInterval = time.Minute
 	// maxHops bounds a chain of events of which each causes the next one. Knative's broker has such
@@ -126,11 +129,23 @@ func (s *Sink) Receives(f endpoint.Function) bool { return s != nil && Takes(f, 
 // Connect sets the receivers of the process, by the name of the type. It must precede all events.
 func (s *Sink) Connect(receivers map[string][]*endpoint.Bound) { s.receivers = receivers }
 
+// Budget returns the longest time limit of the receivers.
+func (s *Sink) Budget() (longest time.Duration) {
+	for name, all := range s.receivers {
+		for _, b := range all {
+			if name != event.Ping.Name && s.types[name] {
+				longest = max(longest, b.Budget)
+			}
+		}
+	}
+	return longest
+}
+
 // Takes implements event.Sink.
 func (s *Sink) Takes(t *event.Type) bool { return s.types[t.Name] }
 
 // Timeout implements event.Sink.
-func (s *Sink) Timeout() time.Duration { return requestTimeout }
+func (s *Sink) Timeout() time.Duration { return receiverTimeout }
 
 type hopsKey struct{}
 
@@ -196,9 +211,9 @@ func request(key string, data []byte) func() *endpoint.Request {
 // most once per relayInterval. Any request triggers it, so a monitor that requests a route at an
 // interval does as well as a PingSource. The sink may be nil.
 //
-// The relay runs after the response. If the platform may freeze the process after the response, it
-// precedes the response, for at most requestTimeout.
-func (s *Sink) AfterRequest(ctx context.Context) {
+// The relay runs after the response. If the platform may freeze the process after the response, the
+// run precedes the response, until relayTimeout after the begin of the request.
+func (s *Sink) AfterRequest(ctx context.Context, began time.Time) {
 	if s == nil || !s.startRelay() {
 		return
 	}
@@ -209,7 +224,7 @@ func (s *Sink) AfterRequest(ctx context.Context) {
 		later(func() { relay(context.WithoutCancel(ctx)) })
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithDeadline(ctx, began.Add(relayTimeout))
 	defer cancel()
 	relay(ctx)
 }

@@ -465,6 +465,21 @@ func TestSink_ReceiverHangs(t *testing.T) {
 	}
 }
 
+// A receiver in the process has its own time limit, which can be longer than that of a broker.
+func TestSink_SlowReceiver(t *testing.T) {
+	k, remaining := &taker{}, make(chan time.Duration, 1)
+	k.answer = func(ctx context.Context, _ *outbox.Outbox, _ payload) error {
+		end, _ := ctx.Deadline()
+		remaining <- time.Until(end)
+		return nil
+	}
+	p := start(t, false, nil, publisher("changes", changed), k.function(endpoint.Receiver{Types: []*event.Type{changed}, Budget: 20 * time.Second}), relay)
+	p.change(t, "changes", "ann")
+	if got := <-remaining; got < 10*time.Second || got > 20*time.Second {
+		t.Errorf("the receiver has %s, want about 20 s", got)
+	}
+}
+
 func TestTypes(t *testing.T) {
 	k := &taker{}
 	replying := k.function(endpoint.Receiver{Types: []*event.Type{changed}, Reply: greeted, Refusal: refused})

@@ -226,7 +226,7 @@ type cutoff struct {
 // have been sending one of them at the start, settle waits for the end of that delivery, and reads
 // the document again.
 func (o *Outbox) settle(ctx context.Context, collection *mongo.Collection, d pending, c cutoff) (pending, error) {
-	if last := d.dropAfter(c.start); !last.After(c.start.Add(-deliveryTimeout)) {
+	if last := d.dropAfter(c.start); !last.After(c.start.Add(-o.timeout())) {
 		return d, nil
 	}
 	select {
@@ -393,9 +393,9 @@ func (o *Outbox) Relay(ctx context.Context) error {
 	until := now.Add(maxRunTime)
 	start := now
 	if _, local := o.Sink.(*inprocess.Sink); local {
-		start = now.Add(-deliveryTimeout)
+		start = now.Add(-o.timeout())
 	}
-	settled, cancel := context.WithTimeout(ctx, deliveryTimeout-now.Sub(start))
+	settled, cancel := context.WithTimeout(ctx, o.timeout()-now.Sub(start))
 	defer cancel()
 	sent, err := o.run(until, func(after position) ([]pending, position, bool, error) {
 		return o.undelivered(ctx, after, batch)
