@@ -39,6 +39,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ticketing.com/auth/shared/bearer/token"
+	"ticketing.com/auth/shared/confirmation"
 )
 
 // The files of a keyring.
@@ -161,6 +162,28 @@ func Public(dir string) ([]byte, error) {
 		return nil, err
 	}
 	return r.public()
+}
+
+// MailFile is the file with the keys of the tokens and codes in mails (MAIL_KEYS_FILE). It is in the
+// directory of a keyring, and no rotation changes it.
+const MailFile = "mail.keys"
+
+// EnsureMail returns the path of the file with the keys of mails. It creates the directory and the
+// file, with one key, if they do not exist.
+func EnsureMail(dir string) (path string, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	path = filepath.Join(dir, MailFile)
+	if _, err = os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		err = replace(dir, MailFile, 0o600, []byte(confirmation.NewKey()+"\n"))
+	}
+	return path, err
 }
 
 // Rotate takes the next step of a rotation, or starts one. If the step is not safe yet and not
