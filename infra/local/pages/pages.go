@@ -1,9 +1,9 @@
 // Package pages serves the pages that the links in mails lead to. It is for development: a
 // deployment has pages of its own, at PUBLIC_URL.
 //
-// The token of a link is in the fragment, which a browser sends to no server. A page shows what will
-// happen, and sends the token only after the user presses the button. So a request for a page
-// changes nothing: link scanners and prefetching cannot use up a token.
+// The token of a link is in the fragment, which a browser sends to no server. A page describes its
+// effect, and sends the token to the API only after the user presses the button. So a request for a
+// page changes nothing: link scanners and prefetching cannot use up a token.
 package pages
 
 import (
@@ -25,7 +25,7 @@ const Path = "/confirm"
 // A page asks the user to confirm something.
 type page struct {
 	Title    string
-	About    string // what the button does
+	About    string // the effect of the button
 	Button   string
 	Done     string // shown if the response has no message
 	Action   string // the route that takes the token

@@ -340,6 +340,22 @@ func TestSink_ReceiverUnavailable(t *testing.T) {
 	})
 }
 
+// A schedule of EventBridge triggers the relay with the input that infra/docs/events.md states.
+func TestSink_RelayOnSchedule(t *testing.T) {
+	k := &taker{answer: busy}
+	p := start(t, true, nil, publisher("changes", changed), k.taking(changed), relay)
+	p.change(t, "changes", "ann")
+	k.answerWith(nil)
+	p.clock(time.Minute)
+	const input = `{"version": "2.0", "rawPath": "/health/liveness", "requestContext": {"http": {"method": "GET"}}}`
+	if _, err := httpserver.Lambda(p.handler).Invoke(t.Context(), []byte(input)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(p.stored(t, "ann")); n != 0 || len(k.deliveries()) != 2 {
+		t.Errorf("got %d stored events and the deliveries %v, want none and two", n, k.deliveries())
+	}
+}
+
 // An event that its receiver rejects counts as delivered: a broker would not deliver it again.
 func TestSink_ReceiverRejectsEvent(t *testing.T) {
 	eachTransport(t, func(t *testing.T, onLambda bool) {
