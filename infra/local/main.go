@@ -250,7 +250,7 @@ func catchMails() (*mailbox.Box, error) {
 	if setting("SMTP_URL")+setting("SMTP_URL_FILE") != "" {
 		return nil, nil
 	}
-	return mailbox.Start()
+	return mailbox.Start("127.0.0.1:0", nil)
 }
 
 // mails returns the settings of mails that the environment does not have. The box is nil if mails are

@@ -44,19 +44,21 @@ type Box struct {
 	server   *smtp.Server
 	listener net.Listener
 	served   chan struct{} // closed when the server has stopped
+	caught   func(Mail)    // called for each mail, in their order
 
 	mu    sync.Mutex
 	mails []Mail // the oldest first
 	last  int    // the id of the last mail
 }
 
-// Start starts a box on a free loopback port.
-func Start() (*Box, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+// Start starts a box on an address, such as a free loopback port. It calls caught for each mail unless
+// that is nil.
+func Start(addr string, caught func(Mail)) (*Box, error) {
+	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	b := &Box{listener: listener, served: make(chan struct{})}
+	b := &Box{listener: listener, served: make(chan struct{}), caught: caught}
 	b.server = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &session{box: b}, nil }))
 	b.server.Domain = "localhost"
 	b.server.MaxMessageBytes, b.server.MaxRecipients = maxMail, limit
@@ -108,6 +110,9 @@ func (b *Box) add(m Mail) {
 	m.ID, m.At = b.last, time.Now()
 	b.mails = append(b.mails, m)
 	b.mails = slices.Delete(b.mails, 0, max(0, len(b.mails)-limit))
+	if b.caught != nil {
+		b.caught(m)
+	}
 }
 
 // A session is an SMTP session. It implements smtp.Session.

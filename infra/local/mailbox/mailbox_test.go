@@ -16,7 +16,7 @@ import (
 
 func start(t *testing.T) *mailbox.Box {
 	t.Helper()
-	b, err := mailbox.Start()
+	b, err := mailbox.Start("127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
