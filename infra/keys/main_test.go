@@ -114,7 +114,9 @@ func TestMail_Commands(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		code := run(append([]string{"mail", "-dir", dir}, strings.Fields(c.args)...), &stdout, &stderr, func() time.Time { return noon.Add(c.after) })
 		times := regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
-		plain := func(b bytes.Buffer) string { return times.ReplaceAllString(strings.ReplaceAll(b.String(), dir, "DIR"), "…") }
+		plain := func(b bytes.Buffer) string {
+			return times.ReplaceAllString(strings.ReplaceAll(b.String(), dir, "DIR"), "…")
+		}
 		if code != c.code || plain(stdout) != c.stdout || plain(stderr) != c.stderr {
 			t.Errorf("mail %s: got exit code %d and\n%s%swant %d and\n%s%s", c.args, code, plain(stdout), plain(stderr), c.code, c.stdout, c.stderr)
 		}
