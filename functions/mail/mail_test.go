@@ -1,6 +1,7 @@
 package mail_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -194,6 +195,35 @@ func TestMail_ParallelDeliveries(t *testing.T) {
 	close(release)
 	(<-first).Expect(t, http.StatusOK, "", "")
 	f.deliver(t, "one", nil).Expect(t, http.StatusOK, "", "")
+	f.expect(t, 1)
+}
+
+// A broker that does not wait for the answer does not interrupt the transfer.
+func TestMail_DisconnectedBroker(t *testing.T) {
+	f := setup(t)
+	waiting, release := make(chan struct{}), make(chan struct{})
+	f.server.Rcpt = func(string) error {
+		close(waiting)
+		<-release
+		return nil
+	}
+	received := make(chan struct{})
+	f.server.Data = func(*gosmtp.Conn, smtptest.Mail) error { close(received); return nil }
+	data := f.data(nil)
+	ctx, disconnect := context.WithCancel(t.Context())
+	go func() {
+		<-waiting
+		disconnect()
+	}()
+	if err := f.Send(ctx, endpointtest.Event("one", requested, data)); err == nil {
+		t.Fatal("the broker has received an answer, want that it disconnected before")
+	}
+	close(release)
+	<-received
+	f.server.Rcpt, f.server.Data = nil, nil
+	for reply := (endpointtest.Reply{}); reply.Status != http.StatusOK; { // until the first delivery has recorded the mail
+		reply = f.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data))
+	}
 	f.expect(t, 1)
 }
 
