@@ -584,3 +584,39 @@ func TestMail_RecordIsRetried(t *testing.T) {
 	f.deliver(t, "one", nil).Expect(t, http.StatusOK, "", "")
 	f.expect(t, 1)
 }
+
+// A process transfers one mail at a time, so that a kill repeats at most one. It opens the
+// connections for the next mails meanwhile.
+func TestMail_OneTransferAtATime(t *testing.T) {
+	f := setup(t)
+	const events = 4
+	var mu sync.Mutex
+	active, most := 0, 0
+	f.server.Mail = func(string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		active++
+		most = max(most, active)
+		return nil
+	}
+	f.server.Data = func(*gosmtp.Conn, smtptest.Mail) error {
+		for f.server.Connections() < 2*events { // each begins a session before and after STARTTLS
+			time.Sleep(time.Millisecond)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		active--
+		return nil
+	}
+	var group sync.WaitGroup
+	for i := range events {
+		group.Go(func() {
+			f.deliver(t, fmt.Sprint(i), map[string]any{"to": fmt.Sprintf("u%d@example.com", i)}).Expect(t, http.StatusOK, "", "")
+		})
+	}
+	group.Wait()
+	f.expect(t, events)
+	if most != 1 {
+		t.Errorf("%d mails were transferred at the same time, want 1", most)
+	}
+}
