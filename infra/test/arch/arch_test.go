@@ -110,7 +110,7 @@ func TestFunctions_LinkedPackages(t *testing.T) {
 					t.Errorf("%s links %s, want a program without it", p.ImportPath, dep)
 				}
 			}
-			for _, never := range []string{"testing", "expvar", "net/http/pprof", "net/http/httptest", root + "shared/testing/mongotest", root + "shared/testing/devdb"} {
+			for _, never := range []string{"testing", "expvar", "net/http/pprof", "net/http/httptest", root + "shared/testing/mongotest", root + "shared/testing/devdb", root + "shared/testing/smtptest"} {
 				if dep == never {
 					t.Errorf("%s links %s, want a program without it", p.ImportPath, dep)
 				}
