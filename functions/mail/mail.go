@@ -138,6 +138,8 @@ func newHandler(cfg *config.Config) *sender {
 // The error for a mail that can be delivered later is of kind Unavailable. The broker then delivers
 // the event again.
 func (s *sender) handle(ctx context.Context, in Request) (*event.FailedMail, error) {
+	ctx, cancel := detach(ctx)
+	defer cancel()
 	log := s.log.With("user", in.UserID, "purpose", in.Purpose)
 	switch {
 	case !s.notices.include(in.Template):
@@ -167,6 +169,17 @@ func (s *sender) handle(ctx context.Context, in Request) (*event.FailedMail, err
 		s.finish(ctx, log, func(ctx context.Context) error { return claim.Finish(ctx, result) })
 	}
 	return in.reply(result), nil
+}
+
+// detach returns a context with the deadline of the event that a disconnected broker does not cancel.
+// A broker may wait for a shorter time than a mail server needs. Each of its deliveries would
+// otherwise interrupt a transfer that the mail server may have accepted.
+func detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, limited := ctx.Deadline()
+	if !limited {
+		deadline = time.Now().Add(budget)
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), deadline)
 }
 
 // deadline returns the time from which the mail is not sent: its token has expired, or the journal

@@ -1,6 +1,7 @@
 package mail_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -194,6 +195,35 @@ func TestMail_ParallelDeliveries(t *testing.T) {
 	close(release)
 	(<-first).Expect(t, http.StatusOK, "", "")
 	f.deliver(t, "one", nil).Expect(t, http.StatusOK, "", "")
+	f.expect(t, 1)
+}
+
+// A broker that does not wait for the answer does not interrupt the transfer.
+func TestMail_DisconnectedBroker(t *testing.T) {
+	f := setup(t)
+	waiting, release := make(chan struct{}), make(chan struct{})
+	f.server.Rcpt = func(string) error {
+		close(waiting)
+		<-release
+		return nil
+	}
+	received := make(chan struct{})
+	f.server.Data = func(*gosmtp.Conn, smtptest.Mail) error { close(received); return nil }
+	data := f.data(nil)
+	ctx, disconnect := context.WithCancel(t.Context())
+	go func() {
+		<-waiting
+		disconnect()
+	}()
+	if err := f.Send(ctx, endpointtest.Event("one", requested, data)); err == nil {
+		t.Fatal("the broker has received an answer, want that it disconnected before")
+	}
+	close(release)
+	<-received
+	f.server.Rcpt, f.server.Data = nil, nil
+	for reply := (endpointtest.Reply{}); reply.Status != http.StatusOK; { // until the first delivery has recorded the mail
+		reply = f.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data))
+	}
 	f.expect(t, 1)
 }
 
@@ -553,4 +583,40 @@ func TestMail_RecordIsRetried(t *testing.T) {
 	(<-replied).Expect(t, http.StatusOK, "", "")
 	f.deliver(t, "one", nil).Expect(t, http.StatusOK, "", "")
 	f.expect(t, 1)
+}
+
+// A process transfers one mail at a time, so that a kill repeats at most one. It opens the
+// connections for the next mails meanwhile.
+func TestMail_OneTransferAtATime(t *testing.T) {
+	f := setup(t)
+	const events = 4
+	var mu sync.Mutex
+	active, most := 0, 0
+	f.server.Mail = func(string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		active++
+		most = max(most, active)
+		return nil
+	}
+	f.server.Data = func(*gosmtp.Conn, smtptest.Mail) error {
+		for f.server.Connections() < 2*events { // each begins a session before and after STARTTLS
+			time.Sleep(time.Millisecond)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		active--
+		return nil
+	}
+	var group sync.WaitGroup
+	for i := range events {
+		group.Go(func() {
+			f.deliver(t, fmt.Sprint(i), map[string]any{"to": fmt.Sprintf("u%d@example.com", i)}).Expect(t, http.StatusOK, "", "")
+		})
+	}
+	group.Wait()
+	f.expect(t, events)
+	if most != 1 {
+		t.Errorf("%d mails were transferred at the same time, want 1", most)
+	}
 }
