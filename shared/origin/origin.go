@@ -20,14 +20,14 @@ type Origin struct {
 	From     user.Origin
 	Language string // the preferred language, a tag (RFC 5646), or empty
 
-	limiter *ratelimit.Limiter
+	proxies ratelimit.Proxies
 }
 
 // Reading is the need of a function whose input embeds Origin.
 var Reading = endpoint.Need{Settings: []string{"TRUSTED_PROXIES", "PROXY_NETWORKS"}, ReadsClient: true}
 
-// ConfigurePart reads the settings of ratelimit.FromConfig, which determine the client address.
-func (o *Origin) ConfigurePart(cfg *config.Config) { o.limiter = ratelimit.FromConfig(cfg) }
+// ConfigurePart reads the settings that determine the client address.
+func (o *Origin) ConfigurePart(cfg *config.Config) { o.proxies = ratelimit.ProxiesFromConfig(cfg) }
 
 // ReadPart implements endpoint.Part.
 func (o *Origin) ReadPart(ctx context.Context, r *endpoint.Request) error {
@@ -35,7 +35,7 @@ func (o *Origin) ReadPart(ctx context.Context, r *endpoint.Request) error {
 	var accepted endpoint.Language
 	agent.ReadPart(ctx, r)    // returns nil
 	accepted.ReadPart(ctx, r) // returns nil
-	o.From = user.Origin{Agent: Agent(agent.UserAgent), Place: o.limiter.Network(r.Client)}
+	o.From = user.Origin{Agent: Agent(agent.UserAgent), Place: o.proxies.Network(r.Client)}
 	o.Language = preferred(accepted.AcceptLanguage)
 	return nil
 }
