@@ -430,6 +430,9 @@ func TestSink_Broker(t *testing.T) {
 	if got := k.deliveries(); len(got) != 0 {
 		t.Errorf("got the deliveries %v in the process, want none", got)
 	}
+	if strings.Contains(p.logs.String(), `"relayed"`) {
+		t.Error("a request triggered the relay, want a PingSource alone to do so")
+	}
 }
 
 // The receivers in the process take the events of the process, and those of no client.

@@ -107,11 +107,15 @@ func TestSink_ProcessKilled(t *testing.T) {
 	}
 	url, lines = startChild(t, p.uri)
 	post(t, url+"/nowhere")
-	for line := range lines {
-		if line == "accepted ann" {
-			await(t, false, "the event is removed", func() bool { return len(p.stored(t, "ann")) == 0 })
-			return
+	for deadline := time.After(20 * time.Second); ; {
+		select {
+		case line := <-lines:
+			if line == "accepted ann" {
+				await(t, false, "the event is removed", func() bool { return len(p.stored(t, "ann")) == 0 })
+				return
+			}
+		case <-deadline:
+			t.Fatal("the event was not delivered within 20 s")
 		}
 	}
-	t.Error("the event was not delivered")
 }
