@@ -15,6 +15,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/confirmation"
@@ -26,6 +28,7 @@ import (
 	"ticketing.com/auth/shared/mail/journal"
 	"ticketing.com/auth/shared/mail/smtp"
 	"ticketing.com/auth/shared/reference"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // Function receives the events that request a mail.
@@ -120,6 +123,7 @@ type sender struct {
 	notices   notices
 	now       func() time.Time
 	log       *slog.Logger
+	telemetry *telemetry.Telemetry
 
 	transfer chan struct{} // holds one value while a mail is transferred and recorded
 }
@@ -127,7 +131,7 @@ type sender struct {
 func newHandler(cfg *config.Config) *sender {
 	return &sender{
 		keys: confirmation.FromConfig(cfg), server: smtp.FromConfig(cfg), templates: mail.FromConfig(cfg),
-		journal: journal.FromConfig(cfg), notices: noticesFromConfig(cfg), now: cfg.Now(), log: cfg.Log(),
+		journal: journal.FromConfig(cfg), notices: noticesFromConfig(cfg), now: cfg.Now(), log: cfg.Log(), telemetry: telemetry.FromConfig(cfg),
 		transfer: make(chan struct{}, 1),
 	}
 }
@@ -143,9 +147,11 @@ func (s *sender) handle(ctx context.Context, in Request) (*event.FailedMail, err
 	log := s.log.With("user", in.UserID, "purpose", in.Purpose)
 	switch {
 	case !s.notices.include(in.Template):
+		s.telemetry.Count(ctx, telemetry.Mails, "excluded")
 		log.InfoContext(ctx, "mail not sent: MAIL_NOTICES excludes it")
 		return nil, nil
 	case !s.now().Before(in.deadline()):
+		s.telemetry.Count(ctx, telemetry.Mails, "outdated")
 		log.InfoContext(ctx, "mail not sent: it is out of date")
 		return nil, nil
 	}
@@ -161,9 +167,11 @@ func (s *sender) handle(ctx context.Context, in Request) (*event.FailedMail, err
 	}
 	result, err = s.send(ctx, claim, in)
 	if err != nil {
+		s.telemetry.Count(ctx, telemetry.Mails, "failed")
 		s.finish(ctx, log, claim.Release)
 		return nil, s.retry(ctx, log, err)
 	}
+	s.telemetry.Count(ctx, telemetry.Mails, string(result))
 	if result != journal.Sent { // send has recorded it otherwise
 		log.WarnContext(ctx, "mail not sent", "result", result)
 		s.finish(ctx, log, func(ctx context.Context) error { return claim.Finish(ctx, result) })
@@ -202,7 +210,7 @@ func (r *Request) reply(result journal.Result) *event.FailedMail {
 
 // send sends the mail of a claim and returns its result. It records Sent itself, before it allows
 // another transfer.
-func (s *sender) send(ctx context.Context, claim *journal.Claim, in Request) (journal.Result, error) {
+func (s *sender) send(ctx context.Context, claim *journal.Claim, in Request) (result journal.Result, err error) {
 	to, err := email.Parse(in.To)
 	if err != nil {
 		return journal.Address, nil
@@ -214,6 +222,8 @@ func (s *sender) send(ctx context.Context, claim *journal.Claim, in Request) (jo
 	if err != nil {
 		return "", err
 	}
+	ctx, span := s.telemetry.Start(ctx, "send mail", trace.SpanKindClient)
+	defer func() { telemetry.End(span, err != nil) }()
 	sending, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	connection, err := s.server.Dial(sending)

@@ -15,6 +15,7 @@ import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/reference"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -104,11 +105,13 @@ type revocations struct {
 	users  *user.Store
 	window time.Duration
 	now    func() time.Time
+
+	telemetry *telemetry.Telemetry
 }
 
 func newHandler(cfg *config.Config) revocations {
 	// The clocks of the issuer and of a verifier may both be wrong by token.Leeway.
-	return revocations{user.FromConfig(cfg, nil), accesstoken.TTL(cfg) + 2*token.Leeway, cfg.Now()}
+	return revocations{user.FromConfig(cfg, nil), accesstoken.TTL(cfg) + 2*token.Leeway, cfg.Now(), telemetry.FromConfig(cfg)}
 }
 
 func (r revocations) handle(ctx context.Context, in Input) (revocation.Answer, error) {
@@ -132,6 +135,11 @@ func (r revocations) handle(ctx context.Context, in Input) (revocation.Answer, e
 			// The clock of the issuer may be ahead, and iat has whole seconds.
 			a.Users = append(a.Users, revocation.User{ID: e.User, Before: e.Before.Add(token.Leeway).Unix() + 1})
 		}
+	}
+	if in.Since == nil {
+		r.telemetry.Observe(ctx, telemetry.RevocationsSize, float64(len(a.Sessions)+len(a.Users)), "")
+	} else {
+		r.telemetry.Observe(ctx, telemetry.RevocationsAge, r.now().Sub(since).Seconds(), "")
 	}
 	if len(a.Sessions) > maxListed {
 		a.Filter = revocation.NewFilter(len(a.Sessions), falsePositives)

@@ -50,6 +50,7 @@ import (
 	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/testing/devdb"
 	"ticketing.com/auth/shared/usage"
 )
@@ -331,7 +332,7 @@ func database(ctx context.Context, dir string) (running context.Context, uri map
 // logs returns a handler that writes text to a terminal, and JSON to anything else.
 func logs(o *slog.HandlerOptions) slog.Handler {
 	if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return slog.NewJSONHandler(os.Stderr, o)
+		return telemetry.LogHandler(slog.NewJSONHandler(os.Stderr, o))
 	}
 	o.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
 		switch {
@@ -342,7 +343,7 @@ func logs(o *slog.HandlerOptions) slog.Handler {
 		}
 		return a
 	}
-	return slog.NewTextHandler(os.Stderr, o)
+	return telemetry.LogHandler(slog.NewTextHandler(os.Stderr, o))
 }
 
 // printMail prints what happens to mails.

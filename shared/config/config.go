@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -85,12 +86,14 @@ func PrintError(out io.Writer, process string, err error) {
 // OnClose registers a function that releases resources. Close calls it.
 func (cfg *Config) OnClose(f func(context.Context) error) { cfg.close = append(cfg.close, f) }
 
-// Close calls the functions registered with OnClose and joins their errors.
+// Close calls the functions registered with OnClose at the same time and joins their errors.
 func (cfg *Config) Close(ctx context.Context) error {
-	var errs []error
-	for _, f := range cfg.close {
-		errs = append(errs, f(ctx))
+	errs := make([]error, len(cfg.close))
+	var group sync.WaitGroup
+	for i, f := range cfg.close {
+		group.Go(func() { errs[i] = f(ctx) })
 	}
+	group.Wait()
 	return errors.Join(errs...)
 }
 

@@ -18,6 +18,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -28,12 +29,13 @@ type Checker struct {
 	limit     ratelimit.Limit
 	now       func() time.Time
 	log       *slog.Logger
+	telemetry *telemetry.Telemetry
 }
 
 // FromConfig returns the checker of RATE_LIMIT_SIGNIN and of the settings of
 // password.FromConfig and ratelimit.FromConfig.
 func FromConfig(cfg *config.Config) *Checker {
-	return &Checker{password.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Signin(cfg), cfg.Now(), cfg.Log()}
+	return &Checker{password.FromConfig(cfg), ratelimit.FromConfig(cfg), ratelimit.Signin(cfg), cfg.Now(), cfg.Log(), telemetry.FromConfig(cfg)}
 }
 
 // A Claim is an email and a password that a client presents.
@@ -75,6 +77,25 @@ const maxChecks = 3
 // settles the attempt while open runs. An unknown email, a wrong password and a disabled
 // account cost the same commands and one hash each, so their times do not differ.
 func (c *Checker) Check(ctx context.Context, claim Claim, open func(context.Context, Proof) error) error {
+	err := c.repeat(ctx, claim, open)
+	outcome := "failed"
+	switch kind := apierror.From(err).Kind(); {
+	case err == nil:
+		outcome = "succeeded"
+	case errors.Is(err, ErrWrong), errors.Is(err, user.ErrUnreadable):
+		telemetry.Note(ctx, telemetry.SignInFailed)
+	case kind == apierror.TooMany:
+		outcome = "refused"
+		telemetry.Note(ctx, telemetry.SignInRefused)
+	case kind == apierror.Unavailable || kind == apierror.Internal:
+		outcome = "unavailable"
+	}
+	c.telemetry.Count(ctx, telemetry.PasswordChecks, outcome)
+	return err
+}
+
+// repeat does the work of Check.
+func (c *Checker) repeat(ctx context.Context, claim Claim, open func(context.Context, Proof) error) error {
 	if err := c.passwords.Available(); err != nil {
 		return err
 	}
@@ -107,6 +128,7 @@ func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.At
 	if err != nil && !unknown {
 		return Proof{}, err
 	}
+	telemetry.NoteUser(ctx, account.ID)
 	known := claim.Client.Device != "" && account.HasDevice(Digest(claim.Client.Device), c.now())
 	if err := attempt.Allow(ctx, known); err != nil {
 		return Proof{}, err

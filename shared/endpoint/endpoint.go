@@ -28,6 +28,7 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // A Function is a unit of deployment: one program, one image and one service, with its own
@@ -233,12 +234,13 @@ type Bound struct {
 	function       string
 	call           call
 	log            *slog.Logger
+	telemetry      *telemetry.Telemetry
 }
 
 // Bind configures an endpoint of a function. cfg collects missing and invalid settings.
 // While cfg.Err returns an error, the endpoint must not be invoked.
 func (e Endpoint) Bind(cfg *config.Config, function string) *Bound {
-	b := &Bound{Spec: e.Spec, function: function, log: cfg.Log()}
+	b := &Bound{Spec: e.Spec, function: function, log: cfg.Log(), telemetry: telemetry.FromConfig(cfg)}
 	b.Budget = e.Limit()
 	b.call = e.bind(cfg, b.Budget)
 	if e.limit != nil {
@@ -253,7 +255,7 @@ func (b *Bound) Function() string { return b.function }
 // Bind configures a receiver of a function, as Endpoint.Bind does.
 func (r Receiver) Bind(cfg *config.Config, function string) *Bound {
 	spec := Spec{Path: "event", Success: http.StatusOK, Summary: r.Summary, Budget: r.Limit()}
-	return &Bound{Spec: spec, Sink: r.Sink, reply: r.Reply, refusal: r.Refusal, function: function, call: r.bind(cfg, spec.Budget), log: cfg.Log()}
+	return &Bound{Spec: spec, Sink: r.Sink, reply: r.Reply, refusal: r.Refusal, function: function, call: r.bind(cfg, spec.Budget), log: cfg.Log(), telemetry: telemetry.FromConfig(cfg)}
 }
 
 // limited returns a call that counts requests toward a rate limit. If early is true, it

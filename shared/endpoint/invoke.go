@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/events/event"
@@ -40,13 +43,25 @@ type Response struct {
 // a panic becomes the response.
 func (b *Bound) Invoke(ctx context.Context, r *Request) Response {
 	r.Function = b.function
-	return Answer(ctx, b.log, Line{b.function, r.Method, b.Path}, func() (Response, error) {
+	ctx = telemetry.InFunction(ctx, b.function)
+	ctx, span := b.telemetry.Start(ctx, b.function, b.kind(), semconv.FaaSInvokedName(b.function))
+	response := Answer(ctx, b.log, Line{b.function, r.Method, b.Path}, func() (Response, error) {
 		out, err := b.call(ctx, r)
 		if err != nil {
 			return Response{}, err
 		}
 		return success(b.Spec, out)
 	})
+	telemetry.End(span, response.Status >= http.StatusInternalServerError)
+	return response
+}
+
+// kind returns the kind of the span of the handler.
+func (b *Bound) kind() trace.SpanKind {
+	if b.Path == "event" {
+		return trace.SpanKindConsumer
+	}
+	return trace.SpanKindInternal
 }
 
 // InvokeEvent runs the handler of a receiver. reply is the type of the reply event, and the
@@ -194,27 +209,36 @@ func (l Line) write(ctx context.Context, log *slog.Logger, status int, took time
 	case status >= http.StatusInternalServerError:
 		level = slog.LevelError
 	}
+	outcome := telemetry.OK
+	switch {
+	case status == statusGone:
+		outcome = telemetry.Gone
+	case status >= http.StatusInternalServerError:
+		outcome = telemetry.Failed
+	case status >= http.StatusBadRequest:
+		outcome = telemetry.Refused
+	}
 	attrs := []slog.Attr{
 		slog.String("function", l.Function),
-		slog.String("method", standardMethod(l.Method)),
+		slog.String("method", cmp.Or(StandardMethod(l.Method), "-")),
 		slog.String("path", l.Path),
 		slog.Int("status", status),
+		slog.String("outcome", outcome),
 		slog.Float64("ms", float64(took.Microseconds())/1000),
-		telemetry.From(ctx).Attr(),
 	}
 	if err != nil && (errors.Unwrap(err) != nil || level == slog.LevelError) {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}
-	log.LogAttrs(ctx, level, "request", attrs...)
+	log.LogAttrs(ctx, level, "request", append(attrs, telemetry.Noted(ctx, outcome)...)...)
 }
 
-// standardMethod returns a standard method, or "-", because a client can send any text as a
+// StandardMethod returns a standard method, or "", because a client can send any text as a
 // method.
-func standardMethod(method string) string {
+func StandardMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
 		http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace:
 		return method
 	}
-	return "-"
+	return ""
 }

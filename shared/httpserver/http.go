@@ -13,6 +13,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/inprocess"
 	"ticketing.com/auth/shared/telemetry"
+	"ticketing.com/auth/shared/telemetry/otlp"
 )
 
 // Handler configures functions and returns their HTTP handler. The handler also receives
@@ -20,7 +21,8 @@ import (
 // its functions publish to its receivers (see package inprocess), whatever EVENTS is. While cfg.Err returns an error, the handler must
 // not serve requests.
 func Handler(cfg *config.Config, functions ...endpoint.Function) http.Handler {
-	h := &handler{log: cfg.Log(), sink: inprocess.Prepare(cfg, functions)}
+	otlp.Start(cfg, names(functions))
+	h := &handler{log: cfg.Log(), telemetry: telemetry.FromConfig(cfg), sink: inprocess.Prepare(cfg, functions)}
 	enabled := EventsEnabled(cfg)
 	byType := map[string][]*endpoint.Bound{}
 	var newEvents endpoint.EventHandler
@@ -85,6 +87,8 @@ type handler struct {
 	events http.Handler    // nil without EVENTS
 	sink   *inprocess.Sink // nil unless the process delivers its events itself
 	log    *slog.Logger
+
+	telemetry *telemetry.Telemetry
 }
 
 // add adds an endpoint to the routes.
@@ -92,12 +96,23 @@ func (h *handler) add(b *endpoint.Bound) { h.routes = h.routes.with(b) }
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx := telemetry.With(r.Context(), telemetry.Continue(r.Header.Get("Traceparent")))
+	began := time.Now()
+	if isProbe(r) {
+		endpoint.Healthy().Write(w)
+		h.sink.AfterRequest(r.Context(), began)
+		return
+	}
+	ctx, span := h.telemetry.Serve(r.Context(), r.Header)
+	if span.IsRecording() {
+		recorded := &statusWriter{w, http.StatusOK}
+		w = recorded
+		defer func() { h.end(span, r, recorded.status) }()
+	}
+	defer h.telemetry.Answered(ctx)
 	if h.events != nil && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath {
 		h.events.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
-	began := time.Now()
 	h.answer(ctx, r).Write(w)
 	h.sink.AfterRequest(ctx, began)
 }
@@ -119,8 +134,8 @@ func (h *handler) methods() []string {
 // slash or a double slash is another path.
 func (h *handler) answer(ctx context.Context, r *http.Request) endpoint.Response {
 	path := r.URL.EscapedPath()
-	if path == "/health/liveness" || path == "/health/readiness" {
-		return h.health(ctx, r)
+	if isHealthPath(path) {
+		return h.refuse(ctx, r, "-", "-", apierror.Method("GET, HEAD"))
 	}
 	route, param := h.routes.find(path)
 	if route == nil {
@@ -166,15 +181,15 @@ func (h *handler) refuse(ctx context.Context, r *http.Request, function, path st
 		func() (endpoint.Response, error) { return endpoint.Response{}, err })
 }
 
-// health responds to a probe (the paths are those of Knative's func). It does not query the
-// database, because an outage of the database must not restart all functions. It does not
-// log, because probes arrive every few seconds.
-func (h *handler) health(ctx context.Context, r *http.Request) endpoint.Response {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return h.refuse(ctx, r, "-", "-", apierror.Method("GET, HEAD"))
-	}
-	return endpoint.Healthy()
+// isProbe reports whether a request is a probe. The response to a probe does not depend on the
+// database, because an outage of the database must not restart all functions. Probes arrive every few
+// seconds, so they have no log line and no span.
+func isProbe(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && isHealthPath(r.URL.EscapedPath())
 }
+
+// isHealthPath reports whether a path is one of a probe, as Knative's func defines them.
+func isHealthPath(path string) bool { return path == "/health/liveness" || path == "/health/readiness" }
 
 // isEvent reports whether a request is a CloudEvent, valid or not. It has an attribute header
 // of binary mode, or a media type of structured or batched mode (CloudEvents HTTP Protocol

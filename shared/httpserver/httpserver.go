@@ -28,6 +28,7 @@ import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/memory"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/usage"
 )
 
@@ -85,7 +86,7 @@ func describe(call string, choose func(*config.Config) []endpoint.Function) stri
 
 // Run is MainFunc with an explicit environment and log output. It returns the exit code.
 func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose func(*config.Config) []endpoint.Function) int {
-	cfg := config.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(stderr, o) }, time.Now)
+	cfg := config.New(lookup, func(o *slog.HandlerOptions) slog.Handler { return telemetry.LogHandler(slog.NewJSONHandler(stderr, o)) }, time.Now)
 	functions := choose(cfg)
 	handler := Handler(cfg, functions...)
 	port := cfg.Number("PORT", 8080, 0, 65535)
@@ -95,7 +96,7 @@ func Run(ctx context.Context, lookup config.Lookup, stderr io.Writer, choose fun
 		return config.ExitSettings
 	}
 	if onLambda {
-		serveLambda(ctx, handler) // does not return
+		serveLambda(ctx, handler, telemetry.FromConfig(cfg)) // does not return
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -21,6 +21,7 @@ import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // TestMain runs more tests at the same time than there are cores, because they wait for timeouts.
@@ -122,7 +123,7 @@ func (l countedListener) Accept() (net.Conn, error) {
 
 func newConfig(log io.Writer, settings map[string]string) *config.Config {
 	return config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
-		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(log, o) }, time.Now)
+		func(o *slog.HandlerOptions) slog.Handler { return telemetry.LogHandler(slog.NewJSONHandler(log, o)) }, time.Now)
 }
 
 func TestRun_InvalidSettings(t *testing.T) {

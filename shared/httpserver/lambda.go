@@ -12,6 +12,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -20,6 +21,7 @@ import (
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // lambdaSetting is an environment variable that AWS Lambda sets for its processes.
@@ -59,9 +61,28 @@ func (h lambdaHandler) Invoke(ctx context.Context, payload []byte) ([]byte, erro
 
 // serveLambda runs the Lambda handler until the process ends. Lambda sends SIGTERM only
 // between invocations, so no request is in flight.
-func serveLambda(ctx context.Context, handler http.Handler) {
+func serveLambda(ctx context.Context, handler http.Handler, t *telemetry.Telemetry) {
 	context.AfterFunc(ctx, func() { os.Exit(exitSuccess) })
-	lambda.Start(Lambda(handler))
+	lambda.Start(flushing{Lambda(handler), t})
+}
+
+// flushTimeout bounds how long a response waits for the export of its spans and metrics.
+const flushTimeout = 300 * time.Millisecond
+
+// A flushing handler exports the spans and the metrics of a request before the response, because Lambda
+// may freeze the process after it.
+type flushing struct {
+	lambda.Handler
+	telemetry *telemetry.Telemetry
+}
+
+// Invoke implements lambda.Handler.
+func (h flushing) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	response, err := h.Handler.Invoke(ctx, payload)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	h.telemetry.Flush(ctx)
+	return response, err
 }
 
 // A lambdaEvent holds the used members of a request in payload format 2.0.

@@ -1,6 +1,9 @@
 package mongodb
 
-import "ticketing.com/auth/shared/config"
+import (
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/telemetry"
+)
 
 // FromConfig returns the connection that the environment configures. It reads MONGODB_URI.
 func FromConfig(cfg *config.Config) *Connection {
@@ -14,6 +17,7 @@ func FromConfig(cfg *config.Config) *Connection {
 			cfg.Problem("MONGODB_URI", err.Error())
 			return &Connection{}
 		}
+		c.telemetry = telemetry.FromConfig(cfg)
 		cfg.OnClose(c.Close)
 		return c
 	})

@@ -21,6 +21,7 @@ import (
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // connectTimeout bounds the wait for a database that does not reply. It is below the budget
@@ -29,7 +30,8 @@ const connectTimeout = 3 * time.Second
 
 // A Connection is a connection to one server or cluster. It is safe for concurrent use.
 type Connection struct {
-	uri string
+	uri       string
+	telemetry *telemetry.Telemetry
 
 	mu      sync.Mutex
 	client  *mongo.Client
@@ -82,7 +84,11 @@ func (c *Connection) connected(ctx context.Context) (*mongo.Client, error) {
 }
 
 func (c *Connection) connect() {
-	client, err := mongo.Connect(clientOptions(c.uri))
+	o := clientOptions(c.uri)
+	if c.telemetry.On() {
+		o.SetMonitor(traceCommands(c.telemetry, o.Monitor))
+	}
+	client, err := mongo.Connect(o)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.client, c.err = client, err

@@ -12,6 +12,7 @@ import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -36,6 +37,7 @@ func (o *Origin) ReadPart(ctx context.Context, r *endpoint.Request) error {
 	agent.ReadPart(ctx, r)    // returns nil
 	accepted.ReadPart(ctx, r) // returns nil
 	o.From = user.Origin{Agent: Agent(agent.UserAgent), Place: o.proxies.Network(r.Client)}
+	telemetry.NoteNetwork(ctx, o.From.Place)
 	o.Language = preferred(accepted.AcceptLanguage)
 	return nil
 }

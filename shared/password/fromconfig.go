@@ -3,6 +3,7 @@ package password
 import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/memory"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // FromConfig returns the hasher of HASH_MEMORY_KIB, HASH_TIME and HASH_CONCURRENCY. It
@@ -10,6 +11,7 @@ import (
 func FromConfig(cfg *config.Config) *Hasher {
 	return config.Part(cfg, "password hasher", func() *Hasher {
 		c := Config{
+			Telemetry:   telemetry.FromConfig(cfg),
 			MemoryKiB:   uint32(cfg.Number("HASH_MEMORY_KIB", defaultMemoryKiB, 64, 1<<20)),
 			Time:        uint32(cfg.Number("HASH_TIME", defaultTime, 1, 16)),
 			Concurrency: cfg.Number("HASH_CONCURRENCY", 0, 0, 1024), // 0: from the cores and the memory limit

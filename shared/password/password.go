@@ -32,11 +32,13 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/crypto/scrypt"
 
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 const (
@@ -77,6 +79,7 @@ type Config struct {
 	Queue       int           // longest queue, negative for none; by default as long as Wait can serve
 	MemoryLimit int64         // bytes that this process may use; by default GOMEMLIMIT or the cgroup's limit
 	Random      io.Reader     // source of salts; default crypto/rand
+	Telemetry   *telemetry.Telemetry
 }
 
 // A Hasher hashes and verifies passwords. It is safe for concurrent use.
@@ -86,6 +89,7 @@ type Hasher struct {
 	random          io.Reader
 	limit           func() *concurrencyLimit // created by the first hash
 	argon2id        argon2Func
+	telemetry       *telemetry.Telemetry
 }
 
 // argon2Func is argon2.IDKey, or a counter of calls in a test.
@@ -99,6 +103,7 @@ func New(c Config) *Hasher {
 		time:      cmp.Or(c.Time, defaultTime),
 		random:    cmp.Or(c.Random, rand.Reader),
 		argon2id:  argon2.IDKey,
+		telemetry: c.Telemetry,
 	}
 	h.bounds = importable.widened(h.memoryKiB, h.time)
 	h.limit = sync.OnceValue(func() *concurrencyLimit { return newConcurrencyLimit(c, h.memoryKiB, h.time) })
@@ -196,6 +201,7 @@ func (h *Hasher) compare(ctx context.Context, s stored, plain string) (right str
 // does not load the database.
 func (h *Hasher) Available() error {
 	if l := h.limit(); l.queueFull() {
+		h.telemetry.Count(context.Background(), telemetry.HashRefusals, "")
 		return l.busy()
 	}
 	return nil
@@ -203,11 +209,20 @@ func (h *Hasher) Available() error {
 
 // admit waits for the slots of work that needs memoryKiB, and runs it.
 func (h *Hasher) admit(ctx context.Context, memoryKiB uint32, work func() error) error {
+	queued := time.Now()
+	_, span := h.telemetry.Start(ctx, "password hash queue", trace.SpanKindInternal)
 	release, err := h.limit().acquire(ctx, memoryKiB)
+	telemetry.End(span, err != nil)
+	h.telemetry.Observe(ctx, telemetry.HashWait, time.Since(queued).Seconds(), "")
 	if err != nil {
+		if errors.Is(err, ErrBusy) {
+			h.telemetry.Count(ctx, telemetry.HashRefusals, "")
+		}
 		return err
 	}
 	defer release()
+	_, span = h.telemetry.Start(ctx, "password hash", trace.SpanKindInternal)
+	defer span.End()
 	return work()
 }
 

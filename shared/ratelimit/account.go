@@ -83,7 +83,7 @@ func (c counter) expiry(now time.Time) *mongo.UpdateOneModel {
 func (l *Limiter) compareAndSet(ctx context.Context, c *mongo.Collection, counter counter, s state, now time.Time) (bool, error) {
 	after, reset := s.decide(now)
 	if after > 0 {
-		return false, counter.limit.rejected(after)
+		return false, l.rejected(ctx, counter.limit, after)
 	}
 	set := accountTimes(now, state{N: s.N + 1}.wait())
 	update := bson.D{{Key: "$set", Value: set}, {Key: "$inc", Value: bson.D{{Key: "n", Value: 1}, {Key: "pending", Value: 1}}}}

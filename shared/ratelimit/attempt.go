@@ -11,6 +11,7 @@ import (
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // An Attempt is one check of a password. Begin starts to reserve it, while the caller reads the
@@ -43,7 +44,8 @@ type Attempt struct {
 // within rejectionTTL. It then does not query the database, so a flood of rejected requests costs
 // the database almost nothing.
 func (l *Limiter) Begin(ctx context.Context, limit Limit, c endpoint.Client, email string) (*Attempt, error) {
-	if err := l.cached(l.addressCounters(limit, c, failureWeight)); err != nil {
+	telemetry.NoteNetwork(ctx, l.Network(c))
+	if err := l.cached(ctx, l.addressCounters(limit, c, failureWeight)); err != nil {
 		return nil, err
 	}
 	a := &Attempt{limiter: l, email: email, device: c.Device, owner: account(email)}

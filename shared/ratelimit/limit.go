@@ -18,6 +18,7 @@ import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // A Limit is a number of requests in a window. Windows are contiguous and the same for all
@@ -120,6 +121,7 @@ type rejection struct {
 // Allow counts a request of a client address. It returns an API error of kind TooMany if the
 // limit is reached. It costs one command.
 func (l *Limiter) Allow(ctx context.Context, limit Limit, c endpoint.Client) error {
+	telemetry.NoteNetwork(ctx, l.Network(c))
 	return l.allow(ctx, limit, func() []counter { return l.addressCounters(limit, c, 1) })
 }
 
@@ -222,13 +224,13 @@ func (l *Limiter) reserve(ctx context.Context, counters func() []counter) ([]cou
 		return nil, err
 	}
 	all := counters()
-	if err := l.cached(all); err != nil {
+	if err := l.cached(ctx, all); err != nil {
 		return nil, err
 	}
 	done := 0
 	for round := 0; done < len(all); round++ {
 		if round == rounds {
-			return all[:done], all[done].limit.rejected(undecidedWait)
+			return all[:done], l.rejected(ctx, all[done].limit, undecidedWait)
 		}
 		now := l.clock.now()
 		var models []mongo.WriteModel
@@ -312,7 +314,7 @@ func (l *Limiter) inspect(ctx context.Context, c *mongo.Collection, counter coun
 		r.reset = now.Add(undecidedWait)
 	}
 	l.reject(counter.id, r)
-	return false, counter.limit.rejected(r.reset.Sub(now))
+	return false, l.rejected(ctx, counter.limit, r.reset.Sub(now))
 }
 
 // reject stores the rejection of a counter in memory.
@@ -326,19 +328,21 @@ func (l *Limiter) reject(id string, r rejection) {
 }
 
 // cached returns the error of the first counter with a rejection in memory.
-func (l *Limiter) cached(counters []counter) error {
+func (l *Limiter) cached(ctx context.Context, counters []counter) error {
 	now := l.clock.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range counters {
 		if r := l.full[c.id]; r.expires.After(now) {
-			return c.limit.rejected(r.reset.Sub(now))
+			return l.rejected(ctx, c.limit, r.reset.Sub(now))
 		}
 	}
 	return nil
 }
 
-// rejected returns the error for a client that may try again after a wait.
-func (l Limit) rejected(wait time.Duration) error {
-	return apierror.Limited(l.Name, l.Quota, l.Window, wait)
+// rejected counts a rejection, and returns the error for a client that may try again after a wait.
+func (l *Limiter) rejected(ctx context.Context, limit Limit, wait time.Duration) error {
+	l.telemetry.Count(ctx, telemetry.RateLimited, limit.Name)
+	telemetry.Note(ctx, telemetry.LimitReached)
+	return apierror.Limited(limit.Name, limit.Quota, limit.Window, wait)
 }

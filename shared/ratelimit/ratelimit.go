@@ -69,6 +69,7 @@ import (
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // A Limiter counts requests. It is safe for concurrent use.
@@ -81,6 +82,7 @@ type Limiter struct {
 	timeout   time.Duration // addressTimeout, except in tests
 	clock     clock
 	log       *slog.Logger
+	telemetry *telemetry.Telemetry
 
 	mu   sync.Mutex
 	full map[string]rejection // counters found at their limit
@@ -105,6 +107,7 @@ func FromConfig(cfg *config.Config) *Limiter {
 			timeout:   addressTimeout,
 			clock:     clock{own: cfg.Now()},
 			log:       cfg.Log(),
+			telemetry: telemetry.FromConfig(cfg),
 			full:      map[string]rejection{},
 		}
 	})

@@ -1,74 +1,131 @@
-// Package telemetry gives every request a trace ID that correlates its log lines. It
-// continues the W3C Trace Context of the client, or starts a new trace.
+// Package telemetry describes the work of a process: spans, metrics and the attributes of log
+// lines. It continues the W3C Trace Context of the client, or starts a new trace.
 //
-// The package exports no traces. Logs go to standard error, one JSON object per line, the
-// format that Knative, AWS Lambda and log collectors read.
+// The package depends on the API of OpenTelemetry only. Package otlp exports the spans and the
+// metrics if the environment names a collector. Otherwise a request gets its trace ID and its span
+// ID for the logs and the events, and nothing else is recorded.
+//
+// A span or a metric contains no email, account ID, session ID, event ID, token or address. Its
+// attributes have values from fixed lists: names of functions, routes, commands, collections, event
+// types, limits and outcomes.
 package telemetry
 
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
-	"log/slog"
-	"strings"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"ticketing.com/auth/shared/config"
 )
 
-// A Trace is a position in a distributed trace (W3C Trace Context, level 1).
-type Trace struct {
-	ID    string // 32 lower-case hexadecimal digits, never all zero
-	Span  string // 16 lower-case hexadecimal digits: this function's own span
-	Flags string // 2 hexadecimal digits: the client's sampling decision
+// A Telemetry records the spans and the metrics of a process. Without providers, and if it is nil,
+// it records nothing. It is safe for concurrent use after Provide.
+type Telemetry struct {
+	tracer      trace.Tracer
+	instruments map[*Metric]instrument
+	flush       func(context.Context)
+	age         func() time.Duration
+	first       sync.Once
 }
 
-// Continue returns the trace of a traceparent header, with a new span. If the header is
-// absent or malformed, it returns a new trace (§3.2.2, §4.2). From a later version it reads
-// only the fields of version 00 (§3.2.4).
-func Continue(traceparent string) Trace {
-	t := Trace{ID: digits(16), Span: digits(8), Flags: "00"}
-	version, rest, _ := strings.Cut(traceparent, "-")
-	if len(version) != 2 || !isHex(version) || version == "ff" || len(rest) < 52 {
-		return t
-	}
-	if version == "00" && len(rest) > 52 || len(rest) > 52 && rest[52] != '-' {
-		return t
-	}
-	id, parent, flags := rest[:32], rest[33:49], rest[50:52]
-	if rest[32] != '-' || rest[49] != '-' || !isHex(id) || !isHex(parent) || !isHex(flags) ||
-		strings.Trim(id, "0") == "" || strings.Trim(parent, "0") == "" {
-		return t
-	}
-	t.ID, t.Flags = id, flags
-	return t
+// Providers are the receivers of the spans and the metrics of a process.
+type Providers struct {
+	Traces  trace.TracerProvider
+	Metrics metric.MeterProvider
+	Flush   func(context.Context) // exports what was recorded, until the context ends
+	Age     func() time.Duration  // the time since the start of the process
 }
 
-// Traceparent returns the value of the traceparent header for outgoing requests.
-func (t Trace) Traceparent() string { return "00-" + t.ID + "-" + t.Span + "-" + t.Flags }
-
-// Attr returns the trace ID as a log attribute.
-func (t Trace) Attr() slog.Attr { return slog.String("trace", t.ID) }
-
-type key struct{}
-
-// With returns a context that carries the trace.
-func With(ctx context.Context, t Trace) context.Context { return context.WithValue(ctx, key{}, t) }
-
-// From returns the trace of a context, or the zero Trace.
-func From(ctx context.Context) Trace {
-	t, _ := ctx.Value(key{}).(Trace)
-	return t
+// FromConfig returns the telemetry of a process.
+func FromConfig(cfg *config.Config) *Telemetry {
+	return config.Part(cfg, "telemetry", func() *Telemetry { return &Telemetry{} })
 }
 
-func digits(n int) string {
-	b := make([]byte, n)
-	rand.Read(b) // never fails (crypto/rand)
-	return hex.EncodeToString(b)
+// Provide sets the providers of a process. It must precede all requests.
+func Provide(cfg *config.Config, p Providers) error {
+	const scope = "ticketing.com/auth"
+	t := FromConfig(cfg)
+	t.tracer, t.flush, t.age = p.Traces.Tracer(scope), p.Flush, p.Age
+	var err error
+	t.instruments, err = create(p.Metrics.Meter(scope))
+	return err
 }
 
-func isHex(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
+// On reports whether spans and metrics are recorded.
+func (t *Telemetry) On() bool { return t != nil && t.tracer != nil }
+
+// Flush exports the recorded spans and metrics until the context ends.
+func (t *Telemetry) Flush(ctx context.Context) {
+	if t.On() {
+		t.flush(ctx)
 	}
-	return true
+}
+
+// Answered records the time from the start of the process, if the response is its first one.
+func (t *Telemetry) Answered(ctx context.Context) {
+	if t.On() {
+		t.first.Do(func() { t.Observe(ctx, ColdStart, t.age().Seconds(), "") })
+	}
+}
+
+// Serve returns a context with the server span of an HTTP request. The span continues the trace in
+// the headers (W3C Trace Context, level 1). If they have none or a malformed one, it starts a trace.
+func (t *Telemetry) Serve(ctx context.Context, header http.Header) (context.Context, trace.Span) {
+	return t.join(ctx, propagation.HeaderCarrier(header), "HTTP", trace.SpanKindServer)
+}
+
+// Continue returns a context with a span that continues a traceparent. If that is malformed or empty,
+// the span starts a trace.
+func (t *Telemetry) Continue(ctx context.Context, traceparent, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
+	return t.join(ctx, propagation.MapCarrier{"traceparent": traceparent}, name, kind, attributes...)
+}
+
+func (t *Telemetry) join(ctx context.Context, carrier propagation.TextMapCarrier, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
+	ctx = propagation.TraceContext{}.Extract(trace.ContextWithSpanContext(ctx, trace.SpanContext{}), carrier)
+	if t.On() {
+		return t.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
+	}
+	of := trace.SpanContextFromContext(ctx)
+	var span trace.SpanID
+	rand.Read(span[:]) // never fails (crypto/rand)
+	if !of.IsValid() {
+		var id trace.TraceID
+		rand.Read(id[:])
+		of = of.WithTraceID(id)
+	}
+	return trace.ContextWithSpanContext(ctx, of.WithSpanID(span).WithRemote(false)), noop.Span{}
+}
+
+// Start returns a context with a span of the work in the trace of ctx. Without a trace it records
+// nothing.
+func (t *Telemetry) Start(ctx context.Context, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
+	if !t.On() || !trace.SpanContextFromContext(ctx).IsValid() {
+		return ctx, noop.Span{}
+	}
+	return t.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
+}
+
+// End ends a span. It marks the span of failed work, without the text of the error: that text can
+// contain user input.
+func End(span trace.Span, failed bool) {
+	if failed {
+		span.SetStatus(codes.Error, "")
+	}
+	span.End()
+}
+
+// Traceparent returns the value of the traceparent header for the span of ctx, or "".
+func Traceparent(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier["traceparent"]
 }

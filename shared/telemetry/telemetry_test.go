@@ -1,16 +1,21 @@
 package telemetry_test
 
 import (
+	"bytes"
+	"log/slog"
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"ticketing.com/auth/shared/telemetry"
 )
 
 const id, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
-func TestContinue(t *testing.T) {
+func TestServe_Traceparent(t *testing.T) {
 	for _, c := range []struct {
 		name, header string
 		continued    bool
@@ -28,13 +33,37 @@ func TestContinue(t *testing.T) {
 		{"a line break cannot reach the log", "00-" + id[:31] + "\n-" + parent + "-01", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tr := telemetry.Continue(c.header)
-			if got := tr.ID == id; got != c.continued {
-				t.Errorf("continued = %v, want %v; trace %+v", got, c.continued, tr)
+			var off *telemetry.Telemetry
+			ctx, _ := off.Serve(t.Context(), http.Header{"Traceparent": {c.header}})
+			of := trace.SpanContextFromContext(ctx)
+			if got := of.TraceID().String() == id; got != c.continued {
+				t.Errorf("continued = %v, want %v; trace %s", got, c.continued, of.TraceID())
 			}
-			if !regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`).MatchString(tr.Traceparent()) || tr.Span == parent {
-				t.Errorf("traceparent %q, want a valid one with a new span", tr.Traceparent())
+			traceparent := telemetry.Traceparent(ctx)
+			if !regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]$`).MatchString(traceparent) || of.SpanID().String() == parent || !of.IsValid() {
+				t.Errorf("traceparent %q, want a valid one with a new span", traceparent)
+			}
+			if c.continued && !of.IsSampled() {
+				t.Error("the sampling decision of the client is lost")
+			}
+			var log bytes.Buffer
+			slog.New(telemetry.LogHandler(slog.NewTextHandler(&log, nil))).InfoContext(ctx, "x")
+			if want := "trace=" + of.TraceID().String() + " span=" + of.SpanID().String() + "\n"; !strings.HasSuffix(log.String(), want) {
+				t.Errorf("log line %q, want the end %q", log.String(), want)
 			}
 		})
+	}
+}
+
+// A request without a collector costs no more than the IDs of its trace.
+func TestTelemetry_OffAllocations(t *testing.T) {
+	var off *telemetry.Telemetry
+	if n := testing.AllocsPerRun(100, func() {
+		_, span := off.Start(t.Context(), "work", trace.SpanKindInternal)
+		off.Count(t.Context(), telemetry.PasswordChecks, "failed")
+		off.Answered(t.Context())
+		telemetry.End(span, true)
+	}); n > 0 {
+		t.Errorf("got %v allocations, want 0", n)
 	}
 }

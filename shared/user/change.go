@@ -12,6 +12,7 @@ import (
 	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/outbox"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // A change is one write of an account.
@@ -79,11 +80,29 @@ func (s *Store) change(ctx context.Context, id string, decide func(Account) (*ch
 			return mongodb.Translate("change an account", err)
 		}
 		if result.MatchedCount == 1 {
+			s.report(ctx, a.ID, c)
 			s.outbox.Deliver(ctx, &outbox.Window{}, events)
 			return nil
 		}
 	}
 	return apierror.Busy(time.Second, errors.New("change an account: each attempt met a concurrent change"))
+}
+
+// report records a change for the operator.
+func (s *Store) report(ctx context.Context, id string, c *change) {
+	for range c.end {
+		s.telemetry.Count(ctx, telemetry.SessionsEnded, c.reason)
+	}
+	for _, e := range c.events {
+		switch e.Type {
+		case event.PasswordChanged:
+			telemetry.Note(ctx, telemetry.PasswordChanged)
+			telemetry.NoteUser(ctx, id)
+		case event.EmailChanged:
+			telemetry.Note(ctx, telemetry.EmailChanged)
+			telemetry.NoteUser(ctx, id)
+		}
+	}
 }
 
 // isTaken reports whether another user has an email. The embedded server reports the violation of a

@@ -22,6 +22,7 @@ import (
 	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/outbox"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // For ReplayWindow, a used refresh token receives the result of its exchange again. If no client
@@ -39,20 +40,23 @@ type Config struct {
 	Sink     event.Sink // receives the events; if nil, the store writes none
 	Now      func() time.Time
 	Log      *slog.Logger
+
+	Telemetry *telemetry.Telemetry
 }
 
 // A Store stores users. It is safe for concurrent use.
 type Store struct {
-	database *mongodb.Connection
-	sessions int
-	outbox   *outbox.Outbox
+	database  *mongodb.Connection
+	sessions  int
+	outbox    *outbox.Outbox
+	telemetry *telemetry.Telemetry
 }
 
 // New returns a store with the configuration. It does not connect to the database.
 func New(c Config) *Store {
-	s := &Store{database: c.Database, sessions: c.Sessions}
+	s := &Store{database: c.Database, sessions: c.Sessions, telemetry: c.Telemetry}
 	s.outbox = outbox.New(outbox.Config{
-		Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log,
+		Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log, Telemetry: c.Telemetry,
 		// the end of a session comes before the start of another
 		Types: Published,
 	})
@@ -338,6 +342,7 @@ func (s *Store) end(ctx context.Context, w *outbox.Window, filter bson.D, id, si
 		return mongodb.Translate("end a session", err)
 	}
 	if result.MatchedCount == 1 {
+		s.telemetry.Count(ctx, telemetry.SessionsEnded, reason)
 		s.outbox.Deliver(ctx, w, events)
 	}
 	return nil
@@ -355,24 +360,42 @@ func (s *Store) end(ctx context.Context, w *outbox.Window, filter bson.D, id, si
 // A token without the session's family secret was never issued, so it changes nothing. Otherwise
 // an attacker with the id of a session could end the session.
 func (s *Store) Rotate(ctx context.Context, r Rotation, now time.Time) (Exchange, error) {
+	rotated, outcome, err := s.rotate(ctx, r, now)
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrTokenReused):
+		outcome = "reused"
+		telemetry.Note(ctx, telemetry.SessionStolen)
+		telemetry.NoteUser(ctx, r.User)
+	case errors.Is(err, ErrSessionEnded):
+		outcome = "rejected"
+	default:
+		outcome = "unavailable"
+	}
+	s.telemetry.Count(ctx, telemetry.Refreshes, outcome)
+	return rotated, err
+}
+
+// rotate does the work of Rotate. It returns the outcome of an exchange without an error.
+func (s *Store) rotate(ctx context.Context, r Rotation, now time.Time) (exchange Exchange, outcome string, err error) {
 	for range maxAttempts {
 		p, found, err := s.issued(ctx, r, now)
 		if err != nil {
-			return Exchange{}, err
+			return Exchange{}, "", err
 		}
 		used, replayed := found.replay(r, now)
 		if replayed {
-			return found.exchanged(p, r.Session, used), nil
+			return found.exchanged(p, r.Session, used), "replayed", nil
 		}
 		if !found.newest(r) {
-			return Exchange{}, s.endStolen(ctx, r)
+			return Exchange{}, "", s.endStolen(ctx, r)
 		}
 		rotated, matched, err := s.exchange(ctx, r, p, found, now)
 		if matched || err != nil {
-			return rotated, err
+			return rotated, "rotated", err
 		}
 	}
-	return Exchange{}, apierror.Busy(time.Second, errors.New("rotate a refresh token: each attempt met a concurrent change of the session"))
+	return Exchange{}, "", apierror.Busy(time.Second, errors.New("rotate a refresh token: each attempt met a concurrent change of the session"))
 }
 
 // Issued returns nil for a refresh token that was issued for a valid session, even if it is not

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +25,9 @@ import (
 	"ticketing.com/auth/shared/mail/journal"
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/testing/mongotest"
+	"ticketing.com/auth/shared/testing/otlptest"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -70,7 +74,7 @@ func (b *broker) Stream() string {
 }
 
 // No token, code, key or password of the life of an account is in the database, in the stream of the
-// events or in a log.
+// events, in a log or in the exported spans and metrics. These contain no identity either.
 func TestAccount_StoresNoSecrets(t *testing.T) {
 	uri, dir := mongotest.URI(t), t.TempDir()
 	if err := keyring.Create(dir, "EdDSA", time.Now()); err != nil {
@@ -88,8 +92,8 @@ func TestAccount_StoresNoSecrets(t *testing.T) {
 	if code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate"); code != 0 {
 		t.Fatalf("migrate: %s", stderr)
 	}
-	b := newBroker(t)
-	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=insecure", "LOG_LEVEL=debug", "K_SINK="+b.URL,
+	b, collector := newBroker(t), otlptest.New(t)
+	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=insecure", "LOG_LEVEL=debug", "K_SINK="+b.URL, "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL,
 		"SIGNING_KEYS_FILE="+filepath.Join(dir, keyring.SigningFile), "VERIFYING_KEYS_FILE="+filepath.Join(dir, keyring.VerifyingFile),
 		"SMTP_URL="+box.URL(), "MAIL_KEYS_FILE="+keys, "MAIL_FROM=no-reply@ticketing.example", "PUBLIC_URL=https://ticketing.example")
 	b.mu.Lock()
@@ -134,11 +138,13 @@ func TestAccount_StoresNoSecrets(t *testing.T) {
 	for _, password := range []string{first, second, third} {
 		secrets["the password "+password[:6]] = password
 	}
-	token := call(201, "signup", "", map[string]string{"email": "ann@example.com", "password": first})["token"].(string)
+	signedUp := call(201, "signup", "", map[string]string{"email": "ann@example.com", "password": first})
+	token := signedUp["token"].(string)
 	call(200, "verification/confirm", "", map[string]string{"token": link("verification")})
 	call(200, "password", token, map[string]string{"currentPassword": first, "newPassword": second})
 	call(202, "recovery", "", map[string]string{"email": "ann@example.com"})
 	call(200, "recovery/confirm", "", map[string]string{"token": link("recovery"), "newPassword": third})
+	call(401, "signin", "", map[string]string{"email": "ann@example.com", "password": first})
 	token = call(200, "signin", "", map[string]string{"email": "ann@example.com", "password": third})["token"].(string)
 	call(202, "email", token, map[string]string{"email": "bob@example.com", "currentPassword": third})
 	call(200, "email/confirm", "", map[string]string{"token": link("email")})
@@ -167,6 +173,70 @@ func TestAccount_StoresNoSecrets(t *testing.T) {
 	}
 	if len(secrets) < 15 {
 		t.Errorf("got %d secrets, want at least 15: %v", len(secrets), secrets)
+	}
+	secrets["an email"], secrets["an address"] = "@example.com", "127.0.0.1"
+	secrets["the id of the account"] = signedUp["user"].(map[string]any)["id"].(string)
+	for name, secret := range secrets {
+		if strings.Contains(collector.Received(), secret) {
+			t.Errorf("the exported spans and metrics contain %s", name)
+		}
+	}
+	if strings.Contains(p.Logs(), "@example.com") {
+		t.Error("the log contains an email")
+	}
+	checkSpans(t, collector)
+	for _, e := range []telemetry.SecurityEvent{telemetry.SignInFailed, telemetry.PasswordChanged, telemetry.EmailChanged} {
+		if !regexp.MustCompile(`"security":"` + string(e) + `","user":"\w+","network":"127.0.0.0/24"`).MatchString(p.Logs()) {
+			t.Errorf("no log line has the security event %s with the account and the network:\n%s", e, p.Logs())
+		}
+	}
+	for name, want := range map[string]map[string]float64{
+		"auth.password.checks auth.outcome": {"succeeded": 4, "failed": 1},
+		"auth.sessions.ended auth.reason":   {"recovery": 1, "deleted": 1},
+		"faas.init_duration ":               {"": 1},
+	} {
+		metric, attribute, _ := strings.Cut(name, " ")
+		if got := collector.Sum(t, metric, attribute); !maps.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", metric, got, want)
+		}
+	}
+	if got := collector.Sum(t, "messaging.client.sent.messages", "messaging.destination.name"); got["com.ticketing.user.signedup.v1"] != 1 {
+		t.Errorf("messaging.client.sent.messages: got %v, want one sign-up", got)
+	}
+	if got := collector.Sum(t, "auth.mails", "auth.outcome"); got["sent"] < 4 {
+		t.Errorf("auth.mails: got %v, want at least 4 sent", got)
+	}
+	if got := collector.Sum(t, "auth.password_hash.wait.duration", ""); got[""] < 7 {
+		t.Errorf("auth.password_hash.wait.duration: got %v, want at least 7 hashes", got)
+	}
+}
+
+// checkSpans checks that the trace of the sign-up has the spans of all layers, and that each of their
+// parents is in it.
+func checkSpans(t *testing.T, collector *otlptest.Collector) {
+	t.Helper()
+	spans, trace := collector.Spans(), ""
+	for _, s := range spans {
+		if s.Name == "POST /api/users/signup" {
+			trace = string(s.TraceId)
+		}
+	}
+	names, ids := map[string]bool{}, map[string]bool{"": true}
+	for _, s := range spans {
+		if string(s.TraceId) == trace {
+			names[s.Name], ids[string(s.SpanId)] = true, true
+		}
+	}
+	for _, want := range []string{"POST /api/users/signup", "signup", "insert users", "password hash queue", "password hash",
+		"send com.ticketing.user.signedup.v1", "send com.ticketing.user.mail.requested.v1", "POST /", "mail", "send mail"} {
+		if !names[want] {
+			t.Errorf("the trace of the sign-up has no span %q: got %v", want, slices.Sorted(maps.Keys(names)))
+		}
+	}
+	for _, s := range spans {
+		if string(s.TraceId) == trace && !ids[string(s.ParentSpanId)] {
+			t.Errorf("the parent of the span %q is not in the trace", s.Name)
+		}
 	}
 }
 

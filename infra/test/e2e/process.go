@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -156,8 +157,69 @@ func Launch(t testing.TB, name string, settings ...string) *Process {
 		p.cmd.Wait()
 		close(p.done)
 	}()
-	t.Cleanup(func() { p.Signal(os.Kill) })
+	t.Cleanup(func() {
+		p.Signal(os.Kill)
+		checkLog(t, name, p.Logs())
+	})
 	return p
+}
+
+// checkLog compares each log line with the schema in infra/docs/telemetry.md.
+func checkLog(t testing.TB, name, log string) {
+	for line := range strings.Lines(log) {
+		if !strings.HasPrefix(line, "{") {
+			continue // the message of a process that cannot start, or of the Go runtime
+		}
+		if err := CheckLogLine(line); err != nil {
+			t.Errorf("%s: %v: %s", name, err, line)
+		}
+	}
+}
+
+// documented returns the attributes in the table of infra/docs/telemetry.md.
+var documented = sync.OnceValues(func() (map[string]bool, error) {
+	page, err := os.ReadFile("../../../infra/docs/telemetry.md") // from the folder of each test that starts processes
+	if err != nil {
+		return nil, err
+	}
+	_, section, _ := strings.Cut(string(page), "## Log schema")
+	all := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]+`) \\|").FindAllStringSubmatch(section, -1) {
+		for _, attribute := range regexp.MustCompile("`([a-zA-Z]+)`").FindAllStringSubmatch(row[1], -1) {
+			all[attribute[1]] = true
+		}
+	}
+	return all, nil
+})
+
+// CheckLogLine returns an error if a log line does not fit the schema in infra/docs/telemetry.md.
+func CheckLogLine(line string) error {
+	attributes, err := documented()
+	if err != nil {
+		return err
+	}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(line), &got); err != nil {
+		return err
+	}
+	required := []string{"time", "level", "msg", "function", "outcome"}
+	if got["msg"] == "request" {
+		required = append(required, "method", "path", "status", "ms", "trace", "span")
+	}
+	if got["security"] != nil {
+		required = append(required, "network")
+	}
+	for _, name := range required {
+		if got[name] == nil {
+			return fmt.Errorf("the log line has no %s", name)
+		}
+	}
+	for name := range got {
+		if !attributes[name] {
+			return fmt.Errorf("the attribute %s is not in infra/docs/telemetry.md", name)
+		}
+	}
+	return nil
 }
 
 // Send sends a signal.

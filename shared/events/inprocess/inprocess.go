@@ -15,6 +15,7 @@ package inprocess
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"go.opentelemetry.io/otel/trace"
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
@@ -52,6 +54,7 @@ type Sink struct {
 	receivers map[string][]*endpoint.Bound // by the name of the type
 	now       func() time.Time
 	log       *slog.Logger
+	telemetry *telemetry.Telemetry
 
 	mu      sync.Mutex
 	relayed time.Time // the start of the last run of the relay
@@ -100,7 +103,7 @@ func takes(r endpoint.Receiver, types map[string]bool) bool {
 }
 
 func part(cfg *config.Config) *Sink {
-	return config.Part(cfg, "sink in the process", func() *Sink { return &Sink{now: cfg.Now(), log: cfg.Log()} })
+	return config.Part(cfg, "sink in the process", func() *Sink { return &Sink{now: cfg.Now(), log: cfg.Log(), telemetry: telemetry.FromConfig(cfg)} })
 }
 
 // Prepare returns the sink of a process with these functions, without its receivers. It returns nil
@@ -155,7 +158,7 @@ type hopsKey struct{}
 //
 // A receiver may publish events. Send delivers these before it returns, up to maxHops in a chain. A
 // longer chain continues at the next run of the relay.
-func (s *Sink) Send(ctx context.Context, e event.Event) error {
+func (s *Sink) Send(ctx context.Context, e event.Event) (err error) {
 	all := s.receivers[e.Type]
 	if len(all) == 0 { // stored when the process had another configuration
 		return fmt.Errorf("%w: event %s, no function of this process takes it", event.ErrRefused, e.ID)
@@ -164,7 +167,9 @@ func (s *Sink) Send(ctx context.Context, e event.Event) error {
 	if hops >= maxHops {
 		return fmt.Errorf("send event %s: it is the last of %d events of which each caused the next one", e.ID, hops+1)
 	}
-	ctx = context.WithValue(inRequest(ctx, e.Trace), hopsKey{}, hops+1)
+	ctx, span := s.telemetry.Continue(inRequest(ctx), cmp.Or(telemetry.Traceparent(ctx), e.Trace), "process "+e.Type, trace.SpanKindConsumer)
+	defer func() { telemetry.End(span, err != nil) }()
+	ctx = context.WithValue(ctx, hopsKey{}, hops+1)
 	data, err := json.Marshal(e.Data)
 	if err != nil {
 		return fmt.Errorf("send event %s: %w", e.ID, err)
@@ -181,7 +186,7 @@ func (s *Sink) Send(ctx context.Context, e event.Event) error {
 		return nil
 	}
 	reply := event.Event{ID: endpoint.ReplyID(key, r.Reply, r.Body), Type: r.Reply.Name, Source: r.Reply.Source,
-		Time: s.now().UTC().Truncate(time.Millisecond), Trace: telemetry.From(ctx).Traceparent(), Data: jsontext.Value(r.Body)}
+		Time: s.now().UTC().Truncate(time.Millisecond), Trace: telemetry.Traceparent(ctx), Data: jsontext.Value(r.Body)}
 	if !s.types[reply.Type] {
 		s.log.InfoContext(ctx, "reply dropped: no function of this process takes it", "event", reply.ID, "type", reply.Type)
 		return nil
@@ -191,9 +196,7 @@ func (s *Sink) Send(ctx context.Context, e event.Event) error {
 
 // inRequest returns the context of a receiver. It has no Later: the response of the request that
 // caused the event may be written already.
-func inRequest(ctx context.Context, trace string) context.Context {
-	return telemetry.With(endpoint.WithLater(ctx, nil), telemetry.Continue(trace))
-}
+func inRequest(ctx context.Context) context.Context { return endpoint.WithLater(ctx, nil) }
 
 func request(key string, data []byte) func() *endpoint.Request {
 	return func() *endpoint.Request {
@@ -218,7 +221,9 @@ func (s *Sink) AfterRequest(ctx context.Context, began time.Time) {
 		return
 	}
 	relay := func(ctx context.Context) {
-		endpoint.InvokeReceivers(inRequest(ctx, ""), s.receivers[event.Ping.Name], request(event.NewID(), nil), 0)
+		ctx, span := s.telemetry.Continue(inRequest(ctx), "", "process "+event.Ping.Name, trace.SpanKindConsumer)
+		defer span.End()
+		endpoint.InvokeReceivers(ctx, s.receivers[event.Ping.Name], request(event.NewID(), nil), 0)
 	}
 	if later := endpoint.LaterFrom(ctx); later != nil {
 		later(func() { relay(context.WithoutCancel(ctx)) })

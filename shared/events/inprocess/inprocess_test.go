@@ -20,6 +20,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.opentelemetry.io/otel/trace"
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
@@ -31,7 +32,6 @@ import (
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/mongodb"
-	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
@@ -110,7 +110,7 @@ type taker struct {
 func (k *taker) function(r endpoint.Receiver) endpoint.Function {
 	handle := func(o *outbox.Outbox, ctx context.Context, in named) (payload, error) {
 		k.mu.Lock()
-		k.calls = append(k.calls, delivery{in.Key, telemetry.From(ctx).ID, in.Text})
+		k.calls = append(k.calls, delivery{in.Key, trace.SpanContextFromContext(ctx).TraceID().String(), in.Text})
 		answer := k.answer
 		k.mu.Unlock()
 		if answer != nil {

@@ -32,6 +32,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.opentelemetry.io/otel/trace"
 
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
@@ -87,6 +88,7 @@ type Config struct {
 	Sink       event.Sink // if nil, the outbox writes no events
 	Now        func() time.Time
 	Log        *slog.Logger
+	Telemetry  *telemetry.Telemetry
 }
 
 // An Outbox writes events into the documents of a collection, sends them, and removes the
@@ -140,10 +142,7 @@ type entry struct {
 // Events returns the events of a change of the document with the id. Each payload is a value of the
 // type's Data. Without a sink that takes the type there are no events.
 func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads ...any) *Events {
-	e := &Events{id: id, at: o.Now(), takes: func(t *event.Type) bool { return o.Sink != nil && o.Sink.Takes(t) }}
-	if t := telemetry.From(ctx); t.ID != "" {
-		e.trace = t.Traceparent()
-	}
+	e := &Events{id: id, at: o.Now(), trace: telemetry.Traceparent(ctx), takes: func(t *event.Type) bool { return o.Sink != nil && o.Sink.Takes(t) }}
 	e.Add(t, payloads...)
 	return e
 }
@@ -363,13 +362,16 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 		if ctx.Err() != nil || !until.IsZero() && !o.Now().Before(until) {
 			return result
 		}
+		ctx, span := o.Telemetry.Continue(ctx, e.Trace, "send "+e.Type, trace.SpanKindProducer)
 		data, err := decode(e.Data)
 		if err == nil {
 			one, cancel := context.WithTimeout(ctx, o.timeout())
 			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.source(e.Type), Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
 			cancel()
 		}
+		telemetry.End(span, err != nil)
 		if err == nil {
+			o.Telemetry.Count(ctx, telemetry.EventsSent, e.Type)
 			result.delivered = append(result.delivered, e)
 			continue
 		}
@@ -440,7 +442,7 @@ func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, sent []
 		return
 	}
 	for _, e := range dropped {
-		o.Log.ErrorContext(ctx, "event dropped: too many wait for the sink", "event", e.id, "type", e.Type, "time", e.Time)
+		o.Log.ErrorContext(ctx, "event dropped: too many wait for the sink", "event", e.id, "type", e.Type, "created", e.Time)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"ticketing.com/auth/shared/events/inprocess"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
 )
 
 // The relay has two queues of documents. Each queue is ordered by a member of the document, and
@@ -278,7 +279,7 @@ func (o *Outbox) moveToRefused(ctx context.Context, collection *mongo.Collection
 		set = append(set, bson.E{Key: "refused." + e.id, Value: d.Refused[e.id]})
 	}
 	for _, id := range overLimit(d.Refused) {
-		o.Log.ErrorContext(ctx, "event dropped: the sink refuses too many", "event", id, "type", d.Refused[id].Type, "time", d.Refused[id].Time)
+		o.Log.ErrorContext(ctx, "event dropped: the sink refuses too many", "event", id, "type", d.Refused[id].Type, "created", d.Refused[id].Time)
 		set = slices.DeleteFunc(set, func(e bson.E) bool { return e.Key == "refused."+id })
 		unset = append(unset, bson.E{Key: "refused." + id, Value: ""})
 	}
@@ -408,8 +409,30 @@ func (o *Outbox) Relay(ctx context.Context) error {
 		sent += retried
 	}
 	undelivered, refused, countErr := o.countPending(ctx)
+	if countErr == nil {
+		o.Telemetry.Observe(ctx, telemetry.OutboxDepth, float64(undelivered), "undelivered")
+		o.Telemetry.Observe(ctx, telemetry.OutboxDepth, float64(refused), "refused")
+		o.observeAge(ctx)
+	}
 	o.Log.InfoContext(ctx, "relayed", "sent", sent, "waiting", undelivered, "refused", refused)
 	return cmp.Or(err, countErr)
+}
+
+// observeAge records the age of the oldest undelivered event. It reads the database only if telemetry
+// is on.
+func (o *Outbox) observeAge(ctx context.Context) {
+	if !o.Telemetry.On() {
+		return
+	}
+	oldest, next, _, err := o.undelivered(ctx, position{}, 1)
+	if err != nil {
+		return // countPending has just read the same index
+	}
+	age := time.Duration(0)
+	if len(oldest) > 0 {
+		age = max(0, o.Now().Sub(next.at))
+	}
+	o.Telemetry.Observe(ctx, telemetry.OutboxAge, age.Seconds(), "")
 }
 
 // run delivers the events of the documents in a queue and returns the number of events sent. It begins at

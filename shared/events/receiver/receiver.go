@@ -20,6 +20,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/binding"
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
+	"go.opentelemetry.io/otel/trace"
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
@@ -42,10 +43,12 @@ type receiver struct {
 	sink    bool // accepts events of other types
 	senders *senders
 	log     *slog.Logger
+
+	telemetry *telemetry.Telemetry
 }
 
 func newReceiver(cfg *config.Config, byType map[string][]*endpoint.Bound) http.Handler {
-	rc := &receiver{byType: byType, sink: true, senders: newSenders(cfg), log: cfg.Log()}
+	rc := &receiver{byType: byType, sink: true, senders: newSenders(cfg), log: cfg.Log(), telemetry: telemetry.FromConfig(cfg)}
 	for _, all := range byType {
 		for _, b := range all {
 			rc.sink = rc.sink && b.Sink
@@ -81,7 +84,12 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			func() (endpoint.Response, error) { return endpoint.Response{}, err }).Write(w)
 		return
 	}
-	ctx = traced(ctx, r, e)
+	if parent := e.attributes["traceparent"]; parent != "" && r.Header.Get("Traceparent") == "" {
+		// the delivery has no trace, and the event has one (CloudEvents Distributed Tracing extension)
+		var span trace.Span
+		ctx, span = rc.telemetry.Continue(ctx, parent, "process "+e.attributes["type"], trace.SpanKindConsumer)
+		defer span.End()
+	}
 	answer := endpoint.InvokeReceivers(ctx, all, func() *endpoint.Request { return e.request(r.Method) }, waited)
 	switch {
 	case answer.Status != http.StatusOK:
@@ -157,16 +165,6 @@ func mode(h http.Header) (func(http.Header, []byte) (envelope, error), error) {
 	return nil, apierror.New(apierror.UnsupportedMedia, "This address takes CloudEvents 1.0.")
 }
 
-// traced returns a context with the trace of the event, if the delivery has no trace
-// (CloudEvents Distributed Tracing extension).
-func traced(ctx context.Context, r *http.Request, e envelope) context.Context {
-	parent := e.attributes["traceparent"]
-	if r.Header.Get("Traceparent") != "" || parent == "" {
-		return ctx
-	}
-	return telemetry.With(ctx, telemetry.Continue(parent))
-}
-
 func malformed() error {
 	return apierror.New(apierror.Invalid, "This is not a valid CloudEvents 1.0 event.")
 }
@@ -179,7 +177,7 @@ func writeReply(ctx context.Context, w http.ResponseWriter, key string, t *out.T
 	reply.SetType(t.Name)
 	reply.SetDataSchema(out.Schema(t.Name))
 	reply.SetTime(time.Now())
-	reply.SetExtension("traceparent", telemetry.From(ctx).Traceparent())
+	reply.SetExtension("traceparent", telemetry.Traceparent(ctx))
 	err := reply.SetData(event.ApplicationJSON, json.RawMessage(data))
 	if err == nil {
 		err = reply.Validate()

@@ -7,6 +7,7 @@
 package sender
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -28,6 +29,7 @@ import (
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/inprocess"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/tlsconfig"
 )
 
@@ -188,8 +190,8 @@ func (s *Sink) request(ctx context.Context, e event.Event) (*http.Request, error
 	if err != nil {
 		return nil, err
 	}
-	if e.Trace != "" {
-		r.Header.Set("Traceparent", e.Trace)
+	if parent := cmp.Or(telemetry.Traceparent(ctx), e.Trace); parent != "" {
+		r.Header.Set("Traceparent", parent)
 	}
 	for name, values := range r.Header { // the SDK does not encode (HTTP Protocol Binding §3.1.3.2)
 		if strings.HasPrefix(name, "Ce-") {

@@ -37,6 +37,7 @@ import (
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/session"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/testing/mongotest"
 	"ticketing.com/auth/shared/user"
 )
@@ -84,7 +85,7 @@ func New(t testing.TB, function endpoint.Function, settings ...string) *Fixture 
 	f.cfg = config.New(func(name string) (string, bool) {
 		v, ok := environment[name]
 		return v, ok
-	}, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(f.logs, o) }, f.Clock.Now)
+	}, func(o *slog.HandlerOptions) slog.Handler { return telemetry.LogHandler(slog.NewJSONHandler(f.logs, o)) }, f.Clock.Now)
 	if environment["MONGODB_URI"] != "" {
 		f.Users = user.FromConfig(f.cfg, sender.FromConfig(f.cfg))
 		ratelimit.FromConfig(f.cfg).SetClock(f.Clock.Now)
