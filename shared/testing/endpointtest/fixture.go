@@ -212,6 +212,9 @@ func (f *Fixture) Session(t testing.TB, refresh string) string {
 	return r.Session
 }
 
+// Flush exports the spans and the metrics of all answers so far, if a setting names a collector.
+func (f *Fixture) Flush(t testing.TB) { telemetry.FromConfig(f.cfg).Flush(t.Context()) }
+
 // Logs returns all log lines so far.
 func (f *Fixture) Logs() string { return f.logs.String() }
 

@@ -3,12 +3,15 @@ package otlptest
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectortraces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
@@ -16,6 +19,10 @@ import (
 	metrics "go.opentelemetry.io/proto/otlp/metrics/v1"
 	traces "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/telemetry"
+	"ticketing.com/auth/shared/telemetry/otlp"
 )
 
 // A Collector stores what it receives.
@@ -35,6 +42,24 @@ func New(t testing.TB) *Collector {
 	t.Cleanup(server.Close)
 	c.URL = server.URL
 	return c
+}
+
+// Telemetry returns the telemetry of a process that exports to the collector.
+func (c *Collector) Telemetry(t testing.TB) *telemetry.Telemetry {
+	t.Helper()
+	cfg := config.New(func(name string) (string, bool) {
+		if name == "OTEL_EXPORTER_OTLP_ENDPOINT" {
+			return c.URL, true
+		}
+		return "", false
+	},
+		func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
+	otlp.Start(cfg, "test")
+	if err := cfg.Err(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cfg.Close(context.Background()) })
+	return telemetry.FromConfig(cfg)
 }
 
 // ServeHTTP implements http.Handler.
