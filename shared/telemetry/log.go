@@ -8,9 +8,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// LogHandler returns a handler that completes each line to the schema of the logs, which
-// infra/docs/telemetry.md describes. It adds the trace ID and the span ID of the context, the function
-// that handles the request of the context, and the outcome that the level implies.
+// LogHandler returns a handler that completes each line to the schema in infra/docs/telemetry.md. It
+// adds the trace ID and the span ID of the context, the function that handles the request of the
+// context, and the outcome that the level implies.
 func LogHandler(next slog.Handler) slog.Handler { return logHandler{next} }
 
 type logHandler struct{ slog.Handler }
@@ -59,8 +59,8 @@ func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements slog.Handler.
 func (h logHandler) WithGroup(name string) slog.Handler { return logHandler{h.Handler.WithGroup(name)} }
 
-// A SecurityEvent is the name of something that an operator watches for attacks. It is in the log line
-// of its request.
+// A SecurityEvent is the name of an event that can be part of an attack. It is in the log line of its
+// request.
 type SecurityEvent string
 
 // The security events.
@@ -78,7 +78,7 @@ func SecurityEvents() []SecurityEvent {
 	return []SecurityEvent{SignInFailed, SignInRefused, LimitReached, SessionStolen, PasswordChanged, EmailChanged}
 }
 
-// notes are what a handler adds to the log line of its request.
+// notes are the additions of a handler to the log line of its request.
 type notes struct {
 	function string
 
@@ -99,8 +99,8 @@ func InFunction(ctx context.Context, function string) context.Context {
 	return context.WithValue(ctx, notesKey{}, &notes{function: function})
 }
 
-// Note adds a security event to the log line of the request. A later event replaces an earlier one,
-// which it follows from.
+// Note adds a security event to the log line of the request. It replaces an earlier event: the later one
+// is more specific.
 func Note(ctx context.Context, e SecurityEvent) {
 	if n := notesOf(ctx); n != nil {
 		n.mu.Lock()

@@ -25,7 +25,7 @@ import (
 	"ticketing.com/auth/shared/telemetry/otlp"
 )
 
-// A Collector stores what it receives.
+// A Collector stores the received spans and metrics.
 type Collector struct {
 	URL string // the value of OTEL_EXPORTER_OTLP_ENDPOINT
 
@@ -123,7 +123,8 @@ func (c *Collector) Names() (names []string) {
 }
 
 // Sum returns the sum of the received values of a metric, which has delta temporality, by the value of
-// its attribute. For a histogram it is the number of values, and for a gauge the last value. Without an attribute, the key is "".
+// its attribute. For a histogram it is the number of values, and for a gauge the last value. Without an
+// attribute, the key is "".
 func (c *Collector) Sum(t testing.TB, name, attribute string) map[string]float64 {
 	t.Helper()
 	c.mu.Lock()
