@@ -5,8 +5,34 @@ import (
 	"testing"
 
 	"ticketing.com/auth/shared/confirmation"
+	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
 )
+
+// EverySink runs a test as EveryTransport does, each time with a new sink for the events.
+func EverySink(t *testing.T, function endpoint.Function, play func(*testing.T, *Fixture, *Sink), settings ...string) {
+	t.Helper()
+	t.Run("over HTTP", func(t *testing.T) {
+		s := NewSink(t)
+		play(t, New(t, function, append(settings, s.Setting())...), s)
+	})
+	t.Run("over Lambda", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("the function behaves as over HTTP")
+		}
+		s := NewSink(t)
+		f := New(t, function, append(settings, s.Setting())...)
+		f.send = overLambda(f.handler)
+		play(t, f, s)
+	})
+}
+
+// Reset forgets the events so far.
+func (s *Sink) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received, s.headers = nil, nil
+}
 
 // A Mail is a requested mail with the token and the code that function mail would send.
 type Mail struct {
