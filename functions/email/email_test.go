@@ -35,7 +35,9 @@ func byToken(path, token string) endpointtest.Call {
 	return endpointtest.Call{Path: path, Body: `{"token":"` + token + `"}`}
 }
 
-func ok(status int, json string) endpointtest.Case { return endpointtest.Case{Status: status, JSON: json} }
+func ok(status int, json string) endpointtest.Case {
+	return endpointtest.Case{Status: status, JSON: json}
+}
 
 func bad(field, message string) endpointtest.Case {
 	return ok(http.StatusBadRequest, endpointtest.FieldError(field, message))

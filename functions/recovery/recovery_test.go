@@ -29,7 +29,9 @@ const (
 	changed   = `{"message":"The password is changed. Sign in with it."}`
 )
 
-func request(email string) endpointtest.Call { return endpointtest.Call{Body: `{"email":"` + email + `"}`} }
+func request(email string) endpointtest.Call {
+	return endpointtest.Call{Body: `{"email":"` + email + `"}`}
+}
 
 func byToken(token, password string) endpointtest.Call {
 	return endpointtest.Call{Path: confirm, Body: `{"token":"` + token + `","newPassword":"` + password + `"}`}
@@ -39,7 +41,9 @@ func byCode(email, code, password string) endpointtest.Call {
 	return endpointtest.Call{Path: confirm, Body: `{"email":"` + email + `","code":"` + code + `","newPassword":"` + password + `"}`}
 }
 
-func ok(status int, json string) endpointtest.Case { return endpointtest.Case{Status: status, JSON: json} }
+func ok(status int, json string) endpointtest.Case {
+	return endpointtest.Case{Status: status, JSON: json}
+}
 
 func bad(field, message string) endpointtest.Case {
 	return ok(http.StatusBadRequest, endpointtest.FieldError(field, message))

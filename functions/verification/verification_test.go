@@ -30,7 +30,9 @@ func byCode(code string, header http.Header) endpointtest.Call {
 	return endpointtest.Call{Path: confirm, Body: `{"code":"` + code + `"}`, Header: header}
 }
 
-func ok(status int, json string) endpointtest.Case { return endpointtest.Case{Status: status, JSON: json} }
+func ok(status int, json string) endpointtest.Case {
+	return endpointtest.Case{Status: status, JSON: json}
+}
 
 func invalid(field string) endpointtest.Case {
 	return ok(http.StatusBadRequest, endpointtest.FieldError(field, "This "+field+" is wrong, expired or used. Request a new mail."))
