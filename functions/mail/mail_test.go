@@ -309,7 +309,7 @@ func TestMail_Limit(t *testing.T) {
 	f.deliver(t, "notice", notice("passwordchanged")).Expect(t, http.StatusOK, "", "")
 	f.deliver(t, "other", map[string]any{"to": "bob@example.com"}).Expect(t, http.StatusOK, "", "")
 	f.expect(t, 5)
-	if !strings.Contains(f.Logs(), `"mail not sent","user":"user-1","purpose":"recovery","result":"limited"`) {
+	if !strings.Contains(f.Logs(), `"mail not sent","user":"user-1","purpose":"recovery","result":"limited","error":null`) {
 		t.Errorf("the limit is not logged:\n%s", f.Logs())
 	}
 	f.Clock.Advance(time.Hour)
@@ -391,6 +391,9 @@ func TestMail_ServerFailures(t *testing.T) {
 			f.expect(t, 0)
 			if !strings.Contains(f.Logs(), `"level":"`+c.level+`"`) || c.level == "WARN" && strings.Contains(f.Logs(), `"level":"ERROR"`) {
 				t.Errorf("want log lines of the level %s at most:\n%s", c.level, f.Logs())
+			}
+			if c.status == http.StatusOK && !regexp.MustCompile(`"mail not sent".*"error":"the mail server answers 55\d 5`).MatchString(f.Logs()) {
+				t.Errorf("want the reply code in a log line:\n%s", f.Logs())
 			}
 			for _, secret := range []string{address, "smtp-password", "rejected"} {
 				if strings.Contains(f.Logs(), secret) {
