@@ -36,7 +36,7 @@ var Function = endpoint.Function{
 		Success: http.StatusOK,
 		Summary: "Exchange a refresh token for a new access token and a new refresh token.",
 		Refuses: []apierror.Kind{apierror.Unauthenticated},
-	}, newHandler, refresh.handle), ratelimit.Addresses(ratelimit.Refresh))},
+	}, newHandler, refresh.handle), ratelimit.Addresses("refresh", ratelimit.Refresh))},
 }
 
 // Input is a refresh token.

@@ -17,6 +17,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/sender"
+	"ticketing.com/auth/shared/origin"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
@@ -28,7 +29,7 @@ import (
 var Function = endpoint.Function{
 	Name: "signin",
 	Needs: []endpoint.Need{
-		accesstoken.Signing, session.Lifetime, password.Hashing, sender.Publishing(event.SignedIn, event.SignedOut),
+		accesstoken.Signing, session.Lifetime, password.Hashing, sender.Publishing(event.SignedIn, event.SignedOut, event.MailRequested),
 		user.Storing(endpoint.Find, endpoint.Update),
 		ratelimit.Counting("RATE_LIMIT_SIGNIN"),
 	},
@@ -38,13 +39,14 @@ var Function = endpoint.Function{
 		Access:  endpoint.Public,
 		Success: http.StatusOK,
 		Summary: "Start a session with an email and a password.",
-		Refuses: []apierror.Kind{apierror.Unauthenticated},
-	}, newHandler, signin.handle), ratelimit.Addresses(ratelimit.Signin))},
+		Refuses: []apierror.Kind{apierror.Unauthenticated, apierror.Forbidden},
+	}, newHandler, signin.handle), ratelimit.Addresses("signin", ratelimit.Signin))},
 }
 
 // Input is an email and its password.
 type Input struct {
 	endpoint.Client
+	origin.Origin
 	Email    string `json:"email"`
 	Password string `json:"password"`
 }
@@ -91,7 +93,11 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		Find:     func(ctx context.Context) (user.Account, error) { return s.users.Account(ctx, string(address)) },
 		Rehash:   true,
 	}, func(ctx context.Context, p credentials.Proof) (err error) {
+		if err := deletion(p.Account, s.now()); err != nil {
+			return err
+		}
 		opened, refresh := session.Open(p.Account.ID, s.now(), s.grants.TTL())
+		opened.Origin = in.From
 		if err := s.users.Open(ctx, p.Account, opened, credentials.Digest(p.Device), p.Rehash); err != nil {
 			return err
 		}
@@ -106,4 +112,16 @@ func (s signin) handle(ctx context.Context, in Input) (session.Grant, error) {
 		err = apierror.Credentials(err)
 	}
 	return grant, err
+}
+
+// deletion returns the error for an account whose deletion was requested. Only a client with the right
+// password receives it. After the grace period, the account does not exist for the client.
+func deletion(a user.Account, now time.Time) error {
+	switch {
+	case a.DeletesAt == nil:
+		return nil
+	case a.DeletesAt.After(now):
+		return apierror.New(apierror.Forbidden, "This account will be deleted. Restore it to sign in.")
+	}
+	return credentials.ErrWrong
 }

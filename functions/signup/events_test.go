@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/functions/signup"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/testing/endpointtest"
 )
 
@@ -72,8 +74,8 @@ func TestSignup_RepeatedDelivery(t *testing.T) {
 	if a := b.Stored(t, "ann@example.com"); len(a.Sessions) != 0 {
 		t.Errorf("got %d sessions, want 0: %+v", len(a.Sessions), a)
 	}
-	if got := sink.Types(); !slices.Equal(got, []string{"signedup"}) {
-		t.Errorf("got the events %v, want one signedup", got)
+	if got := sink.Types(); !slices.Equal(got, []string{"signedup", "mail.requested"}) {
+		t.Errorf("got the events %v, want one signedup and one mail.requested", got)
 	}
 	b.Deliver(t, endpointtest.Binary, endpointtest.Event("2", requested, good)).
 		Expect(t, http.StatusOK, refused, endpointtest.FieldError("email", "This email is in use."))
@@ -83,10 +85,19 @@ func TestSignup_PublishesEvent(t *testing.T) {
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, signup.Function, sink.Setting(), `K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`)
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-	g := b.Do(t, endpointtest.Call{Body: good, Header: http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}}}).Grant(t)
+	g := b.Do(t, endpointtest.Call{Body: good, Header: http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}, "Accept-Language": {"de-AT,en;q=0.5"}}}).Grant(t)
 	received := sink.Received()
-	if len(received) != 1 {
-		t.Fatalf("got the events %v, want one", received)
+	if len(received) != 2 {
+		t.Fatalf("got the events %v, want two", received)
+	}
+	var mail event.RequestedMail
+	if err := received[1].DataAs(&mail); err != nil || received[1].Type() != event.MailRequested.Name || len(mail.Nonce) != 26 {
+		t.Errorf("got the event %v, want a request for a mail", received[1])
+	}
+	mail.Nonce = ""
+	if want := (event.RequestedMail{UserID: g.User.ID, To: "ann@example.com", Locale: "de-AT", Template: event.Verification, Purpose: event.Verification,
+		At: b.Clock.Now().Truncate(time.Millisecond), ExpiresAt: b.Clock.Now().Add(24 * time.Hour).Truncate(time.Second)}); !reflect.DeepEqual(mail, want) {
+		t.Errorf("got the request %+v, want %+v", mail, want)
 	}
 	e, header := received[0], sink.Headers()[0]
 	data := fmt.Sprintf(`{"userId":%q,"email":"ann@example.com","sessionId":%q}`, g.User.ID, b.Claims(t, g.Token).Session)
@@ -116,12 +127,12 @@ func TestSignup_SinkFails(t *testing.T) {
 			sink.Answer(answer)
 			b := endpointtest.New(t, signup.Function, sink.Setting(), "K_SINK_TIMEOUT=50ms")
 			b.Do(t, endpointtest.Call{Body: good}).Grant(t)
-			b.OutboxIs(t, "ann@example.com", 1)
+			b.OutboxIs(t, "ann@example.com", 2)
 		})
 	}
 	b := endpointtest.New(t, signup.Function, "K_SINK=http://127.0.0.1:1")
 	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
-	b.OutboxIs(t, "ann@example.com", 1)
+	b.OutboxIs(t, "ann@example.com", 2)
 }
 
 func TestSignup_NoSink(t *testing.T) {

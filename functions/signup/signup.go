@@ -5,7 +5,6 @@ package signup
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/receiver"
 	"ticketing.com/auth/shared/events/sender"
+	"ticketing.com/auth/shared/origin"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/password/policy"
 	"ticketing.com/auth/shared/ratelimit"
@@ -31,7 +31,7 @@ import (
 var Function = endpoint.Function{
 	Name: "signup",
 	Needs: []endpoint.Need{
-		accesstoken.Signing, session.Lifetime, password.Hashing, policy.Checking, sender.Publishing(event.SignedUp, event.SignedIn, event.SignedOut),
+		accesstoken.Signing, session.Lifetime, password.Hashing, policy.Checking, sender.Publishing(event.SignedUp, event.SignedIn, event.SignedOut, event.MailRequested),
 		user.Storing(endpoint.Find, endpoint.Insert, endpoint.Update), // Find reads the result of an earlier Idempotency-Key
 		ratelimit.Counting("RATE_LIMIT_SIGNUP", "RATE_LIMIT_SIGNIN"),
 	},
@@ -41,7 +41,7 @@ var Function = endpoint.Function{
 		Access:  endpoint.Public,
 		Success: http.StatusCreated,
 		Summary: "Create an account and start its first session.",
-	}, newHandler, signup.create), limit)},
+	}, newHandler, signup.create), endpoint.Limit{Name: "signup", New: limit})},
 	Receivers: []endpoint.Receiver{receiver.On(endpoint.Receiver{
 		Types:   []*event.Type{requested},
 		Reply:   accepted,
@@ -60,6 +60,7 @@ var (
 type Input struct {
 	endpoint.Keyed
 	endpoint.Client
+	origin.Origin
 	Email    string `json:"email"`
 	Password string `json:"password"`
 
@@ -83,8 +84,7 @@ func (in *Input) Validate(bad *apierror.Fields) {
 func (Input) Members() []reference.Member {
 	return []reference.Member{
 		email.Member("email"),
-		{Name: "password", Format: "password", MinLength: policy.MinLength, MaxLength: password.MaxBytes,
-			About: fmt.Sprintf("Normalised to NFC, in which it has %d to %d characters. A common password is refused, and so is one that consists of parts of the email or the platform's name. There are no rules for digits or symbols. The operator can require more characters.", policy.MinLength, policy.MaxLength)},
+		policy.Member("password"),
 	}
 }
 
@@ -135,7 +135,7 @@ func (s signup) create(ctx context.Context, in Input) (session.Grant, error) {
 	address, _ := email.Parse(in.Email) // Validate has accepted it
 	for uses := range keyUses {
 		u := user.User{ID: accountID(in.Key, uses), Email: string(address)}
-		grant, err := s.insert(ctx, u, hash, credentials.Device(in.Client.Device))
+		grant, err := s.insert(ctx, u, hash, credentials.Device(in.Client.Device), in.Origin)
 		if !errors.Is(err, user.ErrDuplicate) {
 			return grant, err
 		}
@@ -159,9 +159,10 @@ func accountID(key string, uses int) string {
 }
 
 // insert creates the account and its first session. The device is a device token.
-func (s signup) insert(ctx context.Context, u user.User, hash, device string) (session.Grant, error) {
+func (s signup) insert(ctx context.Context, u user.User, hash, device string, o origin.Origin) (session.Grant, error) {
 	first, refresh := session.Open(u.ID, s.now(), s.grants.TTL())
-	if err := s.users.Create(ctx, u, hash, &first, credentials.Digest(device)); err != nil {
+	first.Origin = o.From
+	if err := s.users.Create(ctx, user.Registration{User: u, Password: hash, First: &first, Device: credentials.Digest(device), Language: o.Language, Verify: true}); err != nil {
 		return session.Grant{}, err
 	}
 	return s.grant(user.Profile{User: u}, first, refresh, device)
@@ -177,7 +178,7 @@ func (s signup) handleEvent(ctx context.Context, in Input) (Accepted, error) {
 	}
 	address, _ := email.Parse(in.Email) // Validate has accepted it
 	u := user.User{ID: accountID(in.Key, 0), Email: string(address)}
-	err = s.users.Create(ctx, u, hash, nil, "")
+	err = s.users.Create(ctx, user.Registration{User: u, Password: hash, Verify: true})
 	if errors.Is(err, user.ErrDuplicate) {
 		_, err = s.earlier(ctx, u)
 	}
@@ -208,6 +209,7 @@ func (s signup) retry(ctx context.Context, in Input, account user.Account) (gran
 		Find:     func(context.Context) (user.Account, error) { return account, nil },
 	}, func(ctx context.Context, p credentials.Proof) (err error) {
 		opened, refresh := session.Open(account.ID, s.now(), s.grants.TTL())
+		opened.Origin = in.From
 		err = s.users.Open(ctx, account, opened, credentials.Digest(p.Device), "")
 		if errors.Is(err, user.ErrChanged) {
 			return apierror.Busy(time.Second, err)

@@ -222,19 +222,49 @@ func TestManifests_SecretReferencesExist(t *testing.T) {
 	}
 }
 
-// Only functions with rate limits have write access to the collection ratelimits, and only
-// they have the activator in every request path.
+// Only functions with rate limits have write access to the collection ratelimits. Only functions that
+// read the client address have the activator in every request path.
 func TestDatabaseUsers_RateLimitAccess(t *testing.T) {
 	script, err := os.ReadFile("mongodb/users.js")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range catalog.Functions() {
-		limited := needs.Of(e).ReadsClient
+		limited := slices.Contains(needs.Of(e).Optional, "RATE_LIMIT")
+		reads := needs.Of(e).ReadsClient
 		granted := regexp.MustCompile(`(?m)^  "` + e.Name + `": \[\n(?:    .*\n)*?.*"ratelimits", actions: \["find", "insert", "update"\]`).Match(script)
 		activator := strings.Contains(documents(rendered(t, knative.Services), "Service")[e.Name], `target-burst-capacity: "-1"`)
-		if granted != limited || activator != limited {
-			t.Errorf("%s: rate limited: %v; has write access: %v; behind the activator: %v; want three equal values", e.Name, limited, granted, activator)
+		if granted != limited || activator != reads {
+			t.Errorf("%s: rate limited: %v; has write access: %v; reads the client address: %v; behind the activator: %v; want two equal pairs", e.Name, limited, granted, reads, activator)
+		}
+	}
+}
+
+// The Service with all routes has the needs of a function that takes its events in the process. It
+// has no sink, and it accepts no events of clients.
+func TestSmall_ReceiverInTheProcess(t *testing.T) {
+	mails := &endpoint.Collection{Database: "users", Name: "mails"}
+	mail := endpoint.Function{
+		Name: "mail",
+		Needs: []endpoint.Need{{Secret: &endpoint.Secret{Setting: "SMTP_URL", Name: "smtp", Key: "url", Sample: func() string { return "smtp://localhost" }}},
+			mails.Grant(endpoint.Insert)},
+		Receivers: []endpoint.Receiver{{Types: []*event.Type{event.SignedUp}, Summary: "Send a mail."}},
+	}
+	functions := append(catalog.Functions(), mail)
+	for name, c := range map[string]struct {
+		render func([]endpoint.Function) ([]byte, error)
+		want   string
+	}{
+		"manifest": {knative.Small, "- {name: SMTP_URL, valueFrom: {secretKeyRef: {name: smtp, key: url}}}"},
+		"func":     {knative.FuncAllInOne, "value: '{{ secret:smtp:url }}'"},
+		"rights":   {knative.Rights, `"auth": [`},
+	} {
+		got, err := c.render(functions)
+		if err != nil || !strings.Contains(string(got), c.want) || name != "rights" && strings.Contains(string(got), "EVENTS") {
+			t.Errorf("%s: got %s %v, want %s and no EVENTS", name, got, err, c.want)
+		}
+		if _, auth, _ := strings.Cut(string(got), c.want); name == "rights" && !strings.Contains(strings.Split(auth, "\n  ],")[0], `collection: "mails"`) {
+			t.Errorf("got the rights %s, want one on mails", got)
 		}
 	}
 }

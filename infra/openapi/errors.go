@@ -60,7 +60,7 @@ func (f operationOf) errorSamples() []sample {
 // function cause.
 func (f operationOf) otherErrors() []sample {
 	var all []sample
-	if slices.Contains(f.Refuses, apierror.NotFound) {
+	if f.function == "jwks" && slices.Contains(f.Refuses, apierror.NotFound) {
 		all = append(all, errorSample("no-document", "TOKEN_ISSUER is not an https URL without a path.", apierror.New(apierror.NotFound, "There is nothing here.")))
 	}
 	all = append(all, errorSample("internal-error", "An error in the service.", errors.New("unexpected")))
@@ -70,10 +70,10 @@ func (f operationOf) otherErrors() []sample {
 	if f.Hashes {
 		all = append(all, errorSample("overloaded", "The queue for password checks is full.", apierror.Busy(time.Second, nil)))
 	}
-	if f.issuesDeviceToken() {
+	if f.checksPassword() {
 		all = append(all, errorSample("account-limit", "Too many sign-in attempts to the account failed or are in flight.", apierror.Limited("account", 10, 15*time.Minute, 8*time.Second)))
 	}
-	if limit, is := ratelimit.Default(f.function); is && f.ReadsClient {
+	if limit, is := ratelimit.Default(f.Limited); is {
 		all = append(all, errorSample("address-limit", "The client address exceeded its rate limit.", apierror.Limited(limit.Name, limit.Quota, limit.Window, limit.Window/2)))
 	}
 	return all

@@ -121,7 +121,7 @@ type keyed struct {
 func TestDocument_RateLimitedFunction(t *testing.T) {
 	limited := func(name string) endpoint.Function {
 		f := define[question, hint](spec("POST", "/search", endpoint.Public), ratelimit.Counting())
-		f.Name = name
+		f.Endpoints[0] = endpoint.LimitRequests(f.Endpoints[0], endpoint.Limit{Name: name})
 		return f
 	}
 	got, err := Document([]endpoint.Function{limited("signin")})
@@ -137,8 +137,8 @@ func TestDocument_RateLimitedFunction(t *testing.T) {
 			t.Errorf("the document does not contain\n%s", want)
 		}
 	}
-	if _, err := Document([]endpoint.Function{limited("search")}); err == nil || err.Error() != "search: the function has rate limits, but package ratelimit has no limit with its name" {
-		t.Errorf("a function without a limit with its name: got the error %v", err)
+	if _, err := Document([]endpoint.Function{limited("search")}); err == nil || err.Error() != `search: package ratelimit has no limit "search"` {
+		t.Errorf("a limit that does not exist: got the error %v", err)
 	}
 }
 

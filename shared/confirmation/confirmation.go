@@ -7,7 +7,7 @@
 // with the key can compute a token or a code, so none of them is stored, logged or published. The
 // email in the HMAC binds a token to the mailbox that receives it.
 //
-// A code has 20 bits (OWASP ASVS 5.0.0 requirement 6.5.4). The store bounds the attempts.
+// A code has 20 bits (OWASP ASVS 5.0.0 requirement 6.5.4). Package ratelimit bounds the attempts.
 package confirmation
 
 import (
@@ -25,6 +25,7 @@ import (
 	"unicode/utf8"
 
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/user"
 )
 
 // Keys computes tokens and codes with its first key, and accepts those of all keys.
@@ -65,9 +66,6 @@ type Subject struct {
 	Expires time.Time // whole seconds
 	Email   string    // the address that receives the token
 }
-
-// NewNonce returns a new nonce of 128 random bits, as letters and digits.
-func NewNonce() string { return rand.Text() }
 
 // A Token is a parsed token. It is authentic only if Keys.Authentic accepts it.
 type Token struct {
@@ -140,6 +138,20 @@ func (k *Keys) Code(s Subject) string { return code(k.ring[0], s) }
 func code(key []byte, s Subject) string {
 	// 64 bits modulo 10⁶: the bias is below 10⁻¹²
 	return fmt.Sprintf("%06d", binary.BigEndian.Uint64(s.mac(key, "code"))%codes)
+}
+
+// ByToken returns the proof of a client that presents a token.
+func (k *Keys) ByToken(t Token) user.Proof {
+	return func(p user.Pending) bool {
+		return p.Nonce == t.Nonce && p.ExpiresAt.Equal(t.Expires) && k.Authentic(t, p.Email)
+	}
+}
+
+// ByCode returns the proof of a client that presents a code to confirm something for a user.
+func (k *Keys) ByCode(id string, purpose event.Purpose, presented string) user.Proof {
+	return func(p user.Pending) bool {
+		return k.Matches(Subject{User: id, Purpose: purpose, Nonce: p.Nonce, Expires: p.ExpiresAt, Email: p.Email}, presented)
+	}
 }
 
 // Matches reports whether the code is that of the subject, computed with one of the keys.

@@ -1,12 +1,20 @@
 package confirmation
 
 import (
+	"context"
+	"errors"
+	"time"
+
+	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/reference"
+	"ticketing.com/auth/shared/user"
 )
 
 // Confirming is the need of a function that computes or checks tokens and codes.
-var Confirming = endpoint.Need{Secret: &endpoint.Secret{Setting: "MAIL_KEYS", Name: "mail-keys", Key: "keys",
+var Confirming = endpoint.Need{Secret: &endpoint.Secret{Setting: "MAIL_KEYS", Name: "mail-keys", Key: "keys", Optional: true,
 	Sample: func() string { return "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" }}}
 
 // FromConfig returns the keys of MAIL_KEYS, or nil without keys.
@@ -24,3 +32,31 @@ func FromConfig(cfg *config.Config) *Keys {
 		return keys
 	})
 }
+
+// Invalid returns the error for a client whose token or code is wrong, expired or used.
+func Invalid(field string) error {
+	return apierror.Field(field, "This "+field+" is wrong, expired or used. Request a new mail.")
+}
+
+// Claim returns the claim of a client that presents a token, or user.ErrNotPending.
+func (k *Keys) Claim(ctx context.Context, users *user.Store, purpose event.Purpose, presented string, now time.Time) (user.Claim, error) {
+	t, err := Parse(presented)
+	if err != nil || t.Purpose != purpose {
+		return user.Claim{}, user.ErrNotPending
+	}
+	return users.Claim(ctx, t.User, purpose, k.ByToken(t), now)
+}
+
+// Limited returns the error for a client that has requested too many mails, or err.
+func Limited(err error) error {
+	switch {
+	case errors.Is(err, user.ErrTooManyMails):
+		return apierror.Retry(apierror.TooMany, time.Hour, "Too many mails were requested. Try again later.", nil)
+	case errors.Is(err, user.ErrTooManyChanges):
+		return apierror.Retry(apierror.TooMany, 24*time.Hour, "The email has changed too often. Try again later.", nil)
+	}
+	return err
+}
+
+// TokenMember describes the member token of an input.
+var TokenMember = reference.Member{Name: "token", Opaque: true, About: "The token in the link of the mail, after the character #. It is valid once; the same request within 10 seconds gets the same answer."}

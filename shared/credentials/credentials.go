@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/password"
@@ -142,6 +143,27 @@ func (c *Checker) compare(ctx context.Context, account user.Account, unknown boo
 		return false, false, c.passwords.Decoy(ctx, plain)
 	}
 	return c.passwords.Verify(ctx, account.Password, plain)
+}
+
+// Current checks the current password of a signed-in user, as Check does, and calls change with the
+// account. A wrong password counts as a failed sign-in. It is an error of the field currentPassword.
+func (c *Checker) Current(ctx context.Context, users *user.Store, signedIn token.Claims, client endpoint.Client, plain string, change func(context.Context, user.Account) error) error {
+	find := func(ctx context.Context) (user.Account, error) {
+		return users.SignedIn(ctx, signedIn.Subject, signedIn.Session, c.now())
+	}
+	a, err := find(ctx)
+	if err == nil {
+		err = c.Check(ctx, Claim{Client: client, Email: a.Email, Password: plain, Find: find}, func(ctx context.Context, p Proof) error {
+			return change(ctx, p.Account)
+		})
+	}
+	switch {
+	case errors.Is(err, user.ErrSessionEnded):
+		return apierror.InvalidToken(err)
+	case errors.Is(err, ErrWrong):
+		return apierror.Field("currentPassword", "This is not the current password.")
+	}
+	return err
 }
 
 // Device returns the device token of a client that has proven its account: the presented token if

@@ -90,6 +90,7 @@ func (r Receiver) Limit() time.Duration { return cmp.Or(r.Budget, budget) }
 type Endpoint struct {
 	Spec
 	In, Out reflect.Type
+	Limited string // the name of the rate limit of client addresses, or ""
 	plan    *plan
 	bind    bindFunc
 	limit   func(*config.Config) Allow
@@ -172,17 +173,23 @@ func On[H, In, Out any](r Receiver, newHandler func(*config.Config) H, handle fu
 // An Allow counts a request and returns an API error if its client has reached a limit.
 type Allow func(context.Context, Client) error
 
+// A Limit is a rate limit of client addresses.
+type Limit struct {
+	Name string // in the API reference
+	New  func(*config.Config) Allow
+}
+
 // LimitRequests returns an endpoint whose rate limit counts each request before its input is
 // read, for an endpoint whose validation is expensive.
-func LimitRequests(e Endpoint, limit func(*config.Config) Allow) Endpoint {
-	e.limit, e.early = limit, true
+func LimitRequests(e Endpoint, limit Limit) Endpoint {
+	e.Limited, e.limit, e.early = limit.Name, limit.New, true
 	return e
 }
 
 // LimitInvalid returns an endpoint whose rate limit counts requests with invalid input. The
 // handler counts the others.
-func LimitInvalid(e Endpoint, limit func(*config.Config) Allow) Endpoint {
-	e.limit, e.early = limit, false
+func LimitInvalid(e Endpoint, limit Limit) Endpoint {
+	e.Limited, e.limit, e.early = limit.Name, limit.New, false
 	return e
 }
 

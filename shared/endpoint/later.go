@@ -1,6 +1,9 @@
 package endpoint
 
-import "context"
+import (
+	"context"
+	"sync"
+)
 
 // A Later starts a function after the response to a request was written. It returns false, and
 // starts nothing, if the process already runs too many such functions.
@@ -19,4 +22,17 @@ func WithLater(ctx context.Context, l Later) context.Context {
 func LaterFrom(ctx context.Context) Later {
 	l, _ := ctx.Value(laterKey{}).(Later)
 	return l
+}
+
+// Run starts work after the response. Its context does not end with the request. A Later of that
+// context starts its function at once, and Run waits for it.
+func (l Later) Run(ctx context.Context, work func(context.Context)) bool {
+	return l(func() {
+		var nested sync.WaitGroup
+		defer nested.Wait()
+		work(WithLater(context.WithoutCancel(ctx), func(f func()) bool {
+			nested.Go(f)
+			return true
+		}))
+	})
 }

@@ -8,6 +8,17 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 )
 
+// Proxies determines the address of a client behind the trusted proxies.
+type Proxies struct {
+	hops     int            // TRUSTED_PROXIES
+	networks []netip.Prefix // PROXY_NETWORKS
+}
+
+// ProxiesFromConfig returns the proxies of TRUSTED_PROXIES and PROXY_NETWORKS.
+func ProxiesFromConfig(cfg *config.Config) Proxies {
+	return Proxies{cfg.Number("TRUSTED_PROXIES", 0, 0, 16), networks(cfg)}
+}
+
 // networks returns PROXY_NETWORKS.
 func networks(cfg *config.Config) (all []netip.Prefix) {
 	for s := range strings.SplitSeq(cfg.Text("PROXY_NETWORKS", ""), ",") {
@@ -43,14 +54,14 @@ func networks(cfg *config.Config) (all []netip.Prefix) {
 //     counts for its own address, which its first proxy appended.
 //
 // Without both, only the limit per account applies to such a pod.
-func (l *Limiter) client(c endpoint.Client) netip.Addr {
+func (p *Proxies) client(c endpoint.Client) netip.Addr {
 	peer, _ := parse(c.Peer)
 	sender := peer
-	for n := range l.hops {
-		if len(l.proxies) > 0 && !l.isProxy(sender) {
+	for n := range p.hops {
+		if len(p.networks) > 0 && !p.isProxy(sender) {
 			return sender
 		}
-		if len(l.proxies) == 0 && n < l.hops-1 {
+		if len(p.networks) == 0 && n < p.hops-1 {
 			continue
 		}
 		a, err := parse(fromRight(c.Forwarded, n+1))
@@ -62,11 +73,25 @@ func (l *Limiter) client(c endpoint.Client) netip.Addr {
 	return sender
 }
 
+// Network returns the network of the client for people: its /24 of IPv4 or its /48 of IPv6. It returns ""
+// without an address, as for an event.
+func (p *Proxies) Network(c endpoint.Client) string {
+	a := p.client(c)
+	bits := 24
+	switch {
+	case !a.IsValid():
+		return ""
+	case a.Is6():
+		bits = 48
+	}
+	return netip.PrefixFrom(a, bits).Masked().String()
+}
+
 // isProxy reports whether an address is that of a proxy. The queue-proxy of Knative shares
 // the network of its pod, so it is a loopback address.
-func (l *Limiter) isProxy(a netip.Addr) bool {
-	for _, p := range l.proxies {
-		if p.Contains(a) {
+func (p *Proxies) isProxy(a netip.Addr) bool {
+	for _, network := range p.networks {
+		if network.Contains(a) {
 			return true
 		}
 	}

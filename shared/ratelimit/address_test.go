@@ -53,7 +53,7 @@ func TestClient_TrustedProxies(t *testing.T) {
 		{"garbage to the left", 1, peer, []string{"\x00\xff<script>, ;;, 198.51.100.7"}, "198.51.100.7"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := &Limiter{addresses: true, hops: c.hops}
+			l := &Limiter{addresses: true, Proxies: Proxies{hops: c.hops}}
 			if got := l.client(endpoint.Client{Peer: c.peer, Forwarded: c.forwarded}); got.String() != c.want {
 				t.Errorf("client %s, want %s", got, c.want)
 			}
@@ -92,7 +92,7 @@ func FuzzClient_ForgedHeader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, header, sameHeader string, n uint8) {
 		hops := int(n%16) + 1
-		l := &Limiter{hops: hops}
+		l := &Proxies{hops: hops}
 		trusted := "198.51.100.7" + strings.Repeat(", 10.0.0.1", hops-1)
 		for _, forwarded := range [][]string{{header, trusted}, {header, sameHeader + ", " + trusted}, {sameHeader + "," + trusted}} {
 			if got := l.client(endpoint.Client{Peer: "192.0.2.1:1", Forwarded: forwarded}); got != netip.MustParseAddr("198.51.100.7") {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -33,7 +34,8 @@ var defaults = []Limit{
 	{"signup", 60, 10 * time.Minute},
 	{"signin", 1000, 5 * time.Minute}, // or 100 that fail
 	{"refresh", 1200, time.Minute},    // 18,000 sessions; a refresh token cannot be guessed
-	{"session", 30, time.Minute},      // per session, once its address is at its limit
+	{"confirmation", 60, 10 * time.Minute},
+	{"session", 30, time.Minute}, // per session, once its address is at its limit
 }
 
 // failureWeight is the number of requests that a failed sign-in counts as.
@@ -63,6 +65,12 @@ func Signin(cfg *config.Config) Limit {
 
 // Refresh returns the limit of RATE_LIMIT_REFRESH.
 func Refresh(cfg *config.Config) Limit { return limit(cfg, "RATE_LIMIT_REFRESH", "refresh", 1) }
+
+// Confirmation returns the limit of RATE_LIMIT_CONFIRMATION, for requests that request a mail or present a
+// token or a code of one.
+func Confirmation(cfg *config.Config) Limit {
+	return limit(cfg, "RATE_LIMIT_CONFIRMATION", "confirmation", 1)
+}
 
 // Session returns the limit of RATE_LIMIT_SESSION.
 func Session(cfg *config.Config) Limit { return limit(cfg, "RATE_LIMIT_SESSION", "session", 1) }
@@ -115,17 +123,41 @@ func (l *Limiter) Allow(ctx context.Context, limit Limit, c endpoint.Client) err
 	return l.allow(ctx, limit, func() []counter { return l.addressCounters(limit, c, 1) })
 }
 
-// Addresses returns the rate limit of client addresses for endpoint.LimitInvalid.
-func Addresses(limit func(*config.Config) Limit) func(*config.Config) endpoint.Allow {
-	return func(cfg *config.Config) endpoint.Allow {
+// Addresses returns the rate limit of client addresses with a name.
+func Addresses(name string, limit func(*config.Config) Limit) endpoint.Limit {
+	return endpoint.Limit{Name: name, New: func(cfg *config.Config) endpoint.Allow {
 		limiter, l := FromConfig(cfg), limit(cfg)
 		return func(ctx context.Context, c endpoint.Client) error { return limiter.Allow(ctx, l, c) }
-	}
+	}}
 }
 
 // AllowSession counts a request of a session, as Allow does for an address.
 func (l *Limiter) AllowSession(ctx context.Context, limit Limit, sid string) error {
 	return l.allow(ctx, limit, func() []counter { return []counter{l.window(limit, sid, 1)} })
+}
+
+// codes is the limit of the codes that clients present for one subject. At this rate an attacker guesses a
+// code of six digits with a probability of 10⁻⁴ a day.
+var codes = Limit{"code", 5, time.Hour}
+
+// AllowCode counts a code that a client presents for a subject, before the code is compared. Unlike
+// Allow, it applies in all modes of RATE_LIMIT, and it returns an error if the database does not answer:
+// a code has few digits.
+func (l *Limiter) AllowCode(ctx context.Context, subject ...string) error {
+	_, err := l.reserve(ctx, func() []counter { return []counter{l.window(codes, strings.Join(subject, "\x00"), 1)} })
+	return err
+}
+
+// Forget resets the failed attempts of an account, after its owner has proved control of the email. It
+// logs an error: the wait of the account then ends by itself.
+func (l *Limiter) Forget(ctx context.Context, email string) {
+	c, err := l.collection(ctx)
+	if err == nil {
+		_, err = c.UpdateOne(ctx, bson.D{{Key: "_id", Value: account(email).id}}, bson.D{{Key: "$set", Value: bson.D{{Key: "n", Value: 0}, {Key: "pending", Value: 0}}}})
+	}
+	if err != nil {
+		l.log.WarnContext(ctx, "the failed attempts of an account were not reset", "error", mongodb.Translate("reset attempts", err))
+	}
 }
 
 func (l *Limiter) allow(ctx context.Context, limit Limit, counters func() []counter) error {

@@ -57,7 +57,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -74,12 +73,12 @@ import (
 
 // A Limiter counts requests. It is safe for concurrent use.
 type Limiter struct {
+	Proxies
+
 	database  *mongodb.Connection
-	accounts  bool           // whether accounts are limited
-	addresses bool           // whether addresses and sessions are limited
-	hops      int            // TRUSTED_PROXIES
-	proxies   []netip.Prefix // PROXY_NETWORKS
-	timeout   time.Duration  // addressTimeout, except in tests
+	accounts  bool          // whether accounts are limited
+	addresses bool          // whether addresses and sessions are limited
+	timeout   time.Duration // addressTimeout, except in tests
 	clock     clock
 	log       *slog.Logger
 
@@ -102,8 +101,7 @@ func FromConfig(cfg *config.Config) *Limiter {
 			database:  mongodb.FromConfig(cfg),
 			accounts:  mode != "off",
 			addresses: mode == "on",
-			hops:      cfg.Number("TRUSTED_PROXIES", 0, 0, 16),
-			proxies:   networks(cfg),
+			Proxies:   ProxiesFromConfig(cfg),
 			timeout:   addressTimeout,
 			clock:     clock{own: cfg.Now()},
 			log:       cfg.Log(),

@@ -11,7 +11,9 @@ var Collection = &endpoint.Collection{
 	Name:     "users",
 	Indexes: append([]endpoint.Index{
 		{Keys: []string{"email"}, Unique: true},
-		{Keys: []string{"endedAt"}, Partial: true}, // Ended
+		{Keys: []string{"endedAt"}, Partial: true},   // Ended
+		{Keys: []string{"deletesAt"}, Partial: true}, // EraseDue
+		{Keys: []string{"expiresAt"}, Expires: true}, // tombstones
 	}, outbox.Indexes()...),
 	Former: []string{"undelivered_1"}, // for the relay; it covered every user
 }

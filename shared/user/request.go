@@ -3,33 +3,17 @@ package user
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
-	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/events/event"
-	"ticketing.com/auth/shared/events/outbox"
-	"ticketing.com/auth/shared/mongodb"
 )
 
 // handledLimit bounds the stored keys of requests of other services in a user's document. The
 // newest are stored. A broker stops retrying a delivery within minutes, and no service makes so
 // many requests for one user in that time.
 const handledLimit = 20
-
-// maxAttempts bounds the attempts of a compare-and-set while the account changes concurrently.
-const maxAttempts = 16
-
-// openedUnchanged matches an account that has no new session since it was read. An imported user
-// has no member opened before the first sign-in.
-func openedUnchanged(a Account) bson.E {
-	if a.Opened == 0 {
-		return bson.E{Key: "opened", Value: bson.D{{Key: "$in", Value: bson.A{nil, 0}}}}
-	}
-	return bson.E{Key: "opened", Value: a.Opened}
-}
 
 // handled is the result of a request that was received as an event.
 type handled struct {
@@ -46,77 +30,23 @@ type handled struct {
 // One write ends the sessions and stores the result in the user's document, so both happen or
 // neither does. For a user that does not exist, EndOnRequest stores nothing and returns 0.
 func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.Time) (ended int, err error) {
-	users, err := s.users(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for range maxAttempts {
-		a, err := s.AccountByID(ctx, id)
-		if errors.Is(err, ErrNotFound) {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, err
-		}
+	err = s.change(ctx, id, func(a Account) (*change, error) {
 		if before, done := a.Handled[key]; done {
-			return before.Ended, nil
+			ended = before.Ended
+			return nil, nil
 		}
-		sids := a.validSessions(sid, now)
-		update, events := s.ending(ctx, a, sids, key, now)
-		// The filter holds all preconditions of the update: the sessions still exist, no
-		// other session was opened, and the request is not handled yet.
-		filter := bson.D{{Key: "_id", Value: id}, openedUnchanged(a), {Key: "handled." + key, Value: bson.D{{Key: "$exists", Value: false}}}}
-		for _, sid := range sids {
-			filter = append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}})
+		c := &change{now: now, end: a.validSessions(sid, now), reason: event.OnRequest}
+		ended = len(c.end)
+		c.set = bson.D{{Key: "handled." + key, Value: handled{At: now, Ended: ended}}}
+		for _, old := range a.oldestHandled() {
+			c.unset = append(c.unset, bson.E{Key: "handled." + old, Value: ""})
 		}
-		result, err := users.UpdateOne(ctx, filter, update)
-		if err != nil {
-			return 0, mongodb.Translate("end sessions on request", err)
-		}
-		if result.MatchedCount == 1 {
-			s.outbox.Deliver(ctx, &outbox.Window{}, events)
-			return len(sids), nil
-		}
+		return c, nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil
 	}
-	return 0, apierror.Busy(time.Second, errors.New("end sessions on request: each attempt met a concurrent change of the account"))
-}
-
-// validSessions returns the id sid if that session is valid, or the ids of all valid sessions if
-// sid is empty.
-func (a Account) validSessions(sid string, now time.Time) (sids []string) {
-	for id, s := range a.Sessions {
-		if s.ExpiresAt.After(now) && (sid == "" || sid == id) {
-			sids = append(sids, id)
-		}
-	}
-	slices.Sort(sids)
-	return sids
-}
-
-// ending returns the update that ends sessions, and its events. It also removes expired sessions
-// and the oldest handled requests.
-func (s *Store) ending(ctx context.Context, a Account, sids []string, key string, now time.Time) (bson.D, *outbox.Events) {
-	var unset bson.D
-	var ended []any
-	for _, sid := range sids {
-		unset = append(unset, bson.E{Key: session(sid), Value: ""})
-		ended = append(ended, event.UserSignedOut{UserID: a.ID, SessionID: sid, Reason: event.OnRequest})
-	}
-	for sid, open := range a.Sessions {
-		if !open.ExpiresAt.After(now) {
-			unset = append(unset, bson.E{Key: session(sid), Value: ""})
-		}
-	}
-	for _, old := range a.oldestHandled() {
-		unset = append(unset, bson.E{Key: "handled." + old, Value: ""})
-	}
-	events := s.outbox.Events(ctx, a.ID, event.SignedOut, ended...)
-	var set, more bson.D
-	if len(sids) > 0 {
-		set, more = recorded(sids, now)
-	}
-	set = append(set, bson.E{Key: "handled." + key, Value: handled{At: now, Ended: len(sids)}})
-	return events.Update(set, unset, more), events
+	return ended, err
 }
 
 // oldestHandled returns the keys of the oldest requests to remove before one more is stored.

@@ -24,7 +24,7 @@ type family struct {
 func newFamily(t *testing.T, s *user.Store, id string) *family {
 	t.Helper()
 	first, refresh := session.Open(id, noon, time.Hour)
-	if err := s.Create(t.Context(), user.User{ID: id, Email: id + "@example.com"}, "hash", &first, ""); err != nil {
+	if err := s.Create(t.Context(), user.Registration{User: user.User{ID: id, Email: id + "@example.com"}, Password: "hash", First: &first}); err != nil {
 		t.Fatal(err)
 	}
 	return &family{store: s, tokens: []session.Refresh{refresh}}

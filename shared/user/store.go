@@ -54,10 +54,15 @@ func New(c Config) *Store {
 	s.outbox = outbox.New(outbox.Config{
 		Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log,
 		// the end of a session comes before the start of another
-		Types: []*event.Type{event.SignedUp, event.SignedOut, event.SignedIn},
+		Types: Published,
 	})
 	return s
 }
+
+// Published lists the types of the events that the store publishes, in the order of events with the same
+// time.
+var Published = []*event.Type{event.SignedUp, event.PasswordChanged, event.EmailChanged, event.Verified, event.DeletionRequested,
+	event.SignedOut, event.SignedIn, event.UserDeleted, event.MailRequested}
 
 // Outbox returns the outbox of the users, for the relay.
 func (s *Store) Outbox() *outbox.Outbox { return s.outbox }
@@ -71,33 +76,54 @@ func (s *Store) Prepare(ctx context.Context) error {
 	return mongodb.Prepare(ctx, s.database, s.outbox.Now(), s.outbox.Log, Collection)
 }
 
-// Create adds a user, and its first session unless that is nil. The device is the digest of the
-// device token of the sign-up, or empty. Create returns ErrDuplicate if a user has this email or
-// this id.
+// A Registration is a new account.
+type Registration struct {
+	User
+	Password string   // the hash
+	First    *Session // may be nil
+	Device   string   // the digest of the device token of the sign-up, or empty
+	Language string   // of mails, or empty
+	Verify   bool     // requests the mail that verifies the email
+}
+
+// Create adds a user. It returns ErrDuplicate if a user has this email or this id.
 //
 // Create is one insert. Of any number of concurrent sign-ups with one email, the unique index
 // accepts one. If the process is killed, the database has a complete user or none.
-func (s *Store) Create(ctx context.Context, u User, password string, first *Session, device string) error {
+func (s *Store) Create(ctx context.Context, r Registration) error {
 	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
 	now := s.outbox.Now()
+	a := Account{Profile: Profile{User: r.User}, Language: r.Language}
+	signedUp, entry := event.UserSignedUp{UserID: r.ID, Email: r.Email}, Entry{Type: EntrySignedUp, At: now}
 	document := bson.D{
-		{Key: "_id", Value: u.ID},
-		{Key: "email", Value: u.Email},
-		{Key: "password", Value: password},
+		{Key: "_id", Value: r.ID},
+		{Key: "email", Value: r.Email},
+		{Key: "password", Value: r.Password},
 		{Key: "createdAt", Value: now},
 	}
-	data := event.UserSignedUp{UserID: u.ID, Email: u.Email}
-	if first != nil {
-		document = append(document, bson.E{Key: "opened", Value: 1}, bson.E{Key: "sessions", Value: bson.D{{Key: first.ID, Value: *first}}})
-		if device != "" {
-			document = append(document, bson.E{Key: "devices", Value: bson.D{{Key: device, Value: first.CreatedAt}}})
-		}
-		data.SessionID = first.ID
+	if r.Language != "" {
+		document = append(document, bson.E{Key: "language", Value: r.Language})
 	}
-	events := s.outbox.Events(ctx, u.ID, event.SignedUp, data)
+	if r.First != nil {
+		document = append(document, bson.E{Key: "opened", Value: 1}, bson.E{Key: "sessions", Value: bson.D{{Key: r.First.ID, Value: *r.First}}})
+		if r.Device != "" {
+			document = append(document, bson.E{Key: "devices", Value: bson.D{{Key: r.Device, Value: r.First.CreatedAt}}})
+		}
+		signedUp.SessionID, entry.Session = r.First.ID, r.First.ID
+		entry = entry.from(r.First.Origin)
+	}
+	document = append(document, bson.E{Key: "history", Value: bson.D{historyMember(entry, "")}})
+	events := s.outbox.Events(ctx, r.ID, event.SignedUp, signedUp)
+	if r.Verify {
+		p := newPending(r.Email, now, verificationTTL)
+		document = append(document,
+			bson.E{Key: "pending", Value: map[event.Purpose]Pending{event.Verification: p}},
+			bson.E{Key: "mailed", Value: map[event.Purpose][]time.Time{event.Verification: {now}}})
+		events.Add(event.MailRequested, a.mail(event.RequestedMail{To: r.Email, Purpose: event.Verification, Nonce: p.Nonce, ExpiresAt: p.ExpiresAt}, now))
+	}
 	_, err = users.InsertOne(ctx, append(document, events.Members()...))
 	if mongo.IsDuplicateKeyError(err) {
 		return ErrDuplicate // without the driver's text: it quotes the email
@@ -116,6 +142,7 @@ func (s *Store) Account(ctx context.Context, email string) (Account, error) {
 	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(append(slices.Clip(profileMembers),
 		bson.E{Key: "password", Value: 1}, bson.E{Key: "disabledAt", Value: 1},
 		bson.E{Key: "createdAt", Value: 1}, bson.E{Key: "devices", Value: 1}, bson.E{Key: "ended", Value: 1},
+		bson.E{Key: "deletesAt", Value: 1}, bson.E{Key: "language", Value: 1},
 	)))
 	if err == nil && (a.ID == "" || len(a.ID) > MaxID || !utf8.ValidString(a.ID)) {
 		s.outbox.Log.ErrorContext(ctx, "an account cannot have sessions: its id must have 1 to 128 bytes of UTF-8", "user", a.ID)
@@ -172,7 +199,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, device, rehas
 	if err != nil {
 		return err
 	}
-	set := bson.D{{Key: session(open.ID), Value: open}}
+	set := bson.D{{Key: session(open.ID), Value: open}, historyMember(Entry{Type: EntrySignedIn, At: open.CreatedAt, Session: open.ID}.from(open.Origin), "history.")}
 	if rehash != "" {
 		set = append(set, bson.E{Key: "password", Value: rehash})
 	}
@@ -192,8 +219,11 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, device, rehas
 		more = append(more, bson.E{Key: "$max", Value: bson.D{{Key: "endedBefore", Value: before}}})
 	}
 	events := s.outbox.Events(ctx, a.ID, event.SignedIn, event.UserSignedIn{UserID: a.ID, Email: a.Email, SessionID: open.ID})
+	if device != "" && len(a.Devices) > 0 && !a.HasDevice(device, open.CreatedAt) {
+		events.Add(event.MailRequested, a.mail(event.RequestedMail{To: a.Email, Purpose: event.NewDevice, Agent: open.Agent, Place: open.Place}, open.CreatedAt))
+	}
 	document, err := users.FindOneAndUpdate(ctx,
-		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled},
+		bson.D{{Key: "_id", Value: a.ID}, {Key: "password", Value: a.Password}, enabled, {Key: "deletesAt", Value: nil}},
 		events.Update(set, unset, more),
 		options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw() // no projection: the embedded server does not support it here
 	if errors.Is(err, mongo.ErrNoDocuments) {
@@ -218,18 +248,24 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, device, rehas
 // The error codes of an update that does not fit the types in the document.
 const pathNotViable, typeMismatch = 28, 14
 
-// limitSessions removes the expired sessions of an account and ends those over the limit. It only
+// limitSessions removes the expired sessions and the oldest entries of the history of an account, and
+// ends the sessions over the limit. It only
 // logs a failure: the new session is valid, and the next sign-in retries.
 func (s *Store) limitSessions(ctx context.Context, w *outbox.Window, users *mongo.Collection, after opened, open Session) {
-	var expired bson.D
+	var stale bson.D
 	for _, sid := range after.expired(open.CreatedAt) {
-		expired = append(expired, bson.E{Key: session(sid), Value: ""})
+		stale = append(stale, bson.E{Key: session(sid), Value: ""})
 		delete(after.Sessions, sid)
 	}
-	if expired != nil {
-		_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: after.ID}}, bson.D{{Key: "$unset", Value: expired}})
+	if len(after.History) > HistoryLimit+historySlack {
+		for _, old := range oldestEntries(after.History, 0) {
+			stale = append(stale, bson.E{Key: "history." + old, Value: ""})
+		}
+	}
+	if stale != nil {
+		_, err := users.UpdateOne(ctx, bson.D{{Key: "_id", Value: after.ID}}, bson.D{{Key: "$unset", Value: stale}})
 		if err != nil {
-			s.outbox.Log.WarnContext(ctx, "expired sessions were not removed", "error", err)
+			s.outbox.Log.WarnContext(ctx, "expired sessions and old entries were not removed", "error", err)
 		}
 	}
 	for _, sid := range after.surplus(s.sessions, open.ID) {
@@ -292,7 +328,9 @@ func (s *Store) end(ctx context.Context, w *outbox.Window, filter bson.D, id, si
 		return err
 	}
 	events := s.outbox.Events(ctx, id, event.SignedOut, event.UserSignedOut{UserID: id, SessionID: sid, Reason: reason})
-	set, more := recorded([]string{sid}, s.outbox.Now())
+	now := s.outbox.Now()
+	set, more := recorded([]string{sid}, now)
+	set = append(set, historyMember(Entry{Type: EntrySignedOut, At: now, Session: sid, Reason: reason}, "history."))
 	result, err := users.UpdateOne(ctx,
 		append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}}),
 		events.Update(set, bson.D{{Key: session(sid), Value: ""}}, more))

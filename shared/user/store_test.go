@@ -55,7 +55,7 @@ func first(id string) *user.Session {
 
 func create(t *testing.T, s *user.Store, id string) user.Account {
 	t.Helper()
-	if err := s.Create(t.Context(), user.User{ID: id, Email: id + "@example.com"}, "hash", first(id+"0"), ""); err != nil {
+	if err := s.Create(t.Context(), user.Registration{User: user.User{ID: id, Email: id + "@example.com"}, Password: "hash", First: first(id + "0")}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := s.AccountByID(t.Context(), id)
@@ -128,7 +128,7 @@ func TestPrepare_DropsFormerIndex(t *testing.T) {
 func TestCreate_ConcurrentDuplicateEmail(t *testing.T) {
 	s := open(t, 5)
 	created := inParallel(t, 100, user.ErrDuplicate, func(i int) error {
-		return s.Create(t.Context(), user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, "hash", first("a"), "")
+		return s.Create(t.Context(), user.Registration{User: user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, Password: "hash", First: first("a")})
 	})
 	if created != 1 {
 		t.Errorf("got %d users, want 1", created)
@@ -303,7 +303,9 @@ func TestStore_DatabaseUnavailable(t *testing.T) {
 	server.Kill()
 	var calls sync.WaitGroup
 	for name, call := range map[string]func() error{
-		"create":  func() error { return s.Create(t.Context(), user.User{ID: "b", Email: "b"}, "hash", first("b"), "") },
+		"create": func() error {
+			return s.Create(t.Context(), user.Registration{User: user.User{ID: "b", Email: "b"}, Password: "hash", First: first("b")})
+		},
 		"account": func() error { _, err := s.Account(t.Context(), "ann@example.com"); return err },
 		"open": func() error {
 			return s.Open(t.Context(), user.Account{Profile: user.Profile{User: user.User{ID: "ann"}}}, record("b", noon), "", "")

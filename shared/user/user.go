@@ -1,8 +1,13 @@
 // Package user is the user store over MongoDB: one user, one document.
 //
-//	users: { _id, email, password, verifiedAt?, roles?, createdAt?, disabledAt?, opened?,
+//	users: { _id, email, password, verifiedAt?, roles?, language?, createdAt?, disabledAt?, opened?,
 //	         sessions: { <sid>: { family, token, generation, used?: { <generation>: … },
-//	                              createdAt, rotatedAt, expiresAt } },
+//	                              createdAt, rotatedAt, expiresAt, agent?, place? } },
+//	         changes?, history?: { <id>: { type, at, … } },
+//	         pending?:   { <purpose>: { nonce, email, expiresAt } },
+//	         confirmed?: { <purpose>: { nonce, email, expiresAt, at } },
+//	         mailed?: { <purpose>: times }, undo?: { <nonce>: { email, at, expiresAt } },
+//	         deletesAt?, erasedAt?, expiresAt?,
 //	         events:   { <id>:  { type, time, trace?, data, tries? } }, undelivered?,
 //	         refused?: { <id>:  { type, time, trace?, data, tries, retryAt } }, retryAt?,
 //	         handled:  { <key>: { at, ended } },
@@ -30,6 +35,12 @@
 // An imported user is { _id, email, password }. All three are strings. The email has the form
 // that package email returns. The first sign-in adds the other members.
 //
+// A change of the account, such as a new password, reads the document and writes with a
+// compare-and-set (see Store.change). Sign-ins, refreshes and sign-outs write without that read.
+//
+// An erased account remains as a tombstone: its id, and the members that deliver its events and
+// its ended sessions.
+//
 // The store uses only operations for which MongoDB and the embedded server return the same
 // results. It translates the driver's errors. Callers see one of the errors below, or an
 // apierror.Away if the database does not reply.
@@ -47,6 +58,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/events/outbox"
 	"ticketing.com/auth/shared/reference"
 )
@@ -132,6 +144,15 @@ type Session struct {
 	CreatedAt  time.Time       `bson:"createdAt"`
 	RotatedAt  time.Time       `bson:"rotatedAt"` // time of the newest refresh token
 	ExpiresAt  time.Time       `bson:"expiresAt"`
+
+	Origin `bson:",inline"` // of the sign-in; empty in sessions of earlier versions
+}
+
+// An Origin describes the client of a request to the owner of the account. It authenticates nothing:
+// the client chooses its name.
+type Origin struct {
+	Agent string `bson:"agent,omitempty" json:"agent,omitzero"` // the browser and the system, such as "Chrome on macOS"
+	Place string `bson:"place,omitempty" json:"place,omitzero"` // the network: a /24 of IPv4 or a /48 of IPv6
 }
 
 // Used is a refresh token that was exchanged recently.
@@ -149,11 +170,22 @@ type Account struct {
 
 	DisabledAt *time.Time         `bson:"disabledAt,omitempty"`
 	Sessions   map[string]Session `bson:"sessions"`
-	Opened     int                `bson:"opened"` // number of sessions ever opened, for the compare-and-set of EndOnRequest
+	Opened     int                `bson:"opened"` // number of sessions ever opened, for the compare-and-set of change
 	CreatedAt  time.Time          `bson:"createdAt"`
+	Language   string             `bson:"language"` // of mails: a language tag (RFC 5646), or empty
+
+	Changes   int                           `bson:"changes"` // number of calls of change, for its compare-and-set
+	History   map[string]Entry              `bson:"history"`
+	Pending   map[event.Purpose]Pending     `bson:"pending"`
+	Confirmed map[event.Purpose]confirmed   `bson:"confirmed"`
+	Mailed    map[event.Purpose][]time.Time `bson:"mailed"`
+	Undo      map[string]Undo               `bson:"undo"`
+	DeletesAt *time.Time                    `bson:"deletesAt,omitempty"`
+	ErasedAt  *time.Time                    `bson:"erasedAt,omitempty"`
 
 	Ended       map[string]time.Time `bson:"ended"`
 	EndedBefore time.Time            `bson:"endedBefore"`
+	EndedAt     time.Time            `bson:"endedAt"`
 
 	outbox.Document `bson:",inline"`
 	Handled         map[string]handled `bson:"handled"`
@@ -194,11 +226,11 @@ func oldestFirst[V any](all map[string]V, at func(V) time.Time) []string {
 	})
 }
 
-// opened is the state of an account after a sign-in. It has only the members that the limit of sessions
-// needs.
+// opened is the state of an account after a sign-in. It has only the members that the limits need.
 type opened struct {
 	ID       string
 	Sessions map[string]sessionTimes
+	History  map[string]Entry
 }
 
 type sessionTimes struct {
@@ -209,11 +241,16 @@ type sessionTimes struct {
 // parseOpened parses a document. An unreadable session has no times, so it counts as expired.
 // It does not prevent a sign-in of the owner.
 func parseOpened(id string, document bson.Raw) opened {
-	o := opened{ID: id, Sessions: map[string]sessionTimes{}}
+	o := opened{ID: id, Sessions: map[string]sessionTimes{}, History: map[string]Entry{}}
 	for _, e := range elements(document, "sessions") {
 		var times sessionTimes
 		e.Value().Unmarshal(&times)
 		o.Sessions[e.Key()] = times
+	}
+	for _, e := range elements(document, "history") {
+		var entry Entry
+		e.Value().Unmarshal(&entry)
+		o.History[e.Key()] = entry
 	}
 	return o
 }

@@ -28,6 +28,35 @@ const rights = {
     { db: "users", collection: "users", actions: ["find", "update"] },
     { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
   ],
+  "account": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "verification": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "password": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "recovery": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "email": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+    { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+  ],
+  "sessions": [
+    { db: "users", collection: "users", actions: ["find", "update"] },
+  ],
+  "history": [
+    { db: "users", collection: "users", actions: ["find"] },
+  ],
+  "export": [
+    { db: "users", collection: "users", actions: ["find"] },
+  ],
   "introspect": [
     { db: "users", collection: "users", actions: ["find"] },
   ],
@@ -43,6 +72,7 @@ const rights = {
   "auth": [
     { db: "users", collection: "users", actions: ["find", "insert", "update"] },
     { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+    { db: "users", collection: "mails", actions: ["find", "insert", "update"] },
   ],
   "migrate": [
     { db: "users", collection: "users", actions: ["createCollection", "createIndex", "dropIndex"] },

@@ -325,7 +325,7 @@ func (s system) populate(b *testing.B, n int) (grants []session.Grant) {
 	for i := range n {
 		u := user.User{ID: session.NewID(), Email: fmt.Sprintf("u%d@example.com", i)}
 		first, refresh := session.Open(u.ID, time.Now(), granter.TTL())
-		if err := store.Create(b.Context(), u, hash, &first, ""); err != nil {
+		if err := store.Create(b.Context(), user.Registration{User: u, Password: hash, First: &first}); err != nil {
 			b.Fatal(err)
 		}
 		grant, err := granter.Grant(user.Profile{User: u}, first, refresh, first.CreatedAt)

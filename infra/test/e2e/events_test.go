@@ -478,7 +478,7 @@ func storeEvent(t *testing.T, uri, email string) {
 	}
 	t.Cleanup(func() { database.Close(context.Background()) })
 	store := user.New(user.Config{Database: database, Sink: noSink{}, Now: func() time.Time { return time.Now().Add(-time.Minute) }})
-	if err := store.Create(t.Context(), user.User{ID: session.NewID(), Email: email}, "$argon2id$", nil, ""); err != nil {
+	if err := store.Create(t.Context(), user.Registration{User: user.User{ID: session.NewID(), Email: email}, Password: "$argon2id$"}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -487,6 +487,8 @@ func storeEvent(t *testing.T, uri, email string) {
 type noSink struct{}
 
 func (noSink) Send(context.Context, event.Event) error { return errors.New("the sink is down") }
+
+func (noSink) Takes(*event.Type) bool { return true }
 
 func (noSink) Timeout() time.Duration { return time.Second }
 

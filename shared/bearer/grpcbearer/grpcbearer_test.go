@@ -87,6 +87,19 @@ func streamed(ctx context.Context, c health.HealthClient) string {
 	return render(header, stream.Trailer(), err)
 }
 
+func TestNew_InvalidKey(t *testing.T) {
+	for _, key := range []string{"", "/", "//", "tickets.Tickets/", "/tickets.Tickets", "/tickets.Tickets/List/"} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("the key %q: New does not panic", key)
+				}
+			}()
+			grpcbearer.New(nil, grpcbearer.Require(), map[string]grpcbearer.Rule{key: grpcbearer.Optional()})
+		}()
+	}
+}
+
 func TestInterceptor(t *testing.T) {
 	auth := bearertest.New(t)
 	const (
@@ -132,8 +145,6 @@ func TestInterceptor(t *testing.T) {
 		}), nil, none},
 		{"the rule of another service", grpcbearer.New(v, grpcbearer.Require(), map[string]grpcbearer.Rule{
 			"/grpc.health.v1.Heal/": grpcbearer.Optional(),
-			"/":                     grpcbearer.Optional(),
-			"":                      grpcbearer.Optional(),
 		}), nil, none},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -166,7 +166,7 @@ func (f *Fixture) GivenHash(t testing.TB, email, hash string) session.Grant {
 	t.Helper()
 	u := user.User{ID: session.NewID(), Email: email}
 	first, refresh := session.Open(u.ID, f.Clock.Now(), session.FromConfig(f.cfg).TTL())
-	if err := f.Users.Create(t.Context(), u, hash, &first, ""); err != nil {
+	if err := f.Users.Create(t.Context(), user.Registration{User: u, Password: hash, First: &first}); err != nil {
 		t.Fatal(err)
 	}
 	grant, err := session.FromConfig(f.cfg).Grant(user.Profile{User: u}, first, refresh, first.CreatedAt)

@@ -1,0 +1,157 @@
+// Package email is the function that changes the email of an account.
+package email
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"ticketing.com/auth/shared/accesstoken"
+	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/confirmation"
+	"ticketing.com/auth/shared/credentials"
+	"ticketing.com/auth/shared/email"
+	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/events/sender"
+	"ticketing.com/auth/shared/identity"
+	"ticketing.com/auth/shared/origin"
+	"ticketing.com/auth/shared/password"
+	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/reference"
+	"ticketing.com/auth/shared/user"
+)
+
+const path = "/api/users/email"
+
+// Function serves POST /api/users/email, its confirmation and its undo.
+var Function = endpoint.Function{
+	Name: "email",
+	Needs: []endpoint.Need{
+		accesstoken.Verifying, confirmation.Confirming, password.Hashing, origin.Reading,
+		sender.Publishing(event.EmailChanged, event.SignedOut, event.MailRequested),
+		user.Storing(endpoint.Find, endpoint.Update),
+		ratelimit.Counting("RATE_LIMIT_SIGNIN", "RATE_LIMIT_CONFIRMATION"),
+	},
+	Endpoints: []endpoint.Endpoint{
+		endpoint.LimitInvalid(endpoint.Define(endpoint.Spec{
+			ID:      "email",
+			Method:  http.MethodPost,
+			Path:    path,
+			Access:  endpoint.Required,
+			Success: http.StatusAccepted,
+			Summary: "Request the mail that confirms a new email.",
+		}, newHandler, changer.request), ratelimit.Addresses("signin", ratelimit.Signin)),
+		endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
+			ID:      "confirmEmail",
+			Method:  http.MethodPost,
+			Path:    path + "/confirm",
+			Access:  endpoint.Public,
+			Success: http.StatusOK,
+			Summary: "Replace the email of the account with the token of the mail.",
+		}, newHandler, changer.confirm), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
+		endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
+			ID:      "undoEmail",
+			Method:  http.MethodPost,
+			Path:    path + "/undo",
+			Access:  endpoint.Public,
+			Success: http.StatusOK,
+			Summary: "Restore the earlier email with the token of the notice, end all sessions and lock the password.",
+		}, newHandler, changer.undo), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
+	},
+}
+
+// Input is the new email and the current password.
+type Input struct {
+	identity.Required
+	endpoint.Client
+	origin.Origin
+	Email           string `json:"email"`
+	CurrentPassword string `json:"currentPassword"`
+}
+
+// Validate checks the form of the email, which must be a new one.
+func (in *Input) Validate(bad *apierror.Fields) {
+	address, err := email.Parse(in.Email)
+	switch {
+	case err != nil:
+		bad.Add("email", err.Error())
+	case string(address) == in.Identity.Email:
+		bad.Add("email", "This is already the email of the account.")
+	}
+	if password.IsTooLong(in.CurrentPassword) {
+		bad.Add("currentPassword", password.TooLong)
+	}
+}
+
+// Members implements reference.Described.
+func (Input) Members() []reference.Member {
+	return []reference.Member{
+		email.Member("email"),
+		{Name: "currentPassword", Format: "password", MaxLength: password.MaxBytes, About: "Each request counts as a sign-in for the rate limit of the account."},
+	}
+}
+
+// Confirmation is the token of a mail.
+type Confirmation struct {
+	origin.Origin
+	Token string `json:"token"`
+}
+
+// Members implements reference.Described.
+func (Confirmation) Members() []reference.Member { return []reference.Member{confirmation.TokenMember} }
+
+// Output confirms the request.
+type Output struct {
+	Message string `json:"message"`
+}
+
+type changer struct {
+	users       *user.Store
+	credentials *credentials.Checker
+	keys        *confirmation.Keys
+	now         func() time.Time
+}
+
+func newHandler(cfg *config.Config) changer {
+	return changer{user.FromConfig(cfg, sender.FromConfig(cfg)), credentials.FromConfig(cfg), confirmation.FromConfig(cfg), cfg.Now()}
+}
+
+// request answers the same for an email that another account has. Only the reader of that mailbox
+// learns it.
+func (c changer) request(ctx context.Context, in Input) (Output, error) {
+	address, _ := email.Parse(in.Email) // Validate has accepted it
+	err := c.credentials.Current(ctx, c.users, in.Identity, in.Client, in.CurrentPassword, func(ctx context.Context, a user.Account) error {
+		return c.users.RequestEmailChange(ctx, a, in.Identity.Session, string(address), in.From, c.now())
+	})
+	return Output{"A mail to the new email is on its way."}, confirmation.Limited(err)
+}
+
+func (c changer) confirm(ctx context.Context, in Confirmation) (Output, error) {
+	claim, err := c.keys.Claim(ctx, c.users, event.EmailChange, in.Token, c.now())
+	if err == nil {
+		err = c.users.ConfirmEmail(ctx, claim, in.From, c.now())
+	}
+	return Output{"The email is changed."}, translate(err)
+}
+
+func (c changer) undo(ctx context.Context, in Confirmation) (Output, error) {
+	t, err := confirmation.Parse(in.Token)
+	if err != nil || t.Purpose != event.EmailUndo {
+		return Output{}, confirmation.Invalid("token")
+	}
+	err = c.users.UndoEmail(ctx, t.User, t.Nonce, c.keys.ByToken(t), in.From, c.now())
+	return Output{"The earlier email is restored. Reset the password to sign in."}, translate(err)
+}
+
+func translate(err error) error {
+	switch {
+	case errors.Is(err, user.ErrNotPending):
+		return confirmation.Invalid("token")
+	case errors.Is(err, user.ErrDuplicate):
+		return apierror.New(apierror.Conflict, "Another account has this email.")
+	}
+	return confirmation.Limited(err)
+}

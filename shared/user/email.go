@@ -1,0 +1,127 @@
+package user
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"ticketing.com/auth/shared/events/event"
+)
+
+// An Undo restores an earlier email. Its mail goes to that email.
+type Undo struct {
+	Email      string     `bson:"email"`
+	VerifiedAt *time.Time `bson:"verifiedAt,omitempty"`
+	At         time.Time  `bson:"at"` // of the change
+	ExpiresAt  time.Time  `bson:"expiresAt"`
+}
+
+// undoLimit bounds the stored Undos of an account. None is dropped before it expires: otherwise an
+// attacker could make many changes to remove the undo of the first one.
+const undoLimit = 5
+
+// ErrTooManyChanges reports that the email has changed too often.
+var ErrTooManyChanges = errors.New("the email has changed too often")
+
+// LockedPassword is the stored password of an account whose owner must reset it. No password has this
+// hash.
+const LockedPassword = "locked"
+
+// RequestEmailChange requests the mail that confirms a new email, after the current password was
+// checked. It returns ErrChanged, ErrSessionEnded, ErrTooManyMails or ErrTooManyChanges.
+//
+// It does not look whether another account has the new email. Only the reader of that mailbox learns
+// this, by ConfirmEmail.
+func (s *Store) RequestEmailChange(ctx context.Context, checked Account, sid, to string, from Origin, now time.Time) error {
+	err := s.change(ctx, checked.ID, func(a Account) (*change, error) {
+		if err := a.checked(checked, sid, now); err != nil {
+			return nil, err
+		}
+		if len(a.undos(now)) >= undoLimit {
+			return nil, ErrTooManyChanges
+		}
+		c := &change{now: now, entry: Entry{Type: EntryEmailRequested, At: now, Session: sid}.from(from)}
+		return c, c.ask(a, event.EmailChange, to, emailTTL)
+	})
+	return sessionEnded(err)
+}
+
+// undos returns the keys of the Undos that have not expired, the oldest first.
+func (a Account) undos(now time.Time) (valid []string) {
+	for _, nonce := range oldestFirst(a.Undo, func(u Undo) time.Time { return u.At }) {
+		if a.Undo[nonce].ExpiresAt.After(now) {
+			valid = append(valid, nonce)
+		}
+	}
+	return valid
+}
+
+// ConfirmEmail replaces the email of an account and ends all its other pending confirmations. The
+// earlier email receives a notice with an undo. ConfirmEmail returns ErrNotPending, or ErrDuplicate if
+// another account has the email: the unique index decides.
+func (s *Store) ConfirmEmail(ctx context.Context, claim Claim, from Origin, now time.Time) error {
+	return s.confirm(ctx, claim, now, func(a Account, c *change) error {
+		c.email = claim.Pending.Email
+		c.clear("pending")
+		c.entry = Entry{Type: EntryEmailChanged, At: now}.from(from)
+		c.set = append(c.set, bson.E{Key: "verifiedAt", Value: now})
+		c.publish(event.EmailChanged, event.UserEmailChanged{UserID: a.ID, Email: c.email, Before: a.Email})
+		valid := a.undos(now)
+		for nonce := range a.Undo {
+			if !slices.Contains(valid, nonce) {
+				c.clear("undo." + nonce)
+			}
+		}
+		p := newPending(a.Email, now, undoTTL)
+		c.set = append(c.set, bson.E{Key: "undo." + p.Nonce, Value: Undo{a.Email, a.VerifiedAt, now, p.ExpiresAt}})
+		err := c.mail(a, event.RequestedMail{To: a.Email, Purpose: event.EmailUndo, Nonce: p.Nonce, ExpiresAt: p.ExpiresAt, Agent: from.Agent, Place: from.Place})
+		if errors.Is(err, ErrTooManyMails) {
+			err = ErrTooManyChanges // without the undo, the change must not happen
+		}
+		return err
+	})
+}
+
+// UndoEmail restores an earlier email with the proof of its mail. It ends all sessions, all pending
+// confirmations, all device tokens and the undos of later changes. An attacker that has changed the
+// email knows the password, so the owner must reset that (see LockedPassword). UndoEmail returns
+// ErrNotPending, or ErrDuplicate if another account has taken the email.
+func (s *Store) UndoEmail(ctx context.Context, id, nonce string, proof Proof, from Origin, now time.Time) error {
+	err := s.change(ctx, id, func(a Account) (*change, error) {
+		if done, exists := a.Confirmed[event.EmailUndo]; exists && done.Nonce == nonce && now.Sub(done.At) <= ReplayWindow && proof(done.Pending) {
+			return nil, nil
+		}
+		u, exists := a.Undo[nonce]
+		p := Pending{Nonce: nonce, Email: u.Email, ExpiresAt: u.ExpiresAt}
+		if !exists || !u.ExpiresAt.After(now) || a.deletes(now) || !proof(p) {
+			return nil, ErrNotPending
+		}
+		c := &change{now: now, email: u.Email, end: a.validSessions("", now), reason: event.Recovered,
+			set: bson.D{
+				{Key: "password", Value: LockedPassword},
+				{Key: "confirmed", Value: map[event.Purpose]confirmed{event.EmailUndo: {p, now}}},
+			},
+			entry: Entry{Type: EntryEmailUndone, At: now}.from(from),
+		}
+		c.clear("pending", "devices", "deletesAt")
+		if u.VerifiedAt == nil { // the token proves control of the email
+			c.set = append(c.set, bson.E{Key: "verifiedAt", Value: now})
+		} else {
+			c.set = append(c.set, bson.E{Key: "verifiedAt", Value: *u.VerifiedAt})
+		}
+		for other, later := range a.Undo {
+			if !later.At.Before(u.At) {
+				c.clear("undo." + other)
+			}
+		}
+		c.publish(event.EmailChanged, event.UserEmailChanged{UserID: a.ID, Email: u.Email, Before: a.Email})
+		return c, nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = ErrNotPending
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+package user
+
+import (
+	"context"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"ticketing.com/auth/shared/events/event"
+)
+
+// ChangePassword replaces the hash of the password of an account, after the current password was
+// checked. It ends all sessions but one, and returns their number. It returns ErrChanged if the
+// password has changed since the check, or ErrSessionEnded.
+func (s *Store) ChangePassword(ctx context.Context, checked Account, sid, hash string, from Origin, now time.Time) (ended int, err error) {
+	err = s.change(ctx, checked.ID, func(a Account) (*change, error) {
+		if err := a.checked(checked, sid, now); err != nil {
+			return nil, err
+		}
+		c := &change{now: now, end: a.others(sid, now), reason: event.NewSecret,
+			set:   bson.D{{Key: "password", Value: hash}},
+			entry: Entry{Type: EntryPasswordChanged, At: now, Session: sid}.from(from)}
+		ended = len(c.end)
+		c.clear("pending." + string(event.Recovery))
+		c.publish(event.PasswordChanged, event.UserPasswordChanged{UserID: a.ID, By: event.ByChange})
+		c.notice(a, event.PasswordNotice, from)
+		return c, nil
+	})
+	return ended, sessionEnded(err)
+}
+
+// checked returns nil if a session of the account is valid and its password is the one that was
+// checked.
+func (a Account) checked(before Account, sid string, now time.Time) error {
+	if err := a.signedIn(sid, now); err != nil {
+		return err
+	}
+	if a.Password != before.Password {
+		return ErrChanged
+	}
+	return nil
+}
+
+// RequestRecovery requests the mail with which the owner of an email resets the password. It returns
+// ErrNotFound or ErrTooManyMails.
+func (s *Store) RequestRecovery(ctx context.Context, email string, now time.Time) error {
+	found, err := s.Account(ctx, email)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, found.ID, func(a Account) (*change, error) {
+		if a.Email != email || a.DisabledAt != nil || a.deletes(now) {
+			return nil, ErrNotFound
+		}
+		c := &change{now: now}
+		return c, c.ask(a, event.Recovery, email, recoveryTTL)
+	})
+}
+
+// ConfirmRecovery replaces the hash of the password. It ends all sessions, every other pending
+// confirmation and every device token: an attacker may have created them, also before the owner of
+// the email used the system. The mail proves control of the email, so it is verified from now on. It
+// returns ErrNotPending.
+//
+// The undo of an earlier change of the email stays. Otherwise an attacker that has changed the email
+// could use a recovery to take the undo from the owner.
+func (s *Store) ConfirmRecovery(ctx context.Context, claim Claim, hash string, from Origin, now time.Time) error {
+	return s.confirm(ctx, claim, now, func(a Account, c *change) error {
+		if claim.Pending.Email != a.Email || a.deletes(now) {
+			return ErrNotPending
+		}
+		c.end, c.reason = a.validSessions("", now), event.Recovered
+		c.set = append(c.set, bson.E{Key: "password", Value: hash})
+		c.clear("pending", "devices")
+		c.entry = Entry{Type: EntryRecovered, At: now}.from(from)
+		c.verify(a)
+		c.publish(event.PasswordChanged, event.UserPasswordChanged{UserID: a.ID, By: event.ByReset})
+		c.notice(a, event.PasswordNotice, from)
+		return nil
+	})
+}

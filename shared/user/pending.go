@@ -1,0 +1,151 @@
+package user
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"ticketing.com/auth/shared/events/event"
+)
+
+// A Pending is a confirmation that the user has not given yet. The token and the code of its mail derive
+// from it and from a key that the database does not hold (see package confirmation).
+type Pending struct {
+	Nonce     string    `bson:"nonce"`
+	Email     string    `bson:"email"` // the recipient of the mail
+	ExpiresAt time.Time `bson:"expiresAt"`
+}
+
+// A confirmed Pending is stored for ReplayWindow, so that a repeated request succeeds.
+type confirmed struct {
+	Pending `bson:",inline"`
+	At      time.Time `bson:"at"`
+}
+
+// The lifetimes of tokens and codes.
+const (
+	verificationTTL = 24 * time.Hour
+	recoveryTTL     = time.Hour
+	emailTTL        = time.Hour
+	undoTTL         = 7 * 24 * time.Hour
+)
+
+// The limits of the mails of an account, for each purpose. Function mail has the same limits for each
+// recipient, which also count other accounts.
+const mailsPerHour, mailsPerDay = 3, 10
+
+var (
+	// ErrNotPending reports that a token or a code is wrong, expired, or used.
+	ErrNotPending = errors.New("the token or code is wrong, expired or used")
+	// ErrTooManyMails reports that the account has requested too many mails.
+	ErrTooManyMails = errors.New("too many mails were requested for this account")
+)
+
+// mail returns the request for a mail, and records it in the change. It returns ErrTooManyMails at the
+// limit of mails with this purpose.
+func (c *change) mail(a Account, m event.RequestedMail) error {
+	var recent []time.Time
+	for _, at := range a.Mailed[m.Purpose] {
+		if c.now.Sub(at) < 24*time.Hour {
+			recent = append(recent, at)
+		}
+	}
+	if len(recent) >= mailsPerDay || len(recent) >= mailsPerHour && c.now.Sub(recent[len(recent)-mailsPerHour]) < time.Hour {
+		return ErrTooManyMails
+	}
+	c.set = append(c.set, bson.E{Key: "mailed." + string(m.Purpose), Value: append(recent, c.now)})
+	c.publish(event.MailRequested, a.mail(m, c.now))
+	return nil
+}
+
+// mail returns the request for a mail of the account, of which the caller has set the recipient and the
+// purpose.
+func (a Account) mail(m event.RequestedMail, now time.Time) event.RequestedMail {
+	m.UserID, m.Locale, m.Template, m.At = a.ID, a.Language, m.Purpose, now.UTC()
+	return m
+}
+
+// notice requests a mail without a token. At the limit it requests none: the history has the entry.
+func (c *change) notice(a Account, purpose event.Purpose, from Origin) {
+	c.mail(a, event.RequestedMail{To: a.Email, Purpose: purpose, Agent: from.Agent, Place: from.Place})
+}
+
+// ask requests the mail of a confirmation. A repeated request within the lifetime asks for the same
+// confirmation: an attacker that repeats it cannot invalidate the mail that the user has received.
+func (c *change) ask(a Account, purpose event.Purpose, to string, ttl time.Duration) error {
+	p, exists := a.Pending[purpose]
+	if !exists || p.Email != to || !p.ExpiresAt.After(c.now.Add(ttl/2)) {
+		p = newPending(to, c.now, ttl)
+		c.set = append(c.set, bson.E{Key: "pending." + string(purpose), Value: p})
+	}
+	return c.mail(a, event.RequestedMail{To: to, Purpose: purpose, Nonce: p.Nonce, ExpiresAt: p.ExpiresAt})
+}
+
+// newPending returns a Pending. Its expiry is in whole seconds, as in a token.
+func newPending(to string, now time.Time, ttl time.Duration) Pending {
+	return Pending{Nonce: rand.Text(), Email: to, ExpiresAt: now.Add(ttl).Truncate(time.Second).UTC()}
+}
+
+// A Proof reports whether a client has received the mail of a Pending.
+type Proof func(Pending) bool
+
+// A Claim is a Pending whose token or code a client has presented.
+type Claim struct {
+	Account Account
+	Pending Pending
+	Done    bool // it was confirmed within ReplayWindow
+	purpose event.Purpose
+}
+
+// Claim returns the claim of a proof, or ErrNotPending. It confirms nothing. A client can guess a code,
+// so the caller must limit the attempts (see ratelimit.Limiter.AllowCode).
+func (s *Store) Claim(ctx context.Context, id string, purpose event.Purpose, proof Proof, now time.Time) (Claim, error) {
+	a, err := s.AccountByID(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && a.DisabledAt != nil {
+		return Claim{}, ErrNotPending
+	}
+	if err != nil {
+		return Claim{}, err
+	}
+	if p, exists := a.Pending[purpose]; exists && p.ExpiresAt.After(now) && proof(p) {
+		return Claim{Account: a, Pending: p, purpose: purpose}, nil
+	}
+	if done, exists := a.Confirmed[purpose]; exists && now.Sub(done.At) <= ReplayWindow && proof(done.Pending) {
+		return Claim{Account: a, Pending: done.Pending, Done: true, purpose: purpose}, nil
+	}
+	return Claim{}, ErrNotPending
+}
+
+// confirm writes the change of a claim. If a concurrent request has confirmed it, confirm changes nothing
+// and returns nil.
+func (s *Store) confirm(ctx context.Context, claim Claim, now time.Time, apply func(Account, *change) error) error {
+	if claim.Done {
+		return nil
+	}
+	err := s.change(ctx, claim.Account.ID, func(a Account) (*change, error) {
+		if done, exists := a.Confirmed[claim.purpose]; exists && done.Nonce == claim.Pending.Nonce && now.Sub(done.At) <= ReplayWindow {
+			return nil, nil
+		}
+		p, exists := a.Pending[claim.purpose]
+		if !exists || p.Nonce != claim.Pending.Nonce || p.Email != claim.Pending.Email || !p.ExpiresAt.After(now) || a.DisabledAt != nil {
+			return nil, ErrNotPending
+		}
+		c := &change{now: now}
+		if err := apply(a, c); err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(c.unset, func(e bson.E) bool { return e.Key == "pending" }) {
+			c.clear("pending." + string(claim.purpose))
+		}
+		c.set = append(c.set, bson.E{Key: "confirmed", Value: map[event.Purpose]confirmed{claim.purpose: {p, now}}})
+		return c, nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = ErrNotPending
+	}
+	return err
+}
