@@ -167,9 +167,14 @@ func (r recovery) request(ctx context.Context, in Input) (Output, error) {
 }
 
 func (r recovery) confirm(ctx context.Context, in Confirmation) (Output, error) {
-	claim, err := r.claim(ctx, in)
-	if err == nil {
-		err = r.reset(ctx, claim, in)
+	if in.Code != nil {
+		if err := r.limiter.AllowCode(ctx, string(event.Recovery), in.address()); err != nil {
+			return Output{}, err
+		}
+	}
+	err := r.reset(ctx, in)
+	if errors.Is(err, user.ErrChanged) { // a concurrent request was first, perhaps with another password
+		err = r.reset(ctx, in)
 	}
 	if errors.Is(err, user.ErrNotPending) {
 		err = confirmation.Invalid(map[bool]string{true: "code", false: "token"}[in.Code != nil])
@@ -177,15 +182,17 @@ func (r recovery) confirm(ctx context.Context, in Confirmation) (Output, error) 
 	return Output{"The password is changed. Sign in with it."}, err
 }
 
+// address returns the email in its normal form. Validate has accepted it.
+func (in *Confirmation) address() string {
+	address, _ := email.Parse(*in.Email)
+	return string(address)
+}
+
 func (r recovery) claim(ctx context.Context, in Confirmation) (user.Claim, error) {
 	if in.Code == nil {
 		return r.keys.Claim(ctx, r.users, event.Recovery, *in.Token, r.now())
 	}
-	address, _ := email.Parse(*in.Email) // Validate has accepted it
-	if err := r.limiter.AllowCode(ctx, string(event.Recovery), string(address)); err != nil {
-		return user.Claim{}, err
-	}
-	account, err := r.users.Account(ctx, string(address))
+	account, err := r.users.Account(ctx, in.address())
 	if errors.Is(err, user.ErrNotFound) || errors.Is(err, user.ErrUnreadable) {
 		account.ID, err = "", nil // the same commands as for an account
 	}
@@ -196,8 +203,12 @@ func (r recovery) claim(ctx context.Context, in Confirmation) (user.Claim, error
 }
 
 // reset replaces the password. A repeated request must have the password of the first one: it changes
-// nothing.
-func (r recovery) reset(ctx context.Context, claim user.Claim, in Confirmation) error {
+// nothing. If a concurrent request was first, reset returns user.ErrChanged.
+func (r recovery) reset(ctx context.Context, in Confirmation) error {
+	claim, err := r.claim(ctx, in)
+	if err != nil {
+		return err
+	}
 	if err := r.policy.Check(in.NewPassword, claim.Account.Email); err != nil {
 		return apierror.Field("newPassword", err.Error())
 	}

@@ -1,6 +1,7 @@
 package user
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -14,9 +15,9 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// deletes reports whether the grace period of the account has ended. From then on the account cannot
+// Deletes reports whether the grace period of the account has ended. From then on the account cannot
 // be used, also before Erase has removed it.
-func (a Account) deletes(now time.Time) bool { return a.DeletesAt != nil && !a.DeletesAt.After(now) }
+func (a Account) Deletes(now time.Time) bool { return a.DeletesAt != nil && !a.DeletesAt.After(now) }
 
 // RequestDeletion ends all sessions of an account, after the current password was checked, and
 // schedules its deletion after the grace period. It returns the time of the deletion. It returns
@@ -42,7 +43,7 @@ func (s *Store) RequestDeletion(ctx context.Context, checked Account, sid string
 // if the password has changed since the check or the grace period has ended.
 func (s *Store) Restore(ctx context.Context, checked Account, from Origin, now time.Time) error {
 	return s.change(ctx, checked.ID, func(a Account) (*change, error) {
-		if a.Password != checked.Password || a.DisabledAt != nil || a.deletes(now) {
+		if a.Password != checked.Password || a.DisabledAt != nil || a.Deletes(now) {
 			return nil, ErrChanged
 		}
 		if a.DeletesAt == nil {
@@ -77,7 +78,7 @@ func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 	}
 	for range maxAttempts {
 		a, err := s.AccountByID(ctx, id)
-		if errors.Is(err, ErrNotFound) || err == nil && (a.ErasedAt != nil || !a.deletes(now)) {
+		if errors.Is(err, ErrNotFound) || err == nil && (a.ErasedAt != nil || !a.Deletes(now)) {
 			return nil
 		}
 		if err != nil {
@@ -109,7 +110,7 @@ func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 }
 
 // EraseDue erases accounts whose grace period has ended, at most 100, so its time is bounded. It skips
-// accounts that cannot be read; the log has them.
+// accounts that cannot be read; the log has them. It returns the first error of the others.
 func (s *Store) EraseDue(ctx context.Context, now time.Time) error {
 	users, err := s.users(ctx)
 	if err != nil {
@@ -126,10 +127,11 @@ func (s *Store) EraseDue(ctx context.Context, now time.Time) error {
 	if err := found.All(ctx, &due); err != nil {
 		return mongodb.Translate("find accounts to erase", err)
 	}
+	var first error
 	for _, d := range due {
 		if err := s.Erase(ctx, d.ID, now); err != nil && !errors.Is(err, ErrUnreadable) {
-			return err
+			first = cmp.Or(first, err)
 		}
 	}
-	return nil
+	return first
 }

@@ -26,12 +26,16 @@ const undoLimit = 5
 // ErrTooManyChanges reports that the email has changed too often.
 var ErrTooManyChanges = errors.New("the email has changed too often")
 
+// ErrSame reports that the account has the requested email.
+var ErrSame = errors.New("the account has this email")
+
 // LockedPassword is the stored password of an account whose owner must reset it. No password has this
 // hash.
 const LockedPassword = "locked"
 
 // RequestEmailChange requests the mail that confirms a new email, after the current password was
-// checked. It returns ErrChanged, ErrSessionEnded, ErrTooManyMails or ErrTooManyChanges.
+// checked. It returns ErrSame if the account has that email, ErrChanged, ErrSessionEnded,
+// ErrTooManyMails or ErrTooManyChanges.
 //
 // It does not look whether another account has the new email. Only the reader of that mailbox learns
 // this, by ConfirmEmail.
@@ -39,6 +43,9 @@ func (s *Store) RequestEmailChange(ctx context.Context, checked Account, sid, to
 	err := s.change(ctx, checked.ID, func(a Account) (*change, error) {
 		if err := a.checked(checked, sid, now); err != nil {
 			return nil, err
+		}
+		if a.Email == to {
+			return nil, ErrSame
 		}
 		if len(a.undos(now)) >= undoLimit {
 			return nil, ErrTooManyChanges
@@ -63,7 +70,7 @@ func (a Account) undos(now time.Time) (valid []string) {
 // earlier email receives a notice with an undo. ConfirmEmail returns ErrNotPending, or ErrDuplicate if
 // another account has the email: the unique index decides.
 func (s *Store) ConfirmEmail(ctx context.Context, claim Claim, from Origin, now time.Time) error {
-	return s.confirm(ctx, claim, now, func(a Account, c *change) error {
+	return once(s.confirm(ctx, claim, now, func(a Account, c *change) error {
 		c.email = claim.Pending.Email
 		c.clear("pending")
 		c.entry = Entry{Type: EntryEmailChanged, At: now}.from(from)
@@ -82,7 +89,7 @@ func (s *Store) ConfirmEmail(ctx context.Context, claim Claim, from Origin, now 
 			err = ErrTooManyChanges // without the undo, the change must not happen
 		}
 		return err
-	})
+	}))
 }
 
 // UndoEmail restores an earlier email with the proof of its mail. It ends all sessions, all pending
@@ -96,13 +103,13 @@ func (s *Store) UndoEmail(ctx context.Context, id, nonce string, proof Proof, fr
 		}
 		u, exists := a.Undo[nonce]
 		p := Pending{Nonce: nonce, Email: u.Email, ExpiresAt: u.ExpiresAt}
-		if !exists || !u.ExpiresAt.After(now) || a.deletes(now) || !proof(p) {
+		if !exists || !u.ExpiresAt.After(now) || a.DisabledAt != nil || a.Deletes(now) || !proof(p) {
 			return nil, ErrNotPending
 		}
 		c := &change{now: now, email: u.Email, end: a.validSessions("", now), reason: event.Recovered,
 			set: bson.D{
 				{Key: "password", Value: LockedPassword},
-				{Key: "confirmed", Value: map[event.Purpose]confirmed{event.EmailUndo: {p, now}}},
+				{Key: "confirmed." + string(event.EmailUndo), Value: confirmed{p, now}},
 			},
 			entry: Entry{Type: EntryEmailUndone, At: now}.from(from),
 		}

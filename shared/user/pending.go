@@ -41,6 +41,8 @@ const mailsPerHour, mailsPerDay = 3, 10
 var (
 	// ErrNotPending reports that a token or a code is wrong, expired, or used.
 	ErrNotPending = errors.New("the token or code is wrong, expired or used")
+	// errConfirmed reports that a concurrent request has given the confirmation.
+	errConfirmed = errors.New("the token or code was just used")
 	// ErrTooManyMails reports that the account has requested too many mails.
 	ErrTooManyMails = errors.New("too many mails were requested for this account")
 )
@@ -121,14 +123,14 @@ func (s *Store) Claim(ctx context.Context, id string, purpose event.Purpose, pro
 }
 
 // confirm writes the change of a claim. If a concurrent request has confirmed it, confirm changes nothing
-// and returns nil.
+// and returns errConfirmed.
 func (s *Store) confirm(ctx context.Context, claim Claim, now time.Time, apply func(Account, *change) error) error {
 	if claim.Done {
-		return nil
+		return errConfirmed
 	}
 	err := s.change(ctx, claim.Account.ID, func(a Account) (*change, error) {
 		if done, exists := a.Confirmed[claim.purpose]; exists && done.Nonce == claim.Pending.Nonce && now.Sub(done.At) <= ReplayWindow {
-			return nil, nil
+			return nil, errConfirmed
 		}
 		p, exists := a.Pending[claim.purpose]
 		if !exists || p.Nonce != claim.Pending.Nonce || p.Email != claim.Pending.Email || !p.ExpiresAt.After(now) || a.DisabledAt != nil {
@@ -141,11 +143,19 @@ func (s *Store) confirm(ctx context.Context, claim Claim, now time.Time, apply f
 		if !slices.ContainsFunc(c.unset, func(e bson.E) bool { return e.Key == "pending" }) {
 			c.clear("pending." + string(claim.purpose))
 		}
-		c.set = append(c.set, bson.E{Key: "confirmed", Value: map[event.Purpose]confirmed{claim.purpose: {p, now}}})
+		c.set = append(c.set, bson.E{Key: "confirmed." + string(claim.purpose), Value: confirmed{p, now}})
 		return c, nil
 	})
 	if errors.Is(err, ErrNotFound) {
 		err = ErrNotPending
+	}
+	return err
+}
+
+// once replaces errConfirmed by nil: a repeated confirmation has the same result.
+func once(err error) error {
+	if errors.Is(err, errConfirmed) {
+		return nil
 	}
 	return err
 }

@@ -39,14 +39,14 @@ func sessionEnded(err error) error {
 
 // ConfirmVerification records that the user controls the email. It returns ErrNotPending.
 func (s *Store) ConfirmVerification(ctx context.Context, claim Claim, from Origin, now time.Time) error {
-	return s.confirm(ctx, claim, now, func(a Account, c *change) error {
+	return once(s.confirm(ctx, claim, now, func(a Account, c *change) error {
 		if claim.Pending.Email != a.Email {
 			return ErrNotPending
 		}
 		c.entry = Entry{Type: EntryVerified, At: now}.from(from)
 		c.verify(a)
 		return nil
-	})
+	}))
 }
 
 // verify records that the user controls the email of the account, unless that is recorded.
