@@ -14,6 +14,7 @@ require (
 
 require (
 	github.com/emersion/go-sasl v0.0.0-20241020182733-b788ff22d5a6 // indirect
+	github.com/mileusna/useragent v1.3.5 // indirect
 	github.com/wneessen/go-mail v0.7.3 // indirect
 )
 

@@ -3,6 +3,7 @@ module ticketing.com/auth/infra
 go 1.26.0
 
 require (
+	github.com/emersion/go-smtp v0.26.0
 	github.com/go-json-experiment/json v1.27.2
 	github.com/rogpeppe/go-internal v1.14.1
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
@@ -16,7 +17,7 @@ require (
 
 require (
 	github.com/emersion/go-sasl v0.0.0-20241020182733-b788ff22d5a6 // indirect
-	github.com/emersion/go-smtp v0.26.0 // indirect
+	github.com/mileusna/useragent v1.3.5 // indirect
 	github.com/wneessen/go-mail v0.7.3 // indirect
 )
 

@@ -138,6 +138,8 @@ func newHandler(cfg *config.Config) *sender {
 // The error for a mail that can be delivered later is of kind Unavailable. The broker then delivers
 // the event again.
 func (s *sender) handle(ctx context.Context, in Request) (*event.FailedMail, error) {
+	ctx, cancel := detach(ctx)
+	defer cancel()
 	log := s.log.With("user", in.UserID, "purpose", in.Purpose)
 	switch {
 	case !s.notices.include(in.Template):
@@ -158,15 +160,26 @@ func (s *sender) handle(ctx context.Context, in Request) (*event.FailedMail, err
 		return in.reply(result), nil
 	}
 	result, err = s.send(ctx, claim, in)
-	if err != nil {
+	if result == "" {
 		s.finish(ctx, log, claim.Release)
 		return nil, s.retry(ctx, log, err)
 	}
 	if result != journal.Sent { // send has recorded it otherwise
-		log.WarnContext(ctx, "mail not sent", "result", result)
+		log.WarnContext(ctx, "mail not sent", "result", result, "error", err)
 		s.finish(ctx, log, func(ctx context.Context) error { return claim.Finish(ctx, result) })
 	}
 	return in.reply(result), nil
+}
+
+// detach returns a context with the deadline of the event that a disconnected broker does not cancel.
+// A broker may wait for a shorter time than a mail server needs. Each of its deliveries would
+// otherwise interrupt a transfer that the mail server may have accepted.
+func detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, limited := ctx.Deadline()
+	if !limited {
+		deadline = time.Now().Add(budget)
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), deadline)
 }
 
 // deadline returns the time from which the mail is not sent: its token has expired, or the journal
@@ -187,15 +200,18 @@ func (r *Request) reply(result journal.Result) *event.FailedMail {
 	return nil
 }
 
-// send sends the mail of a claim and returns its result. It records Sent itself, before it allows
-// another transfer.
+// send sends the mail of a claim and returns its result, and the error that caused it. An error
+// without a result is not final. send records Sent itself, before it allows another transfer.
 func (s *sender) send(ctx context.Context, claim *journal.Claim, in Request) (journal.Result, error) {
 	to, err := email.Parse(in.To)
 	if err != nil {
-		return journal.Address, nil
+		return journal.Address, err // which does not contain the address
 	}
-	if allowed, err := claim.Allow(ctx, in.Purpose, string(to)); err != nil || !allowed {
-		return journal.Limited, err
+	switch allowed, err := claim.Allow(ctx, in.Purpose, string(to)); {
+	case err != nil:
+		return "", err
+	case !allowed:
+		return journal.Limited, nil
 	}
 	message, err := s.message(in, string(to))
 	if err != nil {
@@ -240,14 +256,14 @@ func (s *sender) message(in Request, to string) (smtp.Message, error) {
 	return smtp.Message{To: to, ID: in.Key, Date: in.At, Language: m.Language, Subject: m.Subject, Text: m.Text, HTML: m.HTML}, err
 }
 
-// outcome returns the result of a failure that is final, or its error.
+// outcome returns the result of a failure if it is final, and the failure.
 func outcome(err error) (journal.Result, error) {
 	if failed, is := errors.AsType[*smtp.Error](err); is {
 		switch failed.Kind {
 		case smtp.Address:
-			return journal.Address, nil
+			return journal.Address, err
 		case smtp.Refused:
-			return journal.Refused, nil
+			return journal.Refused, err
 		}
 	}
 	return "", err

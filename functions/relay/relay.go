@@ -1,7 +1,7 @@
 // Package relay is the function that delivers the events that remain in the outbox: the sink
-// was down, or the function stopped before it sent them. It also erases the accounts whose grace period
-// has ended. A PingSource triggers it at an
-// interval. It has no public route.
+// was down, or the function stopped before it sent them. It also erases the accounts whose grace
+// period has ended. A PingSource triggers it at an interval. In a process that delivers its events
+// itself, a request triggers it (see package inprocess). It has no public route.
 package relay
 
 import (
@@ -38,8 +38,11 @@ type relay struct {
 }
 
 func newHandler(cfg *config.Config) relay {
-	cfg.Required("K_SINK") // without a sink there is nothing to deliver to
-	return relay{user.FromConfig(cfg, sender.FromConfig(cfg)), cfg.Now()}
+	sink := sender.FromConfig(cfg)
+	if sink == nil { // there is nothing to deliver to
+		cfg.Required("K_SINK")
+	}
+	return relay{user.FromConfig(cfg, sink), cfg.Now()}
 }
 
 // handle erases first, because a slow sink can use up the time of a run. Both parts run even if the other

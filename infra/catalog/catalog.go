@@ -25,6 +25,7 @@ import (
 	"ticketing.com/auth/functions/verification"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/inprocess"
 	"ticketing.com/auth/shared/httpserver"
 )
 
@@ -67,14 +68,25 @@ func AllInOne(cfg *config.Config) []endpoint.Function {
 }
 
 // Usable returns the functions that can work in one process with this configuration. It omits
-// those that only receive events if the process accepts none, those that need a sink if it has
-// none, and those whose optional secret is not set.
-func Usable(cfg *config.Config) []endpoint.Function {
-	events, sink := httpserver.EventsEnabled(cfg), cfg.Text("K_SINK", "") != ""
-	return slices.DeleteFunc(Functions(), func(f endpoint.Function) bool {
-		return len(f.Endpoints) == 0 && !events || slices.ContainsFunc(f.Needs, func(n endpoint.Need) bool {
-			return n.NeedsSink && !sink || n.Secret != nil && n.Secret.Optional && !isSet(cfg, n.Secret.Setting)
+// those that only receive events if the process receives none for them, those that need a sink if it
+// has none, and those whose optional secret is not set. Without K_SINK, the process delivers its
+// events itself (see package inprocess).
+func Usable(cfg *config.Config) []endpoint.Function { return usable(cfg, Functions()) }
+
+func usable(cfg *config.Config, all []endpoint.Function) []endpoint.Function {
+	all = slices.DeleteFunc(all, func(f endpoint.Function) bool {
+		return slices.ContainsFunc(f.Needs, func(n endpoint.Need) bool {
+			return n.Secret != nil && n.Secret.Optional && !isSet(cfg, n.Secret.Setting)
 		})
+	})
+	events, sink := httpserver.EventsEnabled(cfg), cfg.Text("K_SINK", "") != ""
+	types := map[string]bool{}
+	if !sink {
+		types = inprocess.Types(all)
+	}
+	return slices.DeleteFunc(all, func(f endpoint.Function) bool {
+		needsSink := slices.ContainsFunc(f.Needs, func(n endpoint.Need) bool { return n.NeedsSink })
+		return len(f.Endpoints) == 0 && !events && !inprocess.Takes(f, types) || needsSink && !sink && len(types) == 0
 	})
 }
 

@@ -91,6 +91,10 @@ func TestCheck_Problems(t *testing.T) {
 			"hello has the Path /asyncapi.yaml, but the local runner serves it"},
 		{"a path of a schema", []endpoint.Function{at("/schemas/hello")},
 			"hello has the Path /schemas/hello, but the local runner serves it"},
+		{"the path of the mails", []endpoint.Function{at("/mail")},
+			"hello has the Path /mail, but the local runner serves it"},
+		{"the path of a page that a mail links to", []endpoint.Function{at("/confirm/hello")},
+			"hello has the Path /confirm/hello, but the local runner serves it"},
 		{"several endpoints", []endpoint.Function{several("tickets",
 			endpoint.Spec{ID: "list", Method: "GET", Path: "/api/tickets"}, endpoint.Spec{ID: "create", Method: "POST", Path: "/api/tickets"},
 			endpoint.Spec{ID: "show", Method: "GET", Path: "/api/tickets/{id}"}, endpoint.Spec{ID: "mine", Method: "GET", Path: "/api/tickets/mine"})}, ""},
@@ -156,16 +160,20 @@ func TestCheck_Problems(t *testing.T) {
 // internal endpoint.
 func TestUsable(t *testing.T) {
 	for _, c := range []struct {
-		settings    map[string]string
-		relay, mail bool
+		settings              map[string]string
+		confirms, relay, mail bool
 	}{
-		{nil, false, false},
-		{map[string]string{"EVENTS": "insecure"}, false, false},
-		{map[string]string{"EVENTS": "insecure", "SMTP_URL": "smtp://localhost"}, false, true},
-		{map[string]string{"EVENTS": "insecure", "SMTP_URL_FILE": "/run/smtp"}, false, true},
-		{map[string]string{"SMTP_URL": "smtp://localhost"}, false, false},
-		{map[string]string{"K_SINK": "http://sink"}, false, false},
-		{map[string]string{"EVENTS": "insecure", "K_SINK": "http://sink"}, true, false},
+		{nil, false, false, false},
+		{map[string]string{"EVENTS": "insecure"}, false, false, false},
+		{map[string]string{"MAIL_KEYS": "key"}, true, false, false},
+		{map[string]string{"MAIL_KEYS_FILE": "/run/keys"}, true, false, false},
+		{map[string]string{"SMTP_URL": "smtp://localhost"}, false, false, false},
+		{map[string]string{"MAIL_KEYS": "key", "SMTP_URL": "smtp://localhost"}, true, true, true},
+		{map[string]string{"MAIL_KEYS": "key", "SMTP_URL_FILE": "/run/smtp"}, true, true, true},
+		{map[string]string{"EVENTS": "insecure", "MAIL_KEYS": "key", "SMTP_URL": "smtp://localhost"}, true, true, true},
+		{map[string]string{"K_SINK": "http://sink"}, false, false, false},
+		{map[string]string{"K_SINK": "http://sink", "MAIL_KEYS": "key", "SMTP_URL": "smtp://localhost"}, true, false, false},
+		{map[string]string{"EVENTS": "insecure", "K_SINK": "http://sink"}, false, true, false},
 	} {
 		cfg := config.New(func(name string) (string, bool) { s, is := c.settings[name]; return s, is },
 			func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
@@ -180,9 +188,33 @@ func TestUsable(t *testing.T) {
 			}
 			for _, f := range catalog.Functions() {
 				internal := f.Name == "introspect" || f.Name == "revocations"
-				if want := (f.Name != "relay" || c.relay) && (f.Name != "mail" || c.mail) && !(public && internal); slices.Contains(got, f.Name) != want {
+				confirms := f.Name == "verification" || f.Name == "recovery" || f.Name == "email"
+				if want := (f.Name != "relay" || c.relay) && (f.Name != "mail" || c.mail) && (!confirms || c.confirms) && !(public && internal); slices.Contains(got, f.Name) != want {
 					t.Errorf("%v, public %t: got the functions %v, want %s among them: %t", c.settings, public, got, f.Name, want)
 				}
+			}
+		}
+	}
+}
+
+// Without K_SINK, a function that takes an event of the process is usable, and so is the relay.
+func TestUsable_ReceiverInTheProcess(t *testing.T) {
+	mail := endpoint.Function{Name: "mail", Receivers: []endpoint.Receiver{{Types: []*event.Type{event.SignedUp}, Summary: "Send a mail."}}}
+	for _, c := range []struct {
+		settings    map[string]string
+		mail, relay bool
+	}{
+		{nil, true, true},
+		{map[string]string{"EVENTS": "insecure"}, true, true},
+		{map[string]string{"K_SINK": "http://sink"}, false, false},
+		{map[string]string{"EVENTS": "insecure", "K_SINK": "http://sink"}, true, true},
+	} {
+		cfg := config.New(func(name string) (string, bool) { s, is := c.settings[name]; return s, is },
+			func(*slog.HandlerOptions) slog.Handler { return slog.DiscardHandler }, time.Now)
+		all := catalog.UsableOf(cfg, append(catalog.Functions(), mail))
+		for name, want := range map[string]bool{"mail": c.mail, "relay": c.relay, "signup": true} {
+			if got := slices.ContainsFunc(all, func(f endpoint.Function) bool { return f.Name == name }); got != want {
+				t.Errorf("%v: got the function %s: %t, want %t", c.settings, name, got, want)
 			}
 		}
 	}

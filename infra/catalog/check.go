@@ -58,8 +58,10 @@ var (
 	// function with such a path would never receive a request.
 	reservedPaths = map[string]string{
 		"/asyncapi.yaml": "the local runner",
+		"/confirm":       "the local runner",
 		"/docs":          "the local runner",
 		"/health":        "every process",
+		"/mail":          "the local runner",
 		"/openapi.yaml":  "the local runner",
 		"/schemas":       "the local runner",
 	}

@@ -92,6 +92,72 @@ func TestKeys_Commands(t *testing.T) {
 	}
 }
 
+// The page mail.md has the output of the first step.
+func TestMail_Commands(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	noon := time.Now().Truncate(time.Second)
+	const withdrew = "Withdrew the old key from DIR/mail.keys.\nDeploy the file to mail and to the functions that check tokens.\nThe rotation is complete.\n"
+	step := ""
+	for _, c := range []struct {
+		after          time.Duration
+		args           string
+		code           int
+		stdout, stderr string // "…" stands for a time
+	}{
+		{0, "", 0, "Wrote DIR/mail.keys (secret: for mail and the functions that check its tokens).\n", ""},
+		{0, "", 0, "Added a new key to DIR/mail.keys. The old key still accepts the tokens of earlier mails.\n" +
+			"Deploy the file first to the functions that check tokens, then to mail.\nRun mail again from … on, to withdraw the old key.\n", ""},
+		{7 * 24 * time.Hour, "", 2, "", "keys mail: too early to withdraw the old key: try again from … on\n"},
+		{7 * 24 * time.Hour, "-force", 0, "Warning: the step was too early: links and codes of the last days are no longer valid.\n" + withdrew, ""},
+		{0, "now", 2, "", "keys mail: unexpected argument: run \"go run ./infra/keys mail -h\" for help\n"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(append([]string{"mail", "-dir", dir}, strings.Fields(c.args)...), &stdout, &stderr, func() time.Time { return noon.Add(c.after) })
+		times := regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+		plain := func(b bytes.Buffer) string {
+			return times.ReplaceAllString(strings.ReplaceAll(b.String(), dir, "DIR"), "…")
+		}
+		if code != c.code || plain(stdout) != c.stdout || plain(stderr) != c.stderr {
+			t.Errorf("mail %s: got exit code %d and\n%s%swant %d and\n%s%s", c.args, code, plain(stdout), plain(stderr), c.code, c.stdout, c.stderr)
+		}
+		if strings.HasPrefix(c.stdout, "Added") {
+			step = strings.ReplaceAll(plain(stdout), "DIR", ".data/keys")
+		}
+	}
+	page, err := os.ReadFile(filepath.Join("..", "docs", "mail.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "$ go run ./infra/keys mail\n" + step; !strings.Contains(string(page), want) {
+		t.Errorf("mail.md does not contain\n%s", want)
+	}
+}
+
+// A URL on the command line would show its password to all users of the machine, so it is in a file.
+func TestSecrets_MailServer(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	if code := run([]string{"new", "-dir", dir}, &bytes.Buffer{}, &bytes.Buffer{}, time.Now); code != 0 {
+		t.Fatalf("new: got exit code %d, want 0", code)
+	}
+	file := filepath.Join(t.TempDir(), "smtp.url")
+	for content, c := range map[string]struct {
+		code           int
+		stdout, stderr string
+	}{
+		"smtp://user:secret@mail.example:587\n": {0, `url: "smtp://user:secret@mail.example:587"`, ""},
+		"smtp://user:secret/@mail.example":      {2, "", "percent-encoding"},
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var stdout, stderr bytes.Buffer
+		code := run([]string{"secrets", "-dir", dir, "-smtp", file}, &stdout, &stderr, time.Now)
+		if code != c.code || !strings.Contains(stdout.String(), c.stdout) || !strings.Contains(stderr.String(), c.stderr) || strings.Contains(stderr.String(), "secret/") {
+			t.Errorf("got exit code %d and %s\nwant %d, %q and %q", code, stderr.String(), c.code, c.stdout, c.stderr)
+		}
+	}
+}
+
 // A running database has the passwords of the first run, so each run must print the same ones.
 func TestSecrets_AreStable(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")

@@ -240,6 +240,35 @@ func TestDatabaseUsers_RateLimitAccess(t *testing.T) {
 	}
 }
 
+// The Service with all routes has the needs of a function that takes its events in the process. It
+// has no sink, and it accepts no events of clients.
+func TestSmall_ReceiverInTheProcess(t *testing.T) {
+	mails := &endpoint.Collection{Database: "users", Name: "mails"}
+	mail := endpoint.Function{
+		Name: "mail",
+		Needs: []endpoint.Need{{Secret: &endpoint.Secret{Setting: "SMTP_URL", Name: "smtp", Key: "url", Sample: func() string { return "smtp://localhost" }}},
+			mails.Grant(endpoint.Insert)},
+		Receivers: []endpoint.Receiver{{Types: []*event.Type{event.SignedUp}, Summary: "Send a mail."}},
+	}
+	functions := append(catalog.Functions(), mail)
+	for name, c := range map[string]struct {
+		render func([]endpoint.Function) ([]byte, error)
+		want   string
+	}{
+		"manifest": {knative.Small, "- {name: SMTP_URL, valueFrom: {secretKeyRef: {name: smtp, key: url}}}"},
+		"func":     {knative.FuncAllInOne, "value: '{{ secret:smtp:url }}'"},
+		"rights":   {knative.Rights, `"auth": [`},
+	} {
+		got, err := c.render(functions)
+		if err != nil || !strings.Contains(string(got), c.want) || name != "rights" && strings.Contains(string(got), "EVENTS") {
+			t.Errorf("%s: got %s %v, want %s and no EVENTS", name, got, err, c.want)
+		}
+		if _, auth, _ := strings.Cut(string(got), c.want); name == "rights" && !strings.Contains(strings.Split(auth, "\n  ],")[0], `collection: "mails"`) {
+			t.Errorf("got the rights %s, want one on mails", got)
+		}
+	}
+}
+
 // The rights agree with "read only" in the table of functions.
 func TestDatabaseUsers_ReadOnly(t *testing.T) {
 	script, err := os.ReadFile("mongodb/users.js")

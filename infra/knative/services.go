@@ -14,6 +14,7 @@ import (
 
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/inprocess"
 )
 
 //go:embed *.tmpl
@@ -129,13 +130,19 @@ func (s *service) allow(limit time.Duration) {
 	s.Timeout = max(s.Timeout, int((limit+5*time.Second)/time.Second))
 }
 
-// allInOne returns the service that serves all routes, with the needs of all functions that
-// have endpoints. It receives no events, because the public could send events to its address.
+// allInOne returns the service that serves all routes. It has the needs of all functions that
+// have endpoints, and of those that take their events in the process, where no broker does. It
+// receives no events of clients, because the public could send events to its address.
 func allInOne(functions []endpoint.Function) service {
-	routed := slices.DeleteFunc(slices.Clone(functions), func(f endpoint.Function) bool { return len(f.Routed()) == 0 })
+	types := inprocess.Types(functions)
+	served := slices.DeleteFunc(slices.Clone(functions), func(f endpoint.Function) bool {
+		return len(f.Routed()) == 0 && !inprocess.Takes(f, types)
+	})
+	all := needs.Of(served...)
+	all.Events, all.Sink = false, false
 	return service{
 		Name: AllInOne, Summaries: []string{"Every route in one process."}, Main: "infra/allinone",
-		Needs: needs.Of(routed...), Public: true, workload: everything,
+		Needs: all, Public: true, workload: everything,
 	}
 }
 

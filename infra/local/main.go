@@ -5,10 +5,12 @@
 //
 // With -watch it builds and restarts the functions each time a source file is saved.
 //
-// The API reference is at /docs, and the event reference at /asyncapi.yaml.
+// The API reference is at /docs, and the event reference at /asyncapi.yaml. The mails that the system
+// would send are at /mail, and the pages that their links lead to are below /confirm.
 //
 // It reads the settings of the functions from the environment. With MONGODB_URI it starts no
-// embedded database; with SIGNING_KEYS or VERIFYING_KEYS it generates no keys. On a loopback
+// embedded database; with SIGNING_KEYS or VERIFYING_KEYS it generates no keys of tokens, and with
+// MAIL_KEYS none of mails. With SMTP_URL it sends mails, and catches none. On a loopback
 // address the default of EVENTS is insecure: the runner accepts events from any client. It also
 // accepts introspection from any client there.
 //
@@ -38,6 +40,8 @@ import (
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/keys/keyring"
+	"ticketing.com/auth/infra/local/mailbox"
+	"ticketing.com/auth/infra/local/pages"
 	"ticketing.com/auth/infra/openapi"
 	"ticketing.com/auth/infra/openapi/docs"
 	"ticketing.com/auth/shared/config"
@@ -96,7 +100,16 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 		return fail(err)
 	}
 	defer listener.Close()
-	added := []map[string]string{files, events(listener.Addr()), introspection(listener.Addr())}
+	mailKeys, err := mailKeys(filepath.Join(data, "keys"))
+	if err != nil {
+		return fail(err)
+	}
+	box, err := catchMails()
+	if err != nil {
+		return fail(err)
+	}
+	defer box.Stop()
+	added := []map[string]string{files, mailKeys, mails(listener.Addr(), box), events(listener.Addr()), introspection(listener.Addr())}
 	// validates the settings before the database is built and started
 	check := config.New(environment(append(added, map[string]string{"MONGODB_URI": cmp.Or(setting("MONGODB_URI"), "mongodb://127.0.0.1")})...), logs, time.Now)
 	mongodb.FromConfig(check)
@@ -105,7 +118,7 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 		config.PrintError(os.Stderr, "local", err)
 		return config.ExitSettings
 	}
-	if err := serve(ctx, listener, data, added); err != nil && !stopped(ctx, err) {
+	if err := serve(ctx, listener, data, box, added); err != nil && !stopped(ctx, err) {
 		return fail(err)
 	}
 	return 0
@@ -134,7 +147,7 @@ func fail(err error) (code int) {
 
 // serve starts the database and the functions, in the order of their dependencies. It stops them
 // in the reverse order.
-func serve(ctx context.Context, listener net.Listener, data string, added []map[string]string) error {
+func serve(ctx context.Context, listener net.Listener, data string, box *mailbox.Box, added []map[string]string) error {
 	ctx, uri, stop, err := database(ctx, filepath.Join(data, "mongod"))
 	if err != nil {
 		return err
@@ -150,12 +163,16 @@ func serve(ctx context.Context, listener net.Listener, data string, added []map[
 	if err != nil {
 		return fmt.Errorf("references: %w", err)
 	}
-	handler = docs.Handler(documents, handler)
+	handler = pages.Handler(docs.Handler(documents, handler))
+	if isLoopback(listener.Addr()) { // others must not read the tokens in the mails
+		handler = mailbox.Handler(box, handler)
+	}
 	defer closeDatabase(cfg)
 	if err := mongodb.Prepare(ctx, mongodb.FromConfig(cfg), time.Now(), cfg.Log(), needs.Collections(all...)...); err != nil {
 		return err
 	}
 	printRoutes(os.Stdout, listener.Addr(), all, cfg.Text("EVENTS", "off"), cfg.Text("INTROSPECTION_CLIENTS", ""))
+	printMail(os.Stdout, listener.Addr(), box)
 	if uri != nil || added[0] != nil {
 		fmt.Printf("\nData is stored in %s. Press Ctrl-C to stop.\n", data)
 	}
@@ -216,6 +233,43 @@ func keys(dir string) (map[string]string, error) {
 	}
 	files, err := keyring.Ensure(dir, time.Now())
 	return map[string]string{"SIGNING_KEYS_FILE": files.Signing, "VERIFYING_KEYS_FILE": files.Verifying}, err
+}
+
+// mailKeys returns the setting of the keys of mails, and generates a key at the first start. It
+// returns nil if the environment has keys.
+func mailKeys(dir string) (map[string]string, error) {
+	if setting("MAIL_KEYS")+setting("MAIL_KEYS_FILE") != "" {
+		return nil, nil
+	}
+	file, err := keyring.EnsureMail(dir)
+	return map[string]string{"MAIL_KEYS_FILE": file}, err
+}
+
+// catchMails starts a box that catches the mails. It returns nil if the environment has SMTP_URL.
+func catchMails() (*mailbox.Box, error) {
+	if setting("SMTP_URL")+setting("SMTP_URL_FILE") != "" {
+		return nil, nil
+	}
+	return mailbox.Start("127.0.0.1:0", nil)
+}
+
+// mails returns the settings of mails that the environment does not have. The box is nil if mails are
+// sent. The links in mails lead to the runner.
+func mails(addr net.Addr, box *mailbox.Box) map[string]string {
+	all := map[string]string{}
+	if box != nil {
+		all["SMTP_URL"] = box.URL()
+		if setting("MAIL_FROM") == "" {
+			all["MAIL_FROM"] = "Ticketing <no-reply@ticketing.example>"
+		}
+	}
+	if setting("PUBLIC_URL") == "" {
+		all["PUBLIC_URL"] = "http://" + addr.String()
+		if tcp, is := addr.(*net.TCPAddr); is && !isLoopback(addr) { // an origin without TLS must be on loopback
+			all["PUBLIC_URL"] = fmt.Sprintf("http://localhost:%d", tcp.Port)
+		}
+	}
+	return all
 }
 
 // events returns the setting EVENTS if the environment has none. On a loopback address any client
@@ -289,6 +343,18 @@ func logs(o *slog.HandlerOptions) slog.Handler {
 		return a
 	}
 	return slog.NewTextHandler(os.Stderr, o)
+}
+
+// printMail prints what happens to mails.
+func printMail(out io.Writer, addr net.Addr, box *mailbox.Box) {
+	switch {
+	case box == nil:
+		fmt.Fprintln(out, "\nMails are sent to the server of SMTP_URL.")
+	case isLoopback(addr):
+		fmt.Fprintf(out, "\nMails are not sent. Read them at http://%s%s\n", addr, mailbox.Path)
+	default:
+		fmt.Fprintln(out, "\nMails are not sent, and not shown: other machines can reach this address. Set SMTP_URL to send them.")
+	}
 }
 
 func printRoutes(out io.Writer, addr net.Addr, functions []endpoint.Function, events, introspection string) {

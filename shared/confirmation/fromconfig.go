@@ -16,7 +16,7 @@ import (
 )
 
 // Confirming is the need of a function that computes or checks tokens and codes.
-var Confirming = endpoint.Need{Secret: &endpoint.Secret{Setting: "MAIL_KEYS", Name: "mail-keys", Key: "keys",
+var Confirming = endpoint.Need{Secret: &endpoint.Secret{Setting: "MAIL_KEYS", Name: "mail-keys", Key: "keys", Optional: true,
 	Sample: func() string { return "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" }}}
 
 // FromConfig returns the keys of MAIL_KEYS, or nil without keys.

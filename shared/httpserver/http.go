@@ -6,29 +6,33 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/inprocess"
 	"ticketing.com/auth/shared/telemetry"
 )
 
 // Handler configures functions and returns their HTTP handler. The handler also receives
-// their events if EVENTS is on or insecure. While cfg.Err returns an error, the handler must
+// their events if EVENTS is on or insecure. Without K_SINK, the process delivers the events that
+// its functions publish to its receivers (see package inprocess), whatever EVENTS is. While cfg.Err returns an error, the handler must
 // not serve requests.
 func Handler(cfg *config.Config, functions ...endpoint.Function) http.Handler {
-	h := &handler{log: cfg.Log()}
+	h := &handler{log: cfg.Log(), sink: inprocess.Prepare(cfg, functions)}
 	enabled := EventsEnabled(cfg)
 	byType := map[string][]*endpoint.Bound{}
 	var newEvents endpoint.EventHandler
 	for _, f := range functions {
-		if len(f.Endpoints) == 0 && !enabled {
+		used := enabled || h.sink.Receives(f)
+		if len(f.Endpoints) == 0 && !used {
 			cfg.Problem("EVENTS", "must be on: "+f.Name+" only receives events")
 		}
 		for _, e := range f.Endpoints {
 			h.add(e.Bind(cfg, f.Name))
 		}
-		if !enabled && len(f.Endpoints) > 0 {
+		if !used && len(f.Endpoints) > 0 {
 			continue
 		}
 		for _, r := range f.Receivers {
@@ -38,6 +42,9 @@ func Handler(cfg *config.Config, functions ...endpoint.Function) http.Handler {
 			}
 			newEvents = r.Handler
 		}
+	}
+	if h.sink != nil {
+		h.sink.Connect(byType)
 	}
 	if enabled && newEvents != nil {
 		h.events = newEvents(cfg, byType)
@@ -75,7 +82,8 @@ const eventPath = "/"
 // A handler routes requests to endpoints by their methods and paths.
 type handler struct {
 	routes routes
-	events http.Handler // nil without EVENTS
+	events http.Handler    // nil without EVENTS
+	sink   *inprocess.Sink // nil unless the process delivers its events itself
 	log    *slog.Logger
 }
 
@@ -89,7 +97,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.events.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
+	began := time.Now()
 	h.answer(ctx, r).Write(w)
+	h.sink.AfterRequest(ctx, began)
 }
 
 // methods returns the methods of all routes. It includes GET, the method of probes.

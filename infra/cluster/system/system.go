@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -154,7 +155,11 @@ func (s System) secrets(ctx context.Context, root string) (string, error) {
 	if _, err := keyring.Ensure(dir, time.Now().UTC()); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "run", "./infra/keys", "secrets", "-dir", dir, "-mongodb", mongodb)
+	smtp := filepath.Join(dir, "smtp.url")
+	if err := os.WriteFile(smtp, []byte(mailServer), 0o600); err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "run", "./infra/keys", "secrets", "-dir", dir, "-mongodb", mongodb, "-smtp", smtp)
 	cmd.Dir = root
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -164,6 +169,9 @@ func (s System) secrets(ctx context.Context, root string) (string, error) {
 	}
 	return regexp.MustCompile(`mongodb://[^@"]*@`).ReplaceAllString(string(out), "mongodb://") + ticketsSecret, nil
 }
+
+// mailServer is the address of the listener, which prints the mails.
+const mailServer = "smtp://listener." + knative.Namespace + ".svc.cluster.local:1025?tls=none"
 
 const ticketsSecret = `
 ---

@@ -19,6 +19,7 @@ import (
 
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/shared/bearer/token"
+	"ticketing.com/auth/shared/confirmation"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -604,5 +605,30 @@ func TestRotate_ChangesAlgorithm(t *testing.T) {
 				t.Errorf("after the next rotation: got the algorithms %s, want %s", got, to)
 			}
 		})
+	}
+}
+
+func TestEnsureMail_CreatesOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	var first string
+	for range 2 {
+		path, err := keyring.EnsureMail(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(path)
+		info, statErr := os.Stat(path)
+		if err != nil || statErr != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("got %v %v %v, want a file with the mode 0600", info, err, statErr)
+		}
+		if _, err := confirmation.ParseKeys(string(content)); err != nil {
+			t.Error(err)
+		}
+		if first == "" {
+			first = string(content)
+		}
+		if string(content) != first {
+			t.Error("the second call replaced the key")
+		}
 	}
 }

@@ -72,6 +72,7 @@ const rights = {
   "auth": [
     { db: "users", collection: "users", actions: ["find", "insert", "update"] },
     { db: "users", collection: "ratelimits", actions: ["find", "insert", "update"] },
+    { db: "users", collection: "mails", actions: ["find", "insert", "update"] },
   ],
   "migrate": [
     { db: "users", collection: "users", actions: ["createCollection", "createIndex", "dropIndex"] },

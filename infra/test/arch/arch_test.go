@@ -89,6 +89,7 @@ func TestFunctions_LinkedPackages(t *testing.T) {
 		allowed[f.Name] = map[string]bool{
 			"go.mongodb.org/mongo-driver/":   n.UsesDatabase(),
 			"golang.org/x/crypto/argon2":     n.Hashes,
+			"github.com/wneessen/go-mail/":   n.Mails,
 			root + "shared/password/policy/": slices.Contains(n.Optional, "PASSWORD_BLOCKLIST_FILE"),
 			"github.com/cloudevents/sdk-go/": len(n.Publishes)+len(f.Receivers) > 0,
 			"github.com/coreos/go-oidc/":     len(f.Receivers) > 0,
@@ -109,7 +110,7 @@ func TestFunctions_LinkedPackages(t *testing.T) {
 					t.Errorf("%s links %s, want a program without it", p.ImportPath, dep)
 				}
 			}
-			for _, never := range []string{"testing", "expvar", "net/http/pprof", "net/http/httptest", root + "shared/testing/mongotest", root + "shared/testing/devdb"} {
+			for _, never := range []string{"testing", "expvar", "net/http/pprof", "net/http/httptest", root + "shared/testing/mongotest", root + "shared/testing/devdb", root + "shared/testing/smtptest"} {
 				if dep == never {
 					t.Errorf("%s links %s, want a program without it", p.ImportPath, dep)
 				}

@@ -26,7 +26,7 @@ func TestDocuments_LocalRunnerCommands(t *testing.T) {
 	// README.md and api.md sign up the same user, so each has a database of its own.
 	other, interruptOther := e2e.StartLocal(t, filepath.Join(t.TempDir(), "data"))
 	defer interruptOther()
-	for page, at := range map[string]string{"README.md": url, "infra/docs/api.md": other, "infra/docs/events.md": other, "infra/docs/rate-limits.md": other} {
+	for page, at := range map[string]string{"README.md": url, "infra/docs/api.md": other, "infra/docs/account.md": other, "infra/docs/events.md": other, "infra/docs/rate-limits.md": other} {
 		t.Run(page, func(t *testing.T) {
 			commands, want := console(t, page)
 			compare(t, strings.ReplaceAll(commands, "http://127.0.0.1:8080", at), want, t.TempDir())

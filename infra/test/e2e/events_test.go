@@ -488,6 +488,8 @@ type noSink struct{}
 
 func (noSink) Send(context.Context, event.Event) error { return errors.New("the sink is down") }
 
+func (noSink) Takes(*event.Type) bool { return true }
+
 func (noSink) Timeout() time.Duration { return time.Second }
 
 // refreshRepeatedly refreshes tokens a number of times, each time with the newest refresh token.

@@ -15,6 +15,7 @@ import (
 
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/knative"
+	"ticketing.com/auth/infra/local/mailbox"
 	"ticketing.com/auth/infra/test/e2e"
 	"ticketing.com/auth/shared/testing/mongotest"
 )
@@ -158,10 +159,27 @@ func TestScripts_AllInOne(t *testing.T) {
 	if code, stderr := e2e.Run(t, []string{"MONGODB_URI=" + uri}, "migrate"); code != 0 {
 		t.Fatalf("migrate: got exit code %d, want 0: %s", code, stderr)
 	}
+	box, err := mailbox.Start("127.0.0.1:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(box.Stop)
+	mailKeys, err := keyring.EnsureMail(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := e2e.Start(t, "allinone", "MONGODB_URI="+uri, "EVENTS=insecure", "RATE_LIMIT=off",
+		"SMTP_URL="+box.URL(), "MAIL_KEYS_FILE="+mailKeys, "MAIL_FROM=no-reply@ticketing.example", "PUBLIC_URL=https://ticketing.example",
 		"SIGNING_KEYS_FILE="+filepath.Join(keys, keyring.SigningFile),
 		"VERIFYING_KEYS_FILE="+filepath.Join(keys, keyring.VerifyingFile))
-	testscript.Run(t, scriptParams(t, ".", p.URL, ""))
+	params := scriptParams(t, ".", p.URL, "")
+	setup := params.Setup
+	params.Setup = func(env *testscript.Env) error {
+		err := setup(env)
+		env.Values[key{}].(*client).box = box
+		return err
+	}
+	testscript.Run(t, params)
 }
 
 // scriptParams returns the parameters for the scripts of a folder, or for the script that

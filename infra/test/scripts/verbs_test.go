@@ -7,11 +7,14 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"ticketing.com/auth/infra/local/mailbox"
 )
 
 type key struct{} // of the client in the values of a script
@@ -22,6 +25,7 @@ type client struct {
 	base, host string
 	response   *http.Response
 	body       string
+	box        *mailbox.Box // of a system without a page of its mails
 	load       *load
 	rotations  int
 	began      time.Time
@@ -33,10 +37,12 @@ type client struct {
 //	status STATUS               checks the status of the last response
 //	body TEXT                   checks the whole body; … matches any text within a string
 //	header NAME VALUE           checks a header; '' requires that it is absent
-//	save NAME MEMBER            stores a member of the body, such as user.id, in $NAME
+//	save NAME MEMBER            stores a member of the body, such as sessions.0.id, in $NAME
 //	save NAME                   stores the output of the last kubectl in $NAME
 //	sign-up EMAIL               creates an account with $PASSWORD for the rest of the script;
 //	                            a repeated request creates no second one
+//	mail EMAIL PURPOSE COUNT    finds mail number COUNT with a link of this purpose, and stores its
+//	                            token in $MAIL_TOKEN and its code in $MAIL_CODE
 //	until VERB ARGUMENT…        retries for up to two minutes
 //	finally VERB ARGUMENT…      runs at the end, also after a failure; the last one first
 //
@@ -76,7 +82,7 @@ type client struct {
 // A "!" before a verb requires that it fails.
 func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, *client, []string) error{
-		"status": status, "body": body, "header": header, "save": save, "sign-up": signUp,
+		"status": status, "body": body, "header": header, "save": save, "sign-up": signUp, "mail": findMail,
 		"pods": countPods("pods", func(pod) bool { return false }), "ready": countPods("ready", pod.isUnavailable), "scaled-to-zero": scaledToZero,
 		"kubectl": kubectl, "sigkill": sigkill, "redeploy": redeploy, "rotate": rotate, "logged": logged,
 		"from-pod": fromPod, "load": startLoad, "responses": responses, "end-load": endLoad, "check-acknowledged": checkAcknowledged,
@@ -260,8 +266,17 @@ func save(ts *testscript.TestScript, c *client, args []string) error {
 		return err
 	}
 	for name := range strings.SplitSeq(args[1], ".") {
-		members, _ := value.(map[string]any)
-		value = members[name]
+		switch v := value.(type) {
+		case map[string]any:
+			value = v[name]
+		case []any:
+			i, err := strconv.Atoi(name)
+			if value = nil; err == nil && i < len(v) {
+				value = v[i]
+			}
+		default:
+			value = nil
+		}
 	}
 	if value == nil {
 		return fmt.Errorf("the body has no %s: %s", args[1], c.body)

@@ -60,7 +60,7 @@ func deployed(t *testing.T, omit func(*serving.Service)) map[string]serving.Serv
 
 // withoutEvents removes the setting that the component eventing adds to functions with a route.
 func withoutEvents(s *serving.Service) {
-	if s.Name != "relay" {
+	if s.Name != "relay" && s.Name != "mail" {
 		c := &s.Spec.Template.Spec.Containers[0]
 		c.Env = slices.DeleteFunc(c.Env, func(e core.EnvVar) bool { return e.Name == "EVENTS" })
 	}
@@ -450,7 +450,7 @@ func TestSkaffold_BuildsImagesOfOverlays(t *testing.T) {
 		}
 	}
 	named := map[string]bool{}
-	overlays := []string{"local-eventing"} // only this overlay contains relay
+	overlays := []string{"local-eventing"} // only this overlay contains relay and mail
 	for _, p := range s.Manifests.Kustomize.Paths {
 		overlays = append(overlays, filepath.Base(p))
 	}

@@ -17,9 +17,11 @@ import (
 	"time"
 )
 
-// A Sink receives events. Package sender has the only implementation. It is an interface so
-// that functions without events do not link package sender.
+// A Sink receives events. Package sender implements it for K_SINK, and package inprocess for
+// receivers in the same process.
 type Sink interface {
+	// Takes reports whether the sink receives events of a type. Other events are not stored.
+	Takes(*Type) bool
 	// Send sends an event. It returns nil after the sink has acknowledged the event.
 	Send(context.Context, Event) error
 	// Timeout returns the maximum time that a client's request waits for the sink.

@@ -35,6 +35,7 @@ import (
 
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/events/inprocess"
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/telemetry"
 )
@@ -43,13 +44,8 @@ import (
 // logs them. A store must work even if a sink is down for a week.
 const limit = 50
 
-// sendTimeout bounds the delivery of one event. A request that waits for the sink has a shorter
-// limit: see Window.
-const sendTimeout = 5 * time.Second
-
-// deliveryTimeout bounds the delivery of the events of a change after the response, from the time
-// of the change. So the relay knows that an older event is not in flight.
-const deliveryTimeout = sendTimeout
+// deliveryTimeout bounds the delivery of one event to a broker: see Outbox.timeout.
+const deliveryTimeout = 5 * time.Second
 
 // orderTimeout bounds how long a delivery waits for the previous delivery of the same document. A
 // slower sink receives the events of a document at the same time.
@@ -113,13 +109,25 @@ func New(c Config) *Outbox {
 	return &Outbox{Config: c, last: map[string]chan struct{}{}}
 }
 
+// timeout returns the time limit for the delivery of one event. It also bounds the delivery of the
+// events of a change after the response, from the time of the change. So the relay knows that an
+// older event is not in flight. A request that waits for the sink has a shorter limit: see Window.
+//
+// A receiver in the process may need longer than a broker.
+func (o *Outbox) timeout() time.Duration {
+	if local, is := o.Sink.(*inprocess.Sink); is {
+		return max(local.Budget(), deliveryTimeout)
+	}
+	return deliveryTimeout
+}
+
 // Events are the events of one change of a document. The write of the change stores them. They
 // are sent after the write.
 type Events struct {
 	id    string // of the document
 	at    time.Time
 	trace string // traceparent of the request, or ""
-	none  bool   // there is no sink
+	takes func(*event.Type) bool
 	all   []entry
 }
 
@@ -130,9 +138,9 @@ type entry struct {
 }
 
 // Events returns the events of a change of the document with the id. Each payload is a value of the
-// type's Data. Without a sink there are no events.
+// type's Data. Without a sink that takes the type there are no events.
 func (o *Outbox) Events(ctx context.Context, id string, t *event.Type, payloads ...any) *Events {
-	e := &Events{id: id, at: o.Now(), none: o.Sink == nil}
+	e := &Events{id: id, at: o.Now(), takes: func(t *event.Type) bool { return o.Sink != nil && o.Sink.Takes(t) }}
 	if t := telemetry.From(ctx); t.ID != "" {
 		e.trace = t.Traceparent()
 	}
@@ -146,7 +154,7 @@ func (e *Events) Add(t *event.Type, payloads ...any) {
 		if reflect.TypeOf(payload) != t.Data {
 			panic(fmt.Sprintf("outbox: the payload of %s is a %v, not a %T", t.Name, t.Data, payload)) // a programming error
 		}
-		if !e.none {
+		if e.takes(t) {
 			e.all = append(e.all, entry{event.NewID(), Event{Type: t.Name, Time: e.at.UTC().Truncate(time.Millisecond), Trace: e.trace, Data: encode(payload)}})
 		}
 	}
@@ -286,7 +294,7 @@ func (o *Outbox) start(ctx context.Context, later endpoint.Later, e *Events) boo
 }
 
 // deliverAfter sends the events of a change after the previous delivery, if there is one. It ends
-// deliveryTimeout after the change.
+// o.timeout after the change.
 func (o *Outbox) deliverAfter(ctx context.Context, previous <-chan struct{}, e *Events) {
 	if previous != nil {
 		select {
@@ -294,7 +302,7 @@ func (o *Outbox) deliverAfter(ctx context.Context, previous <-chan struct{}, e *
 		case <-time.After(orderTimeout):
 		}
 	}
-	remaining := deliveryTimeout - o.Now().Sub(e.at)
+	remaining := o.timeout() - o.Now().Sub(e.at)
 	sending, cancel := context.WithTimeout(ctx, remaining)
 	defer cancel()
 	ctx, cancel = context.WithTimeout(ctx, remaining+resultTimeout)
@@ -357,7 +365,7 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 		}
 		data, err := decode(e.Data)
 		if err == nil {
-			one, cancel := context.WithTimeout(ctx, sendTimeout)
+			one, cancel := context.WithTimeout(ctx, o.timeout())
 			err = o.Sink.Send(one, event.Event{ID: e.id, Type: e.Type, Source: o.source(e.Type), Subject: id, Time: e.Time, Trace: e.Trace, Data: data})
 			cancel()
 		}
@@ -367,7 +375,7 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 		}
 		o.Log.WarnContext(ctx, "event not delivered", "event", e.id, "type", e.Type, "error", err)
 		if !errors.Is(err, event.ErrRefused) {
-			if ctx.Err() == nil { // otherwise the sink had less time than sendTimeout
+			if ctx.Err() == nil { // otherwise the sink had less time than o.timeout
 				result.failed = &e
 			}
 			return result

@@ -12,6 +12,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"ticketing.com/auth/shared/events/inprocess"
 	"ticketing.com/auth/shared/mongodb"
 )
 
@@ -217,7 +218,7 @@ func (o *Outbox) relay(ctx context.Context, d pending, c cutoff, until time.Time
 
 // A cutoff separates the events that a run of the relay sends from later ones.
 type cutoff struct {
-	start   time.Time       // of the run
+	start   time.Time       // of the run, or earlier
 	settled <-chan struct{} // closed when no function sends an event from before the start
 }
 
@@ -225,7 +226,7 @@ type cutoff struct {
 // have been sending one of them at the start, settle waits for the end of that delivery, and reads
 // the document again.
 func (o *Outbox) settle(ctx context.Context, collection *mongo.Collection, d pending, c cutoff) (pending, error) {
-	if last := d.dropAfter(c.start); !last.After(c.start.Add(-deliveryTimeout)) {
+	if last := d.dropAfter(c.start); !last.After(c.start.Add(-o.timeout())) {
 		return d, nil
 	}
 	select {
@@ -376,9 +377,12 @@ const (
 )
 
 // Relay sends the oldest undelivered events first, then the refused events that are due for a
-// retry. It stops when all are sent, the sink is down, or maxRunTime has passed. It waits for the
-// end of deliveries that are in flight, so that it does not send their events again. Two relays
+// retry. It stops when all are sent, the sink is down, or maxRunTime has passed. Two relays
 // may run at the same time: an event that both send has the same id.
+//
+// Relay waits for the end of deliveries that are in flight, so that it does not send their events
+// again. In a process that delivers its events itself it does not wait, because a request can
+// wait for the run. It leaves events that may be in flight to the next run.
 //
 // Without a sink it does nothing.
 func (o *Outbox) Relay(ctx context.Context) error {
@@ -387,11 +391,15 @@ func (o *Outbox) Relay(ctx context.Context) error {
 	}
 	now := o.Now()
 	until := now.Add(maxRunTime)
-	settled, cancel := context.WithTimeout(ctx, deliveryTimeout)
+	start := now
+	if _, local := o.Sink.(*inprocess.Sink); local {
+		start = now.Add(-o.timeout())
+	}
+	settled, cancel := context.WithTimeout(ctx, o.timeout()-now.Sub(start))
 	defer cancel()
 	sent, err := o.run(until, func(after position) ([]pending, position, bool, error) {
 		return o.undelivered(ctx, after, batch)
-	}, func(d pending) (int, bool, error) { return o.relay(ctx, d, cutoff{now, settled.Done()}, until) })
+	}, func(d pending) (int, bool, error) { return o.relay(ctx, d, cutoff{start, settled.Done()}, until) })
 	if err == nil {
 		var retried int
 		retried, err = o.run(until, func(after position) ([]pending, position, bool, error) {

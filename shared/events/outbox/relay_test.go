@@ -25,6 +25,8 @@ type sink struct{ send func(event.Event) error }
 
 func (s *sink) Send(_ context.Context, e event.Event) error { return s.send(e) }
 
+func (*sink) Takes(*event.Type) bool { return true }
+
 func (*sink) Timeout() time.Duration { return time.Minute }
 
 func reject(event.Event) error { return event.ErrRefused }

@@ -2,7 +2,6 @@ package receiver
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"io"
@@ -299,9 +298,10 @@ func isTimestamp(s string) bool {
 	return t.Hour() == 23 && t.Minute() == 59 && t.AddDate(0, 0, 1).Day() == 1
 }
 
-// key returns a digest of source and id, because these identify the event (CloudEvents 1.0
-// §"id"). So a repeated delivery has the same key.
-func (e envelope) key() string { return digest("event", e.attributes["source"], e.attributes["id"]) }
+// key returns the key of the event.
+func (e envelope) key() string {
+	return endpoint.EventKey(e.attributes["source"], e.attributes["id"])
+}
 
 // request returns a request with the data as its body.
 func (e envelope) request(method string) *endpoint.Request {
@@ -313,10 +313,4 @@ func (e envelope) request(method string) *endpoint.Request {
 		Body:        bytes.NewReader(e.data),
 		Key:         e.key(),
 	}
-}
-
-// digest returns 128 bits of SHA-256, in hexadecimal digits. The texts must not contain NUL.
-func digest(texts ...string) string {
-	sum := sha256.Sum256([]byte(strings.Join(texts, "\x00")))
-	return hex.EncodeToString(sum[:16])
 }

@@ -7,7 +7,6 @@
 package receiver
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,9 +14,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/binding"
@@ -85,14 +82,14 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx = traced(ctx, r, e)
-	answer := invoke(ctx, all, func() *endpoint.Request { return e.request(r.Method) }, waited)
+	answer := endpoint.InvokeReceivers(ctx, all, func() *endpoint.Request { return e.request(r.Method) }, waited)
 	switch {
-	case answer.response.Status != http.StatusOK:
-		answer.response.Write(w)
-	case answer.reply == nil:
+	case answer.Status != http.StatusOK:
+		answer.Write(w)
+	case answer.Reply == nil:
 		accept(w)
 	default:
-		writeReply(ctx, w, e.key(), answer.reply, answer.response.Body)
+		writeReply(ctx, w, e.key(), answer.Reply, answer.Body)
 	}
 }
 
@@ -100,57 +97,6 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func accept(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
-}
-
-// An answer is the response of one receiver, and the type of its reply event or nil.
-type answer struct {
-	response endpoint.Response
-	reply    *out.Type
-}
-
-// invoke calls the receivers of an event, and returns their answer to the broker.
-//
-// A process with several functions may have several receivers of a type. They run at the same
-// time, each in its own time limit, so a slow or failing receiver does not affect the others.
-// If a retry can help one of them, the broker delivers the event to all of them again: each is
-// idempotent. Otherwise a reply takes precedence over an error, because the broker would not
-// deliver the event again, and the reply would be lost. Package catalog allows one of the
-// receivers to reply.
-func invoke(ctx context.Context, all []*endpoint.Bound, request func() *endpoint.Request, waited time.Duration) answer {
-	answers := make([]answer, len(all))
-	var group sync.WaitGroup
-	for i, b := range all {
-		group.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, b.Budget-waited)
-			defer cancel()
-			answers[i].response, answers[i].reply = b.InvokeEvent(ctx, request()) // never panics
-		})
-	}
-	group.Wait()
-	return slices.MaxFunc(answers, func(a, b answer) int { return cmp.Compare(a.precedence(), b.precedence()) })
-}
-
-// precedence orders the answers of several receivers.
-func (a answer) precedence() int {
-	status := a.response.Status
-	switch {
-	case isRetried(status):
-		return status
-	case a.reply != nil:
-		return 2
-	case status != http.StatusOK:
-		return 1
-	}
-	return 0
-}
-
-// isRetried reports whether a broker delivers an event again after a status.
-func isRetried(status int) bool {
-	switch status {
-	case http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
-		return true
-	}
-	return status >= http.StatusInternalServerError
 }
 
 // read reads and validates an event.
@@ -225,12 +171,10 @@ func malformed() error {
 	return apierror.New(apierror.Invalid, "This is not a valid CloudEvents 1.0 event.")
 }
 
-// writeReply writes the reply event. Its ID is a digest of the key of the received event, the
-// reply type and the data. So a repeated delivery results in a reply with the same ID unless
-// the data differ, and a consumer can drop duplicates.
+// writeReply writes the reply to the event with a key.
 func writeReply(ctx context.Context, w http.ResponseWriter, key string, t *out.Type, data []byte) {
 	reply := event.New()
-	reply.SetID(digest("reply", key, t.Name, string(data)))
+	reply.SetID(endpoint.ReplyID(key, t, data))
 	reply.SetSource(t.Source)
 	reply.SetType(t.Name)
 	reply.SetDataSchema(out.Schema(t.Name))

@@ -210,3 +210,42 @@ func TestReceiver_SeveralTypes(t *testing.T) {
 		}
 	}
 }
+
+// A receiver whose output is a nil pointer has no reply.
+func TestReceiver_OptionalReply(t *testing.T) {
+	f := function("sometimes", endpoint.Receiver{Reply: greeted}, func(_ context.Context, in keyed) (*named, error) {
+		if in.Name == "x" {
+			return nil, nil
+		}
+		return &named{in.Name}, nil
+	})
+	handler := httpserver.Handler(newConfig(map[string]string{"EVENTS": "insecure"}), f)
+	for name, want := range map[string][2]string{"ann": {"greeted.v1", `{"name":"ann"}`}, "x": {"", ""}} {
+		status, header, body := deliver(t, handler, binary, `{"name":"`+name+`"}`)
+		if status != http.StatusOK || header.Get("Ce-Type") != want[0] || body != want[1] {
+			t.Errorf("%s: got %d, the type %q and %q, want 200 and %q", name, status, header.Get("Ce-Type"), body, want)
+		}
+	}
+}
+
+// A process that is a sink ignores events of other types, unless another function is in it.
+func TestReceiver_Sink(t *testing.T) {
+	handle := func(context.Context, keyed) (endpoint.None, error) { return endpoint.None{}, nil }
+	sink, other := function("sink", endpoint.Receiver{Sink: true}, handle), function("other", endpoint.Receiver{}, handle)
+	unknown := strings.Replace(binary, "hello.v1", "unknown.v1", 1)
+	for name, c := range map[string]struct {
+		functions []endpoint.Function
+		header    string
+		want      int
+	}{
+		"an event of another type":         {[]endpoint.Function{sink}, unknown, http.StatusOK},
+		"an invalid event of another type": {[]endpoint.Function{sink}, strings.Replace(unknown, "ce-id: 1", "ce-id: ", 1), http.StatusBadRequest},
+		"no sink":                          {[]endpoint.Function{other}, unknown, http.StatusBadRequest},
+		"a sink beside another function":   {[]endpoint.Function{sink, other}, unknown, http.StatusBadRequest},
+	} {
+		handler := httpserver.Handler(newConfig(map[string]string{"EVENTS": "insecure"}), c.functions...)
+		if status, _, body := deliver(t, handler, c.header, `{"name":"ann"}`); status != c.want {
+			t.Errorf("%s: got %d %s, want %d", name, status, body, c.want)
+		}
+	}
+}

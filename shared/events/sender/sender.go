@@ -27,6 +27,7 @@ import (
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/events/inprocess"
 	"ticketing.com/auth/shared/tlsconfig"
 )
 
@@ -95,8 +96,8 @@ func (c Config) extensions() (map[string]string, error) {
 	return overrides.Extensions, nil
 }
 
-// FromConfig returns the sink that the settings configure, or nil if K_SINK is not set.
-// SinkBinding sets K_SINK, K_CE_OVERRIDES and K_CA_CERTS. The operator can set
+// FromConfig returns the sink that the settings configure. If K_SINK is not set, it returns the
+// sink of package inprocess, or nil if the process does not deliver events itself. SinkBinding sets K_SINK, K_CE_OVERRIDES and K_CA_CERTS. The operator can set
 // K_SINK_TIMEOUT. FromConfig validates all of them, even if K_SINK is not set.
 func FromConfig(cfg *config.Config) event.Sink {
 	s := config.Part(cfg, "sink", func() *Sink {
@@ -120,11 +121,17 @@ func FromConfig(cfg *config.Config) event.Sink {
 		}
 		return s
 	})
-	if s == nil {
-		return nil
+	if s != nil {
+		return s
 	}
-	return s
+	if local := inprocess.FromConfig(cfg); local != nil {
+		return local
+	}
+	return nil
 }
+
+// Takes implements event.Sink. A broker takes all types.
+func (s *Sink) Takes(*event.Type) bool { return true }
 
 // Timeout implements event.Sink.
 func (s *Sink) Timeout() time.Duration { return s.timeout }

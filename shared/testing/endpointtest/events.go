@@ -62,6 +62,19 @@ func (f *Fixture) Deliver(t testing.TB, mode Mode, e event.Event) Reply {
 	return f.deliver(t, r)
 }
 
+// Send sends an event as Deliver does, from a broker that disconnects at the end of the context.
+func (f *Fixture) Send(ctx context.Context, e event.Event) error {
+	r, err := cehttp.NewHTTPRequestFromEvent(ctx, f.url+"/", e)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
+}
+
 // DeliverRaw sends a request that the SDK would not send.
 func (f *Fixture) DeliverRaw(t testing.TB, header http.Header, body string) Reply {
 	t.Helper()

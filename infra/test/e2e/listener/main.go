@@ -1,5 +1,6 @@
-// Listener is the event receiver of the end-to-end scripts. It accepts every event and prints
-// its attributes and its data as one line of JSON. It runs in the cluster beside the functions
+// Listener is the event receiver of the end-to-end scripts, and the server of their mails. It accepts
+// every event and prints its attributes and its data as one line of JSON. It prints every mail too.
+// It runs in the cluster beside the functions
 // (see the overlay e2e), and the scripts read its log.
 //
 // The scripts also need two more commands inside the cluster. "listener kill CONTAINER" sends
@@ -25,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"ticketing.com/auth/infra/local/mailbox"
 	"ticketing.com/auth/shared/usage"
 )
 
@@ -32,7 +34,7 @@ const text = `usage: listener
        listener kill CONTAINER
        listener send REQUEST
 
-Accepts events on port 8080 and prints each as one line of JSON. "kill" sends SIGKILL to
+Accepts events on port 8080 and mails on port 1025, and prints each as one line of JSON. "kill" sends SIGKILL to
 the processes of a container of the node. "send" sends the request that REQUEST describes
 in JSON, and prints the response as JSON.
 `
@@ -61,6 +63,14 @@ func main() {
 	var output sync.Mutex // one line at a time
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
+	_, err := mailbox.Start(":1025", func(m mailbox.Mail) {
+		output.Lock()
+		defer output.Unlock()
+		out.Encode(map[string]mailbox.Mail{"mail": m})
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
 	log.Fatal(http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		if err != nil {
