@@ -258,8 +258,8 @@ func TestEmail_ChangeLimit(t *testing.T) {
 	for i := range 5 {
 		endpointtest.Check(t, ok(http.StatusOK, changed), change(fmt.Sprintf("ann%d@example.com", i)))
 	}
-	endpointtest.Check(t, endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("The email has changed too often. Try again later."),
-		Want: http.Header{"Retry-After": {"86400"}}}, change("six@example.com"))
+	endpointtest.Check(t, endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
+		Want: http.Header{"Retry-After": {"86400"}, "Ratelimit": {`"emailchange";r=0;t=86400`}, "Ratelimit-Policy": {`"emailchange";q=5;w=604800`}}}, change("six@example.com"))
 	if n := len(b.Stored(t, current).Undo); n != 5 {
 		t.Errorf("%d undos are stored, want 5", n)
 	}

@@ -212,7 +212,8 @@ func TestVerification_MailLimit(t *testing.T) {
 	b.Given(t, "ann@example.com", secret)
 	bearer := func() http.Header { return endpointtest.Bearer(b.OpenSession(t, "ann@example.com").Token) }
 	refused := func(after string) endpointtest.Case {
-		return endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many mails were requested. Try again later."), Want: http.Header{"Retry-After": {after}}}
+		return endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
+			Want: http.Header{"Retry-After": {after}, "Ratelimit": {`"mail";r=0;t=` + after}, "Ratelimit-Policy": {`"mail";q=3;w=3600`}}}
 	}
 	for range 3 { // three an hour
 		for range 3 {

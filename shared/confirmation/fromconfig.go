@@ -73,9 +73,9 @@ func (k *Keys) ClaimByCode(ctx context.Context, users *user.Store, limiter *rate
 func Limited(err error) error {
 	switch {
 	case errors.Is(err, user.ErrTooManyMails):
-		return apierror.Retry(apierror.TooMany, time.Hour, "Too many mails were requested. Try again later.", nil)
+		return apierror.Limited("mail", user.MailsPerHour, time.Hour, time.Hour)
 	case errors.Is(err, user.ErrTooManyChanges):
-		return apierror.Retry(apierror.TooMany, 24*time.Hour, "The email has changed too often. Try again later.", nil)
+		return apierror.Limited("emailchange", user.UndoLimit, user.UndoTTL, 24*time.Hour)
 	}
 	return err
 }

@@ -19,9 +19,9 @@ type Undo struct {
 	ExpiresAt  time.Time  `bson:"expiresAt"`
 }
 
-// undoLimit bounds the stored Undos of an account. None is dropped before it expires: otherwise an
+// UndoLimit bounds the stored Undos of an account. None is dropped before it expires: otherwise an
 // attacker could make many changes to remove the undo of the first one.
-const undoLimit = 5
+const UndoLimit = 5
 
 // ErrTooManyChanges reports that the email has changed too often.
 var ErrTooManyChanges = errors.New("the email has changed too often")
@@ -47,7 +47,7 @@ func (s *Store) RequestEmailChange(ctx context.Context, checked Account, sid, to
 		if a.Email == to {
 			return nil, ErrSame
 		}
-		if len(a.undos(now)) >= undoLimit {
+		if len(a.undos(now)) >= UndoLimit {
 			return nil, ErrTooManyChanges
 		}
 		c := &change{now: now, entry: Entry{Type: EntryEmailRequested, At: now, Session: sid}.from(from)}
@@ -82,7 +82,7 @@ func (s *Store) ConfirmEmail(ctx context.Context, claim Claim, from Origin, now 
 				c.clear("undo." + nonce)
 			}
 		}
-		p := newPending(a.Email, now, undoTTL)
+		p := newPending(a.Email, now, UndoTTL)
 		c.set = append(c.set, bson.E{Key: "undo." + p.Nonce, Value: Undo{a.Email, a.VerifiedAt, now, p.ExpiresAt}})
 		err := c.mail(a, event.RequestedMail{To: a.Email, Purpose: event.EmailUndo, Nonce: p.Nonce, ExpiresAt: p.ExpiresAt, Agent: from.Agent, Place: from.Place})
 		if errors.Is(err, ErrTooManyMails) {

@@ -31,12 +31,12 @@ const (
 	verificationTTL = 24 * time.Hour
 	recoveryTTL     = time.Hour
 	emailTTL        = time.Hour
-	undoTTL         = 7 * 24 * time.Hour
+	UndoTTL         = 7 * 24 * time.Hour
 )
 
 // The limits of the mails of an account, for each purpose. Function mail has the same limits for each
 // recipient, which also count other accounts.
-const mailsPerHour, mailsPerDay = 3, 10
+const MailsPerHour, mailsPerDay = 3, 10
 
 var (
 	// ErrNotPending reports that a token or a code is wrong, expired, or used.
@@ -56,7 +56,7 @@ func (c *change) mail(a Account, m event.RequestedMail) error {
 			recent = append(recent, at)
 		}
 	}
-	if len(recent) >= mailsPerDay || len(recent) >= mailsPerHour && c.now.Sub(recent[len(recent)-mailsPerHour]) < time.Hour {
+	if len(recent) >= mailsPerDay || len(recent) >= MailsPerHour && c.now.Sub(recent[len(recent)-MailsPerHour]) < time.Hour {
 		return ErrTooManyMails
 	}
 	c.set = append(c.set, bson.E{Key: "mailed." + string(m.Purpose), Value: append(recent, c.now)})

@@ -178,7 +178,16 @@ func (l linter) response(at, status string, r *v3.Response, bodiless bool) {
 			l.report("%s has no %s", at, name)
 		}
 	}
-	if bodiless {
+	if bodiless || status == "204" {
+		if r.Content.Len() > 0 {
+			l.report("%s has content", at)
+		}
+		return
+	}
+	if file := r.Content.GetOrZero("*/*"); file != nil && status < "300" {
+		if s := file.Schema.Schema(); s.Format != "binary" {
+			l.report("%s has a file with the format %q, want binary", at, s.Format)
+		}
 		return
 	}
 	content := r.Content.GetOrZero("application/json")

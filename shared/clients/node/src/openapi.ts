@@ -1875,6 +1875,17 @@ export interface operations {
                     "application/json": components["schemas"]["AccountDeleted"];
                 };
             };
+            /** @description The request is invalid. Each item describes one error. */
+            400: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
             /** @description The credentials or the token are missing or invalid. */
             401: {
                 headers: {
@@ -1894,6 +1905,17 @@ export interface operations {
                     "X-Content-Type-Options": components["headers"]["NoSniff"];
                     /** @description The methods that the path supports. */
                     Allow: "POST";
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2337,6 +2359,17 @@ export interface operations {
                     "application/json": components["schemas"]["PasswordOutput"];
                 };
             };
+            /** @description The request is invalid. Each item describes one error. */
+            400: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
             /** @description The credentials or the token are missing or invalid. */
             401: {
                 headers: {
@@ -2356,6 +2389,17 @@ export interface operations {
                     "X-Content-Type-Options": components["headers"]["NoSniff"];
                     /** @description The methods that the path supports. */
                     Allow: "POST";
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2663,6 +2707,17 @@ export interface operations {
                     "application/json": components["schemas"]["EmailOutput"];
                 };
             };
+            /** @description The request is invalid. Each item describes one error. */
+            400: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
             /** @description The credentials or the token are missing or invalid. */
             401: {
                 headers: {
@@ -2682,6 +2737,17 @@ export interface operations {
                     "X-Content-Type-Options": components["headers"]["NoSniff"];
                     /** @description The methods that the path supports. */
                     Allow: "POST";
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "Cache-Control": components["headers"]["NoStore"];
+                    "X-Content-Type-Options": components["headers"]["NoSniff"];
                     [name: string]: unknown;
                 };
                 content: {
