@@ -178,11 +178,17 @@ func (l linter) response(at, status string, r *v3.Response, bodiless bool) {
 			l.report("%s has no %s", at, name)
 		}
 	}
-	if bodiless || status == "204" {
-		if r.Content.Len() > 0 {
-			l.report("%s has content", at)
+	if bodiless {
+		return
+	}
+	if r.Content == nil {
+		if status != "204" {
+			l.report("%s has no content", at)
 		}
 		return
+	}
+	if status == "204" {
+		l.report("%s has content", at)
 	}
 	if file := r.Content.GetOrZero("*/*"); file != nil && status < "300" {
 		if s := file.Schema.Schema(); s.Format != "binary" {
