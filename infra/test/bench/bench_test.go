@@ -33,6 +33,7 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"ticketing.com/auth/functions/currentuser"
+	"ticketing.com/auth/functions/recovery"
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/functions/signup"
 	"ticketing.com/auth/infra/catalog"
@@ -90,7 +91,8 @@ func start(b *testing.B, more ...string) system {
 	return s
 }
 
-// serve serves three functions with settings. It adds more to settings.
+// serve serves three functions with settings, and function recovery if MAIL_KEYS is set. It adds more to
+// settings.
 func serve(b *testing.B, settings map[string]string, more ...string) (cfg *config.Config, url string) {
 	b.Helper()
 	for _, s := range more {
@@ -99,7 +101,11 @@ func serve(b *testing.B, settings map[string]string, more ...string) (cfg *confi
 	}
 	cfg = config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	handler := httpserver.Handler(cfg, signup.Function, signin.Function, currentuser.Function)
+	functions := []endpoint.Function{signup.Function, signin.Function, currentuser.Function}
+	if settings["MAIL_KEYS"] != "" {
+		functions = append(functions, recovery.Function)
+	}
+	handler := httpserver.Handler(cfg, functions...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err := cmp.Or(cfg.Err(), err); err != nil {
 		b.Fatal(err)
