@@ -67,7 +67,7 @@ func (c *change) mail(a Account, m event.RequestedMail) error {
 // mail returns the request for a mail of the account, of which the caller has set the recipient and the
 // purpose.
 func (a Account) mail(m event.RequestedMail, now time.Time) event.RequestedMail {
-	m.UserID, m.Locale, m.Template, m.At = a.ID, a.Language, m.Purpose, now.UTC()
+	m.UserID, m.Locale, m.Template, m.At = a.ID, a.Language, m.Purpose, now.UTC().Truncate(time.Millisecond)
 	return m
 }
 

@@ -6,9 +6,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"ticketing.com/auth/shared/events/event"
 )
 
 // A sink is an event receiver (K_SINK). It parses the HTTP requests itself, as a consumer in
@@ -75,8 +78,13 @@ func (s *sink) respondWith(answer func(*http.Request) int) {
 	s.answer = answer
 }
 
-// deliveries returns the deliveries so far.
-func (s *sink) deliveries() (all []delivery) {
+// deliveries returns the deliveries so far, without the requests for mails: those accompany other events.
+func (s *sink) deliveries() []delivery {
+	return slices.DeleteFunc(s.allDeliveries(), func(d delivery) bool { return d.Type == event.MailRequested.Name })
+}
+
+// allDeliveries returns the deliveries so far.
+func (s *sink) allDeliveries() (all []delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.log {

@@ -1,5 +1,3 @@
-// Package life tests the life of an account across the functions: each test runs several of them in one
-// process, with one database and one clock.
 package life_test
 
 import (

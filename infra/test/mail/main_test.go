@@ -1,5 +1,3 @@
-// Package mail_test tests mails with processes: kills, faults of the mail server, and secrets. It is
-// apart from package e2e because go test limits the time of each package.
 package mail_test
 
 import (
