@@ -81,7 +81,7 @@ func examples() map[string][]sample {
 			{name: "success", summary: "A new session.", body: credentials("ann@example.com", secret), status: 200, response: grant(third, "refresh-token-3")},
 			rejected("wrong-password", "The password is wrong.", credentials("ann@example.com", "wrong horse"), apierror.Credentials(nil)),
 			rejected("unknown-email", "The response to an unknown email is the same as to a wrong password.", credentials("bob@example.com", secret), apierror.Credentials(nil)),
-			rejected("deletion-requested", "The password is right, and the account can be restored.", credentials("erin@example.com", secret), apierror.New(apierror.Forbidden, "This account will be deleted. Restore it to sign in.")),
+			rejected("deletion-requested", "The password is right, and the account can be restored.", credentials("carol@example.com", secret), apierror.New(apierror.Forbidden, "This account will be deleted. Restore it to sign in.")),
 		},
 		"signout": {
 			{name: "success", summary: "The session of the token ends.", request: bearer(third), status: 200, response: `{"message":"Signed out."}`},

@@ -34,6 +34,7 @@ import (
 
 	"ticketing.com/auth/functions/currentuser"
 	"ticketing.com/auth/functions/mail"
+	"ticketing.com/auth/functions/recovery"
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/functions/signup"
 	"ticketing.com/auth/infra/catalog"
@@ -92,7 +93,8 @@ func start(b *testing.B, more ...string) system {
 	return s
 }
 
-// serve serves three functions with settings. It adds more to settings.
+// serve serves three functions with settings, and function recovery if MAIL_KEYS is set. It adds more to
+// settings.
 func serve(b *testing.B, settings map[string]string, more ...string) (cfg *config.Config, url string) {
 	b.Helper()
 	for _, s := range more {
@@ -104,6 +106,9 @@ func serve(b *testing.B, settings map[string]string, more ...string) (cfg *confi
 	all := []endpoint.Function{signup.Function, signin.Function, currentuser.Function}
 	if settings["SMTP_URL"] != "" {
 		all = append(all, mail.Function)
+	}
+	if settings["MAIL_KEYS"] != "" {
+		all = append(all, recovery.Function)
 	}
 	handler := httpserver.Handler(cfg, all...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
