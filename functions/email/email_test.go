@@ -306,8 +306,29 @@ func TestEmail_UndoOfTakenEmail(t *testing.T) {
 	g := b.Given(t, "ann@example.com", secret)
 	b.Do(t, request(g, "new@example.com", secret))
 	b.Do(t, byToken(confirm, b.Mail(t, sink, event.EmailChange).Token))
-	b.Given(t, "ann@example.com", secret)
-	endpointtest.Check(t, taken, b.Do(t, byToken(undo, b.Mail(t, sink, event.EmailUndo).Token)))
+	other := b.Given(t, "ann@example.com", secret)
+	token := b.Mail(t, sink, event.EmailUndo).Token
+	verified := func(at any) {
+		t.Helper()
+		if _, err := b.Collection(t).UpdateOne(t.Context(), bson.D{{Key: "_id", Value: other.User.ID}}, bson.D{{Key: "$set", Value: bson.D{{Key: "verifiedAt", Value: at}}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verified(b.Clock.Now())
+	endpointtest.Check(t, taken, b.Do(t, byToken(undo, token)))
+
+	// An account that has not verified the email loses it: the token proves control of the mailbox.
+	verified(nil)
+	if a := b.Do(t, byToken(undo, token)); a.Status != http.StatusOK {
+		t.Errorf("got %d %s, want 200", a.Status, a.Body)
+	}
+	if a := b.Stored(t, "ann@example.com"); a.ID != g.User.ID {
+		t.Errorf("the account %s has the email, want %s", a.ID, g.User.ID)
+	}
+	a, err := b.Users.AccountByID(t.Context(), other.User.ID)
+	if err != nil || a.DisabledAt == nil || len(a.Sessions) != 0 || a.Email != "displaced:"+a.ID {
+		t.Errorf("got the other account %+v, %v; want it disabled, without sessions and without the email", a, err)
+	}
 }
 
 func TestEmail_ParallelConfirms(t *testing.T) {

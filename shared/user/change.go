@@ -74,7 +74,7 @@ func (s *Store) change(ctx context.Context, id string, decide func(Account) (*ch
 		result, err := users.UpdateOne(ctx, filter, update)
 		if err != nil {
 			if c.email != "" && s.isTaken(ctx, c.email, id) {
-				err = ErrDuplicate // without the driver's text: it quotes the email
+				return ErrDuplicate // without the driver's text: it quotes the email
 			}
 			return mongodb.Translate("change an account", err)
 		}

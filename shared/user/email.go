@@ -95,8 +95,52 @@ func (s *Store) ConfirmEmail(ctx context.Context, claim Claim, from Origin, now 
 // UndoEmail restores an earlier email with the proof of its mail. It ends all sessions, all pending
 // confirmations, all device tokens and the undos of later changes. An attacker that has changed the
 // email knows the password, so the owner must reset that (see LockedPassword). UndoEmail returns
-// ErrNotPending, or ErrDuplicate if another account has taken the email.
+// ErrNotPending, or ErrDuplicate if another account has the email and has verified it.
+//
+// The token proves control of the mailbox. So an account that has taken the email without verifying it
+// loses it: otherwise an attacker could prevent the undo by a sign-up with the email.
 func (s *Store) UndoEmail(ctx context.Context, id, nonce string, proof Proof, from Origin, now time.Time) error {
+	var email string
+	undo := func() error { return s.undoEmail(ctx, id, nonce, proof, from, now, &email) }
+	err := undo()
+	if errors.Is(err, ErrDuplicate) {
+		if err = s.displace(ctx, email, now); err == nil {
+			err = undo()
+		}
+	}
+	return err
+}
+
+// displace takes an email from an account that has not verified it. The account gets a placeholder, ends
+// its sessions and is disabled, so that an operator can decide about it. displace returns ErrDuplicate if
+// the account has verified the email.
+func (s *Store) displace(ctx context.Context, email string, now time.Time) error {
+	found, err := s.Account(ctx, email)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = s.change(ctx, found.ID, func(a Account) (*change, error) {
+		if a.Email != email {
+			return nil, nil
+		}
+		if a.VerifiedAt != nil {
+			return nil, ErrDuplicate
+		}
+		c := &change{now: now, email: "displaced:" + a.ID, end: a.validSessions("", now), reason: event.Disabled,
+			set: bson.D{{Key: "disabledAt", Value: now}}}
+		c.clear("pending")
+		return c, nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return err
+}
+
+func (s *Store) undoEmail(ctx context.Context, id, nonce string, proof Proof, from Origin, now time.Time, email *string) error {
 	err := s.change(ctx, id, func(a Account) (*change, error) {
 		if done, exists := a.Confirmed[event.EmailUndo]; exists && done.Nonce == nonce && now.Sub(done.At) <= ReplayWindow && proof(done.Pending) {
 			return nil, nil
@@ -106,6 +150,7 @@ func (s *Store) UndoEmail(ctx context.Context, id, nonce string, proof Proof, fr
 		if !exists || !u.ExpiresAt.After(now) || a.DisabledAt != nil || a.Deletes(now) || !proof(p) {
 			return nil, ErrNotPending
 		}
+		*email = u.Email
 		c := &change{now: now, email: u.Email, end: a.validSessions("", now), reason: event.Recovered,
 			set: bson.D{
 				{Key: "password", Value: LockedPassword},
