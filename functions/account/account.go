@@ -201,7 +201,7 @@ func (s accounts) restore(ctx context.Context, in Restoration) (Restored, error)
 		}
 		return s.users.Restore(ctx, p.Account, in.From, s.now())
 	})
-	if errors.Is(err, credentials.ErrWrong) || errors.Is(err, user.ErrUnreadable) || errors.Is(err, user.ErrNotFound) {
+	if errors.Is(err, credentials.ErrWrong) || errors.Is(err, user.ErrUnreadable) || errors.Is(err, user.ErrNotFound) || errors.Is(err, user.ErrNotDeleting) {
 		err = apierror.Credentials(nil)
 	}
 	return Restored{"The account is restored. Sign in."}, err

@@ -138,7 +138,7 @@ func play(t *testing.T, b *endpointtest.Fixture, sink *endpointtest.Sink) {
 	}
 	types = sink.Types()
 	slices.Sort(types)
-	if want := []string{"emailchanged", "signedout"}; !reflect.DeepEqual(types, want) {
+	if want := []string{"emailchanged", "signedout", "verified"}; !reflect.DeepEqual(types, want) {
 		t.Errorf("got the events %v, want %v", types, want)
 	}
 	b.Clock.Advance(11 * time.Second)

@@ -285,7 +285,7 @@ func TestMail_OutOfDate(t *testing.T) {
 }
 
 func TestMail_Switch(t *testing.T) {
-	for setting, want := range map[string]int{"all": 5, "none": 1, "newdevice, deletion": 3} {
+	for setting, want := range map[string]int{"all": 5, "none": 2, "newdevice, deletion": 4} {
 		f := setup(t, "MAIL_NOTICES="+setting)
 		for _, name := range []string{"newdevice", "passwordchanged", "deletion"} {
 			f.deliver(t, name, notice(name)).Expect(t, http.StatusOK, "", "")

@@ -157,7 +157,7 @@ func TestPassword_UnusableAccount(t *testing.T) {
 
 // A client that knew the earlier password may have requested a recovery or a change of the email.
 func TestPassword_EndsPendingConfirmations(t *testing.T) {
-	b := endpointtest.New(t, password.Function)
+	b := endpointtest.New(t, password.Function, endpointtest.NewSink(t).Setting())
 	g := b.Given(t, "ann@example.com", secret)
 	a := b.Stored(t, "ann@example.com")
 	now := b.Clock.Now()

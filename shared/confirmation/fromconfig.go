@@ -50,28 +50,35 @@ func (k *Keys) Claim(ctx context.Context, users *user.Store, purpose event.Purpo
 }
 
 // ClaimByCode returns the claim of a signed-in client that presents a code, or user.ErrNotPending. The
-// session names the account, and limits who can use up its codes. Without a valid session, or at the
+// session names the account, so only the user can use up its codes. Without a valid session, or at the
 // limit of codes, ClaimByCode returns an API error.
 func (k *Keys) ClaimByCode(ctx context.Context, users *user.Store, limiter *ratelimit.Limiter, signedIn *token.Claims, purpose event.Purpose, presented string, now time.Time) (user.Claim, error) {
 	if signedIn == nil {
 		return user.Claim{}, apierror.NoToken()
 	}
 	id := signedIn.Subject
-	if _, err := users.SignedIn(ctx, id, signedIn.Session, now); err != nil {
+	account, err := users.SignedIn(ctx, id, signedIn.Session, now)
+	if err != nil {
 		if errors.Is(err, user.ErrSessionEnded) {
 			err = apierror.InvalidToken(err)
 		}
 		return user.Claim{}, err
 	}
-	if err := limiter.AllowCode(ctx, string(purpose), id); err != nil {
-		return user.Claim{}, err
+	// also per recipient: with many accounts, an attacker could guess the code of one mailbox
+	for _, subject := range []string{id, account.Pending[purpose].Email} {
+		if err := limiter.AllowCode(ctx, string(purpose), subject); err != nil {
+			return user.Claim{}, err
+		}
 	}
 	return users.Claim(ctx, id, purpose, k.ByCode(id, purpose, presented), now)
 }
 
-// Limited returns the error for a client that has requested too many mails, or err.
+// Limited returns the error for a client that has requested too many mails, or any mail of a system that
+// sends none. It returns other errors unchanged.
 func Limited(err error) error {
 	switch {
+	case errors.Is(err, user.ErrNoMails):
+		return apierror.Retry(apierror.Unavailable, time.Hour, "This system sends no mails.", err)
 	case errors.Is(err, user.ErrTooManyMails):
 		return apierror.Limited("mail", user.MailsPerHour, time.Hour, time.Hour)
 	case errors.Is(err, user.ErrTooManyChanges):

@@ -19,6 +19,9 @@ import (
 // be used, also before Erase has removed it.
 func (a Account) Deletes(now time.Time) bool { return a.DeletesAt != nil && !a.DeletesAt.After(now) }
 
+// ErrNotDeleting reports that no deletion of the account is pending.
+var ErrNotDeleting = errors.New("no deletion of the account is pending")
+
 // RequestDeletion ends all sessions of an account, after the current password was checked, and
 // schedules its deletion after the grace period. It returns the time of the deletion. It returns
 // ErrChanged or ErrSessionEnded.
@@ -28,7 +31,7 @@ func (s *Store) RequestDeletion(ctx context.Context, checked Account, sid string
 		if err := a.checked(checked, sid, now); err != nil {
 			return nil, err
 		}
-		c := &change{now: now, end: a.validSessions("", now), reason: event.Deleted,
+		c := &change{now: now, actor: sid, end: a.validSessions("", now), reason: event.Deleted,
 			set:   bson.D{{Key: "deletesAt", Value: at}},
 			entry: Entry{Type: EntryDeletionRequested, At: now, Session: sid}.from(from)}
 		c.clear("pending")
@@ -47,7 +50,10 @@ func (s *Store) Restore(ctx context.Context, checked Account, from Origin, now t
 			return nil, ErrChanged
 		}
 		if a.DeletesAt == nil {
-			return nil, nil
+			if last := a.Entries()[:min(1, len(a.History))]; len(last) == 1 && last[0].Type == EntryRestored && now.Sub(last[0].At) <= ReplayWindow {
+				return nil, nil // the response was lost
+			}
+			return nil, ErrNotDeleting
 		}
 		c := &change{now: now, entry: Entry{Type: EntryRestored, At: now}.from(from)}
 		c.clear("deletesAt")
@@ -70,7 +76,7 @@ func erasedEmail(id string) string { return "erased:" + id }
 // nil if the account was restored or erased before.
 //
 // One write replaces the document by a tombstone: the id, the events that no sink has acknowledged
-// yet, and the ended sessions. Its filter holds that no change was made since the read.
+// or refused, and the ended sessions. Its filter holds that no change was made since the read.
 func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 	users, err := s.users(ctx)
 	if err != nil {

@@ -37,7 +37,7 @@ const LockedPassword = "locked"
 // checked. It returns ErrSame if the account has that email, ErrChanged, ErrSessionEnded,
 // ErrTooManyMails or ErrTooManyChanges.
 //
-// It does not look whether another account has the new email. Only the reader of that mailbox learns
+// It does not check whether another account has the new email. Only the reader of that mailbox learns
 // this, by ConfirmEmail.
 func (s *Store) RequestEmailChange(ctx context.Context, checked Account, sid, to string, from Origin, now time.Time) error {
 	err := s.change(ctx, checked.ID, func(a Account) (*change, error) {
@@ -50,8 +50,8 @@ func (s *Store) RequestEmailChange(ctx context.Context, checked Account, sid, to
 		if len(a.undos(now)) >= UndoLimit {
 			return nil, ErrTooManyChanges
 		}
-		c := &change{now: now, entry: Entry{Type: EntryEmailRequested, At: now, Session: sid}.from(from)}
-		return c, c.ask(a, event.EmailChange, to, emailTTL)
+		c := &change{now: now, actor: sid, entry: Entry{Type: EntryEmailRequested, At: now, Session: sid}.from(from)}
+		return c, s.ask(c, a, event.EmailChange, to, emailTTL)
 	})
 	return sessionEnded(err)
 }
@@ -151,7 +151,7 @@ func (s *Store) undoEmail(ctx context.Context, id, nonce string, proof Proof, fr
 			return nil, ErrNotPending
 		}
 		*email = u.Email
-		c := &change{now: now, email: u.Email, end: a.validSessions("", now), reason: event.Recovered,
+		c := &change{now: now, enabled: true, email: u.Email, end: a.validSessions("", now), reason: event.Recovered,
 			set: bson.D{
 				{Key: "password", Value: LockedPassword},
 				{Key: "confirmed." + string(event.EmailUndo), Value: confirmed{p, now}},
@@ -159,10 +159,11 @@ func (s *Store) undoEmail(ctx context.Context, id, nonce string, proof Proof, fr
 			entry: Entry{Type: EntryEmailUndone, At: now}.from(from),
 		}
 		c.clear("pending", "devices", "deletesAt")
-		if u.VerifiedAt == nil { // the token proves control of the email
-			c.set = append(c.set, bson.E{Key: "verifiedAt", Value: now})
-		} else {
+		if u.VerifiedAt != nil {
 			c.set = append(c.set, bson.E{Key: "verifiedAt", Value: *u.VerifiedAt})
+		} else { // the token proves control of the email
+			a.VerifiedAt = nil
+			c.verify(a)
 		}
 		for other, later := range a.Undo {
 			if !later.At.Before(u.At) {

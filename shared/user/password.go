@@ -19,7 +19,7 @@ func (s *Store) ChangePassword(ctx context.Context, checked Account, sid, hash s
 		if err := a.checked(checked, sid, now); err != nil {
 			return nil, err
 		}
-		c := &change{now: now, end: a.others(sid, now), reason: event.NewSecret,
+		c := &change{now: now, actor: sid, end: a.others(sid, now), reason: event.NewSecret,
 			set:   bson.D{{Key: "password", Value: hash}},
 			entry: Entry{Type: EntryPasswordChanged, At: now, Session: sid}.from(from)}
 		ended = len(c.end)
@@ -55,8 +55,8 @@ func (s *Store) RequestRecovery(ctx context.Context, email string, now time.Time
 		if a.Email != email || a.DisabledAt != nil || a.Deletes(now) {
 			return nil, ErrNotFound
 		}
-		c := &change{now: now}
-		return c, c.ask(a, event.Recovery, email, recoveryTTL)
+		c := &change{now: now, enabled: true}
+		return c, s.ask(c, a, event.Recovery, email, recoveryTTL)
 	})
 }
 

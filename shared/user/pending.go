@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"ticketing.com/auth/shared/events/event"
 )
@@ -43,6 +44,8 @@ var (
 	ErrNotPending = errors.New("the token or code is wrong, expired or used")
 	// errConfirmed reports that a concurrent request has given the confirmation.
 	errConfirmed = errors.New("the token or code was just used")
+	// ErrNoMails reports that nothing takes the requests for mails.
+	ErrNoMails = errors.New("the system sends no mails: K_SINK is not set, and the process has no function mail")
 	// ErrTooManyMails reports that the account has requested too many mails.
 	ErrTooManyMails = errors.New("too many mails were requested for this account")
 )
@@ -78,7 +81,10 @@ func (c *change) notice(a Account, purpose event.Purpose, from Origin) {
 
 // ask requests the mail of a confirmation. A repeated request within the lifetime asks for the same
 // confirmation: an attacker that repeats it cannot invalidate the mail that the user has received.
-func (c *change) ask(a Account, purpose event.Purpose, to string, ttl time.Duration) error {
+func (s *Store) ask(c *change, a Account, purpose event.Purpose, to string, ttl time.Duration) error {
+	if !s.Mails() {
+		return ErrNoMails
+	}
 	p, exists := a.Pending[purpose]
 	if !exists || p.Email != to || !p.ExpiresAt.After(c.now.Add(ttl/2)) {
 		p = newPending(to, c.now, ttl)
@@ -107,11 +113,34 @@ type Claim struct {
 // so the caller must limit the attempts (see ratelimit.Limiter.AllowCode).
 func (s *Store) Claim(ctx context.Context, id string, purpose event.Purpose, proof Proof, now time.Time) (Claim, error) {
 	a, err := s.AccountByID(ctx, id)
-	if errors.Is(err, ErrNotFound) || err == nil && a.DisabledAt != nil {
-		return Claim{}, ErrNotPending
+	if errors.Is(err, ErrNotFound) {
+		err = ErrNotPending
 	}
 	if err != nil {
 		return Claim{}, err
+	}
+	return a.claim(purpose, proof, now)
+}
+
+// ClaimByEmail is Claim for the account of an email. proof returns the proof for the id of the account. Its
+// work is the same for an email without an account: one read of few members, and one comparison.
+func (s *Store) ClaimByEmail(ctx context.Context, email string, purpose event.Purpose, proof func(id string) Proof, now time.Time) (Claim, error) {
+	at := "." + string(purpose)
+	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(bson.D{
+		{Key: "email", Value: 1}, {Key: "password", Value: 1}, {Key: "disabledAt", Value: 1},
+		{Key: "pending" + at, Value: 1}, {Key: "confirmed" + at, Value: 1}}))
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUnreadable) {
+		return Claim{}, err
+	}
+	if _, exists := a.Pending[purpose]; !exists {
+		proof(a.ID)(Pending{Email: email})
+	}
+	return a.claim(purpose, proof(a.ID), now)
+}
+
+func (a Account) claim(purpose event.Purpose, proof Proof, now time.Time) (Claim, error) {
+	if a.DisabledAt != nil {
+		return Claim{}, ErrNotPending
 	}
 	if p, exists := a.Pending[purpose]; exists && p.ExpiresAt.After(now) && proof(p) {
 		return Claim{Account: a, Pending: p, purpose: purpose}, nil
@@ -136,7 +165,7 @@ func (s *Store) confirm(ctx context.Context, claim Claim, now time.Time, apply f
 		if !exists || p.Nonce != claim.Pending.Nonce || p.Email != claim.Pending.Email || !p.ExpiresAt.After(now) || a.DisabledAt != nil {
 			return nil, ErrNotPending
 		}
-		c := &change{now: now}
+		c := &change{now: now, enabled: true}
 		if err := apply(a, c); err != nil {
 			return nil, err
 		}

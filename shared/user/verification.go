@@ -1,6 +1,7 @@
 package user
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -23,8 +24,8 @@ func (s *Store) RequestVerification(ctx context.Context, id, sid string, now tim
 		if a.VerifiedAt != nil {
 			return nil, ErrVerified
 		}
-		c := &change{now: now}
-		return c, c.ask(a, event.Verification, a.Email, verificationTTL)
+		c := &change{now: now, actor: sid}
+		return c, s.ask(c, a, event.Verification, a.Email, verificationTTL)
 	})
 	return sessionEnded(err)
 }
@@ -53,6 +54,6 @@ func (s *Store) ConfirmVerification(ctx context.Context, claim Claim, from Origi
 func (c *change) verify(a Account) {
 	if a.VerifiedAt == nil {
 		c.set = append(c.set, bson.E{Key: "verifiedAt", Value: c.now})
-		c.publish(event.Verified, event.UserVerified{UserID: a.ID, Email: a.Email})
+		c.publish(event.Verified, event.UserVerified{UserID: a.ID, Email: cmp.Or(c.email, a.Email)})
 	}
 }
