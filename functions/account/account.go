@@ -196,9 +196,12 @@ func (s accounts) restore(ctx context.Context, in Restoration) (Restored, error)
 		Password: in.Password,
 		Find:     func(ctx context.Context) (user.Account, error) { return s.users.Account(ctx, string(address)) },
 	}, func(ctx context.Context, p credentials.Proof) error {
+		if p.Account.Deletes(s.now()) {
+			return credentials.ErrWrong
+		}
 		return s.users.Restore(ctx, p.Account, in.From, s.now())
 	})
-	if errors.Is(err, credentials.ErrWrong) || errors.Is(err, user.ErrUnreadable) || errors.Is(err, user.ErrNotFound) {
+	if errors.Is(err, credentials.ErrWrong) || errors.Is(err, user.ErrUnreadable) || errors.Is(err, user.ErrNotFound) || errors.Is(err, user.ErrNotDeleting) {
 		err = apierror.Credentials(nil)
 	}
 	return Restored{"The account is restored. Sign in."}, err

@@ -48,9 +48,10 @@ var Function = endpoint.Function{
 			ID:      "confirmEmail",
 			Method:  http.MethodPost,
 			Path:    path + "/confirm",
-			Access:  endpoint.Public,
+			Access:  endpoint.Optional,
 			Success: http.StatusOK,
-			Summary: "Replace the email of the account with the token of the mail.",
+			Summary: "Replace the email of the account with the token or the code of the mail.",
+			Refuses: []apierror.Kind{apierror.Conflict},
 		}, newHandler, changer.confirm), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
 		endpoint.LimitRequests(endpoint.Define(endpoint.Spec{
 			ID:      "undoEmail",
@@ -59,6 +60,7 @@ var Function = endpoint.Function{
 			Access:  endpoint.Public,
 			Success: http.StatusOK,
 			Summary: "Restore the earlier email with the token of the notice, end all sessions and lock the password.",
+			Refuses: []apierror.Kind{apierror.Conflict},
 		}, newHandler, changer.undo), ratelimit.Addresses("confirmation", ratelimit.Confirmation)),
 	},
 }
@@ -72,14 +74,10 @@ type Input struct {
 	CurrentPassword string `json:"currentPassword"`
 }
 
-// Validate checks the form of the email, which must be a new one.
+// Validate checks the form of the email and the length of the password.
 func (in *Input) Validate(bad *apierror.Fields) {
-	address, err := email.Parse(in.Email)
-	switch {
-	case err != nil:
+	if _, err := email.Parse(in.Email); err != nil {
 		bad.Add("email", err.Error())
-	case string(address) == in.Identity.Email:
-		bad.Add("email", "This is already the email of the account.")
 	}
 	if password.IsTooLong(in.CurrentPassword) {
 		bad.Add("currentPassword", password.TooLong)
@@ -94,14 +92,34 @@ func (Input) Members() []reference.Member {
 	}
 }
 
-// Confirmation is the token of a mail.
+// Confirmation is the token of the mail, or its code and the identity of the user.
 type Confirmation struct {
+	identity.Optional
+	origin.Origin
+	Token *string `json:"token"`
+	Code  *string `json:"code"`
+}
+
+// Validate requires either the token or the code.
+func (in *Confirmation) Validate(bad *apierror.Fields) {
+	if (in.Token == nil) == (in.Code == nil) {
+		bad.Add("token", "Send either a token or a code.")
+	}
+}
+
+// Members implements reference.Described.
+func (Confirmation) Members() []reference.Member {
+	return []reference.Member{confirmation.TokenMember, confirmation.CodeMember}
+}
+
+// Undo is the token of the notice to the earlier email.
+type Undo struct {
 	origin.Origin
 	Token string `json:"token"`
 }
 
 // Members implements reference.Described.
-func (Confirmation) Members() []reference.Member { return []reference.Member{confirmation.TokenMember} }
+func (Undo) Members() []reference.Member { return []reference.Member{confirmation.TokenMember} }
 
 // Output confirms the request.
 type Output struct {
@@ -111,12 +129,13 @@ type Output struct {
 type changer struct {
 	users       *user.Store
 	credentials *credentials.Checker
+	limiter     *ratelimit.Limiter
 	keys        *confirmation.Keys
 	now         func() time.Time
 }
 
 func newHandler(cfg *config.Config) changer {
-	return changer{user.FromConfig(cfg, sender.FromConfig(cfg)), credentials.FromConfig(cfg), confirmation.FromConfig(cfg), cfg.Now()}
+	return changer{user.FromConfig(cfg, sender.FromConfig(cfg)), credentials.FromConfig(cfg), ratelimit.FromConfig(cfg), confirmation.FromConfig(cfg), cfg.Now()}
 }
 
 // request answers the same for an email that another account has. Only the reader of that mailbox
@@ -126,30 +145,41 @@ func (c changer) request(ctx context.Context, in Input) (Output, error) {
 	err := c.credentials.Current(ctx, c.users, in.Identity, in.Client, in.CurrentPassword, func(ctx context.Context, a user.Account) error {
 		return c.users.RequestEmailChange(ctx, a, in.Identity.Session, string(address), in.From, c.now())
 	})
+	if errors.Is(err, user.ErrSame) {
+		err = apierror.Field("email", "This is already the email of the account.")
+	}
 	return Output{"A mail to the new email is on its way."}, confirmation.Limited(err)
 }
 
 func (c changer) confirm(ctx context.Context, in Confirmation) (Output, error) {
-	claim, err := c.keys.Claim(ctx, c.users, event.EmailChange, in.Token, c.now())
+	claim, err := c.claim(ctx, in)
 	if err == nil {
 		err = c.users.ConfirmEmail(ctx, claim, in.From, c.now())
 	}
-	return Output{"The email is changed."}, translate(err)
+	return Output{"The email is changed."}, translate(err, map[bool]string{true: "code", false: "token"}[in.Code != nil])
 }
 
-func (c changer) undo(ctx context.Context, in Confirmation) (Output, error) {
+func (c changer) claim(ctx context.Context, in Confirmation) (user.Claim, error) {
+	if in.Code == nil {
+		return c.keys.Claim(ctx, c.users, event.EmailChange, *in.Token, c.now())
+	}
+	return c.keys.ClaimByCode(ctx, c.users, c.limiter, in.Identity, event.EmailChange, *in.Code, c.now())
+}
+
+func (c changer) undo(ctx context.Context, in Undo) (Output, error) {
 	t, err := confirmation.Parse(in.Token)
 	if err != nil || t.Purpose != event.EmailUndo {
 		return Output{}, confirmation.Invalid("token")
 	}
 	err = c.users.UndoEmail(ctx, t.User, t.Nonce, c.keys.ByToken(t), in.From, c.now())
-	return Output{"The earlier email is restored. Reset the password to sign in."}, translate(err)
+	return Output{"The earlier email is restored. Reset the password to sign in."}, translate(err, "token")
 }
 
-func translate(err error) error {
+// translate returns the API error for a wrong token or code, which has the name of the field.
+func translate(err error, field string) error {
 	switch {
 	case errors.Is(err, user.ErrNotPending):
-		return confirmation.Invalid("token")
+		return confirmation.Invalid(field)
 	case errors.Is(err, user.ErrDuplicate):
 		return apierror.New(apierror.Conflict, "Another account has this email.")
 	}

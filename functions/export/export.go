@@ -3,8 +3,10 @@
 package export
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"net/http"
 	"slices"
@@ -12,12 +14,14 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/events/outbox"
 	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/user"
 )
@@ -39,7 +43,8 @@ var Function = endpoint.Function{
 type Input struct{ identity.Required }
 
 // A document is the content of the file. It has every member of the stored document but the password,
-// the digests and the nonces. Events are those that no other system has received yet.
+// the digests, the nonces and the counters of the store. The test of the package lists the members that
+// it omits. Its events are those that no other system has received yet.
 type document struct {
 	Account struct {
 		user.User
@@ -49,14 +54,20 @@ type document struct {
 		Roles      []string  `json:"roles"`
 		Opened     int       `json:"sessionsOpened"`
 	} `json:"account"`
-	Sessions []session                     `json:"sessions"`
-	Devices  []time.Time                   `json:"deviceSignIns"` // the last sign-in of each known device
-	History  []user.Entry                  `json:"history"`
-	Pending  []pending                     `json:"pending"`
-	Undo     []pending                     `json:"earlierEmails"`
-	Mails    map[event.Purpose][]time.Time `json:"mails"` // the mails of the last day
-	Ended    map[string]time.Time          `json:"endedSessions"`
-	Events   []storedEvent                 `json:"undeliveredEvents"`
+	Sessions  []session                     `json:"sessions"`
+	Devices   []time.Time                   `json:"deviceSignIns"` // the last sign-in of each known device
+	History   []user.Entry                  `json:"history"`
+	Pending   []pending                     `json:"pending"`
+	Confirmed []pending                     `json:"confirmed"`
+	Undo      []pending                     `json:"earlierEmails"`
+	Mails     map[event.Purpose][]time.Time `json:"mails"` // the mails of the last day
+	Ended     struct {
+		Sessions map[string]time.Time `json:"sessions"`
+		Before   time.Time            `json:"before,omitzero"`
+		At       time.Time            `json:"at,omitzero"`
+	} `json:"ended"`
+	Requests []request     `json:"requestsOfServices"`
+	Events   []storedEvent `json:"undeliveredEvents"`
 }
 
 type session struct {
@@ -68,14 +79,22 @@ type session struct {
 }
 
 type pending struct {
-	Purpose   event.Purpose `json:"purpose"`
-	Email     string        `json:"email"`
-	ExpiresAt time.Time     `json:"expiresAt"`
+	Purpose    event.Purpose `json:"purpose"`
+	Email      string        `json:"email"`
+	ExpiresAt  time.Time     `json:"expiresAt"`
+	At         time.Time     `json:"at,omitzero"` // of the confirmation or of the change
+	VerifiedAt *time.Time    `json:"verifiedAt,omitzero"`
+}
+
+type request struct {
+	At    time.Time `json:"at"`
+	Ended int       `json:"ended"`
 }
 
 type storedEvent struct {
-	Type string    `json:"type"`
-	Time time.Time `json:"time"`
+	Type string         `json:"type"`
+	Time time.Time      `json:"time"`
+	Data jsontext.Value `json:"data"`
 }
 
 type exporter struct {
@@ -93,30 +112,62 @@ func (e exporter) handle(ctx context.Context, in Input) (endpoint.File, error) {
 	if err != nil {
 		return endpoint.File{}, err
 	}
-	content, err := json.Marshal(describe(a), json.Deterministic(true), jsontext.WithIndent("  "))
+	d, err := describe(a)
+	if err != nil {
+		return endpoint.File{}, err
+	}
+	content, err := json.Marshal(d, json.Deterministic(true), jsontext.WithIndent("  "))
 	return endpoint.File{Name: "account.json", Type: "application/json", Content: content}, err
 }
 
-func describe(a user.Account) document {
-	d := document{History: a.Entries(), Ended: a.Ended, Mails: a.Mailed, Sessions: []session{}, Pending: []pending{}, Undo: []pending{}, Events: []storedEvent{}}
+func describe(a user.Account) (d document, err error) {
+	d = document{History: a.Entries(), Mails: a.Mailed, Sessions: []session{}, Pending: []pending{}, Confirmed: []pending{}, Undo: []pending{}, Requests: []request{}, Events: []storedEvent{}}
 	d.Account.User, d.Account.CreatedAt, d.Account.Language, d.Account.Opened = a.User, a.CreatedAt, a.Language, a.Opened
 	d.Account.Roles = append([]string{}, a.Roles...)
 	if a.VerifiedAt != nil {
 		d.Account.VerifiedAt = *a.VerifiedAt
 	}
-	for _, id := range slices.Sorted(maps.Keys(a.Sessions)) {
-		s := a.Sessions[id]
+	d.Ended.Sessions, d.Ended.Before, d.Ended.At = a.Ended, a.EndedBefore, a.EndedAt
+	for id, s := range sorted(a.Sessions) {
 		d.Sessions = append(d.Sessions, session{id, s.CreatedAt, s.RotatedAt, s.ExpiresAt, s.Origin})
 	}
 	d.Devices = slices.SortedFunc(maps.Values(a.Devices), time.Time.Compare)
-	for _, purpose := range slices.Sorted(maps.Keys(a.Pending)) {
-		d.Pending = append(d.Pending, pending{purpose, a.Pending[purpose].Email, a.Pending[purpose].ExpiresAt})
+	for purpose, p := range sorted(a.Pending) {
+		d.Pending = append(d.Pending, pending{Purpose: purpose, Email: p.Email, ExpiresAt: p.ExpiresAt})
 	}
-	for _, u := range slices.SortedFunc(maps.Values(a.Undo), func(x, y user.Undo) int { return x.At.Compare(y.At) }) {
-		d.Undo = append(d.Undo, pending{event.EmailUndo, u.Email, u.ExpiresAt})
+	for purpose, p := range sorted(a.Confirmed) {
+		d.Confirmed = append(d.Confirmed, pending{Purpose: purpose, Email: p.Email, ExpiresAt: p.ExpiresAt, At: p.At})
 	}
-	for _, id := range slices.Sorted(maps.Keys(a.Events)) {
-		d.Events = append(d.Events, storedEvent{a.Events[id].Type, a.Events[id].Time})
+	for _, u := range sorted(a.Undo) {
+		d.Undo = append(d.Undo, pending{event.EmailUndo, u.Email, u.ExpiresAt, u.At, u.VerifiedAt})
 	}
-	return d
+	for _, h := range sorted(a.Handled) {
+		d.Requests = append(d.Requests, request{h.At, h.Ended})
+	}
+	for _, e := range sorted(a.Events) {
+		err = errors.Join(err, d.add(e))
+	}
+	for _, e := range sorted(a.Refused) {
+		err = errors.Join(err, d.add(e.Event))
+	}
+	return d, err
+}
+
+// add adds an event without the nonce of its mail.
+func (d *document) add(e outbox.Event) error {
+	data := slices.DeleteFunc(slices.Clone(e.Data), func(member bson.E) bool { return member.Key == "nonce" })
+	text, err := bson.MarshalExtJSON(data, false, false)
+	d.Events = append(d.Events, storedEvent{e.Type, e.Time, text})
+	return err
+}
+
+// sorted returns the entries of a map in the order of the keys.
+func sorted[K cmp.Ordered, V any](all map[K]V) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			if !yield(key, all[key]) {
+				return
+			}
+		}
+	}
 }

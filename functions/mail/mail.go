@@ -166,14 +166,14 @@ func (s *sender) handle(ctx context.Context, in Request) (*event.FailedMail, err
 		return in.reply(result), nil
 	}
 	result, err = s.send(ctx, claim, in)
-	if err != nil {
+	if result == "" {
 		s.telemetry.Count(ctx, telemetry.Mails, "failed")
 		s.finish(ctx, log, claim.Release)
 		return nil, s.retry(ctx, log, err)
 	}
 	s.telemetry.Count(ctx, telemetry.Mails, string(result))
 	if result != journal.Sent { // send has recorded it otherwise
-		log.WarnContext(ctx, "mail not sent", "result", result)
+		log.WarnContext(ctx, "mail not sent", "result", result, "error", err)
 		s.finish(ctx, log, func(ctx context.Context) error { return claim.Finish(ctx, result) })
 	}
 	return in.reply(result), nil
@@ -208,15 +208,18 @@ func (r *Request) reply(result journal.Result) *event.FailedMail {
 	return nil
 }
 
-// send sends the mail of a claim and returns its result. It records Sent itself, before it allows
-// another transfer.
+// send sends the mail of a claim and returns its result, and the error that caused it. An error
+// without a result is not final. send records Sent itself, before it allows another transfer.
 func (s *sender) send(ctx context.Context, claim *journal.Claim, in Request) (result journal.Result, err error) {
 	to, err := email.Parse(in.To)
 	if err != nil {
-		return journal.Address, nil
+		return journal.Address, err // which does not contain the address
 	}
-	if allowed, err := claim.Allow(ctx, in.Purpose, string(to)); err != nil || !allowed {
-		return journal.Limited, err
+	switch allowed, err := claim.Allow(ctx, in.Purpose, string(to)); {
+	case err != nil:
+		return "", err
+	case !allowed:
+		return journal.Limited, nil
 	}
 	message, err := s.message(in, string(to))
 	if err != nil {
@@ -263,14 +266,14 @@ func (s *sender) message(in Request, to string) (smtp.Message, error) {
 	return smtp.Message{To: to, ID: in.Key, Date: in.At, Language: m.Language, Subject: m.Subject, Text: m.Text, HTML: m.HTML}, err
 }
 
-// outcome returns the result of a failure that is final, or its error.
+// outcome returns the result of a failure if it is final, and the failure.
 func outcome(err error) (journal.Result, error) {
 	if failed, is := errors.AsType[*smtp.Error](err); is {
 		switch failed.Kind {
 		case smtp.Address:
-			return journal.Address, nil
+			return journal.Address, err
 		case smtp.Refused:
-			return journal.Refused, nil
+			return journal.Refused, err
 		}
 	}
 	return "", err

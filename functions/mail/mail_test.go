@@ -183,11 +183,11 @@ func TestMail_ParallelDeliveries(t *testing.T) {
 	release := make(chan struct{})
 	var entered sync.Once
 	waiting := make(chan struct{})
-	f.server.Rcpt = func(string) error {
+	f.server.Behave(smtptest.Behavior{Rcpt: func(string) error {
 		entered.Do(func() { close(waiting) })
 		<-release
 		return nil
-	}
+	}})
 	first := make(chan endpointtest.Reply)
 	go func() { first <- f.deliver(t, "one", nil) }()
 	<-waiting
@@ -202,13 +202,15 @@ func TestMail_ParallelDeliveries(t *testing.T) {
 func TestMail_DisconnectedBroker(t *testing.T) {
 	f := setup(t)
 	waiting, release := make(chan struct{}), make(chan struct{})
-	f.server.Rcpt = func(string) error {
-		close(waiting)
-		<-release
-		return nil
-	}
 	received := make(chan struct{})
-	f.server.Data = func(*gosmtp.Conn, smtptest.Mail) error { close(received); return nil }
+	f.server.Behave(smtptest.Behavior{
+		Rcpt: func(string) error {
+			close(waiting)
+			<-release
+			return nil
+		},
+		Data: func(*gosmtp.Conn, smtptest.Mail) error { close(received); return nil },
+	})
 	data := f.data(nil)
 	ctx, disconnect := context.WithCancel(t.Context())
 	go func() {
@@ -220,7 +222,7 @@ func TestMail_DisconnectedBroker(t *testing.T) {
 	}
 	close(release)
 	<-received
-	f.server.Rcpt, f.server.Data = nil, nil
+	f.server.Behave(smtptest.Behavior{})
 	for reply := (endpointtest.Reply{}); reply.Status != http.StatusOK; { // until the first delivery has recorded the mail
 		reply = f.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data))
 	}
@@ -231,9 +233,9 @@ func TestMail_DisconnectedBroker(t *testing.T) {
 func TestMail_LeaseOfKilledProcess(t *testing.T) {
 	f := setup(t)
 	var key string
-	f.server.Rcpt = func(string) error { return &gosmtp.SMTPError{Code: 450} }
+	f.server.Behave(smtptest.Behavior{Rcpt: func(string) error { return &gosmtp.SMTPError{Code: 450} }})
 	f.deliver(t, "one", nil)
-	f.server.Rcpt = nil
+	f.server.Behave(smtptest.Behavior{})
 	var stored struct {
 		ID string `bson:"_id"`
 	}
@@ -283,7 +285,7 @@ func TestMail_OutOfDate(t *testing.T) {
 }
 
 func TestMail_Switch(t *testing.T) {
-	for setting, want := range map[string]int{"all": 5, "none": 1, "newdevice, deletion": 3} {
+	for setting, want := range map[string]int{"all": 5, "none": 2, "newdevice, deletion": 4} {
 		f := setup(t, "MAIL_NOTICES="+setting)
 		for _, name := range []string{"newdevice", "passwordchanged", "deletion"} {
 			f.deliver(t, name, notice(name)).Expect(t, http.StatusOK, "", "")
@@ -309,7 +311,7 @@ func TestMail_Limit(t *testing.T) {
 	f.deliver(t, "notice", notice("passwordchanged")).Expect(t, http.StatusOK, "", "")
 	f.deliver(t, "other", map[string]any{"to": "bob@example.com"}).Expect(t, http.StatusOK, "", "")
 	f.expect(t, 5)
-	if !strings.Contains(f.Logs(), `"mail not sent","user":"user-1","purpose":"recovery","result":"limited"`) {
+	if !strings.Contains(f.Logs(), `"mail not sent","user":"user-1","purpose":"recovery","result":"limited","error":null`) {
 		t.Errorf("the limit is not logged:\n%s", f.Logs())
 	}
 	f.Clock.Advance(time.Hour)
@@ -320,12 +322,12 @@ func TestMail_Limit(t *testing.T) {
 // An attempt that fails counts once, however often the broker repeats it.
 func TestMail_LimitCountsNoRetries(t *testing.T) {
 	f := setup(t)
-	f.server.Rcpt = func(string) error { return &gosmtp.SMTPError{Code: 450} }
+	f.server.Behave(smtptest.Behavior{Rcpt: func(string) error { return &gosmtp.SMTPError{Code: 450} }})
 	data := f.data(nil)
 	for range 6 {
 		f.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data)).Expect(t, http.StatusServiceUnavailable, "", unavailable)
 	}
-	f.server.Rcpt = nil
+	f.server.Behave(smtptest.Behavior{})
 	f.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data)).Expect(t, http.StatusOK, "", "")
 	f.expect(t, 1)
 }
@@ -349,30 +351,38 @@ func TestMail_ServerFailures(t *testing.T) {
 		reply   string // the data of the reply event
 		level   string
 	}{
-		"a temporary failure at RCPT": {fail: func(s *smtptest.Server) { s.Rcpt = smtpError(450, gosmtp.EnhancedCode{4, 2, 0}) }, status: 503, level: "WARN"},
-		"an unknown mailbox":          {fail: func(s *smtptest.Server) { s.Rcpt = smtpError(550, gosmtp.EnhancedCode{5, 1, 1}) }, status: 200, reply: final("address"), level: "WARN"},
-		"a rejection at RCPT":         {fail: func(s *smtptest.Server) { s.Rcpt = smtpError(554, gosmtp.EnhancedCode{5, 7, 1}) }, status: 200, reply: final("refused"), level: "WARN"},
+		"a temporary failure at RCPT": {fail: func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Rcpt: smtpError(450, gosmtp.EnhancedCode{4, 2, 0})})
+		}, status: 503, level: "WARN"},
+		"an unknown mailbox": {fail: func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Rcpt: smtpError(550, gosmtp.EnhancedCode{5, 1, 1})})
+		}, status: 200, reply: final("address"), level: "WARN"},
+		"a rejection at RCPT": {fail: func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Rcpt: smtpError(554, gosmtp.EnhancedCode{5, 7, 1})})
+		}, status: 200, reply: final("refused"), level: "WARN"},
 		"a rejection after DATA": {fail: func(s *smtptest.Server) {
-			s.Data = func(*gosmtp.Conn, smtptest.Mail) error { return smtpError(554, gosmtp.EnhancedCode{5, 7, 1})("") }
+			s.Behave(smtptest.Behavior{Data: func(*gosmtp.Conn, smtptest.Mail) error { return smtpError(554, gosmtp.EnhancedCode{5, 7, 1})("") }})
 		}, status: 200, reply: final("refused"), level: "WARN"},
 		"a temporary failure after DATA": {fail: func(s *smtptest.Server) {
-			s.Data = func(*gosmtp.Conn, smtptest.Mail) error { return smtpError(451, gosmtp.EnhancedCode{4, 7, 1})("") }
+			s.Behave(smtptest.Behavior{Data: func(*gosmtp.Conn, smtptest.Mail) error { return smtpError(451, gosmtp.EnhancedCode{4, 7, 1})("") }})
 		}, status: 503, level: "WARN"},
 		"a connection closed inside DATA": {fail: func(s *smtptest.Server) {
-			s.InData = func(c *gosmtp.Conn, r io.Reader) bool { r.Read(make([]byte, 10)); c.Conn().Close(); return true }
+			s.Behave(smtptest.Behavior{InData: func(c *gosmtp.Conn, r io.Reader) bool { r.Read(make([]byte, 10)); c.Conn().Close(); return true }})
 		}, status: 503, level: "WARN"},
-		"a wrong password": {fail: func(s *smtptest.Server) { s.Password = "changed" }, status: 503, level: "ERROR"},
+		"a wrong password": {fail: func(s *smtptest.Server) { s.Require("sender", "changed") }, status: 503, level: "ERROR"},
 		"a rejected session": {fail: func(s *smtptest.Server) {
-			s.Connect = func() error { return smtpError(554, gosmtp.EnhancedCode{5, 3, 2})("") }
+			s.Behave(smtptest.Behavior{Connect: func() error { return smtpError(554, gosmtp.EnhancedCode{5, 3, 2})("") }})
 		}, status: 503, level: "ERROR"},
-		"a rejected sender":             {fail: func(s *smtptest.Server) { s.Mail = smtpError(550, gosmtp.EnhancedCode{5, 7, 1}) }, status: 503, level: "ERROR"},
+		"a rejected sender": {fail: func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Mail: smtpError(550, gosmtp.EnhancedCode{5, 7, 1})})
+		}, status: 503, level: "ERROR"},
 		"no STARTTLS":                   {options: smtptest.Options{NoTLS: true}, status: 503, level: "ERROR"},
 		"a certificate of another host": {options: smtptest.Options{Certificate: "other.example"}, status: 503, level: "ERROR"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := smtptest.Start(t, c.options)
-			server.User, server.Password = "sender", "smtp-password"
+			server.Require("sender", "smtp-password")
 			f := withServer(t, server)
 			if c.fail != nil {
 				c.fail(server)
@@ -392,12 +402,16 @@ func TestMail_ServerFailures(t *testing.T) {
 			if !strings.Contains(f.Logs(), `"level":"`+c.level+`"`) || c.level == "WARN" && strings.Contains(f.Logs(), `"level":"ERROR"`) {
 				t.Errorf("want log lines of the level %s at most:\n%s", c.level, f.Logs())
 			}
+			if c.status == http.StatusOK && !regexp.MustCompile(`"mail not sent".*"error":"the mail server answers 55\d 5`).MatchString(f.Logs()) {
+				t.Errorf("want the reply code in a log line:\n%s", f.Logs())
+			}
 			for _, secret := range []string{address, "smtp-password", "rejected"} {
 				if strings.Contains(f.Logs(), secret) {
 					t.Errorf("a log line has %q:\n%s", secret, f.Logs())
 				}
 			}
-			server.Rcpt, server.Data, server.InData, server.Mail, server.Connect, server.Password = nil, nil, nil, nil, nil, "smtp-password"
+			server.Behave(smtptest.Behavior{})
+			server.Require("sender", "smtp-password")
 			if c.status != http.StatusOK && c.options == (smtptest.Options{}) {
 				deliver().Expect(t, http.StatusOK, "", "")
 				f.expect(t, 1)
@@ -413,14 +427,14 @@ func TestMail_HangingServer(t *testing.T) {
 	short.Receivers = slices.Clone(short.Receivers)
 	short.Receivers[0].Budget = 500 * time.Millisecond
 	b := fixture{endpointtest.New(t, short, append(f.server.Settings(), "EVENTS=on", "MAIL_KEYS="+f.keys)...), f.server, f.keys}
-	f.server.Rcpt = func(string) error { f.server.Hang(); return nil }
+	f.server.Behave(smtptest.Behavior{Rcpt: func(string) error { f.server.Hang(); return nil }})
 	began := time.Now()
 	data := b.data(nil)
 	b.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data)).Expect(t, http.StatusServiceUnavailable, "", unavailable)
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the answer took %v, want about 0.5 s", took)
 	}
-	f.server.Rcpt = nil
+	f.server.Behave(smtptest.Behavior{})
 	b.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data)).Expect(t, http.StatusOK, "", "")
 	b.expect(t, 1)
 }
@@ -484,7 +498,7 @@ func TestMail_HeaderInjection(t *testing.T) {
 // No token, code, key, password or address is in a log line, in the database or in a reply.
 func TestMail_NoSecrets(t *testing.T) {
 	server := smtptest.Start(t, smtptest.Options{})
-	server.User, server.Password = "sender", "smtp-password"
+	server.Require("sender", "smtp-password")
 	f := withServer(t, server)
 	var replies strings.Builder
 	deliver := func(id string, changes map[string]any) {
@@ -498,10 +512,10 @@ func TestMail_NoSecrets(t *testing.T) {
 	for id, fail := range map[string]func(string) error{
 		"temporary": smtpError(450, gosmtp.EnhancedCode{4, 2, 0}), "final": smtpError(550, gosmtp.EnhancedCode{5, 1, 1}),
 	} {
-		server.Rcpt = fail
+		server.Behave(smtptest.Behavior{Rcpt: fail})
 		deliver(id, map[string]any{"template": "email", "purpose": "email"})
 	}
-	server.Password = "changed"
+	server.Require("sender", "changed")
 	deliver("password", map[string]any{"template": "verification", "purpose": "verification"})
 
 	keys, err := confirmation.ParseKeys(f.keys)
@@ -560,11 +574,11 @@ func dump(t *testing.T, f fixture) string {
 func TestMail_RecordIsRetried(t *testing.T) {
 	tap := mongotest.NewTap(t)
 	f := setup(t, "MONGODB_URI="+tap.URI)
-	f.server.Data = func(*gosmtp.Conn, smtptest.Mail) error {
+	f.server.Behave(smtptest.Behavior{Data: func(*gosmtp.Conn, smtptest.Mail) error {
 		tap.Writes() // those before the transfer
 		tap.Reply("update mails", bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: int32(11601)}, {Key: "errmsg", Value: "interrupted"}})
 		return nil
-	}
+	}})
 	replied := make(chan endpointtest.Reply)
 	go func() { replied <- f.deliver(t, "one", nil) }()
 	deadline := time.After(10 * time.Second)
@@ -578,7 +592,7 @@ func TestMail_RecordIsRetried(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	f.server.Data = nil
+	f.server.Behave(smtptest.Behavior{})
 	tap.Reply("update mails", nil)
 	(<-replied).Expect(t, http.StatusOK, "", "")
 	f.deliver(t, "one", nil).Expect(t, http.StatusOK, "", "")
@@ -592,22 +606,24 @@ func TestMail_OneTransferAtATime(t *testing.T) {
 	const events = 4
 	var mu sync.Mutex
 	active, most := 0, 0
-	f.server.Mail = func(string) error {
-		mu.Lock()
-		defer mu.Unlock()
-		active++
-		most = max(most, active)
-		return nil
-	}
-	f.server.Data = func(*gosmtp.Conn, smtptest.Mail) error {
-		for f.server.Connections() < 2*events { // each begins a session before and after STARTTLS
-			time.Sleep(time.Millisecond)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		active--
-		return nil
-	}
+	f.server.Behave(smtptest.Behavior{
+		Mail: func(string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			active++
+			most = max(most, active)
+			return nil
+		},
+		Data: func(*gosmtp.Conn, smtptest.Mail) error {
+			for f.server.Connections() < 2*events { // each begins a session before and after STARTTLS
+				time.Sleep(time.Millisecond)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			active--
+			return nil
+		},
+	})
 	var group sync.WaitGroup
 	for i := range events {
 		group.Go(func() {

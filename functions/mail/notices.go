@@ -9,8 +9,9 @@ import (
 	"ticketing.com/auth/shared/events/event"
 )
 
-// switchable are the mails that an operator can switch off. A user has not requested them.
-var switchable = []event.Purpose{event.NewDevice, event.PasswordNotice, event.EmailUndo, event.DeletionNotice}
+// switchable are the mails that an operator can switch off. The notice with the undo of a changed email
+// is not among them: without it, an attacker that has changed the email keeps the account.
+var switchable = []event.Purpose{event.NewDevice, event.PasswordNotice, event.DeletionNotice}
 
 // notices are the switchable mails that are sent.
 type notices []event.Purpose

@@ -91,15 +91,19 @@ type changer struct {
 	users       *user.Store
 	passwords   *password.Hasher
 	credentials *credentials.Checker
+	policy      policy.Policy
 	now         func() time.Time
 }
 
 func newHandler(cfg *config.Config) changer {
-	return changer{user.FromConfig(cfg, sender.FromConfig(cfg)), password.FromConfig(cfg), credentials.FromConfig(cfg), cfg.Now()}
+	return changer{user.FromConfig(cfg, sender.FromConfig(cfg)), password.FromConfig(cfg), credentials.FromConfig(cfg), policy.FromConfig(cfg), cfg.Now()}
 }
 
 func (c changer) handle(ctx context.Context, in Input) (out Output, err error) {
 	err = c.credentials.Current(ctx, c.users, in.Identity, in.Client, in.CurrentPassword, func(ctx context.Context, a user.Account) error {
+		if err := c.policy.Check(in.NewPassword, a.Email); err != nil { // the token may have an earlier email
+			return apierror.Field("newPassword", err.Error())
+		}
 		hash, err := c.passwords.Hash(ctx, in.NewPassword)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -136,6 +137,8 @@ func newHandler(cfg *config.Config) recovery {
 const (
 	// requestTimeout bounds the work of a request after its response.
 	requestTimeout = 4 * time.Second
+	// maxDelay bounds the random delay of the work, and slotTime is the time for which it occupies a slot.
+	maxDelay, slotTime = time.Second, 2 * time.Second
 	// frozenTime is the time of a response where all work must precede it. It covers a read, a write
 	// and the delivery of the event, so the time does not depend on the account.
 	frozenTime = time.Second
@@ -144,6 +147,9 @@ const (
 // request does its work after the response. So the response and its time are the same for every email,
 // whether an account has it or not (OWASP ASVS 5.0.0 requirement 6.3.8).
 func (r recovery) request(ctx context.Context, in Input) (Output, error) {
+	if !r.users.Mails() {
+		return Output{}, confirmation.Limited(user.ErrNoMails)
+	}
 	address, _ := email.Parse(in.Email) // Validate has accepted it
 	accepted := Output{"If an account has this email, a mail is on its way."}
 	work := func(ctx context.Context, timeout time.Duration) {
@@ -155,7 +161,14 @@ func (r recovery) request(ctx context.Context, in Input) (Output, error) {
 		}
 	}
 	if later := endpoint.LaterFrom(ctx); later != nil {
-		if !later.Run(ctx, func(ctx context.Context) { work(ctx, requestTimeout) }) {
+		if !later.Run(ctx, func(ctx context.Context) {
+			// Other requests can observe the load of the work and the number of free slots. So the work
+			// begins at a random moment, and the slot is occupied for the same time for every email.
+			end := time.After(slotTime)
+			time.Sleep(rand.N(maxDelay))
+			work(ctx, requestTimeout)
+			<-end
+		}) {
 			return Output{}, apierror.Busy(time.Second, errors.New("too many recoveries are in flight"))
 		}
 		return accepted, nil
@@ -167,9 +180,14 @@ func (r recovery) request(ctx context.Context, in Input) (Output, error) {
 }
 
 func (r recovery) confirm(ctx context.Context, in Confirmation) (Output, error) {
-	claim, err := r.claim(ctx, in)
-	if err == nil {
-		err = r.reset(ctx, claim, in)
+	if in.Code != nil {
+		if err := r.limiter.AllowCode(ctx, string(event.Recovery), in.address()); err != nil {
+			return Output{}, err
+		}
+	}
+	err := r.reset(ctx, in)
+	if errors.Is(err, user.ErrChanged) { // a concurrent request was first, perhaps with another password
+		err = r.reset(ctx, in)
 	}
 	if errors.Is(err, user.ErrNotPending) {
 		err = confirmation.Invalid(map[bool]string{true: "code", false: "token"}[in.Code != nil])
@@ -177,27 +195,26 @@ func (r recovery) confirm(ctx context.Context, in Confirmation) (Output, error) 
 	return Output{"The password is changed. Sign in with it."}, err
 }
 
+// address returns the email in its normal form. Validate has accepted it.
+func (in *Confirmation) address() string {
+	address, _ := email.Parse(*in.Email)
+	return string(address)
+}
+
 func (r recovery) claim(ctx context.Context, in Confirmation) (user.Claim, error) {
 	if in.Code == nil {
 		return r.keys.Claim(ctx, r.users, event.Recovery, *in.Token, r.now())
 	}
-	address, _ := email.Parse(*in.Email) // Validate has accepted it
-	if err := r.limiter.AllowCode(ctx, string(event.Recovery), string(address)); err != nil {
-		return user.Claim{}, err
-	}
-	account, err := r.users.Account(ctx, string(address))
-	if errors.Is(err, user.ErrNotFound) || errors.Is(err, user.ErrUnreadable) {
-		account.ID, err = "", nil // the same commands as for an account
-	}
-	if err != nil {
-		return user.Claim{}, err
-	}
-	return r.users.Claim(ctx, account.ID, event.Recovery, r.keys.ByCode(account.ID, event.Recovery, *in.Code), r.now())
+	return r.users.ClaimByEmail(ctx, in.address(), event.Recovery, func(id string) user.Proof { return r.keys.ByCode(id, event.Recovery, *in.Code) }, r.now())
 }
 
 // reset replaces the password. A repeated request must have the password of the first one: it changes
-// nothing.
-func (r recovery) reset(ctx context.Context, claim user.Claim, in Confirmation) error {
+// nothing. If a concurrent request was first, reset returns user.ErrChanged.
+func (r recovery) reset(ctx context.Context, in Confirmation) error {
+	claim, err := r.claim(ctx, in)
+	if err != nil {
+		return err
+	}
 	if err := r.policy.Check(in.NewPassword, claim.Account.Email); err != nil {
 		return apierror.Field("newPassword", err.Error())
 	}

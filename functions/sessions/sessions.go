@@ -2,6 +2,7 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -124,7 +125,9 @@ func (s sessions) list(ctx context.Context, in Input) (Output, error) {
 			all = append(all, Session{id, id == in.Identity.Session, found.CreatedAt, found.RotatedAt, found.Agent, found.Place, []string{"pwd"}})
 		}
 	}
-	slices.SortFunc(all, func(x, y Session) int { return y.CreatedAt.Compare(x.CreatedAt) })
+	slices.SortFunc(all, func(x, y Session) int {
+		return cmp.Or(y.CreatedAt.Compare(x.CreatedAt), cmp.Compare(x.ID, y.ID))
+	})
 	return Output{all}, nil
 }
 

@@ -208,6 +208,9 @@ func (s signup) retry(ctx context.Context, in Input, account user.Account) (gran
 		Password: in.Password,
 		Find:     func(context.Context) (user.Account, error) { return account, nil },
 	}, func(ctx context.Context, p credentials.Proof) (err error) {
+		if account.DeletesAt != nil {
+			return credentials.ErrDisabled
+		}
 		opened, refresh := session.Open(account.ID, s.now(), s.grants.TTL())
 		opened.Origin = in.From
 		err = s.users.Open(ctx, account, opened, credentials.Digest(p.Device), "")

@@ -75,7 +75,7 @@ func (in *Confirmation) Validate(bad *apierror.Fields) {
 func (Confirmation) Members() []reference.Member {
 	return []reference.Member{
 		confirmation.TokenMember,
-		{Name: "code", About: "The six digits of the mail. A code needs the bearer token of the user. At most five codes an hour are compared for an account."},
+		confirmation.CodeMember,
 	}
 }
 
@@ -123,18 +123,5 @@ func (v verification) claim(ctx context.Context, in Confirmation) (user.Claim, e
 	if in.Code == nil {
 		return v.keys.Claim(ctx, v.users, event.Verification, *in.Token, v.now())
 	}
-	if in.Identity == nil {
-		return user.Claim{}, apierror.NoToken()
-	}
-	id := in.Identity.Subject
-	if err := v.limiter.AllowCode(ctx, string(event.Verification), id); err != nil {
-		return user.Claim{}, err
-	}
-	if _, err := v.users.SignedIn(ctx, id, in.Identity.Session, v.now()); err != nil {
-		if errors.Is(err, user.ErrSessionEnded) {
-			err = apierror.InvalidToken(err)
-		}
-		return user.Claim{}, err
-	}
-	return v.users.Claim(ctx, id, event.Verification, v.keys.ByCode(id, event.Verification, *in.Code), v.now())
+	return v.keys.ClaimByCode(ctx, v.users, v.limiter, in.Identity, event.Verification, *in.Code, v.now())
 }

@@ -2,6 +2,7 @@ package knative_test
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -155,7 +156,7 @@ func TestIngress_PathsWithParameters(t *testing.T) {
 	}{
 		"kourier": {knative.Kourier, `path: (\S+)\n +rewriteHost`, []string{"/api/tickets"}},
 		"traefik": {knative.Traefik, `path: (\S+)\n +appendHeaders`, []string{"/api/tickets"}},
-		"gateway": {knative.Gateway, `path: \{type: (\S+, value: \S+?)\}\}\]`, []string{"PathPrefix, value: /api/tickets"}},
+		"gateway": {knative.Gateway, `path: \{type: (\S+, value: \S+?)\}`, []string{"PathPrefix, value: /api/tickets"}},
 	} {
 		rendered, err := c.render(tickets)
 		var got []string
@@ -187,7 +188,6 @@ func TestIngress_RoutesToFunctions(t *testing.T) {
 	}{
 		"kourier": {knative.Kourier, `path: (\S+)\n +rewriteHost: (\S+?)\.ticketing\.svc\.cluster\.local `},
 		"traefik": {knative.Traefik, `path: (\S+)\n +appendHeaders: \{Host: (\S+?)\.ticketing\.svc\.cluster\.local\}\n.*traefik-internal`},
-		"gateway": {knative.Gateway, `type: (?:Exact|PathPrefix), value: (\S+?)\}\}\]\n.*hostname: (\S+?)\.ticketing\.svc\.cluster\.local\}`},
 	} {
 		var got []string
 		for _, m := range regexp.MustCompile(ingress.route).FindAllStringSubmatch(rendered(t, ingress.render), -1) {
@@ -195,6 +195,52 @@ func TestIngress_RoutesToFunctions(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got  %v\nwant %v", name, got, want)
+		}
+	}
+}
+
+// The Gateway API limits the rules of a route, so each function has one rule with all its paths.
+func TestGateway_RoutesToFunctions(t *testing.T) {
+	rule := regexp.MustCompile(`    - matches:\n((?: +- path: .*\n)+) +filters: .*hostname: (\S+?)\.ticketing\.svc\.cluster\.local\}`)
+	path := regexp.MustCompile(`value: (\S+?)\}`)
+	got := map[string][]string{}
+	for _, r := range rule.FindAllStringSubmatch(rendered(t, knative.Gateway), -1) {
+		if got[r[2]] != nil {
+			t.Errorf("%s has two rules, want one", r[2])
+		}
+		for _, p := range path.FindAllStringSubmatch(r[1], -1) {
+			got[r[2]] = append(got[r[2]], p[1])
+		}
+	}
+	for _, f := range catalog.Functions() {
+		var want []string
+		for _, e := range f.Routed() {
+			if p, _, _ := strings.Cut(e.Path, "/{"); !slices.Contains(want, p) {
+				want = append(want, p)
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got[f.Name])
+		if !slices.Equal(got[f.Name], want) {
+			t.Errorf("%s: got the paths %v, want %v", f.Name, got[f.Name], want)
+		}
+	}
+	many := func(functions, paths int) (all []endpoint.Function) {
+		for i := range functions {
+			f := endpoint.Function{Name: fmt.Sprint("f", i)}
+			for j := range paths {
+				f.Endpoints = append(f.Endpoints, endpoint.Endpoint{Spec: endpoint.Spec{Path: fmt.Sprintf("/api/%d/%d", i, j)}})
+			}
+			all = append(all, f)
+		}
+		return all
+	}
+	for _, c := range []struct {
+		functions, paths int
+		fits             bool
+	}{{16, 8, true}, {17, 1, false}, {1, 9, false}} {
+		if _, err := knative.Gateway(many(c.functions, c.paths)); (err == nil) != c.fits {
+			t.Errorf("%d functions with %d paths: got error %v, want one: %t", c.functions, c.paths, err, !c.fits)
 		}
 	}
 }

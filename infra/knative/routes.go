@@ -1,6 +1,7 @@
 package knative
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"text/template"
@@ -29,8 +30,34 @@ func LocalTickets([]endpoint.Function) ([]byte, error) {
 // Traefik returns the routes as a Knative Ingress that Traefik supports.
 func Traefik(functions []endpoint.Function) ([]byte, error) { return routes(traefik, functions) }
 
-// Gateway returns the routes for the Gateway API, which newer ingresses support.
-func Gateway(functions []endpoint.Function) ([]byte, error) { return routes(gateway, functions) }
+// maxRules and maxMatches are the limits of the Gateway API for a route and for each of its rules.
+const maxRules, maxMatches = 16, 8
+
+// A rule has the routes of a function.
+type rule struct {
+	Function string
+	Routes   []route
+}
+
+// Gateway returns the routes for the Gateway API, which newer ingresses support. It has one rule for
+// each function, because the number of rules is limited.
+func Gateway(functions []endpoint.Function) ([]byte, error) {
+	data := struct {
+		Host  string
+		Rules []rule
+	}{Host: Host}
+	for _, r := range allRoutes(functions) {
+		i := slices.IndexFunc(data.Rules, func(of rule) bool { return of.Function == r.Function })
+		if i < 0 {
+			i, data.Rules = len(data.Rules), append(data.Rules, rule{Function: r.Function})
+		}
+		data.Rules[i].Routes = append(data.Rules[i].Routes, r)
+		if len(data.Rules) > maxRules || len(data.Rules[i].Routes) > maxMatches {
+			return nil, fmt.Errorf("an HTTPRoute has at most %d functions with %d paths each: divide the template into several", maxRules, maxMatches)
+		}
+	}
+	return execute(gateway, data)
+}
 
 // A route leads a path to a function. An ingress matches the path exactly or, if an endpoint has
 // a {name} below it, as a prefix. The function matches the whole path.
@@ -41,21 +68,25 @@ type route struct {
 }
 
 func routes(t *template.Template, functions []endpoint.Function) ([]byte, error) {
-	data := struct {
+	return execute(t, struct {
 		Host   string
 		Routes []route
-	}{Host: Host}
+	}{Host, allRoutes(functions)})
+}
+
+// allRoutes returns the routes of all functions, the longest paths first: some versions of an ingress
+// take the first prefix that matches.
+func allRoutes(functions []endpoint.Function) (all []route) {
 	for _, f := range functions {
 		for _, e := range f.Routed() {
 			path, _, isPrefix := strings.Cut(e.Path, "/{")
-			i := slices.IndexFunc(data.Routes, func(r route) bool { return r.Path == path })
+			i := slices.IndexFunc(all, func(r route) bool { return r.Path == path })
 			if i < 0 {
-				i, data.Routes = len(data.Routes), append(data.Routes, route{Function: f.Name, Path: path})
+				i, all = len(all), append(all, route{Function: f.Name, Path: path})
 			}
-			data.Routes[i].IsPrefix = data.Routes[i].IsPrefix || isPrefix
+			all[i].IsPrefix = all[i].IsPrefix || isPrefix
 		}
 	}
-	// Some versions of an ingress take the first prefix that matches.
-	slices.SortStableFunc(data.Routes, func(x, y route) int { return len(y.Path) - len(x.Path) })
-	return execute(t, data)
+	slices.SortStableFunc(all, func(x, y route) int { return len(y.Path) - len(x.Path) })
+	return all
 }

@@ -6,9 +6,11 @@ import (
 	"time"
 
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/ratelimit"
 	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/user"
 )
@@ -47,16 +49,46 @@ func (k *Keys) Claim(ctx context.Context, users *user.Store, purpose event.Purpo
 	return users.Claim(ctx, t.User, purpose, k.ByToken(t), now)
 }
 
-// Limited returns the error for a client that has requested too many mails, or err.
+// ClaimByCode returns the claim of a signed-in client that presents a code, or user.ErrNotPending. The
+// session names the account, so only the user can use up its codes. Without a valid session, or at the
+// limit of codes, ClaimByCode returns an API error.
+func (k *Keys) ClaimByCode(ctx context.Context, users *user.Store, limiter *ratelimit.Limiter, signedIn *token.Claims, purpose event.Purpose, presented string, now time.Time) (user.Claim, error) {
+	if signedIn == nil {
+		return user.Claim{}, apierror.NoToken()
+	}
+	id := signedIn.Subject
+	account, err := users.SignedIn(ctx, id, signedIn.Session, now)
+	if err != nil {
+		if errors.Is(err, user.ErrSessionEnded) {
+			err = apierror.InvalidToken(err)
+		}
+		return user.Claim{}, err
+	}
+	// also per recipient: with many accounts, an attacker could guess the code of one mailbox
+	for _, subject := range []string{id, account.Pending[purpose].Email} {
+		if err := limiter.AllowCode(ctx, string(purpose), subject); err != nil {
+			return user.Claim{}, err
+		}
+	}
+	return users.Claim(ctx, id, purpose, k.ByCode(id, purpose, presented), now)
+}
+
+// Limited returns the error for a client that has requested too many mails, or any mail of a system that
+// sends none. It returns other errors unchanged.
 func Limited(err error) error {
 	switch {
+	case errors.Is(err, user.ErrNoMails):
+		return apierror.Retry(apierror.Unavailable, time.Hour, "This system sends no mails.", err)
 	case errors.Is(err, user.ErrTooManyMails):
-		return apierror.Retry(apierror.TooMany, time.Hour, "Too many mails were requested. Try again later.", nil)
+		return apierror.Limited("mail", user.MailsPerHour, time.Hour, time.Hour)
 	case errors.Is(err, user.ErrTooManyChanges):
-		return apierror.Retry(apierror.TooMany, 24*time.Hour, "The email has changed too often. Try again later.", nil)
+		return apierror.Limited("emailchange", user.UndoLimit, user.UndoTTL, 24*time.Hour)
 	}
 	return err
 }
+
+// CodeMember describes the member code of an input of a signed-in user.
+var CodeMember = reference.Member{Name: "code", About: "The six digits of the mail. A code needs the bearer token of the user. At most five codes an hour are compared for an account."}
 
 // TokenMember describes the member token of an input.
 var TokenMember = reference.Member{Name: "token", Opaque: true, About: "The token in the link of the mail, after the character #. It is valid once; the same request within 10 seconds gets the same answer."}

@@ -129,6 +129,7 @@ func (c *Checker) verify(ctx context.Context, claim Claim, attempt *ratelimit.At
 		return Proof{}, err
 	}
 	telemetry.NoteUser(ctx, account.ID)
+	unknown = unknown || account.Password == user.LockedPassword
 	known := claim.Client.Device != "" && account.HasDevice(Digest(claim.Client.Device), c.now())
 	if err := attempt.Allow(ctx, known); err != nil {
 		return Proof{}, err

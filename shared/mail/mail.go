@@ -1,6 +1,6 @@
 // Package mail renders the mails to users, in plain text and in HTML.
 //
-// A mail has one template, which html/template and text/template both read. It has the parts of the
+// A mail has one template. Both html/template and text/template read it. It has the parts of the
 // mail as templates: subject, what (happened), do, action (the label of the link), expires and
 // otherwise. layout.html and layout.txt arrange the parts, and common.tmpl has the words that all
 // mails of a language share:
@@ -71,7 +71,7 @@ type pair struct {
 	text *texttemplate.Template
 }
 
-// defaultLanguage is the language of a user whose languages have no templates.
+// defaultLanguage is the language of a mail if no template fits the user.
 const defaultLanguage = "en"
 
 // The files of all languages, and of each language.
@@ -127,7 +127,7 @@ func IsLoopback(host string) bool {
 	return host == "localhost" || err == nil && address.IsLoopback()
 }
 
-// list finds the languages and rejects files with unexpected names, which would have no effect.
+// list finds the languages and rejects files with unexpected names: they would have no effect.
 func (t *Templates) list() error {
 	for i, files := range t.files {
 		entries, err := fs.ReadDir(files, ".")
@@ -211,8 +211,7 @@ func Sample(name event.Purpose, locale string) Content {
 	return c
 }
 
-// Languages returns the tags of the languages. The first one is that of users whose languages have
-// no templates.
+// Languages returns the tags of the languages. The first one is the default.
 func (t *Templates) Languages() []string { return slices.Clone(t.languages) }
 
 // Content is the content of a mail.
@@ -280,8 +279,8 @@ func (t *Templates) Render(c Content) (Mail, error) {
 	return m, nil
 }
 
-// Link returns the link to the page for a purpose. The token is in the fragment, which a browser
-// sends to no server: no log and no Referer header contains it, and a GET changes nothing.
+// Link returns the link to the page for a purpose. The token is in the fragment. A browser sends the
+// fragment to no server: no log and no Referer header contains it, and a GET changes nothing.
 func (t *Templates) Link(purpose event.Purpose, token string) string {
 	return t.origin.String() + "/confirm/" + url.PathEscape(string(purpose)) + "#" + token
 }

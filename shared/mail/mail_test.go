@@ -102,13 +102,13 @@ Time: 2026-01-02 03:04 UTC
 Device: Chrome on macOS
 Network: 203.0.113.0/24
 
-If you made this change, there is nothing to do. If you did not, open this link. It restores this address and signs out all devices.
+If you made this change, there is nothing to do. If you did not, open this link. It restores this address, signs out all devices and locks the password.
 
 https://tickets.example/confirm/undo#sample-token
 
 The link expires on 2026-01-02 04:04 UTC.
 
-If you did not make the change, also reset your password after you have restored the address.
+If you did not make the change, reset your password after you have restored the address.
 
 --
 This is an automatic message about your account at tickets.example.

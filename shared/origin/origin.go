@@ -4,7 +4,7 @@ package origin
 
 import (
 	"context"
-	"strings"
+	"slices"
 
 	"github.com/mileusna/useragent"
 	"golang.org/x/text/language"
@@ -42,27 +42,26 @@ func (o *Origin) ReadPart(ctx context.Context, r *endpoint.Request) error {
 	return nil
 }
 
-const maxAgent, maxLanguage = 64, 35 // bytes; RFC 5646 section 4.4.1 has the latter
+// maxLanguage is the maximum length of a tag, in bytes (RFC 5646 section 4.4.1).
+const maxLanguage = 35
 
-// Agent returns the browser and the system of a User-Agent header, such as "Chrome on macOS", in at
-// most 64 bytes of letters, digits, spaces and some punctuation. For an unknown client it returns the
-// first name in the header, or "".
+// browsers and systems are those that Agent names. Mails show them, so a client must not choose the
+// text.
+var browsers = []string{useragent.Chrome, useragent.Edge, useragent.Firefox, useragent.InternetExplorer, useragent.Opera, useragent.OperaMini,
+	useragent.OperaTouch, useragent.Safari, useragent.SamsungBrowser, useragent.Vivaldi}
+var systems = []string{useragent.Android, useragent.ChromeOS, useragent.FreeBSD, useragent.IOS, useragent.Linux, useragent.MacOS, useragent.Windows}
+
+// Agent returns the browser and the system of a User-Agent header, such as "Chrome on macOS", in at most
+// 64 bytes. It returns "" for an unknown client.
 func Agent(header string) string {
-	if header == "" {
-		return ""
-	}
 	parsed := useragent.Parse(header)
-	text := parsed.Name
-	if parsed.OS != "" {
-		text += " on " + parsed.OS
+	switch {
+	case !slices.Contains(browsers, parsed.Name):
+		return ""
+	case !slices.Contains(systems, parsed.OS):
+		return parsed.Name
 	}
-	text = strings.Map(func(r rune) rune {
-		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune(" .-+_", r) {
-			return r
-		}
-		return -1
-	}, text)
-	return strings.TrimSpace(text[:min(len(text), maxAgent)])
+	return parsed.Name + " on " + parsed.OS
 }
 
 // anyLanguage is the tag of "*".

@@ -20,6 +20,8 @@ type change struct {
 	now        time.Time
 	set, unset bson.D
 	email      string   // replaces that of the account, unless empty
+	actor      string   // the session of the client, which must still be valid, or empty
+	enabled    bool     // the account must not be disabled
 	end        []string // the valid sessions to end
 	reason     string   // why they end
 	events     []published
@@ -51,7 +53,7 @@ const maxAttempts = 16
 // writes nothing. It returns the error of decide, or ErrNotFound. An erased account does not exist.
 //
 // The filter of the write holds that since the read no other change was written and no session was
-// opened, and that the sessions to end exist. So of any number of concurrent changes, one matches; the
+// opened, and that the sessions to end and the session of the client exist. So of any number of concurrent changes, one matches; the
 // others read again and decide again. One update contains the change, its events, the ended
 // sessions and the entry of the history, so all of them are stored or none.
 func (s *Store) change(ctx context.Context, id string, decide func(Account) (*change, error)) error {
@@ -75,7 +77,7 @@ func (s *Store) change(ctx context.Context, id string, decide func(Account) (*ch
 		result, err := users.UpdateOne(ctx, filter, update)
 		if err != nil {
 			if c.email != "" && s.isTaken(ctx, c.email, id) {
-				err = ErrDuplicate // without the driver's text: it quotes the email
+				return ErrDuplicate // without the driver's text: it quotes the email
 			}
 			return mongodb.Translate("change an account", err)
 		}
@@ -121,6 +123,12 @@ func (s *Store) compile(ctx context.Context, a Account, c *change) (filter, upda
 	if c.email != "" {
 		set = append(set, bson.E{Key: "email", Value: c.email})
 	}
+	if c.actor != "" || c.enabled {
+		filter = append(filter, enabled)
+	}
+	if c.actor != "" && !slices.Contains(c.end, c.actor) {
+		filter = append(filter, bson.E{Key: session(c.actor), Value: bson.D{{Key: "$exists", Value: true}}})
+	}
 	for _, sid := range c.end {
 		filter = append(filter, bson.E{Key: session(sid), Value: bson.D{{Key: "$exists", Value: true}}})
 		unset = append(unset, bson.E{Key: session(sid), Value: ""})
@@ -145,6 +153,7 @@ func (s *Store) compile(ctx context.Context, a Account, c *change) (filter, upda
 	for _, e := range c.events {
 		events.Add(e.Type, e.payload)
 	}
+	unset = append(unset, s.outbox.Displace(ctx, a.Document, events)...)
 	return filter, events.Update(set, unset, more), events
 }
 

@@ -1,6 +1,7 @@
 package user
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -14,9 +15,12 @@ import (
 	"ticketing.com/auth/shared/mongodb"
 )
 
-// deletes reports whether the grace period of the account has ended. From then on the account cannot
+// Deletes reports whether the grace period of the account has ended. From then on the account cannot
 // be used, also before Erase has removed it.
-func (a Account) deletes(now time.Time) bool { return a.DeletesAt != nil && !a.DeletesAt.After(now) }
+func (a Account) Deletes(now time.Time) bool { return a.DeletesAt != nil && !a.DeletesAt.After(now) }
+
+// ErrNotDeleting reports that no deletion of the account is pending.
+var ErrNotDeleting = errors.New("no deletion of the account is pending")
 
 // RequestDeletion ends all sessions of an account, after the current password was checked, and
 // schedules its deletion after the grace period. It returns the time of the deletion. It returns
@@ -27,7 +31,7 @@ func (s *Store) RequestDeletion(ctx context.Context, checked Account, sid string
 		if err := a.checked(checked, sid, now); err != nil {
 			return nil, err
 		}
-		c := &change{now: now, end: a.validSessions("", now), reason: event.Deleted,
+		c := &change{now: now, actor: sid, end: a.validSessions("", now), reason: event.Deleted,
 			set:   bson.D{{Key: "deletesAt", Value: at}},
 			entry: Entry{Type: EntryDeletionRequested, At: now, Session: sid}.from(from)}
 		c.clear("pending")
@@ -42,11 +46,14 @@ func (s *Store) RequestDeletion(ctx context.Context, checked Account, sid string
 // if the password has changed since the check or the grace period has ended.
 func (s *Store) Restore(ctx context.Context, checked Account, from Origin, now time.Time) error {
 	return s.change(ctx, checked.ID, func(a Account) (*change, error) {
-		if a.Password != checked.Password || a.DisabledAt != nil || a.deletes(now) {
+		if a.Password != checked.Password || a.DisabledAt != nil || a.Deletes(now) {
 			return nil, ErrChanged
 		}
 		if a.DeletesAt == nil {
-			return nil, nil
+			if last := a.Entries()[:min(1, len(a.History))]; len(last) == 1 && last[0].Type == EntryRestored && now.Sub(last[0].At) <= ReplayWindow {
+				return nil, nil // the response was lost
+			}
+			return nil, ErrNotDeleting
 		}
 		c := &change{now: now, entry: Entry{Type: EntryRestored, At: now}.from(from)}
 		c.clear("deletesAt")
@@ -69,7 +76,7 @@ func erasedEmail(id string) string { return "erased:" + id }
 // nil if the account was restored or erased before.
 //
 // One write replaces the document by a tombstone: the id, the events that no sink has acknowledged
-// yet, and the ended sessions. Its filter holds that no change was made since the read.
+// or refused, and the ended sessions. Its filter holds that no change was made since the read.
 func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 	users, err := s.users(ctx)
 	if err != nil {
@@ -77,7 +84,7 @@ func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 	}
 	for range maxAttempts {
 		a, err := s.AccountByID(ctx, id)
-		if errors.Is(err, ErrNotFound) || err == nil && (a.ErasedAt != nil || !a.deletes(now)) {
+		if errors.Is(err, ErrNotFound) || err == nil && (a.ErasedAt != nil || !a.Deletes(now)) {
 			return nil
 		}
 		if err != nil {
@@ -109,7 +116,7 @@ func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 }
 
 // EraseDue erases accounts whose grace period has ended, at most 100, so its time is bounded. It skips
-// accounts that cannot be read; the log has them.
+// accounts that cannot be read; the log has them. It returns the first error of the others.
 func (s *Store) EraseDue(ctx context.Context, now time.Time) error {
 	users, err := s.users(ctx)
 	if err != nil {
@@ -126,10 +133,11 @@ func (s *Store) EraseDue(ctx context.Context, now time.Time) error {
 	if err := found.All(ctx, &due); err != nil {
 		return mongodb.Translate("find accounts to erase", err)
 	}
+	var first error
 	for _, d := range due {
 		if err := s.Erase(ctx, d.ID, now); err != nil && !errors.Is(err, ErrUnreadable) {
-			return err
+			first = cmp.Or(first, err)
 		}
 	}
-	return nil
+	return first
 }

@@ -47,7 +47,7 @@ func (e Entry) from(o Origin) Entry {
 func (Entry) Members() []reference.Member {
 	return []reference.Member{
 		{Name: "type", About: "Such as signedin or passwordchanged. Later versions can add types."},
-		{Name: "sessionId", About: "The session of the event."},
+		{Name: "sessionId", Opaque: true, About: "The session of the event."},
 		{Name: "reason", About: "Why the session ended, as in the event signedout."},
 		{Name: "agent", About: "The browser and the system of the client, such as Chrome on macOS. The client chose the name."},
 		{Name: "place", About: "The network of the client, a /24 of IPv4 or a /48 of IPv6."},

@@ -2,6 +2,7 @@ package user
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -10,18 +11,20 @@ import (
 )
 
 // ChangePassword replaces the hash of the password of an account, after the current password was
-// checked. It ends all sessions but one, and returns their number. It returns ErrChanged if the
+// checked. It ends all sessions but one, and returns their number. It also ends a pending recovery
+// and a pending change of the email. It returns ErrChanged if the
 // password has changed since the check, or ErrSessionEnded.
 func (s *Store) ChangePassword(ctx context.Context, checked Account, sid, hash string, from Origin, now time.Time) (ended int, err error) {
 	err = s.change(ctx, checked.ID, func(a Account) (*change, error) {
 		if err := a.checked(checked, sid, now); err != nil {
 			return nil, err
 		}
-		c := &change{now: now, end: a.others(sid, now), reason: event.NewSecret,
+		c := &change{now: now, actor: sid, end: a.others(sid, now), reason: event.NewSecret,
 			set:   bson.D{{Key: "password", Value: hash}},
 			entry: Entry{Type: EntryPasswordChanged, At: now, Session: sid}.from(from)}
 		ended = len(c.end)
-		c.clear("pending." + string(event.Recovery))
+		// a client that knew the earlier password may have requested them
+		c.clear("pending."+string(event.Recovery), "pending."+string(event.EmailChange))
 		c.publish(event.PasswordChanged, event.UserPasswordChanged{UserID: a.ID, By: event.ByChange})
 		c.notice(a, event.PasswordNotice, from)
 		return c, nil
@@ -49,24 +52,25 @@ func (s *Store) RequestRecovery(ctx context.Context, email string, now time.Time
 		return err
 	}
 	return s.change(ctx, found.ID, func(a Account) (*change, error) {
-		if a.Email != email || a.DisabledAt != nil || a.deletes(now) {
+		if a.Email != email || a.DisabledAt != nil || a.Deletes(now) {
 			return nil, ErrNotFound
 		}
-		c := &change{now: now}
-		return c, c.ask(a, event.Recovery, email, recoveryTTL)
+		c := &change{now: now, enabled: true}
+		return c, s.ask(c, a, event.Recovery, email, recoveryTTL)
 	})
 }
 
 // ConfirmRecovery replaces the hash of the password. It ends all sessions, every other pending
 // confirmation and every device token: an attacker may have created them, also before the owner of
 // the email used the system. The mail proves control of the email, so it is verified from now on. It
-// returns ErrNotPending.
+// returns ErrNotPending. If a concurrent request has given the confirmation, perhaps with another
+// password, it returns ErrChanged.
 //
 // The undo of an earlier change of the email stays. Otherwise an attacker that has changed the email
 // could use a recovery to take the undo from the owner.
 func (s *Store) ConfirmRecovery(ctx context.Context, claim Claim, hash string, from Origin, now time.Time) error {
-	return s.confirm(ctx, claim, now, func(a Account, c *change) error {
-		if claim.Pending.Email != a.Email || a.deletes(now) {
+	err := s.confirm(ctx, claim, now, func(a Account, c *change) error {
+		if claim.Pending.Email != a.Email || a.Deletes(now) {
 			return ErrNotPending
 		}
 		c.end, c.reason = a.validSessions("", now), event.Recovered
@@ -78,4 +82,8 @@ func (s *Store) ConfirmRecovery(ctx context.Context, claim Claim, hash string, f
 		c.notice(a, event.PasswordNotice, from)
 		return nil
 	})
+	if errors.Is(err, errConfirmed) {
+		err = ErrChanged
+	}
+	return err
 }

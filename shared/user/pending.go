@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"ticketing.com/auth/shared/events/event"
 )
@@ -31,16 +32,20 @@ const (
 	verificationTTL = 24 * time.Hour
 	recoveryTTL     = time.Hour
 	emailTTL        = time.Hour
-	undoTTL         = 7 * 24 * time.Hour
+	UndoTTL         = 7 * 24 * time.Hour
 )
 
 // The limits of the mails of an account, for each purpose. Function mail has the same limits for each
 // recipient, which also count other accounts.
-const mailsPerHour, mailsPerDay = 3, 10
+const MailsPerHour, mailsPerDay = 3, 10
 
 var (
 	// ErrNotPending reports that a token or a code is wrong, expired, or used.
 	ErrNotPending = errors.New("the token or code is wrong, expired or used")
+	// errConfirmed reports that a concurrent request has given the confirmation.
+	errConfirmed = errors.New("the token or code was just used")
+	// ErrNoMails reports that nothing takes the requests for mails.
+	ErrNoMails = errors.New("the system sends no mails: K_SINK is not set, and the process has no function mail")
 	// ErrTooManyMails reports that the account has requested too many mails.
 	ErrTooManyMails = errors.New("too many mails were requested for this account")
 )
@@ -54,7 +59,7 @@ func (c *change) mail(a Account, m event.RequestedMail) error {
 			recent = append(recent, at)
 		}
 	}
-	if len(recent) >= mailsPerDay || len(recent) >= mailsPerHour && c.now.Sub(recent[len(recent)-mailsPerHour]) < time.Hour {
+	if len(recent) >= mailsPerDay || len(recent) >= MailsPerHour && c.now.Sub(recent[len(recent)-MailsPerHour]) < time.Hour {
 		return ErrTooManyMails
 	}
 	c.set = append(c.set, bson.E{Key: "mailed." + string(m.Purpose), Value: append(recent, c.now)})
@@ -65,7 +70,7 @@ func (c *change) mail(a Account, m event.RequestedMail) error {
 // mail returns the request for a mail of the account, of which the caller has set the recipient and the
 // purpose.
 func (a Account) mail(m event.RequestedMail, now time.Time) event.RequestedMail {
-	m.UserID, m.Locale, m.Template, m.At = a.ID, a.Language, m.Purpose, now.UTC()
+	m.UserID, m.Locale, m.Template, m.At = a.ID, a.Language, m.Purpose, now.UTC().Truncate(time.Millisecond)
 	return m
 }
 
@@ -76,7 +81,10 @@ func (c *change) notice(a Account, purpose event.Purpose, from Origin) {
 
 // ask requests the mail of a confirmation. A repeated request within the lifetime asks for the same
 // confirmation: an attacker that repeats it cannot invalidate the mail that the user has received.
-func (c *change) ask(a Account, purpose event.Purpose, to string, ttl time.Duration) error {
+func (s *Store) ask(c *change, a Account, purpose event.Purpose, to string, ttl time.Duration) error {
+	if !s.Mails() {
+		return ErrNoMails
+	}
 	p, exists := a.Pending[purpose]
 	if !exists || p.Email != to || !p.ExpiresAt.After(c.now.Add(ttl/2)) {
 		p = newPending(to, c.now, ttl)
@@ -105,11 +113,34 @@ type Claim struct {
 // so the caller must limit the attempts (see ratelimit.Limiter.AllowCode).
 func (s *Store) Claim(ctx context.Context, id string, purpose event.Purpose, proof Proof, now time.Time) (Claim, error) {
 	a, err := s.AccountByID(ctx, id)
-	if errors.Is(err, ErrNotFound) || err == nil && a.DisabledAt != nil {
-		return Claim{}, ErrNotPending
+	if errors.Is(err, ErrNotFound) {
+		err = ErrNotPending
 	}
 	if err != nil {
 		return Claim{}, err
+	}
+	return a.claim(purpose, proof, now)
+}
+
+// ClaimByEmail is Claim for the account of an email. proof returns the proof for the id of the account. Its
+// work is the same for an email without an account: one read of few members, and one comparison.
+func (s *Store) ClaimByEmail(ctx context.Context, email string, purpose event.Purpose, proof func(id string) Proof, now time.Time) (Claim, error) {
+	at := "." + string(purpose)
+	a, err := s.account(ctx, bson.D{{Key: "email", Value: email}}, options.FindOne().SetProjection(bson.D{
+		{Key: "email", Value: 1}, {Key: "password", Value: 1}, {Key: "disabledAt", Value: 1},
+		{Key: "pending" + at, Value: 1}, {Key: "confirmed" + at, Value: 1}}))
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUnreadable) {
+		return Claim{}, err
+	}
+	if _, exists := a.Pending[purpose]; !exists {
+		proof(a.ID)(Pending{Email: email})
+	}
+	return a.claim(purpose, proof(a.ID), now)
+}
+
+func (a Account) claim(purpose event.Purpose, proof Proof, now time.Time) (Claim, error) {
+	if a.DisabledAt != nil {
+		return Claim{}, ErrNotPending
 	}
 	if p, exists := a.Pending[purpose]; exists && p.ExpiresAt.After(now) && proof(p) {
 		return Claim{Account: a, Pending: p, purpose: purpose}, nil
@@ -121,31 +152,39 @@ func (s *Store) Claim(ctx context.Context, id string, purpose event.Purpose, pro
 }
 
 // confirm writes the change of a claim. If a concurrent request has confirmed it, confirm changes nothing
-// and returns nil.
+// and returns errConfirmed.
 func (s *Store) confirm(ctx context.Context, claim Claim, now time.Time, apply func(Account, *change) error) error {
 	if claim.Done {
-		return nil
+		return errConfirmed
 	}
 	err := s.change(ctx, claim.Account.ID, func(a Account) (*change, error) {
 		if done, exists := a.Confirmed[claim.purpose]; exists && done.Nonce == claim.Pending.Nonce && now.Sub(done.At) <= ReplayWindow {
-			return nil, nil
+			return nil, errConfirmed
 		}
 		p, exists := a.Pending[claim.purpose]
 		if !exists || p.Nonce != claim.Pending.Nonce || p.Email != claim.Pending.Email || !p.ExpiresAt.After(now) || a.DisabledAt != nil {
 			return nil, ErrNotPending
 		}
-		c := &change{now: now}
+		c := &change{now: now, enabled: true}
 		if err := apply(a, c); err != nil {
 			return nil, err
 		}
 		if !slices.ContainsFunc(c.unset, func(e bson.E) bool { return e.Key == "pending" }) {
 			c.clear("pending." + string(claim.purpose))
 		}
-		c.set = append(c.set, bson.E{Key: "confirmed", Value: map[event.Purpose]confirmed{claim.purpose: {p, now}}})
+		c.set = append(c.set, bson.E{Key: "confirmed." + string(claim.purpose), Value: confirmed{p, now}})
 		return c, nil
 	})
 	if errors.Is(err, ErrNotFound) {
 		err = ErrNotPending
+	}
+	return err
+}
+
+// once replaces errConfirmed by nil: a repeated confirmation has the same result.
+func once(err error) error {
+	if errors.Is(err, errConfirmed) {
+		return nil
 	}
 	return err
 }

@@ -36,6 +36,9 @@ func (s *Store) EndOnRequest(ctx context.Context, id, sid, key string, now time.
 			return nil, nil
 		}
 		c := &change{now: now, end: a.validSessions(sid, now), reason: event.OnRequest}
+		if len(c.end) > 0 {
+			c.entry = Entry{Type: EntrySessionsEnded, At: now, Reason: event.OnRequest}
+		}
 		ended = len(c.end)
 		c.set = bson.D{{Key: "handled." + key, Value: handled{At: now, Ended: ended}}}
 		for _, old := range a.oldestHandled() {

@@ -22,7 +22,7 @@ func (s *Store) EndOthers(ctx context.Context, id, sid string, from Origin, now 
 		if ended = len(others); ended == 0 {
 			return nil, nil
 		}
-		return &change{now: now, end: others, reason: event.ByUser, entry: Entry{Type: EntrySessionsEnded, At: now, Session: sid}.from(from)}, nil
+		return &change{now: now, actor: sid, end: others, reason: event.ByUser, entry: Entry{Type: EntrySessionsEnded, At: now, Session: sid}.from(from)}, nil
 	})
 	return ended, sessionEnded(err)
 }
@@ -37,7 +37,7 @@ func (s *Store) EndSession(ctx context.Context, id, sid, which string, from Orig
 		if a.signedIn(which, now) != nil {
 			return nil, ErrNoSession
 		}
-		return &change{now: now, end: []string{which}, reason: event.ByUser, entry: Entry{Type: EntrySignedOut, At: now, Session: which}.from(from)}, nil
+		return &change{now: now, actor: sid, end: []string{which}, reason: event.ByUser, entry: Entry{Type: EntrySignedOut, At: now, Session: which}.from(from)}, nil
 	})
 	return sessionEnded(err)
 }

@@ -58,7 +58,8 @@ func New(c Config) *Store {
 	s.outbox = outbox.New(outbox.Config{
 		Collection: s.users, Sink: c.Sink, Now: c.Now, Log: c.Log, Telemetry: c.Telemetry,
 		// the end of a session comes before the start of another
-		Types: Published,
+		Types:      Published,
+		Expendable: []*event.Type{event.SignedIn, event.SignedOut},
 	})
 	return s
 }
@@ -70,6 +71,9 @@ var Published = []*event.Type{event.SignedUp, event.PasswordChanged, event.Email
 
 // Outbox returns the outbox of the users, for the relay.
 func (s *Store) Outbox() *outbox.Outbox { return s.outbox }
+
+// Mails reports whether something takes the requests for mails: a sink, or function mail in this process.
+func (s *Store) Mails() bool { return s.outbox.Sink != nil && s.outbox.Sink.Takes(event.MailRequested) }
 
 func (s *Store) users(ctx context.Context) (*mongo.Collection, error) {
 	return s.database.Collection(ctx, Collection)
@@ -223,7 +227,7 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, device, rehas
 		more = append(more, bson.E{Key: "$max", Value: bson.D{{Key: "endedBefore", Value: before}}})
 	}
 	events := s.outbox.Events(ctx, a.ID, event.SignedIn, event.UserSignedIn{UserID: a.ID, Email: a.Email, SessionID: open.ID})
-	if device != "" && len(a.Devices) > 0 && !a.HasDevice(device, open.CreatedAt) {
+	if device != "" && len(a.Devices) > 0 && !a.HasDevice(device, open.CreatedAt) && open.CreatedAt.Sub(a.CreatedAt) > noticeAfter {
 		events.Add(event.MailRequested, a.mail(event.RequestedMail{To: a.Email, Purpose: event.NewDevice, Agent: open.Agent, Place: open.Place}, open.CreatedAt))
 	}
 	document, err := users.FindOneAndUpdate(ctx,
@@ -248,6 +252,10 @@ func (s *Store) Open(ctx context.Context, a Account, open Session, device, rehas
 	s.limitSessions(ctx, w, users, after, open)
 	return nil
 }
+
+// noticeAfter is the age of an account from which a sign-in from a new device is notified. A retry of a
+// sign-up, after its answer was lost, has no device token.
+const noticeAfter = 10 * time.Minute
 
 // The error codes of an update that does not fit the types in the document.
 const pathNotViable, typeMismatch = 28, 14

@@ -15,6 +15,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/testing/mongotest"
 	"ticketing.com/auth/shared/user"
@@ -42,6 +43,21 @@ func connect(t *testing.T, uri string, sessions int) *user.Store {
 	t.Cleanup(func() { db.Close(context.Background()) })
 	return user.New(user.Config{Database: db, Sessions: sessions})
 }
+
+// openWithMails returns a store whose sink takes every event.
+func openWithMails(t *testing.T) *user.Store {
+	t.Helper()
+	s := open(t, 20)
+	s.Outbox().Sink = discard{}
+	return s
+}
+
+// discard is a sink that accepts every event.
+type discard struct{}
+
+func (discard) Send(context.Context, event.Event) error { return nil }
+func (discard) Takes(*event.Type) bool                  { return true }
+func (discard) Timeout() time.Duration                  { return time.Second }
 
 func record(id string, at time.Time) user.Session {
 	return user.Session{ID: id, Family: []byte("family of " + id), Token: []byte("1"),

@@ -1,6 +1,7 @@
 package user
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -23,8 +24,8 @@ func (s *Store) RequestVerification(ctx context.Context, id, sid string, now tim
 		if a.VerifiedAt != nil {
 			return nil, ErrVerified
 		}
-		c := &change{now: now}
-		return c, c.ask(a, event.Verification, a.Email, verificationTTL)
+		c := &change{now: now, actor: sid}
+		return c, s.ask(c, a, event.Verification, a.Email, verificationTTL)
 	})
 	return sessionEnded(err)
 }
@@ -39,20 +40,20 @@ func sessionEnded(err error) error {
 
 // ConfirmVerification records that the user controls the email. It returns ErrNotPending.
 func (s *Store) ConfirmVerification(ctx context.Context, claim Claim, from Origin, now time.Time) error {
-	return s.confirm(ctx, claim, now, func(a Account, c *change) error {
+	return once(s.confirm(ctx, claim, now, func(a Account, c *change) error {
 		if claim.Pending.Email != a.Email {
 			return ErrNotPending
 		}
 		c.entry = Entry{Type: EntryVerified, At: now}.from(from)
 		c.verify(a)
 		return nil
-	})
+	}))
 }
 
 // verify records that the user controls the email of the account, unless that is recorded.
 func (c *change) verify(a Account) {
 	if a.VerifiedAt == nil {
 		c.set = append(c.set, bson.E{Key: "verifiedAt", Value: c.now})
-		c.publish(event.Verified, event.UserVerified{UserID: a.ID, Email: a.Email})
+		c.publish(event.Verified, event.UserVerified{UserID: a.ID, Email: cmp.Or(c.email, a.Email)})
 	}
 }

@@ -266,8 +266,8 @@ func (s System) waitForRoutes(ctx context.Context) error {
 	return nil
 }
 
-// waitForRoute waits until a function responds, even with 405 Method Not Allowed or 404 Not Found.
-// The 404 of an ingress has no JSON body.
+// waitForRoute waits until a function responds, even with 401, 404 or 405. The 404 of an ingress has no
+// JSON body.
 func waitForRoute(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -285,7 +285,7 @@ func waitForRoute(ctx context.Context, url string) error {
 			switch response.StatusCode {
 			case http.StatusOK, http.StatusMethodNotAllowed:
 				return nil
-			case http.StatusNotFound:
+			case http.StatusNotFound, http.StatusUnauthorized:
 				if response.Header.Get("Content-Type") == "application/json" {
 					return nil
 				}

@@ -33,6 +33,8 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"ticketing.com/auth/functions/currentuser"
+	"ticketing.com/auth/functions/mail"
+	"ticketing.com/auth/functions/recovery"
 	"ticketing.com/auth/functions/signin"
 	"ticketing.com/auth/functions/signup"
 	"ticketing.com/auth/infra/catalog"
@@ -40,6 +42,7 @@ import (
 	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/confirmation"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/identity"
@@ -51,7 +54,7 @@ import (
 
 const credentials = `{"email":"ann@example.com","password":"correct horse battery staple"}`
 
-// A system is a server with three functions and one user. Its other fields are for the
+// A system is a server with three functions, and mail if there is a mail server, and one user. Its other fields are for the
 // baselines.
 type system struct {
 	url      string
@@ -90,7 +93,8 @@ func start(b *testing.B, more ...string) system {
 	return s
 }
 
-// serve serves three functions with settings. It adds more to settings.
+// serve serves three functions with settings, and function recovery if MAIL_KEYS is set. It adds more to
+// settings.
 func serve(b *testing.B, settings map[string]string, more ...string) (cfg *config.Config, url string) {
 	b.Helper()
 	for _, s := range more {
@@ -99,7 +103,14 @@ func serve(b *testing.B, settings map[string]string, more ...string) (cfg *confi
 	}
 	cfg = config.New(func(name string) (string, bool) { s, ok := settings[name]; return s, ok },
 		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(io.Discard, o) }, time.Now)
-	handler := httpserver.Handler(cfg, signup.Function, signin.Function, currentuser.Function)
+	all := []endpoint.Function{signup.Function, signin.Function, currentuser.Function}
+	if settings["SMTP_URL"] != "" {
+		all = append(all, mail.Function)
+	}
+	if settings["MAIL_KEYS"] != "" {
+		all = append(all, recovery.Function)
+	}
+	handler := httpserver.Handler(cfg, all...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err := cmp.Or(cfg.Err(), err); err != nil {
 		b.Fatal(err)
@@ -271,14 +282,49 @@ func BenchmarkSink(b *testing.B) {
 			times[i] = append(times[i], time.Since(began))
 		}
 	}
-	for _, t := range times {
-		slices.Sort(t)
-	}
-	median := func(t []time.Duration) float64 { return float64(t[len(t)/2].Microseconds()) / 1e3 }
-	b.ReportMetric(median(times[0]), "ms-none")
-	b.ReportMetric(median(times[1]), "ms-slow")
-	b.ReportMetric(median(times[1])/median(times[0]), "slow/none")
+	reportTimes(b, 50, times, "slow")
 	b.ReportMetric(float64(delivered.Load())/float64(b.N), "delivered/op")
+}
+
+// reportTimes reports a percentile of the times without and with something, and their ratio.
+func reportTimes(b *testing.B, percentile int, times [2][]time.Duration, with string) {
+	var ms [2]float64
+	for i, t := range times {
+		slices.Sort(t)
+		ms[i] = float64(t[min(len(t)*percentile/100, len(t)-1)].Microseconds()) / 1e3
+	}
+	b.ReportMetric(ms[0], fmt.Sprintf("ms-p%d-none", percentile))
+	b.ReportMetric(ms[1], fmt.Sprintf("ms-p%d-%s", percentile, with))
+	b.ReportMetric(ms[1]/ms[0], fmt.Sprintf("p%d-%s/none", percentile, with))
+}
+
+// BenchmarkMail compares sign-ups with a mail server that accepts connections and never answers with
+// sign-ups without mail. It alternates them, as BenchmarkSink does.
+func BenchmarkMail(b *testing.B) {
+	hanging, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { hanging.Close() })
+	none := start(b)
+	hangs := start(b, "SMTP_URL=smtp://"+hanging.Addr().String()+"?tls=none", "MAIL_KEYS="+confirmation.NewKey(), "MAIL_FROM=no-reply@ticketing.example", "PUBLIC_URL=https://ticketing.example")
+	var times [2][]time.Duration
+	for n := 0; b.Loop(); n++ {
+		body := fmt.Sprintf(`{"email":"new%d@example.com","password":"correct horse battery staple"}`, n)
+		for k := range 2 {
+			i := (n + k) % 2
+			r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, []system{none, hangs}[i].url+"/api/users/signup", strings.NewReader(body))
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			began := time.Now()
+			read(b, r)
+			times[i] = append(times[i], time.Since(began))
+		}
+	}
+	reportTimes(b, 50, times, "hangs")
+	reportTimes(b, 99, times, "hangs")
 }
 
 // BenchmarkUsers measures the embedded database with an increasing number of users. It requests

@@ -189,11 +189,17 @@ func TestEvents_MatchServedSchemas(t *testing.T) {
 	}
 
 	sink.waitFor(t, 0, 11)
-	reasons := map[string]int{}
-	for _, d := range sink.deliveries() {
+	reasons, mails := map[string]int{}, 0
+	for _, d := range sink.allDeliveries() {
 		if err := v.validate(d.header(t), d.Data); err != nil {
 			t.Errorf("%v:\n%s", err, d.raw)
 		}
+		mails += strings.Count(d.Type, ".mail.requested.")
+	}
+	if mails < 3 {
+		t.Errorf("got %d requests for mails, want at least one for each of 3 sign-ups", mails)
+	}
+	for _, d := range sink.deliveries() {
 		_, reason := parseEvent(t, d)
 		reasons[strings.TrimPrefix(d.Type, "com.ticketing.user.")+" "+reason]++
 	}

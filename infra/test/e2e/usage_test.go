@@ -17,6 +17,7 @@ import (
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/test/e2e"
+	"ticketing.com/auth/shared/confirmation"
 	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/testing/devdb"
 )
@@ -165,7 +166,8 @@ func TestCommands_PortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	settings := []string{"PORT=" + port, "MONGODB_URI=mongodb://127.0.0.1:1", "SIGNING_KEYS_FILE=" + files.Signing, "VERIFYING_KEYS_FILE=" + files.Verifying, "EVENTS=insecure", "K_SINK=http://127.0.0.1:1",
-		"INTROSPECTION_CLIENTS=" + identity.OpenToAll}
+		"INTROSPECTION_CLIENTS=" + identity.OpenToAll, "MAIL_KEYS=" + confirmation.NewKey(), "SMTP_URL=smtp://127.0.0.1:1?tls=none",
+		"MAIL_FROM=no-reply@ticketing.example", "PUBLIC_URL=https://ticketing.example"}
 	names := []string{"allinone"}
 	for _, f := range catalog.Functions() {
 		names = append(names, f.Name)

@@ -181,6 +181,21 @@ func (l linter) response(at, status string, r *v3.Response, bodiless bool) {
 	if bodiless {
 		return
 	}
+	if r.Content == nil {
+		if status != "204" {
+			l.report("%s has no content", at)
+		}
+		return
+	}
+	if status == "204" {
+		l.report("%s has content", at)
+	}
+	if file := r.Content.GetOrZero("*/*"); file != nil && status < "300" {
+		if s := file.Schema.Schema(); s.Format != "binary" {
+			l.report("%s has a file with the format %q, want binary", at, s.Format)
+		}
+		return
+	}
 	content := r.Content.GetOrZero("application/json")
 	if content == nil {
 		l.report("%s has no JSON content", at)

@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 // URI, so that the runner uses its own database.
 func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(s string) bool {
-		return strings.HasPrefix(s, "GOWORK=") || strings.HasPrefix(s, "MONGODB_URI=")
+		return strings.HasPrefix(s, "GOWORK=") || strings.HasPrefix(s, "MONGODB_URI=") || strings.HasPrefix(s, "SMTP_URL")
 	})
 }
 
@@ -61,7 +61,7 @@ func start(t *testing.T, setting string) (url string) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary, "-addr", "127.0.0.1:0", "-data", t.TempDir())
-	cmd.Dir, cmd.Env = root, append(environment(), setting, "TOKEN_ISSUER=https://api.ticketing.example", "INTROSPECTION_CLIENTS=tickets:not-a-secret-0000000000")
+	cmd.Dir, cmd.Env = root, append(environment(), setting, "TOKEN_ISSUER=https://api.ticketing.example", "INTROSPECTION_CLIENTS=tickets:not-a-secret-0000000000", "TRUSTED_PROXIES=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

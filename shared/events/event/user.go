@@ -31,6 +31,7 @@ const (
 	NewSecret  = "password"  // the user changed the password
 	Recovered  = "recovery"  // the user reset the password, or undid a change of the email
 	Deleted    = "deleted"   // the user requested the deletion of the account
+	Disabled   = "disabled"  // the account was disabled
 )
 
 // The causes of PasswordChanged.
@@ -125,7 +126,7 @@ func (UserSignedIn) Members() []reference.Member {
 func (UserSignedOut) Members() []reference.Member {
 	return []reference.Member{userID,
 		{Name: "sessionId", MinLength: 1, About: "The session, the claim sid of its tokens. No function accepts them any more."},
-		{Name: "reason", MinLength: 1, About: "Why the session ended: " + ByUser + " (by the user), " + OnRequest + " (by an event), " + Displaced + " (by a newer session at the session limit), " + TokenReuse + " (a refresh token was used twice), " + NewSecret + " (a change of the password), " + Recovered + " (a reset of the password, or the undo of a change of the email) or " + Deleted + " (a request for deletion). Later versions can add reasons."}}
+		{Name: "reason", MinLength: 1, About: "Why the session ended: " + ByUser + " (by the user), " + OnRequest + " (by an event), " + Displaced + " (by a newer session at the session limit), " + TokenReuse + " (a refresh token was used twice), " + NewSecret + " (a change of the password), " + Recovered + " (a reset of the password, or the undo of a change of the email), " + Deleted + " (a request for deletion) or " + Disabled + " (the account was disabled). Later versions can add reasons."}}
 }
 
 var (

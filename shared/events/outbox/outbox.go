@@ -84,6 +84,7 @@ func Indexes() []endpoint.Index {
 // A Config is the configuration of an Outbox.
 type Config struct {
 	Types      []*event.Type // of all events, in the order of events with the same time
+	Expendable []*event.Type // dropped before others if too many events wait for the sink
 	Collection func(context.Context) (*mongo.Collection, error)
 	Sink       event.Sink // if nil, the outbox writes no events
 	Now        func() time.Time
@@ -432,7 +433,7 @@ func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, sent []
 	if len(pending) <= limit {
 		return
 	}
-	dropped := inOrder(pending)[:len(pending)-limit]
+	dropped := o.surplus(pending, limit)
 	collection, err := o.Collection(ctx)
 	if err == nil {
 		err = remove(ctx, collection, id, ids(dropped))
@@ -441,9 +442,39 @@ func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, sent []
 		o.Log.WarnContext(ctx, "events over the limit were not removed", "error", err)
 		return
 	}
+	o.logDropped(ctx, dropped)
+}
+
+// surplus returns the events to drop: the oldest over the limit, those of the Expendable types first.
+func (o *Outbox) surplus(pending map[string]Event, limit int) []entry {
+	all := inOrder(pending)
+	slices.SortStableFunc(all, func(x, y entry) int { return cmp.Compare(o.keeps(x.Type), o.keeps(y.Type)) })
+	return all[:max(0, len(all)-limit)]
+}
+
+// keeps returns 0 for an expendable type and 1 for others.
+func (o *Outbox) keeps(name string) int {
+	if slices.ContainsFunc(o.Expendable, func(t *event.Type) bool { return t.Name == name }) {
+		return 0
+	}
+	return 1
+}
+
+func (o *Outbox) logDropped(ctx context.Context, dropped []entry) {
 	for _, e := range dropped {
 		o.Log.ErrorContext(ctx, "event dropped: too many wait for the sink", "event", e.id, "type", e.Type, "created", e.Time)
 	}
+}
+
+// Displace returns the paths of the stored events that a change with these events must remove, so that the
+// document keeps to the limit. It logs them. A change that has read the document uses it in place of Trim.
+func (o *Outbox) Displace(ctx context.Context, stored Document, e *Events) (unset bson.D) {
+	dropped := o.surplus(stored.Events, max(0, limit-len(e.all)))
+	for _, d := range dropped {
+		unset = append(unset, bson.E{Key: "events." + d.id, Value: ""})
+	}
+	o.logDropped(ctx, dropped)
+	return unset
 }
 
 // inOrder returns the events of a document, the oldest first.

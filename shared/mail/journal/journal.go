@@ -1,12 +1,12 @@
-// Package journal records which mails were sent, and limits the mails to each recipient:
+// Package journal records the results of mails, and limits the mails to each recipient:
 //
 //	mails: { _id: "<key of the event>", owner, until, result, sentAt?, expiresAt }
 //	       { _id: "<purpose>:<digest of the address>:<day>", n, hours: {<hour>: n}, events: {<key>: true}, expiresAt }
 //
 // # Claims
 //
-// A process claims the event before it sends the mail. A claim is an insert, or an update of a
-// claim whose lease has ended without a result. MongoDB applies both atomically, so of all processes
+// A process claims the event before it sends the mail. A claim is an insert, or an update after the
+// lease of an earlier claim has ended without a result. MongoDB applies both atomically, so of all processes
 // that receive an event only one sends its mail at a time. A process that is killed leaves its claim,
 // and another process can take it at the end of the lease.
 //
@@ -15,7 +15,7 @@
 // A recipient receives at most three mails of a purpose in an hour and ten in a day. Each event
 // counts once, however often it is delivered: the counter stores the keys of the events that it has
 // counted, at most ten. The conditions and the increments are one update, as in package ratelimit.
-// Windows are contiguous and the same for all recipients. An attacker who causes mails of one
+// Windows are contiguous and the same for all recipients. An attacker that causes mails of one
 // purpose does not affect those of another one.
 //
 // The times are those of the process. Lease allows for processes whose clocks differ.

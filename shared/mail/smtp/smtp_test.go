@@ -58,7 +58,7 @@ func TestSend_Message(t *testing.T) {
 	for name, o := range map[string]smtptest.Options{"STARTTLS": {}, "implicit TLS": {Implicit: true}} {
 		t.Run(name, func(t *testing.T) {
 			server := smtptest.Start(t, o)
-			server.User, server.Password = "ann@mail.example", "p@ss:w/rd?"
+			server.Require("ann@mail.example", "p@ss:w/rd?")
 			if err := send(t, time.Minute, append(server.Settings(), "MAIL_FROM=Tickets <no-reply@tickets.example>")...); err != nil {
 				t.Fatal(err)
 			}
@@ -108,42 +108,56 @@ func TestSend_Failures(t *testing.T) {
 		"a certificate of another host":                   {smtptest.Options{Certificate: "other.example"}, func(*smtptest.Server) {}, smtp.Misconfigured, "certificate"},
 		"a certificate of another host with implicit TLS": {smtptest.Options{Certificate: "other.example", Implicit: true}, func(*smtptest.Server) {}, smtp.Misconfigured, "certificate"},
 		"an unknown authority":                            {smtptest.Options{}, func(s *smtptest.Server) { s.CAFile = "" }, smtp.Misconfigured, "certificate"},
-		"a wrong password":                                {smtptest.Options{}, func(s *smtptest.Server) { s.User, s.Password = "ann", "wrong" }, smtp.Misconfigured, "535 before"},
-		"a temporary failure of EHLO":                     {smtptest.Options{}, func(s *smtptest.Server) { s.Connect = func() error { return reply(421) } }, smtp.Temporary, "421 before"},
-		"a final failure of EHLO":                         {smtptest.Options{}, func(s *smtptest.Server) { s.Connect = func() error { return reply(554) } }, smtp.Misconfigured, "before"},
-		"a hanging server":                                {smtptest.Options{}, func(s *smtptest.Server) { s.Connect = func() error { s.Hang(); return nil } }, smtp.Temporary, "does not answer"},
-		"a rejected sender":                               {smtptest.Options{}, func(s *smtptest.Server) { s.Mail = func(string) error { return reply(550, 5, 7, 1) } }, smtp.Misconfigured, "550 5.7.1"},
-		"a temporary failure at MAIL":                     {smtptest.Options{}, func(s *smtptest.Server) { s.Mail = func(string) error { return reply(451, 4, 3, 0) } }, smtp.Temporary, "451 4.3.0"},
-		"greylisting":                                     {smtptest.Options{}, func(s *smtptest.Server) { s.Rcpt = func(string) error { return reply(450, 4, 2, 0) } }, smtp.Temporary, "450 4.2.0"},
-		"an unknown mailbox":                              {smtptest.Options{}, func(s *smtptest.Server) { s.Rcpt = func(string) error { return reply(550, 5, 1, 1) } }, smtp.Address, "550 5.1.1"},
-		"an unknown mailbox without an enhanced code":     {smtptest.Options{}, func(s *smtptest.Server) { s.Rcpt = func(string) error { return reply(553) } }, smtp.Address, "553"},
-		"a full mailbox":                                  {smtptest.Options{}, func(s *smtptest.Server) { s.Rcpt = func(string) error { return reply(552, 5, 2, 2) } }, smtp.Refused, "552 5.2.2"},
-		"authentication required":                         {smtptest.Options{}, func(s *smtptest.Server) { s.Rcpt = func(string) error { return reply(530, 5, 7, 0) } }, smtp.Misconfigured, "530 5.7.0"},
-		"a hanging RCPT":                                  {smtptest.Options{}, func(s *smtptest.Server) { s.Rcpt = func(string) error { s.Hang(); return nil } }, smtp.Temporary, "lost"},
+		"a wrong password":                                {smtptest.Options{}, func(s *smtptest.Server) { s.Require("ann", "wrong") }, smtp.Misconfigured, "535 before"},
+		"a temporary failure of EHLO":                     {smtptest.Options{}, func(s *smtptest.Server) { s.Behave(smtptest.Behavior{Connect: func() error { return reply(421) }}) }, smtp.Temporary, "421 before"},
+		"a final failure of EHLO":                         {smtptest.Options{}, func(s *smtptest.Server) { s.Behave(smtptest.Behavior{Connect: func() error { return reply(554) }}) }, smtp.Misconfigured, "before"},
+		"a hanging server":                                {smtptest.Options{}, func(s *smtptest.Server) { s.Behave(smtptest.Behavior{Connect: func() error { s.Hang(); return nil }}) }, smtp.Temporary, "does not answer"},
+		"a rejected sender": {smtptest.Options{}, func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Mail: func(string) error { return reply(550, 5, 7, 1) }})
+		}, smtp.Misconfigured, "550 5.7.1"},
+		"a temporary failure at MAIL": {smtptest.Options{}, func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Mail: func(string) error { return reply(451, 4, 3, 0) }})
+		}, smtp.Temporary, "451 4.3.0"},
+		"greylisting": {smtptest.Options{}, func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Rcpt: func(string) error { return reply(450, 4, 2, 0) }})
+		}, smtp.Temporary, "450 4.2.0"},
+		"an unknown mailbox": {smtptest.Options{}, func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Rcpt: func(string) error { return reply(550, 5, 1, 1) }})
+		}, smtp.Address, "550 5.1.1"},
+		"an unknown mailbox without an enhanced code": {smtptest.Options{}, func(s *smtptest.Server) { s.Behave(smtptest.Behavior{Rcpt: func(string) error { return reply(553) }}) }, smtp.Address, "553"},
+		"a full mailbox": {smtptest.Options{}, func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Rcpt: func(string) error { return reply(552, 5, 2, 2) }})
+		}, smtp.Refused, "552 5.2.2"},
+		"authentication required": {smtptest.Options{}, func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Rcpt: func(string) error { return reply(530, 5, 7, 0) }})
+		}, smtp.Misconfigured, "530 5.7.0"},
+		"a hanging RCPT": {smtptest.Options{}, func(s *smtptest.Server) {
+			s.Behave(smtptest.Behavior{Rcpt: func(string) error { s.Hang(); return nil }})
+		}, smtp.Temporary, "lost"},
 		"a temporary failure after DATA": {smtptest.Options{}, func(s *smtptest.Server) {
-			s.Data = func(*gosmtp.Conn, smtptest.Mail) error { return reply(452, 4, 3, 1) }
+			s.Behave(smtptest.Behavior{Data: func(*gosmtp.Conn, smtptest.Mail) error { return reply(452, 4, 3, 1) }})
 		}, smtp.Temporary, "452 4.3.1"},
 		"a rejection after DATA": {smtptest.Options{}, func(s *smtptest.Server) {
-			s.Data = func(*gosmtp.Conn, smtptest.Mail) error { return reply(554, 5, 7, 1) }
+			s.Behave(smtptest.Behavior{Data: func(*gosmtp.Conn, smtptest.Mail) error { return reply(554, 5, 7, 1) }})
 		}, smtp.Refused, "554 5.7.1"},
 		"a connection closed after DATA": {smtptest.Options{}, func(s *smtptest.Server) {
-			s.Data = func(c *gosmtp.Conn, _ smtptest.Mail) error { c.Conn().Close(); return reply(554) }
+			s.Behave(smtptest.Behavior{Data: func(c *gosmtp.Conn, _ smtptest.Mail) error { c.Conn().Close(); return reply(554) }})
 		}, smtp.Temporary, "lost"},
 		"a connection closed inside DATA": {smtptest.Options{}, func(s *smtptest.Server) {
-			s.InData = func(c *gosmtp.Conn, r io.Reader) bool {
+			s.Behave(smtptest.Behavior{InData: func(c *gosmtp.Conn, r io.Reader) bool {
 				r.Read(make([]byte, 10))
 				c.Conn().Close()
 				return true
-			}
+			}})
 		}, smtp.Temporary, "lost"},
 		"a server that hangs after DATA": {smtptest.Options{}, func(s *smtptest.Server) {
-			s.Data = func(*gosmtp.Conn, smtptest.Mail) error { s.Hang(); return nil }
+			s.Behave(smtptest.Behavior{Data: func(*gosmtp.Conn, smtptest.Mail) error { s.Hang(); return nil }})
 		}, smtp.Temporary, "lost"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := smtptest.Start(t, c.options)
-			server.User, server.Password = "sender", "the-password"
+			server.Require("sender", "the-password")
 			settings := server.Settings()
 			c.prepare(server)
 			within := time.Minute

@@ -29,6 +29,7 @@ import (
 	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/confirmation"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/sender"
 	"ticketing.com/auth/shared/httpserver"
@@ -128,6 +129,7 @@ func (f *Fixture) environment(t testing.TB, settings []string) map[string]string
 		"SIGNING_KEYS":          keySet(t, token.NewJWK(f.Keys)),
 		"VERIFYING_KEYS":        keySet(t, token.NewJWK(f.Keys).Public()),
 		"INTROSPECTION_CLIENTS": identity.Clients.Secret.Sample(),
+		"MAIL_KEYS":             confirmation.Confirming.Secret.Sample(),
 		"HASH_MEMORY_KIB":       "64", // the minimum: tests need no strong hashes
 		"HASH_TIME":             "1",
 		"HASH_TESTING":          "on",

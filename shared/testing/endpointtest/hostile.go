@@ -1,7 +1,9 @@
 package endpointtest
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"ticketing.com/auth/shared/endpoint"
@@ -111,6 +113,31 @@ func HostileRoutes(function endpoint.Function) []Case {
 		}
 		cases = append(cases, Case{Name: wrong + " is another method", Call: Call{Method: wrong},
 			Status: http.StatusMethodNotAllowed, JSON: Errors("This method is not allowed here."), Want: http.Header{"Allow": {allow}}})
+	}
+	return cases
+}
+
+// At returns the cases with a path, and with headers in addition to their own.
+func At(path string, header http.Header, cases []Case) []Case {
+	cases = slices.Clone(cases)
+	for i := range cases {
+		cases[i].Path, cases[i].Header = path, cases[i].Header.Clone()
+		if cases[i].Header == nil {
+			cases[i].Header = http.Header{}
+		}
+		maps.Copy(cases[i].Header, header)
+	}
+	return cases
+}
+
+// OtherMethods returns requests with methods that a path does not allow. Allow is the header of the
+// responses.
+func OtherMethods(path, allow string) (cases []Case) {
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} {
+		if !slices.Contains(strings.Split(allow, ", "), method) {
+			cases = append(cases, Case{Name: method + " is another method", Call: Call{Method: method, Path: path},
+				Status: http.StatusMethodNotAllowed, JSON: Errors("This method is not allowed here."), Want: http.Header{"Allow": {allow}}})
+		}
 	}
 	return cases
 }

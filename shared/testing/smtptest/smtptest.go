@@ -30,26 +30,54 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// A Server accepts mails. Its functions may be replaced while no client is connected; a nil one
-// accepts.
+// A Server accepts mails.
 type Server struct {
 	Address string // host and port
 	CAFile  string // its certificate authority, PEM
 
-	User, Password string // required from clients, unless empty
+	implicit bool
+	stopped  chan struct{}
 
+	mu             sync.Mutex
+	user, password string
+	behavior       Behavior
+	mails          []Mail
+	connections    int
+}
+
+// A Behavior replaces steps of a server. A nil function accepts.
+type Behavior struct {
 	Connect func() error                                // rejects EHLO
 	Mail    func(from string) error                     // rejects MAIL
 	Rcpt    func(to string) error                       // rejects RCPT
 	Data    func(c *smtp.Conn, m Mail) error            // rejects the transferred mail
 	InData  func(c *smtp.Conn, r io.Reader) (done bool) // replaces the transfer
+}
 
-	implicit bool
-	stopped  chan struct{}
+// Behave replaces the behavior for further commands.
+func (s *Server) Behave(b Behavior) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.behavior = b
+}
 
-	mu          sync.Mutex
-	mails       []Mail
-	connections int
+func (s *Server) behaves() Behavior {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.behavior
+}
+
+// Require makes the server require a user and a password.
+func (s *Server) Require(user, password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.user, s.password = user, password
+}
+
+func (s *Server) login() (user, password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.user, s.password
 }
 
 // Options of a server.
@@ -86,12 +114,13 @@ func Start(t testing.TB, o Options) *Server {
 		s.mu.Lock()
 		s.connections++
 		s.mu.Unlock()
-		if s.Connect != nil {
-			if err := s.Connect(); err != nil {
+		if connect := s.behaves().Connect; connect != nil {
+			if err := connect(); err != nil {
 				return nil, err
 			}
 		}
-		return &session{server: s, conn: c, authentic: s.User == ""}, nil
+		user, _ := s.login()
+		return &session{server: s, conn: c, authentic: user == ""}, nil
 	}))
 	server.Domain, server.ReadTimeout, server.WriteTimeout, server.AllowInsecureAuth = "localhost", time.Minute, time.Minute, true
 	server.MaxMessageBytes = 1 << 20
@@ -133,8 +162,8 @@ func (s *Server) URL() string {
 	if s.implicit {
 		u.Scheme = "smtps"
 	}
-	if s.User != "" {
-		u.User = url.UserPassword(s.User, s.Password)
+	if user, password := s.login(); user != "" {
+		u.User = url.UserPassword(user, password)
 	}
 	return u.String()
 }
@@ -170,7 +199,7 @@ type session struct {
 
 // AuthMechanisms implements smtp.AuthSession.
 func (s *session) AuthMechanisms() []string {
-	if s.server.User == "" {
+	if user, _ := s.server.login(); user == "" {
 		return nil
 	}
 	return []string{sasl.Plain}
@@ -179,7 +208,7 @@ func (s *session) AuthMechanisms() []string {
 // Auth implements smtp.AuthSession.
 func (s *session) Auth(string) (sasl.Server, error) {
 	return sasl.NewPlainServer(func(_, user, password string) error {
-		if user != s.server.User || password != s.server.Password {
+		if wantUser, wantPassword := s.server.login(); user != wantUser || password != wantPassword {
 			return smtp.ErrAuthFailed
 		}
 		s.authentic = true
@@ -193,8 +222,8 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) error {
 	if !s.authentic {
 		return smtp.ErrAuthRequired
 	}
-	if s.server.Mail != nil {
-		return s.server.Mail(from)
+	if reject := s.server.behaves().Mail; reject != nil {
+		return reject(from)
 	}
 	return nil
 }
@@ -202,15 +231,16 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) error {
 // Rcpt implements smtp.Session.
 func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	s.mail.To = to
-	if s.server.Rcpt != nil {
-		return s.server.Rcpt(to)
+	if reject := s.server.behaves().Rcpt; reject != nil {
+		return reject(to)
 	}
 	return nil
 }
 
 // Data implements smtp.Session.
 func (s *session) Data(r io.Reader) error {
-	if s.server.InData != nil && s.server.InData(s.conn, r) {
+	behavior := s.server.behaves()
+	if behavior.InData != nil && behavior.InData(s.conn, r) {
 		return nil
 	}
 	raw, err := io.ReadAll(r)
@@ -221,8 +251,8 @@ func (s *session) Data(r io.Reader) error {
 	if err := m.parse(raw); err != nil {
 		return err
 	}
-	if s.server.Data != nil {
-		if err := s.server.Data(s.conn, m); err != nil {
+	if behavior.Data != nil {
+		if err := behavior.Data(s.conn, m); err != nil {
 			return err
 		}
 	}

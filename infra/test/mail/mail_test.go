@@ -1,4 +1,4 @@
-package e2e_test
+package mail_test
 
 import (
 	"context"
@@ -109,7 +109,7 @@ func TestMail_SIGKILL(t *testing.T) {
 	}
 	const processes = 3
 	server := smtptest.Start(t, smtptest.Options{})
-	server.User, server.Password = "sender", "smtp-password"
+	server.Require("sender", "smtp-password")
 	m, keys := startMailers(t, processes, mongotest.SlowURI(t), server)
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
@@ -183,7 +183,7 @@ func TestMail_ServerHangsAndReturns(t *testing.T) {
 	const events = 10
 	var mu sync.Mutex
 	hanging, held := true, 0
-	server.Connect = func() error {
+	server.Behave(smtptest.Behavior{Connect: func() error {
 		mu.Lock()
 		hangs := hanging
 		if hangs {
@@ -194,7 +194,7 @@ func TestMail_ServerHangsAndReturns(t *testing.T) {
 			server.Hang()
 		}
 		return nil
-	}
+	}})
 	m, _ := startMailers(t, 1, mongotest.SlowURI(t), server)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

@@ -1,0 +1,2 @@
+// Package life has the tests of the life of an account across functions.
+package life
