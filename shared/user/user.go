@@ -7,7 +7,7 @@
 //	         pending?:   { <purpose>: { nonce, email, expiresAt } },
 //	         confirmed?: { <purpose>: { nonce, email, expiresAt, at } },
 //	         mailed?: { <purpose>: times }, undo?: { <nonce>: { email, at, expiresAt } },
-//	         deletesAt?, erasedAt?, expiresAt?,
+//	         deletesAt?, erasedAt?, removeAt?,
 //	         events:   { <id>:  { type, time, trace?, data, tries? } }, undelivered?,
 //	         refused?: { <id>:  { type, time, trace?, data, tries, retryAt } }, retryAt?,
 //	         handled:  { <key>: { at, ended } },
