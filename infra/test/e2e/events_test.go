@@ -592,7 +592,7 @@ func TestEventReceiver_OnlyAtRootWithEVENTSOn(t *testing.T) {
 		noEvents = `{"errors":[{"message":"This address takes no events."}]}`
 	)
 	uri := mongotest.URI(t)
-	off, on := start(t, uri), start(t, uri, "EVENTS=on")
+	off, on := startAll(t, uri), startAll(t, uri, "EVENTS=on")
 	for _, f := range catalog.Functions() {
 		if len(f.Endpoints) == 0 {
 			continue // the relay does not start with EVENTS off
