@@ -590,7 +590,7 @@ export interface components {
         VerificationOutput: {
             message: string;
         };
-        VerificationConfirmation: {
+        Input: {
             /** @description The token in the link of the mail, after the character #. It is valid once; the same request within 10 seconds gets the same answer. */
             token?: string;
             /** @description The six digits of the mail. A code needs the bearer token of the user. At most five codes an hour are compared for an account. */
@@ -652,12 +652,6 @@ export interface components {
         };
         EmailOutput: {
             message: string;
-        };
-        EmailConfirmation: {
-            /** @description The token in the link of the mail, after the character #. It is valid once; the same request within 10 seconds gets the same answer. */
-            token?: string;
-            /** @description The six digits of the mail. A code needs the bearer token of the user. At most five codes an hour are compared for an account. */
-            code?: string;
         };
         EmailUndo: {
             /** @description The token in the link of the mail, after the character #. It is valid once; the same request within 10 seconds gets the same answer. */
@@ -2216,7 +2210,7 @@ export interface operations {
         /** @description One JSON object of at most 16384 bytes in UTF-8. A duplicate member name or a NUL character is an error. Unknown members are ignored. */
         requestBody: {
             content: {
-                "application/json": components["schemas"]["VerificationConfirmation"];
+                "application/json": components["schemas"]["Input"];
             };
         };
         responses: {
@@ -2814,7 +2808,7 @@ export interface operations {
         /** @description One JSON object of at most 16384 bytes in UTF-8. A duplicate member name or a NUL character is an error. Unknown members are ignored. */
         requestBody: {
             content: {
-                "application/json": components["schemas"]["EmailConfirmation"];
+                "application/json": components["schemas"]["Input"];
             };
         };
         responses: {
