@@ -88,7 +88,7 @@ func (in *Input) Validate(bad *apierror.Fields) {
 func (Input) Members() []reference.Member {
 	return []reference.Member{
 		email.Member("email"),
-		{Name: "currentPassword", Format: "password", MaxLength: password.MaxBytes, About: "Each request counts as a sign-in for the rate limit of the account."},
+		credentials.CurrentMember,
 	}
 }
 
