@@ -343,7 +343,7 @@ export interface paths {
         get: operations["sessions"];
         put?: never;
         post?: never;
-        /** End all sessions of the user but that of the bearer token. */
+        /** End all sessions of the user but that of the bearer token, within 15 minutes of its sign-in. */
         delete: operations["endOtherSessions"];
         options?: never;
         /** Return the headers of GET without a body. */
@@ -361,7 +361,7 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** End one session of the user. */
+        /** End one session of the user. For another session than that of the bearer token, its sign-in must be at most 15 minutes ago. */
         delete: operations["endSession"];
         options?: never;
         head?: never;
@@ -675,7 +675,7 @@ export interface components {
              * @description The time of the last refresh, or of the sign-in. An active client refreshes within the lifetime of an access token.
              */
             seenAt: string;
-            /** @description The browser and the system at the sign-in, such as Chrome on macOS. The client chose the name. Empty if unknown. */
+            /** @description The browser and the system at the sign-in, such as Chrome on macOS. The client can send a false one. Empty if unknown. */
             agent: string;
             /** @description The network at the sign-in, a /24 of IPv4 or a /48 of IPv6. Empty if unknown. */
             place: string;
@@ -697,7 +697,7 @@ export interface components {
             sessionId?: string;
             /** @description Why the session ended, as in the event signedout. */
             reason?: string;
-            /** @description The browser and the system of the client, such as Chrome on macOS. The client chose the name. */
+            /** @description The browser and the system of the client, such as Chrome on macOS. The client can send a false one. */
             agent?: string;
             /** @description The network of the client, a /24 of IPv4 or a /48 of IPv6. */
             place?: string;
