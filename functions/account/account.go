@@ -111,7 +111,7 @@ func (in *Deletion) Validate(bad *apierror.Fields) {
 
 // Members implements reference.Described.
 func (Deletion) Members() []reference.Member {
-	return []reference.Member{{Name: "currentPassword", Format: "password", MaxLength: password.MaxBytes, About: "Each request counts as a sign-in for the rate limit of the account."}}
+	return []reference.Member{credentials.CurrentMember}
 }
 
 // Deleted is the time of the deletion.

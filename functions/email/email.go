@@ -88,28 +88,8 @@ func (in *Input) Validate(bad *apierror.Fields) {
 func (Input) Members() []reference.Member {
 	return []reference.Member{
 		email.Member("email"),
-		{Name: "currentPassword", Format: "password", MaxLength: password.MaxBytes, About: "Each request counts as a sign-in for the rate limit of the account."},
+		credentials.CurrentMember,
 	}
-}
-
-// Confirmation is the token of the mail, or its code and the identity of the user.
-type Confirmation struct {
-	identity.Optional
-	origin.Origin
-	Token *string `json:"token"`
-	Code  *string `json:"code"`
-}
-
-// Validate requires either the token or the code.
-func (in *Confirmation) Validate(bad *apierror.Fields) {
-	if (in.Token == nil) == (in.Code == nil) {
-		bad.Add("token", "Send either a token or a code.")
-	}
-}
-
-// Members implements reference.Described.
-func (Confirmation) Members() []reference.Member {
-	return []reference.Member{confirmation.TokenMember, confirmation.CodeMember}
 }
 
 // Undo is the token of the notice to the earlier email.
@@ -151,19 +131,12 @@ func (c changer) request(ctx context.Context, in Input) (Output, error) {
 	return Output{"A mail to the new email is on its way."}, confirmation.Limited(err)
 }
 
-func (c changer) confirm(ctx context.Context, in Confirmation) (Output, error) {
-	claim, err := c.claim(ctx, in)
+func (c changer) confirm(ctx context.Context, in confirmation.Input) (Output, error) {
+	claim, err := c.keys.ClaimInput(ctx, c.users, c.limiter, event.EmailChange, in, c.now())
 	if err == nil {
 		err = c.users.ConfirmEmail(ctx, claim, in.From, c.now())
 	}
-	return Output{"The email is changed."}, translate(err, map[bool]string{true: "code", false: "token"}[in.Code != nil])
-}
-
-func (c changer) claim(ctx context.Context, in Confirmation) (user.Claim, error) {
-	if in.Code == nil {
-		return c.keys.Claim(ctx, c.users, event.EmailChange, *in.Token, c.now())
-	}
-	return c.keys.ClaimByCode(ctx, c.users, c.limiter, in.Identity, event.EmailChange, *in.Code, c.now())
+	return Output{"The email is changed."}, translate(err, in.Field())
 }
 
 func (c changer) undo(ctx context.Context, in Undo) (Output, error) {

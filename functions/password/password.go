@@ -72,7 +72,7 @@ func (in *Input) Validate(bad *apierror.Fields) {
 // Members implements reference.Described.
 func (Input) Members() []reference.Member {
 	return []reference.Member{
-		{Name: "currentPassword", Format: "password", MaxLength: password.MaxBytes, About: "Each request counts as a sign-in for the rate limit of the account."},
+		credentials.CurrentMember,
 		policy.Member("newPassword"),
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"ticketing.com/auth/shared/accesstoken"
 	"ticketing.com/auth/shared/apierror"
+	"ticketing.com/auth/shared/bearer/token"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
@@ -43,7 +44,7 @@ var Function = endpoint.Function{
 			Path:    path,
 			Access:  endpoint.Required,
 			Success: http.StatusOK,
-			Summary: "End all sessions of the user but that of the bearer token.",
+			Summary: "End all sessions of the user but that of the bearer token, within 15 minutes of its sign-in.",
 		}, newHandler, sessions.endOthers),
 		endpoint.Define(endpoint.Spec{
 			ID:      "endSession",
@@ -51,7 +52,7 @@ var Function = endpoint.Function{
 			Path:    path + "/{id}",
 			Access:  endpoint.Required,
 			Success: http.StatusNoContent,
-			Summary: "End one session of the user.",
+			Summary: "End one session of the user. For another session than that of the bearer token, its sign-in must be at most 15 minutes ago.",
 			Refuses: []apierror.Kind{apierror.NotFound},
 		}, newHandler, sessions.end),
 	},
@@ -93,7 +94,7 @@ func (Session) Members() []reference.Member {
 		{Name: "current", About: "Whether this is the session of the bearer token."},
 		{Name: "createdAt", About: "The time of the sign-in."},
 		{Name: "seenAt", About: "The time of the last refresh, or of the sign-in. An active client refreshes within the lifetime of an access token."},
-		{Name: "agent", About: "The browser and the system at the sign-in, such as Chrome on macOS. The client chose the name. Empty if unknown."},
+		{Name: "agent", About: "The browser and the system at the sign-in, such as Chrome on macOS. The client can send a false one. Empty if unknown."},
 		{Name: "place", About: "The network at the sign-in, a /24 of IPv4 or a /48 of IPv6. Empty if unknown."},
 		{Name: "amr", About: "The methods of the sign-in (RFC 8176)."},
 	}
@@ -131,12 +132,32 @@ func (s sessions) list(ctx context.Context, in Input) (Output, error) {
 	return Output{all}, nil
 }
 
+// freshness is the time for which a sign-in permits a client to end other sessions.
+const freshness = 15 * time.Minute
+
+// fresh returns an API error unless the user has signed in recently. Otherwise a stolen token could end the
+// sessions of the owner (OWASP ASVS 5.0.0 requirement 7.5.2).
+func (s sessions) fresh(c token.Claims) error {
+	if s.now().Sub(c.AuthTime) > freshness {
+		return apierror.Reauthenticate("", freshness)
+	}
+	return nil
+}
+
 func (s sessions) endOthers(ctx context.Context, in Input) (Ended, error) {
+	if err := s.fresh(in.Identity); err != nil {
+		return Ended{}, err
+	}
 	ended, err := s.users.EndOthers(ctx, in.Identity.Subject, in.Identity.Session, in.From, s.now())
 	return Ended{ended}, translate(err)
 }
 
 func (s sessions) end(ctx context.Context, in One) (endpoint.None, error) {
+	if in.ID != in.Identity.Session {
+		if err := s.fresh(in.Identity); err != nil {
+			return endpoint.None{}, err
+		}
+	}
 	return endpoint.None{}, translate(s.users.EndSession(ctx, in.Identity.Subject, in.Identity.Session, in.ID, in.From, s.now()))
 }
 

@@ -135,6 +135,34 @@ func play(t *testing.T, b *endpointtest.Fixture, sink *endpointtest.Sink) {
 	}
 }
 
+// A user signs in again before the session of another device ends. The own session always ends.
+func TestSessions_Reauthentication(t *testing.T) {
+	b := endpointtest.New(t, sessions.Function)
+	old := b.Given(t, "ann@example.com", "a password")
+	other := b.OpenSession(t, "ann@example.com")
+	sid := func(g session.Grant) string { return b.Session(t, g.RefreshToken) }
+	again := endpointtest.Case{Status: http.StatusUnauthorized, JSON: endpointtest.Errors("You must sign in again for this."),
+		Want: http.Header{"Www-Authenticate": {`Bearer error="insufficient_user_authentication", max_age="900"`}}}
+	now := b.Clock.Now()
+	refreshed := func(age time.Duration) string {
+		t.Helper()
+		c := b.Claims(t, old.Token)
+		c.IssuedAt, c.AuthTime = now, now.Add(-age)
+		return b.Issue(t, c)
+	}
+	for _, call := range []endpointtest.Call{end(old, ""), end(old, sid(other))} {
+		call.Header = endpointtest.Bearer(refreshed(15*time.Minute + time.Second))
+		endpointtest.Check(t, again, b.Do(t, call))
+		call.Header = endpointtest.Bearer(refreshed(0))
+		if a := b.Do(t, call); a.Status != http.StatusOK && a.Status != http.StatusNotFound { // the first call has ended it
+			t.Errorf("%s: got %d %s, want 200 or 404", call.Path, a.Status, a.Body)
+		}
+	}
+	own := end(old, sid(old))
+	own.Header = endpointtest.Bearer(refreshed(time.Hour))
+	checkEmpty(t, b.Do(t, own))
+}
+
 // Of concurrent requests that end all other sessions, one is first.
 func TestSessions_EndEachOther(t *testing.T) {
 	sink := endpointtest.NewSink(t)

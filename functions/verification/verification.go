@@ -17,7 +17,6 @@ import (
 	"ticketing.com/auth/shared/identity"
 	"ticketing.com/auth/shared/origin"
 	"ticketing.com/auth/shared/ratelimit"
-	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -56,29 +55,6 @@ var Function = endpoint.Function{
 // Input is the identity of the user.
 type Input struct{ identity.Required }
 
-// Confirmation is the token of the mail, or its code and the identity of the user.
-type Confirmation struct {
-	identity.Optional
-	origin.Origin
-	Token *string `json:"token"`
-	Code  *string `json:"code"`
-}
-
-// Validate requires either the token or the code.
-func (in *Confirmation) Validate(bad *apierror.Fields) {
-	if (in.Token == nil) == (in.Code == nil) {
-		bad.Add("token", "Send either a token or a code.")
-	}
-}
-
-// Members implements reference.Described.
-func (Confirmation) Members() []reference.Member {
-	return []reference.Member{
-		confirmation.TokenMember,
-		confirmation.CodeMember,
-	}
-}
-
 // Output confirms the request.
 type Output struct {
 	Message string `json:"message"`
@@ -106,22 +82,13 @@ func (v verification) request(ctx context.Context, in Input) (Output, error) {
 	return Output{"A mail is on its way."}, confirmation.Limited(err)
 }
 
-// confirm accepts a code only from the signed-in user: it has few digits, and the session names the
-// account.
-func (v verification) confirm(ctx context.Context, in Confirmation) (Output, error) {
-	claim, err := v.claim(ctx, in)
+func (v verification) confirm(ctx context.Context, in confirmation.Input) (Output, error) {
+	claim, err := v.keys.ClaimInput(ctx, v.users, v.limiter, event.Verification, in, v.now())
 	if err == nil {
 		err = v.users.ConfirmVerification(ctx, claim, in.From, v.now())
 	}
 	if errors.Is(err, user.ErrNotPending) {
-		err = confirmation.Invalid(map[bool]string{true: "code", false: "token"}[in.Code != nil])
+		err = confirmation.Invalid(in.Field())
 	}
 	return Output{"The email is verified."}, err
-}
-
-func (v verification) claim(ctx context.Context, in Confirmation) (user.Claim, error) {
-	if in.Code == nil {
-		return v.keys.Claim(ctx, v.users, event.Verification, *in.Token, v.now())
-	}
-	return v.keys.ClaimByCode(ctx, v.users, v.limiter, in.Identity, event.Verification, *in.Code, v.now())
 }

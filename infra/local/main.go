@@ -49,6 +49,7 @@ import (
 	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/httpserver"
 	"ticketing.com/auth/shared/identity"
+	"ticketing.com/auth/shared/mail"
 	"ticketing.com/auth/shared/mongodb"
 	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/testing/devdb"
@@ -166,7 +167,7 @@ func serve(ctx context.Context, listener net.Listener, data string, box *mailbox
 	}
 	handler = pages.Handler(docs.Handler(documents, handler))
 	if isLoopback(listener.Addr()) { // others must not read the tokens in the mails
-		handler = mailbox.Handler(box, handler)
+		handler = mailbox.Handler(box, mail.FromConfig(cfg), handler)
 	}
 	defer closeDatabase(cfg)
 	if err := mongodb.Prepare(ctx, mongodb.FromConfig(cfg), time.Now(), cfg.Log(), needs.Collections(all...)...); err != nil {

@@ -49,10 +49,10 @@ func (k *Keys) Claim(ctx context.Context, users *user.Store, purpose event.Purpo
 	return users.Claim(ctx, t.User, purpose, k.ByToken(t), now)
 }
 
-// ClaimByCode returns the claim of a signed-in client that presents a code, or user.ErrNotPending. The
+// claimByCode returns the claim of a signed-in client that presents a code, or user.ErrNotPending. The
 // session names the account, so only the user can use up its codes. Without a valid session, or at the
-// limit of codes, ClaimByCode returns an API error.
-func (k *Keys) ClaimByCode(ctx context.Context, users *user.Store, limiter *ratelimit.Limiter, signedIn *token.Claims, purpose event.Purpose, presented string, now time.Time) (user.Claim, error) {
+// limit of codes, claimByCode returns an API error.
+func (k *Keys) claimByCode(ctx context.Context, users *user.Store, limiter *ratelimit.Limiter, signedIn *token.Claims, purpose event.Purpose, presented string, now time.Time) (user.Claim, error) {
 	if signedIn == nil {
 		return user.Claim{}, apierror.NoToken()
 	}

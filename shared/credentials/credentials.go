@@ -18,6 +18,7 @@ import (
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/password"
 	"ticketing.com/auth/shared/ratelimit"
+	"ticketing.com/auth/shared/reference"
 	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/user"
 )
@@ -167,6 +168,10 @@ func (c *Checker) compare(ctx context.Context, account user.Account, unknown boo
 	}
 	return c.passwords.Verify(ctx, account.Password, plain)
 }
+
+// CurrentMember describes the member of an input that Current checks.
+var CurrentMember = reference.Member{Name: "currentPassword", Format: "password", MaxLength: password.MaxBytes,
+	About: "Each request counts as a sign-in for the rate limit of the account."}
 
 // Current checks the current password of a signed-in user, as Check does, and calls change with the
 // account. A wrong password counts as a failed sign-in. It is an error of the field currentPassword.

@@ -91,7 +91,7 @@ func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 			return err
 		}
 		events := s.outbox.Events(ctx, id, event.UserDeleted, event.DeletedUser{UserID: id})
-		tombstone := bson.D{{Key: "_id", Value: id}, {Key: "email", Value: erasedEmail(id)}, {Key: "erasedAt", Value: now}, {Key: "expiresAt", Value: now.Add(tombstoneTTL)}, {Key: "changes", Value: a.Changes + 1}}
+		tombstone := bson.D{{Key: "_id", Value: id}, {Key: "email", Value: erasedEmail(id)}, {Key: "erasedAt", Value: now}, {Key: "removeAt", Value: now.Add(tombstoneTTL)}, {Key: "changes", Value: a.Changes + 1}}
 		if len(a.Ended) > 0 {
 			tombstone = append(tombstone, bson.E{Key: "ended", Value: a.Ended})
 		}

@@ -49,7 +49,7 @@ func (Entry) Members() []reference.Member {
 		{Name: "type", About: "Such as signedin or passwordchanged. Later versions can add types."},
 		{Name: "sessionId", Opaque: true, About: "The session of the event."},
 		{Name: "reason", About: "Why the session ended, as in the event signedout."},
-		{Name: "agent", About: "The browser and the system of the client, such as Chrome on macOS. The client chose the name."},
+		{Name: "agent", About: "The browser and the system of the client, such as Chrome on macOS. The client can send a false one."},
 		{Name: "place", About: "The network of the client, a /24 of IPv4 or a /48 of IPv6."},
 	}
 }

@@ -13,7 +13,7 @@ var Collection = &endpoint.Collection{
 		{Keys: []string{"email"}, Unique: true},
 		{Keys: []string{"endedAt"}, Partial: true},   // Ended
 		{Keys: []string{"deletesAt"}, Partial: true}, // EraseDue
-		{Keys: []string{"expiresAt"}, Expires: true}, // tombstones
+		{Keys: []string{"removeAt"}, Expires: true},  // tombstones
 	}, outbox.Indexes()...),
 	Former: []string{"undelivered_1"}, // for the relay; it covered every user
 }

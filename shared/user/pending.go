@@ -21,7 +21,8 @@ type Pending struct {
 	ExpiresAt time.Time `bson:"expiresAt"`
 }
 
-// A confirmed Pending is stored for ReplayWindow, so that a repeated request succeeds.
+// A confirmed Pending lets a request succeed that is repeated within ReplayWindow. The next confirmation of
+// the purpose replaces it.
 type confirmed struct {
 	Pending `bson:",inline"`
 	At      time.Time `bson:"at"`

@@ -7,7 +7,7 @@
 //	         pending?:   { <purpose>: { nonce, email, expiresAt } },
 //	         confirmed?: { <purpose>: { nonce, email, expiresAt, at } },
 //	         mailed?: { <purpose>: times }, undo?: { <nonce>: { email, at, expiresAt } },
-//	         deletesAt?, erasedAt?, expiresAt?,
+//	         deletesAt?, erasedAt?, removeAt?,
 //	         events:   { <id>:  { type, time, trace?, data, tries? } }, undelivered?,
 //	         refused?: { <id>:  { type, time, trace?, data, tries, retryAt } }, retryAt?,
 //	         handled:  { <key>: { at, ended } },
@@ -149,7 +149,7 @@ type Session struct {
 }
 
 // An Origin describes the client of a request to the owner of the account. It authenticates nothing:
-// the client chooses its name.
+// the client can send a false one.
 type Origin struct {
 	Agent string `bson:"agent,omitempty" json:"agent,omitzero"` // the browser and the system, such as "Chrome on macOS"
 	Place string `bson:"place,omitempty" json:"place,omitzero"` // the network: a /24 of IPv4 or a /48 of IPv6

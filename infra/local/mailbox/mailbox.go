@@ -37,6 +37,7 @@ type Mail struct {
 	Subject string    `json:"subject"`
 	Text    string    `json:"text"`
 	HTML    string    `json:"-"`
+	Frame   string    `json:"-"` // the path of HTML
 }
 
 // A Box catches mails. It is safe for concurrent use.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"ticketing.com/auth/infra/local/mailbox"
+	"ticketing.com/auth/shared/mail"
 )
 
 func start(t *testing.T) *mailbox.Box {
@@ -122,6 +123,32 @@ func TestBox_Limit(t *testing.T) {
 	}
 }
 
+var templates, _ = mail.New("https://tickets.example", "")
+
+// The page of the templates shows each mail in each language, without a mail in the box.
+func TestPage_Templates(t *testing.T) {
+	for _, b := range []*mailbox.Box{start(t), nil} {
+		r, body := request(b, http.MethodGet, mailbox.TemplatesPath)
+		if n := strings.Count(body, "<iframe "); r.StatusCode != http.StatusOK || n != len(mail.Names())*len(templates.Languages()) || n < 35 {
+			t.Errorf("got %d and %d mails, want 200 and each of %v in each of %v", r.StatusCode, n, mail.Names(), templates.Languages())
+		}
+		for _, name := range mail.Names() {
+			for _, language := range templates.Languages() {
+				path := mailbox.TemplatesPath + "/" + language + "/" + string(name)
+				if r, frame := request(b, http.MethodGet, path); r.StatusCode != http.StatusOK || !strings.Contains(body, `src="`+path+`"`) || !strings.Contains(frame, "tickets.example") ||
+					!strings.Contains(r.Header.Get("Content-Security-Policy"), "sandbox") {
+					t.Errorf("%s: got %d %v %s, want the mail in a sandbox", path, r.StatusCode, r.Header, frame)
+				}
+			}
+		}
+		for _, path := range []string{"/xx/recovery", "/en/unknown", "/en", "/en/recovery/", "/../1"} {
+			if r, _ := request(b, http.MethodGet, mailbox.TemplatesPath+path); r.StatusCode != http.StatusNotFound {
+				t.Errorf("%s: got %d, want 404", path, r.StatusCode)
+			}
+		}
+	}
+}
+
 // next answers the requests that are not for the page.
 var next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 
@@ -133,7 +160,7 @@ func request(b *mailbox.Box, method, target string, header ...string) (*http.Res
 		}
 	}
 	w := httptest.NewRecorder()
-	mailbox.Handler(b, next).ServeHTTP(w, r)
+	mailbox.Handler(b, templates, next).ServeHTTP(w, r)
 	body, _ := io.ReadAll(w.Result().Body)
 	return w.Result(), string(body)
 }

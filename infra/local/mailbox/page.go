@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,11 +15,13 @@ import (
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
+	"ticketing.com/auth/shared/events/event"
 	"ticketing.com/auth/shared/httpserver"
+	"ticketing.com/auth/shared/mail"
 )
 
-// Path is the path of the page.
-const Path = "/mail"
+// Path is the path of the page, and TemplatesPath that of the page of the templates.
+const Path, TemplatesPath = "/mail", "/mail/templates"
 
 var (
 	//go:embed page.html
@@ -36,14 +39,15 @@ const (
 	framePolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
 )
 
-// Handler returns a handler that serves the page of a box, and passes all other paths to next. If
-// the box is nil, the page says that mails are sent. next must drain its requests itself.
+// Handler returns a handler that serves the page of a box and the page of the templates, and passes all
+// other paths to next. If the box is nil, its page says that mails are sent. next must drain its requests
+// itself.
 //
 // The mails contain tokens. So the process must listen on a loopback address, and Handler answers
 // only requests to a loopback host. Otherwise a page of another site could read the mails under a
 // name that resolves to a loopback address (DNS rebinding).
-func Handler(b *Box, next http.Handler) http.Handler {
-	own := httpserver.Drain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.answer(r).Write(w) }))
+func Handler(b *Box, templates *mail.Templates, next http.Handler) http.Handler {
+	own := httpserver.Drain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.answer(r, templates).Write(w) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if path := r.URL.EscapedPath(); (path == Path || strings.HasPrefix(path, Path+"/")) && isLoopback(r.Host) {
 			own.ServeHTTP(w, r)
@@ -62,7 +66,7 @@ func isLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && address.IsLoopback()
 }
 
-func (b *Box) answer(r *http.Request) endpoint.Response {
+func (b *Box) answer(r *http.Request, templates *mail.Templates) endpoint.Response {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return endpoint.Refuse(apierror.Method("GET, HEAD"))
 	}
@@ -73,7 +77,16 @@ func (b *Box) answer(r *http.Request) endpoint.Response {
 	case path == Path && wantsJSON(r):
 		return b.list()
 	case path == Path:
-		return b.page()
+		return render(b.content())
+	case path == TemplatesPath:
+		return preview(templates)
+	}
+	if language, name, is := strings.Cut(strings.TrimPrefix(path, TemplatesPath+"/"), "/"); is && slices.Contains(templates.Languages(), language) && slices.Contains(mail.Names(), event.Purpose(name)) {
+		m, err := templates.Render(mail.Sample(event.Purpose(name), language))
+		if err != nil {
+			return endpoint.Refuse(apierror.From(err))
+		}
+		return response("text/html; charset=utf-8", framePolicy, []byte(`<base target="_blank">`+m.HTML))
 	}
 	if id, err := strconv.Atoi(strings.TrimPrefix(path, Path+"/")); err == nil && b != nil {
 		if m, found := b.mail(id); found {
@@ -94,13 +107,19 @@ type content struct {
 	Caught bool   `json:"caught"` // false: SMTP_URL is set, and mails are sent
 	Mails  []Mail `json:"mails"`
 	Limit  int    `json:"-"`
+
+	Preview bool `json:"-"` // the mails are samples of the templates
 }
 
 func (b *Box) content() content {
 	if b == nil {
 		return content{Mails: []Mail{}}
 	}
-	return content{true, append([]Mail{}, b.Mails()...), limit}
+	c := content{Caught: true, Mails: append([]Mail{}, b.Mails()...), Limit: limit}
+	for i := range c.Mails {
+		c.Mails[i].Frame = Path + "/" + strconv.Itoa(c.Mails[i].ID)
+	}
+	return c
 }
 
 func (b *Box) list() endpoint.Response {
@@ -111,9 +130,25 @@ func (b *Box) list() endpoint.Response {
 	return response("application/json", policy, body)
 }
 
-func (b *Box) page() endpoint.Response {
+// preview returns a page with a sample of each mail in each language.
+func preview(templates *mail.Templates) endpoint.Response {
+	c := content{Preview: true}
+	for _, language := range templates.Languages() {
+		for _, name := range mail.Names() {
+			m, err := templates.Render(mail.Sample(name, language))
+			if err != nil {
+				return endpoint.Refuse(apierror.From(err))
+			}
+			path := language + "/" + string(name)
+			c.Mails = append(c.Mails, Mail{To: path, Subject: m.Subject, Text: m.Text, HTML: m.HTML, Frame: TemplatesPath + "/" + path})
+		}
+	}
+	return render(c)
+}
+
+func render(c content) endpoint.Response {
 	var out bytes.Buffer
-	if err := page.Execute(&out, b.content()); err != nil {
+	if err := page.Execute(&out, c); err != nil {
 		return endpoint.Refuse(apierror.From(err))
 	}
 	return response("text/html; charset=utf-8", policy, out.Bytes())

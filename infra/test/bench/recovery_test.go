@@ -56,7 +56,7 @@ func BenchmarkRecovery(b *testing.B) {
 		emails := []string{fmt.Sprintf("x%d@example.com", n%users), fmt.Sprintf("u%d@example.com", n%users)}
 		for _, known := range mathrand.Perm(2) {
 			first[known] = append(first[known], send(emails[known]))
-			next[known] = append(next[known], send("nobody@example.com"))
+			next[known] = append(next[known], send("unknown@example.com"))
 			time.Sleep(50 * time.Millisecond) // in which the work after the response usually ends
 		}
 	}

@@ -53,8 +53,26 @@ type system struct {
 	earlierLogs map[string]string
 }
 
-// start starts every function except the relay, on the database of uri.
+// start starts the functions of the core, on the database of uri. startWithEvents also starts the relay.
 func start(t testing.TB, uri string, more ...string) *system {
+	t.Helper()
+	return startFunctions(t, uri, []string{"signup", "signin", "signout", "currentuser", "refresh", "jwks", "introspect", "revocations"}, more...)
+}
+
+// startAll is start for all functions with an endpoint.
+func startAll(t testing.TB, uri string, more ...string) *system {
+	t.Helper()
+	var names []string
+	for _, f := range catalog.Functions() {
+		if len(f.Endpoints) > 0 {
+			names = append(names, f.Name)
+		}
+	}
+	return startFunctions(t, uri, names, more...)
+}
+
+// startFunctions is start for functions with these names.
+func startFunctions(t testing.TB, uri string, names []string, more ...string) *system {
 	t.Helper()
 	keys := t.TempDir()
 	if err := keyring.Create(keys, "EdDSA", time.Now()); err != nil {
@@ -67,8 +85,8 @@ func start(t testing.TB, uri string, more ...string) *system {
 	}
 	s := &system{processes: map[string]*e2e.Process{}, env: map[string][]string{}, earlierLogs: map[string]string{}}
 	for _, f := range catalog.Functions() {
-		if len(f.Endpoints) == 0 {
-			continue // startWithEvents starts the relay
+		if !slices.Contains(names, f.Name) {
+			continue
 		}
 		env := append([]string{"HASH_MEMORY_KIB=1024", "HASH_TESTING=on", "RATE_LIMIT=off"}, more...) // the tests send many requests from one address
 		for name, sample := range needs.Of(f).Samples() {

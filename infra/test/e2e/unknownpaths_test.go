@@ -13,7 +13,7 @@ import (
 // A function serves its own path and the paths of the probes. All other paths are not found:
 // those of other functions and of debug and status pages.
 func TestFunctions_UnknownPathsNotFound(t *testing.T) {
-	s := start(t, mongotest.URI(t))
+	s := startAll(t, mongotest.URI(t))
 	paths := []string{
 		"/", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars", "/debug/requests", "/metrics", "/healthz",
 		"/readyz", "/livez", "/health", "/status", "/version", "/info", "/env", "/actuator", "/config", "/openapi.yaml", "/asyncapi.yaml",

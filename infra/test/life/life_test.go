@@ -227,7 +227,7 @@ func TestAccount_Erased(t *testing.T) {
 				members = append(members, m.Key)
 			}
 			slices.Sort(members)
-			if want := []string{"_id", "changes", "email", "ended", "endedAt", "erasedAt", "expiresAt"}; !slices.Equal(members, want) {
+			if want := []string{"_id", "changes", "email", "ended", "endedAt", "erasedAt", "removeAt"}; !slices.Equal(members, want) {
 				t.Errorf("the tombstone has the members %v, want %v", members, want)
 			}
 			if text := fmt.Sprint(tombstone); strings.Contains(text, "ann") || strings.Contains(text, "203.0.113") || strings.Contains(text, "argon2") {

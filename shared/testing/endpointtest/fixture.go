@@ -204,6 +204,16 @@ func (f *Fixture) Claims(t testing.TB, access string) token.Claims {
 	return claims
 }
 
+// Issue returns an access token with claims.
+func (f *Fixture) Issue(t testing.TB, claims token.Claims) string {
+	t.Helper()
+	access, err := accesstoken.IssuerFromConfig(f.cfg, 720*time.Hour).Issue(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return access
+}
+
 // Session returns the ID of a refresh token's session.
 func (f *Fixture) Session(t testing.TB, refresh string) string {
 	t.Helper()

@@ -343,7 +343,7 @@ export interface paths {
         get: operations["sessions"];
         put?: never;
         post?: never;
-        /** End all sessions of the user but that of the bearer token. */
+        /** End all sessions of the user but that of the bearer token, within 15 minutes of its sign-in. */
         delete: operations["endOtherSessions"];
         options?: never;
         /** Return the headers of GET without a body. */
@@ -361,7 +361,7 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** End one session of the user. */
+        /** End one session of the user. For another session than that of the bearer token, its sign-in must be at most 15 minutes ago. */
         delete: operations["endSession"];
         options?: never;
         head?: never;
@@ -590,7 +590,7 @@ export interface components {
         VerificationOutput: {
             message: string;
         };
-        VerificationConfirmation: {
+        Input: {
             /** @description The token in the link of the mail, after the character #. It is valid once; the same request within 10 seconds gets the same answer. */
             token?: string;
             /** @description The six digits of the mail. A code needs the bearer token of the user. At most five codes an hour are compared for an account. */
@@ -653,12 +653,6 @@ export interface components {
         EmailOutput: {
             message: string;
         };
-        EmailConfirmation: {
-            /** @description The token in the link of the mail, after the character #. It is valid once; the same request within 10 seconds gets the same answer. */
-            token?: string;
-            /** @description The six digits of the mail. A code needs the bearer token of the user. At most five codes an hour are compared for an account. */
-            code?: string;
-        };
         EmailUndo: {
             /** @description The token in the link of the mail, after the character #. It is valid once; the same request within 10 seconds gets the same answer. */
             token: string;
@@ -681,7 +675,7 @@ export interface components {
              * @description The time of the last refresh, or of the sign-in. An active client refreshes within the lifetime of an access token.
              */
             seenAt: string;
-            /** @description The browser and the system at the sign-in, such as Chrome on macOS. The client chose the name. Empty if unknown. */
+            /** @description The browser and the system at the sign-in, such as Chrome on macOS. The client can send a false one. Empty if unknown. */
             agent: string;
             /** @description The network at the sign-in, a /24 of IPv4 or a /48 of IPv6. Empty if unknown. */
             place: string;
@@ -703,7 +697,7 @@ export interface components {
             sessionId?: string;
             /** @description Why the session ended, as in the event signedout. */
             reason?: string;
-            /** @description The browser and the system of the client, such as Chrome on macOS. The client chose the name. */
+            /** @description The browser and the system of the client, such as Chrome on macOS. The client can send a false one. */
             agent?: string;
             /** @description The network of the client, a /24 of IPv4 or a /48 of IPv6. */
             place?: string;
@@ -2216,7 +2210,7 @@ export interface operations {
         /** @description One JSON object of at most 16384 bytes in UTF-8. A duplicate member name or a NUL character is an error. Unknown members are ignored. */
         requestBody: {
             content: {
-                "application/json": components["schemas"]["VerificationConfirmation"];
+                "application/json": components["schemas"]["Input"];
             };
         };
         responses: {
@@ -2814,7 +2808,7 @@ export interface operations {
         /** @description One JSON object of at most 16384 bytes in UTF-8. A duplicate member name or a NUL character is an error. Unknown members are ignored. */
         requestBody: {
             content: {
-                "application/json": components["schemas"]["EmailConfirmation"];
+                "application/json": components["schemas"]["Input"];
             };
         };
         responses: {
