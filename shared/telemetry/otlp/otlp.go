@@ -41,7 +41,7 @@ func Start(cfg *config.Config, process string) {
 		cfg.Problem("OTEL_EXPORTER_OTLP_ENDPOINT", "must be the URL of a collector without credentials, such as http://collector:4318")
 		return
 	}
-	c := client{endpoint, headers(cfg), timeout(cfg), &http.Client{Transport: transport(cfg)}}
+	c := client{endpoint, headers(cfg), timeout(cfg), &http.Client{Transport: transport(cfg), Timeout: timeout(cfg)}}
 	if err := start(cfg, c, process); err != nil {
 		cfg.Problem("OTEL_EXPORTER_OTLP_ENDPOINT", "is set, but the export cannot start: check the other OTEL_ variables")
 	}
