@@ -56,16 +56,16 @@ func timeout(cfg *config.Config) time.Duration {
 // headers returns the headers of each request. The setting is a list such as "a=1,b=2", with values in
 // percent-encoding (OpenTelemetry Protocol Exporter, "Specifying headers via environment variables").
 func headers(cfg *config.Config) http.Header {
-	const name = "OTEL_EXPORTER_OTLP_HEADERS"
+	const setting = "OTEL_EXPORTER_OTLP_HEADERS"
 	h := http.Header{"Content-Type": {"application/json"}}
-	for element := range strings.SplitSeq(cfg.Text(name, ""), ",") {
+	for element := range strings.SplitSeq(cfg.Text(setting, ""), ",") {
 		if strings.TrimSpace(element) == "" {
 			continue
 		}
 		key, text, found := strings.Cut(element, "=")
 		value, err := url.PathUnescape(strings.TrimSpace(text))
 		if key = strings.TrimSpace(key); !found || err != nil || !httpguts.ValidHeaderFieldName(key) || !httpguts.ValidHeaderFieldValue(value) {
-			cfg.Problem(name, "must be a list of headers such as name=value,name=value, with values in percent-encoding")
+			cfg.Problem(setting, "must be a list of headers such as name=value,name=value, with values in percent-encoding")
 			break
 		}
 		h.Set(key, value)
