@@ -328,7 +328,7 @@ func readMembers(from, text string, fields []*field, v reflect.Value, bad *apier
 			bad.Add(f.name, fmt.Sprintf("%s must be at most %d bytes of UTF-8 without NUL.", f.name, maxValue))
 			continue
 		}
-		if (f.kind == kindInteger || f.kind == kindNumber) && !number().MatchString(text) {
+		if (f.kind == kindInteger || f.kind == kindNumber) && !number().MatchString(text) || f.kind == kindInteger && strings.ContainsAny(text, ".eE") {
 			bad.Add(f.name, fmt.Sprintf("%s must be %s.", f.name, f.words()))
 			continue
 		}

@@ -379,6 +379,8 @@ func TestInvoke_Query(t *testing.T) {
 		"text=a&limit=0x10":                   "limit must be a whole number.",
 		"text=a&limit=%2B5":                   "limit must be a whole number.",
 		"text=a&limit=1_0":                    "limit must be a whole number.",
+		"text=a&limit=1e1":                    "limit must be a whole number.",
+		"text=a&limit=5.0":                    "limit must be a whole number.",
 		"text=a&limit=101":                    "limit must be from 1 to 100.",
 		"text=a&price=Inf":                    "price must be a number.",
 		"text=a&price=NaN":                    "price must be a number.",
