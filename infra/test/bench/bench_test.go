@@ -251,9 +251,8 @@ func BenchmarkRateLimit(b *testing.B) {
 	b.ReportMetric(ratios[len(ratios)/2], "on/off")
 }
 
-// BenchmarkSink compares sign-ins with a sink that takes 1.4 s with sign-ins without a sink. It
-// alternates them, so that both run under the same load; slow/none is the ratio of the medians.
-// Each sign-in is one of another user, so that no session ends at the limit.
+// BenchmarkSink compares sign-ins with a sink that takes 1.4 s with sign-ins without a sink; slow/none is
+// the ratio of the medians. Each sign-in is one of another user, so that no session ends at the limit.
 func BenchmarkSink(b *testing.B) {
 	var delivered atomic.Int32
 	sink := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -266,24 +265,62 @@ func BenchmarkSink(b *testing.B) {
 	none.populate(b, users)
 	slow.populate(b, users)
 	delivered.Store(0)
-	var times [2][]time.Duration
+	times := alternate(b, [2]system{none, slow}, func(s system, n int) *http.Request { return s.signin(b, n%users) })
+	reportTimes(b, 50, times, "slow")
+	b.ReportMetric(float64(delivered.Load())/float64(b.N), "delivered/op")
+}
+
+// alternate sends requests to two systems in turns, so that both run under the same load. It returns the
+// times of their responses.
+func alternate(b *testing.B, pair [2]system, request func(s system, n int) *http.Request) (times [2][]time.Duration) {
 	for n := 0; b.Loop(); n++ {
-		body := fmt.Sprintf(`{"email":"u%d@example.com","password":"correct horse battery staple"}`, n%users)
 		for k := range 2 {
-			i := (n + k) % 2 // the first and the second sign-in of a pair may differ
-			s := []system{none, slow}[i]
-			r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.url+"/api/users/signin", strings.NewReader(body))
-			if err != nil {
-				b.Fatal(err)
-			}
-			r.Header.Set("Content-Type", "application/json")
+			i := (n + k) % 2 // the first and the second request of a pair may differ
+			r := request(pair[i], n)
 			began := time.Now()
 			read(b, r)
 			times[i] = append(times[i], time.Since(began))
 		}
 	}
-	reportTimes(b, 50, times, "slow")
-	b.ReportMetric(float64(delivered.Load())/float64(b.N), "delivered/op")
+	return times
+}
+
+// signin returns a sign-in of a user that populate has added.
+func (s system) signin(b *testing.B, n int) *http.Request {
+	return jsonRequest(b, s.url+"/api/users/signin", fmt.Sprintf(`{"email":"u%d@example.com","password":"correct horse battery staple"}`, n))
+}
+
+func jsonRequest(b *testing.B, url, body string) *http.Request {
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+// BenchmarkTelemetry compares a system that exports spans and metrics with one that does not.
+func BenchmarkTelemetry(b *testing.B) {
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	b.Cleanup(collector.Close)
+	pair := [2]system{start(b), start(b, "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL)}
+	const users = 20
+	for _, s := range pair {
+		s.populate(b, users)
+	}
+	for name, request := range map[string]func(s system, n int) *http.Request{
+		"signin": func(s system, n int) *http.Request { return s.signin(b, n%users) },
+		"currentuser": func(s system, _ int) *http.Request {
+			r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, s.url+"/api/users/currentuser", nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+s.grant.Token)
+			return r
+		},
+	} {
+		b.Run(name, func(b *testing.B) { reportTimes(b, 50, alternate(b, pair, request), "exports") })
+	}
 }
 
 // reportTimes reports a percentile of the times without and with something, and their ratio.
@@ -299,7 +336,7 @@ func reportTimes(b *testing.B, percentile int, times [2][]time.Duration, with st
 }
 
 // BenchmarkMail compares sign-ups with a mail server that accepts connections and never answers with
-// sign-ups without mail. It alternates them, as BenchmarkSink does.
+// sign-ups without mail.
 func BenchmarkMail(b *testing.B) {
 	hanging, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -308,21 +345,9 @@ func BenchmarkMail(b *testing.B) {
 	b.Cleanup(func() { hanging.Close() })
 	none := start(b)
 	hangs := start(b, "SMTP_URL=smtp://"+hanging.Addr().String()+"?tls=none", "MAIL_KEYS="+confirmation.NewKey(), "MAIL_FROM=no-reply@ticketing.example", "PUBLIC_URL=https://ticketing.example")
-	var times [2][]time.Duration
-	for n := 0; b.Loop(); n++ {
-		body := fmt.Sprintf(`{"email":"new%d@example.com","password":"correct horse battery staple"}`, n)
-		for k := range 2 {
-			i := (n + k) % 2
-			r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, []system{none, hangs}[i].url+"/api/users/signup", strings.NewReader(body))
-			if err != nil {
-				b.Fatal(err)
-			}
-			r.Header.Set("Content-Type", "application/json")
-			began := time.Now()
-			read(b, r)
-			times[i] = append(times[i], time.Since(began))
-		}
-	}
+	times := alternate(b, [2]system{none, hangs}, func(s system, n int) *http.Request {
+		return jsonRequest(b, s.url+"/api/users/signup", fmt.Sprintf(`{"email":"new%d@example.com","password":"correct horse battery staple"}`, n))
+	})
 	reportTimes(b, 50, times, "hangs")
 	reportTimes(b, 99, times, "hangs")
 }
