@@ -446,6 +446,11 @@ func endLoad(ts *testscript.TestScript, c *client, statuses []string) error {
 		return errors.New("usage: end-load STATUS…, after load")
 	}
 	c.load.end()
+	for outcome, n := range c.load.outcomes {
+		if outcome != "lost" {
+			c.responses += n
+		}
+	}
 	ts.Logf("%d requests: %v", c.load.sent, c.load.outcomes)
 	if c.load.outcomes[statuses[0]] == 0 {
 		return fmt.Errorf("%d requests: got the responses %v, want at least one %s", c.load.sent, c.load.outcomes, statuses[0])
@@ -566,6 +571,34 @@ func deliveries(ts *testscript.TestScript, c *client, args []string) error {
 		return fmt.Errorf("got %d deliveries, want at least %d", got, least)
 	}
 	return err
+}
+
+// exported checks that no span and no metric value of the loads was lost.
+func exported(ts *testscript.TestScript, c *client, names []string) error {
+	if len(names) == 0 || c.responses == 0 {
+		return errors.New("usage: exported NAME…, after end-load")
+	}
+	log, err := kubectlOutput(ts, "logs", "deployment/collector", "--tail=-1", since(c))
+	if err != nil {
+		return err
+	}
+	counts := map[string]int{}
+	for line := range strings.Lines(log) {
+		var received struct{ Exported map[string]int }
+		if err := json.Unmarshal([]byte(line), &received); err != nil {
+			return err
+		}
+		for name, n := range received.Exported {
+			counts[name] += n
+		}
+	}
+	for _, name := range names {
+		if counts[name] != c.responses {
+			return fmt.Errorf("got %d of %s for %d responses", counts[name], name, c.responses)
+		}
+	}
+	ts.Logf("the collector has %d of each of %q", c.responses, names)
+	return nil
 }
 
 // deliveredEvents returns the events with all these texts that the listener has received since

@@ -27,6 +27,7 @@ type client struct {
 	body       string
 	box        *mailbox.Box // of a system without a page of its mails
 	load       *load
+	responses  int // of all loads that ended
 	rotations  int
 	began      time.Time
 }
@@ -72,6 +73,9 @@ type client struct {
 //	published COUNT TEXT…       checks how many events with all these texts the listener
 //	                            has received since the script began
 //	deliveries COUNT TEXT…      checks for at least COUNT deliveries of such events
+//	exported NAME…              checks that the collector has received as many spans with each name,
+//	                            or values of a metric with it, as the loads of the script got
+//	                            responses
 //	sign-outs COUNT METHOD PATH …   signs COUNT users up, sends this request with the token of
 //	                            each until it is not 401, signs the user out, and repeats the
 //	                            request until it is 401. It logs the times after the sign-outs
@@ -86,7 +90,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 		"pods": countPods("pods", func(pod) bool { return false }), "ready": countPods("ready", pod.isUnavailable), "scaled-to-zero": scaledToZero,
 		"kubectl": kubectl, "sigkill": sigkill, "redeploy": redeploy, "rotate": rotate, "logged": logged,
 		"from-pod": fromPod, "load": startLoad, "responses": responses, "end-load": endLoad, "check-acknowledged": checkAcknowledged,
-		"send-event": sendEvent, "published": published, "deliveries": deliveries,
+		"send-event": sendEvent, "published": published, "deliveries": deliveries, "exported": exported,
 		"sign-outs": signOuts,
 	}
 	for _, method := range []string{"get", "head", "post", "put", "patch", "delete", "options"} {

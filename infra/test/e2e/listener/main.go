@@ -3,10 +3,10 @@
 // It runs in the cluster beside the functions
 // (see the overlay e2e), and the scripts read its log.
 //
-// The scripts also need two more commands inside the cluster. "listener kill CONTAINER" sends
+// The scripts also need three more commands inside the cluster. "listener kill CONTAINER" sends
 // SIGKILL to the processes of a container, from a pod that sees the processes of its node.
 // "listener send REQUEST" sends a request from a pod, as a client with another address, and
-// prints the response.
+// prints the response. "listener collect" is an OpenTelemetry collector, and prints what it receives.
 package main
 
 import (
@@ -31,12 +31,14 @@ import (
 )
 
 const text = `usage: listener
+       listener collect
        listener kill CONTAINER
        listener send REQUEST
 
 Accepts events on port 8080 and mails on port 1025, and prints each as one line of JSON. "kill" sends SIGKILL to
 the processes of a container of the node. "send" sends the request that REQUEST describes
-in JSON, and prints the response as JSON.
+in JSON, and prints the response as JSON. "collect" accepts OTLP in JSON on port 4318, and prints
+the numbers of spans and of metric values by their names.
 `
 
 func main() {
@@ -44,12 +46,14 @@ func main() {
 	args, flags := os.Args[1:], new(flag.FlagSet)
 	var do func(operand string) error
 	if len(args) > 0 {
-		do = map[string]func(string) error{"kill": kill, "send": send}[args[0]]
+		do = map[string]func(string) error{"kill": kill, "send": send, "collect": collect}[args[0]]
 	}
 	operands := 0
 	if do != nil {
-		help.Call += " " + args[0]
-		args, operands = args[1:], 1
+		if help.Call += " " + args[0]; args[0] != "collect" {
+			operands = 1
+		}
+		args = args[1:]
 	}
 	if code, end := help.Parse(flags, args, operands); end {
 		os.Exit(code)
