@@ -259,10 +259,15 @@ func TestAlerts_Faults(t *testing.T) {
 func TestCollector_AddsPods(t *testing.T) {
 	to := startCollector(t)
 	const pods, each = 50, 20
-	var group sync.WaitGroup
+	var platforms []*platform
 	for range pods {
-		p := newPlatform(t, to)
+		platforms = append(platforms, newPlatform(t, to))
+	}
+	for _, p := range platforms {
 		p.start("signin")
+	}
+	var group sync.WaitGroup
+	for _, p := range slices.Backward(platforms) { // the newest pod first
 		group.Go(func() {
 			for range each {
 				p.request("ticketing", "signin", 200, 0)
@@ -328,89 +333,99 @@ func TestCollector_JSONAndTraces(t *testing.T) {
 	}
 }
 
-// promtool plays two hours for each alert alone.
+// promtool plays eight hours for each condition of each alert alone.
 func TestRules_Promtool(t *testing.T) {
 	promtool := program(t, "promtool")
 	if out, err := exec.Command(promtool, "check", "rules", "--lint-fatal", folder+"rules.yaml").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	const requests, zero = "0+120x119", "0x119"
+	const requests, zero, once = "0+120x480", "0x480", "0x240 1x239"
 	const queue, bucket, activator = "kn_serving_invocation_duration_seconds_count", "kn_serving_invocation_duration_seconds_bucket", "http_server_request_duration_seconds_count"
+	const (
+		fast    = bucket + `{function="signin", http_response_status_code="200", le="1"}`
+		failed  = activator + `{function="refresh", http_response_status_code="503"}`
+		relay   = queue + `{function="relay", http_response_status_code="200"}`
+		age     = `auth_outbox_age_seconds{function="relay"}`
+		refused = `auth_outbox_accounts{function="relay", auth_outbox_state="refused"}`
+		reused  = `auth_refreshes_total{function="refresh", auth_outcome="reused"}`
+		unsent  = `auth_mails_total{function="mail", auth_outcome="failed"}`
+	)
 	runs := ""
-	for i := range 24 {
+	for i := range 97 {
 		runs += fmt.Sprintf("%dx4 ", i)
 	}
 	normal := map[string]string{
-		queue + `{function="signin", http_response_status_code="200"}`:          requests,
-		bucket + `{function="signin", http_response_status_code="200", le="1"}`: requests,
-		activator + `{function="signin", http_response_status_code="200"}`:      requests,
-		activator + `{function="refresh", http_response_status_code="200"}`:     requests,
-		queue + `{function="relay", http_response_status_code="200"}`:           runs,
-		`auth_outbox_age_seconds{function="relay"}`:                             zero,
-		`auth_outbox_accounts{function="relay", auth_outbox_state="refused"}`:   zero,
-		`auth_refreshes_total{function="refresh", auth_outcome="rotated"}`:      requests,
-		`auth_refreshes_total{function="refresh", auth_outcome="reused"}`:       "0x60 1x58",
-		`auth_mails_total{function="mail", auth_outcome="sent"}`:                "0+2x119",
-		`auth_mails_total{function="mail", auth_outcome="failed"}`:              "0x60 1x58",
-		activator + `{function="refresh", http_response_status_code="503"}`:     "0x60 1x58",
-		activator + `{function="signin", http_response_status_code="503"}`:      "0x60 1x58",
-		activator + `{function="signin", http_response_status_code="429"}`:      "0+900x119",
-		`kn_serving_invocation_duration_seconds_count{function="currentuser"}`:  requests,
-		`http_server_request_duration_seconds_count{function="currentuser"}`:    requests,
+		queue + `{function="signin", http_response_status_code="200"}`: requests, fast: requests,
+		activator + `{function="signin", http_response_status_code="200"}`:  requests,
+		activator + `{function="signin", http_response_status_code="503"}`:  once,
+		activator + `{function="signin", http_response_status_code="429"}`:  "0+900x480",
+		activator + `{function="refresh", http_response_status_code="200"}`: requests, failed: once,
+		relay: runs, age: zero, refused: zero,
+		`auth_refreshes_total{function="refresh", auth_outcome="rotated"}`: requests, reused: once,
+		`auth_mails_total{function="mail", auth_outcome="sent"}`: "0+2x480", unsent: once,
 	}
-	alone := map[string]map[string]string{
-		"": {},
-		"AuthSigninBudgetFast AuthSigninBudgetSlow":   {bucket + `{function="signin", http_response_status_code="200", le="1"}`: "0+120x99 11880x19"},
-		"AuthSigninBudgetSlow":                        {bucket + `{function="signin", http_response_status_code="200", le="1"}`: "0+119.6x119"},
-		"AuthRefreshBudgetFast AuthRefreshBudgetSlow": {activator + `{function="refresh", http_response_status_code="503"}`: "0x99 10+10x19"},
-		"AuthRefreshBudgetSlow":                       {activator + `{function="refresh", http_response_status_code="503"}`: "0+0.4x119"},
-		"AuthOutboxBudgetFast AuthOutboxBudgetSlow":   {`auth_outbox_age_seconds{function="relay"}`: "0x99 400x19"},
-		"AuthOutboxBudgetSlow":                        {`auth_outbox_age_seconds{function="relay"}`: "0x9 400x4 0x104"},
-		"AuthRelayStopped":                            {queue + `{function="relay", http_response_status_code="200"}`: "0x4 1x4 2x109"},
-		"AuthEventsRefused":                           {`auth_outbox_accounts{function="relay", auth_outbox_state="refused"}`: "0x59 3x59"},
-		"AuthTokenReuse":                              {`auth_refreshes_total{function="refresh", auth_outcome="reused"}`: "0x99 60x19"},
-		"AuthMailsFailing":                            {`auth_mails_total{function="mail", auth_outcome="failed"}`: "0x99 30x19"},
-		"AuthTelemetryMissing": {activator + `{function="signin", http_response_status_code="200"}`: "0+120x89", activator + `{function="refresh", http_response_status_code="200"}`: "0+120x89",
-			activator + `{function="refresh", http_response_status_code="503"}`: "0x89", activator + `{function="signin", http_response_status_code="503"}`: "0x89",
-			activator + `{function="signin", http_response_status_code="429"}`: "0x89", `http_server_request_duration_seconds_count{function="currentuser"}`: "0x89"},
+	stopped := map[string]string{} // all series of the activator
+	for name := range normal {
+		if strings.HasPrefix(name, activator) {
+			stopped[name] = "0x450"
+		}
 	}
-	absolute, err := filepath.Abs(folder + "rules.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := map[string]any{"rule_files": []string{absolute}, "evaluation_interval": "1m"}
-	var tests []any
+	late := strings.Repeat("0x54 400x4 ", 8) + "400"
+	tests := []any{}
 	untested := map[string]bool{}
 	for _, r := range rules(t) {
 		if r.Alert != "" {
 			untested[r.Alert] = true
 		}
 	}
-	for want, change := range alone {
+	for name, c := range map[string]struct {
+		change map[string]string
+		want   string
+	}{
+		"normal":                                   {},
+		"3 % of the sign-ins slow for an hour":     {map[string]string{fast: "0+120x478 57360x1"}, "AuthSigninBudgetFast AuthSigninBudgetSlow"},
+		"0.75 % of the sign-ins slow for 6 hours":  {map[string]string{fast: "0+119.1x480"}, "AuthSigninBudgetFast AuthSigninBudgetSlow"},
+		"0.3 % of the sign-ins slow":               {map[string]string{fast: "0+119.6x480"}, "AuthSigninBudgetSlow"},
+		"3 % of the refreshes fail for an hour":    {map[string]string{failed: "0x477 80+80x2"}, "AuthRefreshBudgetFast AuthRefreshBudgetSlow"},
+		"0.75 % of the refreshes fail for 6 hours": {map[string]string{failed: "0+0.9x480"}, "AuthRefreshBudgetFast AuthRefreshBudgetSlow"},
+		"0.3 % of the refreshes fail":              {map[string]string{failed: "0+0.4x480"}, "AuthRefreshBudgetSlow"},
+		"the outbox is late for 15 minutes":        {map[string]string{age: "0x465 400x14"}, "AuthOutboxBudgetFast AuthOutboxBudgetSlow"},
+		"the outbox is late each hour":             {map[string]string{age: late}, "AuthOutboxBudgetFast AuthOutboxBudgetSlow"},
+		"the outbox was late once":                 {map[string]string{age: "0x199 400x5 0x274"}, "AuthOutboxBudgetSlow"},
+		"a failure in a quiet night":               {map[string]string{activator + `{function="refresh", http_response_status_code="200"}`: "0+0.05x480", failed: "0x470 1x9"}, ""},
+		"relay stops":                              {map[string]string{relay: "0x4 1x4 2x470"}, "AuthRelayStopped"},
+		"the sink refuses events":                  {map[string]string{refused: "0x420 3x59"}, "AuthEventsRefused"},
+		"used tokens":                              {map[string]string{reused: "0x460 60x19"}, "AuthTokenReuse"},
+		"the mail server is down":                  {map[string]string{unsent: "0x460 30x19"}, "AuthMailsFailing"},
+		"the activator sends nothing":              {stopped, "AuthTelemetryMissing"},
+	} {
 		var series []map[string]string
 		all := maps.Clone(normal)
-		maps.Copy(all, change)
+		maps.Copy(all, c.change)
 		for name, values := range all {
 			series = append(series, map[string]string{"series": name, "values": strings.TrimSpace(values)})
 		}
 		samples := []any{}
-		for name := range strings.FieldsSeq(want) {
+		for name := range strings.FieldsSeq(c.want) {
 			delete(untested, name)
 			samples = append(samples, map[string]any{"labels": `{alertname="` + name + `"}`, "value": 1})
 		}
-		// in a case without an alert, none has been active at any minute
 		expression := `count by (alertname) (ALERTS{alertstate="firing"})`
-		if want == "" {
-			expression = `count_over_time(ALERTS[2h])`
+		if c.want == "" { // at no time
+			expression = `count_over_time(ALERTS[8h])`
 		}
-		tests = append(tests, map[string]any{"name": want, "interval": "1m", "input_series": series,
-			"promql_expr_test": []any{map[string]any{"expr": expression, "eval_time": "119m", "exp_samples": samples}}})
+		tests = append(tests, map[string]any{"name": name, "interval": "1m", "input_series": series,
+			"promql_expr_test": []any{map[string]any{"expr": expression, "eval_time": "8h", "exp_samples": samples}}})
 	}
 	if len(untested) > 0 {
 		t.Errorf("no case makes these alerts fire: %v", slices.Sorted(maps.Keys(untested)))
 	}
-	file["tests"] = tests
-	written, err := json.Marshal(file) // which is YAML too
+	absolute, err := filepath.Abs(folder + "rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// JSON is YAML
+	written, err := json.Marshal(map[string]any{"rule_files": []string{absolute}, "evaluation_interval": "5m", "tests": tests})
 	if err != nil {
 		t.Fatal(err)
 	}
