@@ -38,7 +38,7 @@ const folder = "../../knative/monitoring/"
 type collector struct{ otlp, scraped string } // addresses
 
 // startCollector starts the collector with the configuration of the component. Only the addresses differ, and
-// the batches, which do not wait for more data.
+// a batch does not wait for more data.
 func startCollector(t *testing.T) *collector {
 	t.Helper()
 	c := &collector{otlp: freeAddress(t), scraped: freeAddress(t)}

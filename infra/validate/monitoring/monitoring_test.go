@@ -52,8 +52,8 @@ func normal(at int) minute {
 
 const minutes = 66
 
-// replay plays the traffic of minutes in less time. Most pods live for two minutes of it. It returns what the
-// collector shows at the end of each minute.
+// replay plays the traffic of minutes in less time. Most pods live for two minutes of it. It returns the
+// metrics of the collector at the end of each minute.
 func replay(t *testing.T, to *collector, traffic func(at int) minute) (history []string) {
 	t.Helper()
 	p := newPlatform(t, to)

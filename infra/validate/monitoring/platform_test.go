@@ -101,7 +101,8 @@ func answer(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// stop stops a pod as its SIGTERM does: both processes export what is left. Without names, it stops all.
+// stop stops a pod as its SIGTERM does: both processes export their last values. Without a name, stop stops all
+// pods.
 func (p *platform) stop(functions ...string) {
 	for function, pod := range p.pods {
 		if len(functions) > 0 && function != functions[0] {

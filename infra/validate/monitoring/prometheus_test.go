@@ -33,7 +33,7 @@ type prometheus struct {
 	now time.Time
 }
 
-// startPrometheus starts Prometheus with a history: what the collector showed at the end of each minute. The
+// startPrometheus starts Prometheus with a history: the metrics of a collector at the end of each minute. The
 // last minute ended some time ago.
 func startPrometheus(t *testing.T, of *collector, history []string, ago time.Duration) *prometheus {
 	t.Helper()
