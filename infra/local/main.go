@@ -1,9 +1,10 @@
 // Command local runs the whole system on one port, for development. It serves each function of
 // the catalog on its route, starts an embedded database, and generates keys at its first start.
 //
-//	go run ./infra/local [-addr 127.0.0.1:8080] [-data .data] [-watch]
+//	go run ./infra/local [-addr 127.0.0.1:8080] [-data .data] [-watch] [-observe]
 //
-// With -watch it builds and restarts the functions each time a source file is saved.
+// With -watch it builds and restarts the functions each time a source file is saved. With -observe it
+// records spans and metrics, and shows them at /observe.
 //
 // The API reference is at /docs, and the event reference at /asyncapi.yaml. The mails that the system
 // would send are at /mail, and the pages that their links lead to are below /confirm.
@@ -41,6 +42,7 @@ import (
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/local/mailbox"
+	"ticketing.com/auth/infra/local/observe"
 	"ticketing.com/auth/infra/local/pages"
 	"ticketing.com/auth/infra/openapi"
 	"ticketing.com/auth/infra/openapi/docs"
@@ -63,46 +65,57 @@ const (
   -addr address   the address to listen on (127.0.0.1:8080)
   -data folder    the folder of the embedded database and the keys (.data)
   -watch          build and restart on every save; stored data stays
+  -observe        record traces and metrics, and show them at /observe
 
 Other settings come from the environment: see infra/docs/configuration.md.
 `
 )
 
+type options struct {
+	addr, data string
+	observe    bool
+	socket     int // to serve until standard input closes, or 0: see watch.go
+}
+
 func main() {
-	flags := new(flag.FlagSet)
-	addr := flags.String("addr", "127.0.0.1:8080", "")
-	data := flags.String("data", ".data", "")
+	flags, o := new(flag.FlagSet), options{}
+	flags.StringVar(&o.addr, "addr", "127.0.0.1:8080", "")
+	flags.StringVar(&o.data, "data", ".data", "")
+	flags.BoolVar(&o.observe, "observe", false, "")
 	watching := flags.Bool("watch", false, "")
-	socket := flags.Int("socket", 0, "") // the socket to serve until standard input closes: see watch.go
+	flags.IntVar(&o.socket, "socket", 0, "")
 	help := usage.Command{Call: call, Text: text, Stdout: os.Stdout, Stderr: os.Stderr}
 	if code, end := help.Parse(flags, os.Args[1:], 0); end {
 		os.Exit(code)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C stops the process at once
-	if *socket > 0 {
+	if o.socket > 0 {
 		ctx = untilStdinCloses()
 	}
+	if o.observe && setting("OTEL_EXPORTER_OTLP_ENDPOINT") != "" {
+		os.Exit(fail(errors.New("-observe shows what OTEL_EXPORTER_OTLP_ENDPOINT would export: use one of them")))
+	}
 	if *watching {
-		if err := watch(ctx, *addr, *data); err != nil && !stopped(ctx, err) {
+		if err := watch(ctx, o); err != nil && !stopped(ctx, err) {
 			os.Exit(fail(err))
 		}
 		return
 	}
-	os.Exit(run(ctx, *addr, *data, *socket))
+	os.Exit(run(ctx, o))
 }
 
-func run(ctx context.Context, addr, data string, socket int) (code int) {
-	files, err := keys(filepath.Join(data, "keys"))
+func run(ctx context.Context, o options) (code int) {
+	files, err := keys(filepath.Join(o.data, "keys"))
 	if err != nil {
 		return fail(err)
 	}
-	listener, err := listen(addr, socket)
+	listener, err := listen(o.addr, o.socket)
 	if err != nil {
 		return fail(err)
 	}
 	defer listener.Close()
-	mailKeys, err := mailKeys(filepath.Join(data, "keys"))
+	mailKeys, err := mailKeys(filepath.Join(o.data, "keys"))
 	if err != nil {
 		return fail(err)
 	}
@@ -120,7 +133,7 @@ func run(ctx context.Context, addr, data string, socket int) (code int) {
 		config.PrintError(os.Stderr, "local", err)
 		return config.ExitSettings
 	}
-	if err := serve(ctx, listener, data, box, added); err != nil && !stopped(ctx, err) {
+	if err := serve(ctx, listener, o, box, added); err != nil && !stopped(ctx, err) {
 		return fail(err)
 	}
 	return 0
@@ -149,13 +162,19 @@ func fail(err error) (code int) {
 
 // serve starts the database and the functions, in the order of their dependencies. It stops them
 // in the reverse order.
-func serve(ctx context.Context, listener net.Listener, data string, box *mailbox.Box, added []map[string]string) error {
-	ctx, uri, stop, err := database(ctx, filepath.Join(data, "mongod"))
+func serve(ctx context.Context, listener net.Listener, o options, box *mailbox.Box, added []map[string]string) error {
+	ctx, uri, stop, err := database(ctx, filepath.Join(o.data, "mongod"))
 	if err != nil {
 		return err
 	}
 	defer stop()
 	cfg := config.New(environment(append(added, uri)...), logs, time.Now)
+	var recorder *observe.Recorder
+	if o.observe {
+		if recorder, err = observe.Start(cfg); err != nil {
+			return err
+		}
+	}
 	all := catalog.Usable(cfg)
 	handler := httpserver.Handler(cfg, all...)
 	if err := cfg.Err(); err != nil {
@@ -169,14 +188,20 @@ func serve(ctx context.Context, listener net.Listener, data string, box *mailbox
 	if isLoopback(listener.Addr()) { // others must not read the tokens in the mails
 		handler = mailbox.Handler(box, mail.FromConfig(cfg), handler)
 	}
+	if o.observe {
+		handler = observe.Handler(recorder, handler)
+	}
 	defer closeDatabase(cfg)
 	if err := mongodb.Prepare(ctx, mongodb.FromConfig(cfg), time.Now(), cfg.Log(), needs.Collections(all...)...); err != nil {
 		return err
 	}
 	printRoutes(os.Stdout, listener.Addr(), all, cfg.Text("EVENTS", "off"), cfg.Text("INTROSPECTION_CLIENTS", ""))
 	printMail(os.Stdout, listener.Addr(), box)
+	if o.observe {
+		fmt.Printf("Traces and metrics are at http://%s%s\n", listener.Addr(), observe.Path)
+	}
 	if uri != nil || added[0] != nil {
-		fmt.Printf("\nData is stored in %s. Press Ctrl-C to stop.\n", data)
+		fmt.Printf("\nData is stored in %s. Press Ctrl-C to stop.\n", o.data)
 	}
 	if err := httpserver.Serve(ctx, listener, handler, cfg.Log()); err != nil {
 		return err

@@ -39,12 +39,12 @@ const (
 // The old child drains its in-flight requests after the new one has started to serve. If a build
 // or a start fails, watch prints the error and keeps the old child. If a child exits by itself,
 // watch prints its status and restarts it.
-func watch(ctx context.Context, addr, data string) error {
-	files, err := keys(filepath.Join(data, "keys"))
+func watch(ctx context.Context, o options) error {
+	files, err := keys(filepath.Join(o.data, "keys"))
 	if err != nil {
 		return err
 	}
-	listener, err := listen(addr, 0)
+	listener, err := listen(o.addr, 0)
 	if err != nil {
 		return err
 	}
@@ -63,12 +63,12 @@ func watch(ctx context.Context, addr, data string) error {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	ctx, uri, stop, err := database(ctx, filepath.Join(data, "mongod"))
+	ctx, uri, stop, err := database(ctx, filepath.Join(o.data, "mongod"))
 	if err != nil {
 		return err
 	}
 	defer stop()
-	s := supervisor{root: root, folder: folder, data: data, socket: socket, env: os.Environ()}
+	s := supervisor{root: root, folder: folder, options: o, socket: socket, env: os.Environ()}
 	for _, settings := range []map[string]string{files, uri} {
 		for name, value := range settings {
 			s.env = append(s.env, name+"="+value)
@@ -120,11 +120,12 @@ func sources(root string) string {
 
 // A supervisor builds, starts and replaces the child process.
 type supervisor struct {
-	root, folder, data string
-	socket             *os.File
-	env                []string
-	builds             int // numbers the binaries, because a running one cannot be overwritten
-	current            *process
+	options      options
+	root, folder string
+	socket       *os.File
+	env          []string
+	builds       int // numbers the binaries, because a running one cannot be overwritten
+	current      *process
 
 	due     time.Time     // time of the restart after an exit; zero if the child runs
 	backoff time.Duration // wait before the next restart
@@ -147,7 +148,7 @@ func (s *supervisor) rebuild(ctx context.Context, first bool) {
 	if first || s.current == nil { // the first process prints the routes
 		output = os.Stdout
 	}
-	next, err := start(ctx, binary, s.data, s.socket, s.env, output)
+	next, err := start(ctx, binary, s.options, s.socket, s.env, output)
 	if err != nil {
 		os.Remove(binary)
 		if ctx.Err() == nil {
@@ -179,7 +180,7 @@ func (s *supervisor) restart(ctx context.Context) {
 	if time.Now().Before(s.due) {
 		return
 	}
-	next, err := start(ctx, s.current.cmd.Path, s.data, s.socket, s.env, io.Discard)
+	next, err := start(ctx, s.current.cmd.Path, s.options, s.socket, s.env, io.Discard)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.scheduleRestart("The restart failed: " + err.Error())
@@ -234,8 +235,8 @@ func untilStdinCloses() context.Context {
 }
 
 // start starts a child process and returns as soon as it serves.
-func start(ctx context.Context, binary, data string, socket *os.File, env []string, output io.Writer) (*process, error) {
-	cmd := exec.Command(binary, "-socket", "3", "-data", data)
+func start(ctx context.Context, binary string, o options, socket *os.File, env []string, output io.Writer) (*process, error) {
+	cmd := exec.Command(binary, "-socket", "3", "-data", o.data, fmt.Sprintf("-observe=%t", o.observe))
 	cmd.Env, cmd.Stderr, cmd.ExtraFiles = env, os.Stderr, []*os.File{socket}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

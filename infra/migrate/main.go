@@ -19,6 +19,7 @@ import (
 	"ticketing.com/auth/infra/generate/needs"
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/mongodb"
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/usage"
 )
 
@@ -42,7 +43,9 @@ func main() {
 }
 
 func run() int {
-	cfg := config.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(os.Stderr, o) }, time.Now)
+	cfg := config.New(os.LookupEnv, func(o *slog.HandlerOptions) slog.Handler {
+		return telemetry.LogHandler(slog.NewJSONHandler(os.Stderr, o))
+	}, time.Now)
 	database := mongodb.FromConfig(cfg)
 	if err := cfg.Err(); err != nil {
 		config.PrintError(os.Stderr, "migrate", err)

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -228,7 +229,7 @@ func (n *node) set(name, text string, v reflect.Value, bad *apierror.Fields) {
 		return
 	case kindTime:
 		at, err := time.Parse(time.RFC3339, strings.ToUpper(text))
-		if err != nil || !timestamp.MatchString(text) {
+		if err != nil || !timestamp().MatchString(text) {
 			wrong()
 			return
 		}
@@ -256,15 +257,20 @@ func (n *node) set(name, text string, v reflect.Value, bad *apierror.Fields) {
 	}
 }
 
+// lazyPattern returns a function that compiles a pattern at its first call: most cold starts need none.
+func lazyPattern(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
+
 // short matches a number that cannot have many digits when it is written without an exponent.
-var short = regexp.MustCompile(`^[-0-9.]{1,40}([eE][+-]?[0-9]{1,2})?$`)
+var short = lazyPattern(`^[-0-9.]{1,40}([eE][+-]?[0-9]{1,2})?$`)
 
 // whole returns a whole number. JSON has one type of number, so 3.0 is the whole number 3.
 func whole(text string) (int64, bool) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return n, true
 	}
-	if !short.MatchString(text) {
+	if !short().MatchString(text) {
 		return 0, false
 	}
 	exact, ok := new(big.Rat).SetString(text)
@@ -286,10 +292,10 @@ const (
 
 // timestamp matches a date-time (RFC 3339 §5.6). Package time accepts more, such as hours of
 // one digit.
-var timestamp = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+var timestamp = lazyPattern(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
 // number matches a number of JSON (RFC 8259 §6). Package strconv accepts more.
-var number = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
+var number = lazyPattern(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
 // readMembers reads the members of a query or a form. It ignores unknown ones. It returns an
 // error if the text as a whole is not valid.
@@ -322,7 +328,7 @@ func readMembers(from, text string, fields []*field, v reflect.Value, bad *apier
 			bad.Add(f.name, fmt.Sprintf("%s must be at most %d bytes of UTF-8 without NUL.", f.name, maxValue))
 			continue
 		}
-		if (f.kind == kindInteger || f.kind == kindNumber) && !number.MatchString(text) {
+		if (f.kind == kindInteger || f.kind == kindNumber) && !number().MatchString(text) {
 			bad.Add(f.name, fmt.Sprintf("%s must be %s.", f.name, f.words()))
 			continue
 		}

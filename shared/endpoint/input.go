@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,17 +174,35 @@ func isTagged(f reflect.StructField) bool {
 	return false
 }
 
-// pathForm matches a path in which each parameter is a whole segment.
-var pathForm = regexp.MustCompile(`^(/[^/{}]+|/\{[a-zA-Z][a-zA-Z0-9]*\})+$`)
+// pathParams returns the names of the parameters of a path, in which each parameter is a whole segment.
+func pathParams(path string) (names []string, valid bool) {
+	segments, absolute := strings.CutPrefix(path, "/")
+	if !absolute {
+		return nil, false
+	}
+	for segment := range strings.SplitSeq(segments, "/") {
+		name, opened := strings.CutPrefix(segment, "{")
+		name, closed := strings.CutSuffix(name, "}")
+		if name == "" || opened != closed || strings.ContainsAny(name, "{}") || opened && strings.ContainsFunc(name, notAlphanumeric) {
+			return nil, false
+		}
+		if opened {
+			names = append(names, name)
+		}
+	}
+	return names, true
+}
 
-var param = regexp.MustCompile(`\{([^}]*)\}`)
+func notAlphanumeric(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9')
+}
 
 // check reports a spec that does not fit the input and the output.
 func (s Spec) check(p *plan, out reflect.Type) error {
-	params := param.FindAllStringSubmatch(s.Path, -1)
+	params, valid := pathParams(s.Path)
 	redirect, none := out == reflect.TypeFor[Redirect](), out == reflect.TypeFor[None]()
 	switch {
-	case s.Method == "" || !pathForm.MatchString(s.Path):
+	case s.Method == "" || !valid:
 		return errors.New("it needs a Method and a Path such as /api/things/{id}")
 	case s.MaxAge > 0 && (s.Access != Public || s.Method != http.MethodGet):
 		return errors.New("only a Public GET endpoint has a MaxAge: a shared cache would give the answer to other clients")
@@ -193,7 +210,7 @@ func (s Spec) check(p *plan, out reflect.Type) error {
 		return errors.New("its Spec must set Access to Public, Optional, Required or Service")
 	case s.Access != p.access:
 		return fmt.Errorf("its Spec and the identity that the input embeds differ: %s and %s", s.Access, p.access)
-	case len(params) > 1, len(params) == 1 && params[0][1] != p.param, len(params) == 0 && p.param != "":
+	case len(params) > 1, len(params) == 1 && params[0] != p.param, len(params) == 0 && p.param != "":
 		return errors.New("the {name} in the path and the field with a path tag must have the same name")
 	case p.body != nil && p.form != nil:
 		return errors.New("a body is JSON or a form: it has fields with both tags")

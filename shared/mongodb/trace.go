@@ -7,6 +7,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/event"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
@@ -42,11 +43,12 @@ func traceCommands(t *telemetry.Telemetry, next *event.CommandMonitor) *event.Co
 				collection, _ = e.Command.Lookup("collection").StringValueOK()
 			}
 			name := e.CommandName
+			attributes := []attribute.KeyValue{semconv.DBSystemNameMongoDB, semconv.DBNamespace(e.DatabaseName), semconv.DBOperationName(e.CommandName)}
 			if collection != "" {
 				name += " " + collection
+				attributes = append(attributes, semconv.DBCollectionName(collection))
 			}
-			_, span := t.Start(ctx, name, trace.SpanKindClient, semconv.DBSystemNameMongoDB, semconv.DBNamespace(e.DatabaseName),
-				semconv.DBOperationName(e.CommandName), semconv.DBCollectionName(collection))
+			_, span := t.Start(ctx, name, trace.SpanKindClient, attributes...)
 			if span.IsRecording() {
 				spans.Store(commandID{e.ConnectionID, e.RequestID}, span)
 			}

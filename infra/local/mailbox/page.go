@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"ticketing.com/auth/infra/local/pages"
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/endpoint"
 	"ticketing.com/auth/shared/events/event"
@@ -73,7 +74,7 @@ func (b *Box) answer(r *http.Request, templates *mail.Templates) endpoint.Respon
 	path := r.URL.EscapedPath()
 	switch {
 	case path == Path+"/page.css":
-		return response("text/css; charset=utf-8", policy, style)
+		return pages.Response("text/css; charset=utf-8", policy, style)
 	case path == Path && wantsJSON(r):
 		return b.list()
 	case path == Path:
@@ -86,11 +87,11 @@ func (b *Box) answer(r *http.Request, templates *mail.Templates) endpoint.Respon
 		if err != nil {
 			return endpoint.Refuse(apierror.From(err))
 		}
-		return response("text/html; charset=utf-8", framePolicy, []byte(`<base target="_blank">`+m.HTML))
+		return pages.Response("text/html; charset=utf-8", framePolicy, []byte(`<base target="_blank">`+m.HTML))
 	}
 	if id, err := strconv.Atoi(strings.TrimPrefix(path, Path+"/")); err == nil && b != nil {
 		if m, found := b.mail(id); found {
-			return response("text/html; charset=utf-8", framePolicy, []byte(`<base target="_blank">`+m.HTML))
+			return pages.Response("text/html; charset=utf-8", framePolicy, []byte(`<base target="_blank">`+m.HTML))
 		}
 	}
 	return endpoint.Refuse(apierror.New(apierror.NotFound, "There is nothing here."))
@@ -127,7 +128,7 @@ func (b *Box) list() endpoint.Response {
 	if err != nil {
 		return endpoint.Refuse(apierror.From(err))
 	}
-	return response("application/json", policy, body)
+	return pages.Response("application/json", policy, body)
 }
 
 // preview returns a page with a sample of each mail in each language.
@@ -151,15 +152,5 @@ func render(c content) endpoint.Response {
 	if err := page.Execute(&out, c); err != nil {
 		return endpoint.Refuse(apierror.From(err))
 	}
-	return response("text/html; charset=utf-8", policy, out.Bytes())
-}
-
-func response(contentType, policy string, body []byte) endpoint.Response {
-	return endpoint.Response{Status: http.StatusOK, Body: body, Header: http.Header{
-		"Content-Type":            {contentType},
-		"X-Content-Type-Options":  {"nosniff"},
-		"Cache-Control":           {"no-store"},
-		"Content-Security-Policy": {policy},
-		"Referrer-Policy":         {"no-referrer"},
-	}}
+	return pages.Response("text/html; charset=utf-8", policy, out.Bytes())
 }

@@ -85,7 +85,7 @@ func answer(r *http.Request) endpoint.Response {
 	if err := layout.Execute(&out, p); err != nil {
 		return endpoint.Refuse(apierror.From(err))
 	}
-	return response("text/html; charset=utf-8", out.Bytes())
+	return Response("text/html; charset=utf-8", policy, out.Bytes())
 }
 
 func file(name, contentType string) endpoint.Response {
@@ -93,10 +93,11 @@ func file(name, contentType string) endpoint.Response {
 	if err != nil {
 		return endpoint.Refuse(apierror.From(err))
 	}
-	return response(contentType, content)
+	return Response(contentType, policy, content)
 }
 
-func response(contentType string, body []byte) endpoint.Response {
+// Response returns a response with a page, or with a part of one, that has a Content-Security-Policy.
+func Response(contentType, policy string, body []byte) endpoint.Response {
 	return endpoint.Response{Status: http.StatusOK, Body: body, Header: http.Header{
 		"Content-Type":            {contentType},
 		"X-Content-Type-Options":  {"nosniff"},

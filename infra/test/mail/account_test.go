@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/local/mailbox"
@@ -215,16 +216,16 @@ func TestAccount_StoresNoSecrets(t *testing.T) {
 // parents is in it.
 func checkSpans(t *testing.T, collector *otlptest.Collector) {
 	t.Helper()
-	spans, trace := collector.Spans(), ""
-	for _, s := range spans {
-		if s.Name == "POST /api/users/signup" {
-			trace = string(s.TraceId)
+	var trace pcommon.TraceID
+	for _, s := range collector.Spans() {
+		if s.Name() == "POST /api/users/signup" {
+			trace = s.TraceID()
 		}
 	}
-	names, ids := map[string]bool{}, map[string]bool{"": true}
-	for _, s := range spans {
-		if string(s.TraceId) == trace {
-			names[s.Name], ids[string(s.SpanId)] = true, true
+	names, ids, parents := map[string]bool{}, map[pcommon.SpanID]bool{{}: true}, map[string]pcommon.SpanID{}
+	for _, s := range collector.Spans() {
+		if s.TraceID() == trace {
+			names[s.Name()], ids[s.SpanID()], parents[s.Name()] = true, true, s.ParentSpanID()
 		}
 	}
 	for _, want := range []string{"POST /api/users/signup", "signup", "insert users", "password hash queue", "password hash",
@@ -233,9 +234,9 @@ func checkSpans(t *testing.T, collector *otlptest.Collector) {
 			t.Errorf("the trace of the sign-up has no span %q: got %v", want, slices.Sorted(maps.Keys(names)))
 		}
 	}
-	for _, s := range spans {
-		if string(s.TraceId) == trace && !ids[string(s.ParentSpanId)] {
-			t.Errorf("the parent of the span %q is not in the trace", s.Name)
+	for name, parent := range parents {
+		if !ids[parent] {
+			t.Errorf("the parent of the span %q is not in the trace", name)
 		}
 	}
 }

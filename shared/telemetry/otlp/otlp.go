@@ -1,27 +1,28 @@
 // Package otlp exports the spans and the metrics of a process to an OpenTelemetry collector, by OTLP
-// over HTTP.
+// over HTTP in JSON.
 package otlp
 
 import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
+	"golang.org/x/net/http/httpguts"
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/telemetry"
+	"ticketing.com/auth/shared/tlsconfig"
 )
 
 // interval is the time between two exports of the metrics.
@@ -40,33 +41,67 @@ func Start(cfg *config.Config, process string) {
 		cfg.Problem("OTEL_EXPORTER_OTLP_ENDPOINT", "must be the URL of a collector without credentials, such as http://collector:4318")
 		return
 	}
-	if err := start(cfg, endpoint, process); err != nil {
+	c := client{endpoint, headers(cfg), timeout(cfg), &http.Client{Transport: transport(cfg), Timeout: timeout(cfg)}}
+	if err := start(cfg, c, process); err != nil {
 		cfg.Problem("OTEL_EXPORTER_OTLP_ENDPOINT", "is set, but the export cannot start: check the other OTEL_ variables")
 	}
 }
 
-func start(cfg *config.Config, endpoint, process string) error {
-	ctx, began := context.Background(), time.Now()
-	of, err := resource.New(ctx, resource.WithTelemetrySDK(),
+// timeout returns the time limit of an export.
+func timeout(cfg *config.Config) time.Duration {
+	const minute = 60_000 // ms
+	return time.Duration(cfg.Number("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000, 1, minute)) * time.Millisecond
+}
+
+// headers returns the headers of each request. The setting is a list such as "a=1,b=2", with values in
+// percent-encoding (OpenTelemetry Protocol Exporter, "Specifying headers via environment variables").
+func headers(cfg *config.Config) http.Header {
+	const name = "OTEL_EXPORTER_OTLP_HEADERS"
+	h := http.Header{"Content-Type": {"application/json"}}
+	for element := range strings.SplitSeq(cfg.Text(name, ""), ",") {
+		if strings.TrimSpace(element) == "" {
+			continue
+		}
+		key, text, found := strings.Cut(element, "=")
+		value, err := url.PathUnescape(strings.TrimSpace(text))
+		if key = strings.TrimSpace(key); !found || err != nil || !httpguts.ValidHeaderFieldName(key) || !httpguts.ValidHeaderFieldValue(value) {
+			cfg.Problem(name, "must be a list of headers such as name=value,name=value, with values in percent-encoding")
+			break
+		}
+		h.Set(key, value)
+	}
+	return h
+}
+
+// transport returns a transport that trusts the certificate authorities of the file
+// OTEL_EXPORTER_OTLP_CERTIFICATE also.
+func transport(cfg *config.Config) http.RoundTripper {
+	const name = "OTEL_EXPORTER_OTLP_CERTIFICATE"
+	var pem []byte
+	if path := cfg.Text(name, ""); path != "" {
+		var err error
+		if pem, err = os.ReadFile(path); err != nil || len(pem) == 0 {
+			cfg.Problem(name, "names a file that cannot be read")
+		}
+	}
+	t, err := tlsconfig.Transport(pem)
+	if err != nil {
+		cfg.Problem(name, "names a file without a certificate in PEM form")
+	}
+	return t
+}
+
+func start(cfg *config.Config, c client, process string) error {
+	began := time.Now()
+	of, err := resource.New(context.Background(), resource.WithTelemetrySDK(),
 		resource.WithAttributes(attribute.String("service.name", process), attribute.String("service.instance.id", rand.Text())),
 		resource.WithFromEnv())
 	if err != nil {
 		return err
 	}
-	spans, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint+"/v1/traces"))
-	if err != nil {
-		return err
-	}
-	// A process can end after a minute. Sums since its start would leave one series for each
-	// process, with a few values.
-	metrics, err := otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(endpoint+"/v1/metrics"),
-		otlpmetrichttp.WithTemporalitySelector(func(metric.InstrumentKind) metricdata.Temporality { return metricdata.DeltaTemporality }))
-	if err != nil {
-		return err
-	}
 	report(cfg.Log())
-	traces := trace.NewTracerProvider(trace.WithResource(of), trace.WithBatcher(spans))
-	meters := metric.NewMeterProvider(metric.WithResource(of), metric.WithReader(metric.NewPeriodicReader(metrics, metric.WithInterval(interval))))
+	traces := trace.NewTracerProvider(trace.WithResource(of), trace.WithBatcher(c))
+	meters := metric.NewMeterProvider(metric.WithResource(of), metric.WithReader(metric.NewPeriodicReader(metricClient{c}, metric.WithInterval(interval))))
 	cfg.OnClose(func(ctx context.Context) error {
 		both(ctx, traces.Shutdown, meters.Shutdown) // a collector that is down does not make the process fail
 		return nil

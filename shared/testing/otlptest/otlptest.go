@@ -1,4 +1,5 @@
-// Package otlptest is an OpenTelemetry collector for tests. It receives OTLP over HTTP.
+// Package otlptest is an OpenTelemetry collector for tests. It receives OTLP over HTTP in JSON, and
+// decodes it as the collector of OpenTelemetry does.
 package otlptest
 
 import (
@@ -8,17 +9,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"strings"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
-	collectortraces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	common "go.opentelemetry.io/proto/otlp/common/v1"
-	metrics "go.opentelemetry.io/proto/otlp/metrics/v1"
-	traces "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/telemetry"
@@ -31,8 +29,8 @@ type Collector struct {
 
 	mu      sync.Mutex
 	bodies  bytes.Buffer
-	spans   []*traces.Span
-	metrics []*metrics.Metric
+	spans   []ptrace.Span
+	metrics []pmetric.Metric
 }
 
 // New starts a collector.
@@ -70,23 +68,31 @@ func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.bodies.Write(body)
 	switch r.URL.Path {
 	case "/v1/traces":
-		var request collectortraces.ExportTraceServiceRequest
+		var all ptrace.Traces
 		if err == nil {
-			err = proto.Unmarshal(body, &request)
+			all, err = (&ptrace.JSONUnmarshaler{}).UnmarshalTraces(body)
 		}
-		for _, resource := range request.ResourceSpans {
-			for _, scope := range resource.ScopeSpans {
-				c.spans = append(c.spans, scope.Spans...)
+		if err == nil {
+			for _, resource := range all.ResourceSpans().All() {
+				for _, scope := range resource.ScopeSpans().All() {
+					for _, s := range scope.Spans().All() {
+						c.spans = append(c.spans, s)
+					}
+				}
 			}
 		}
 	case "/v1/metrics":
-		var request collectormetrics.ExportMetricsServiceRequest
+		var all pmetric.Metrics
 		if err == nil {
-			err = proto.Unmarshal(body, &request)
+			all, err = (&pmetric.JSONUnmarshaler{}).UnmarshalMetrics(body)
 		}
-		for _, resource := range request.ResourceMetrics {
-			for _, scope := range resource.ScopeMetrics {
-				c.metrics = append(c.metrics, scope.Metrics...)
+		if err == nil {
+			for _, resource := range all.ResourceMetrics().All() {
+				for _, scope := range resource.ScopeMetrics().All() {
+					for _, m := range scope.Metrics().All() {
+						c.metrics = append(c.metrics, m)
+					}
+				}
 			}
 		}
 	default:
@@ -97,7 +103,8 @@ func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-protobuf")
+	w.Header().Set("Content-Type", "application/json")
+	io.WriteString(w, "{}")
 }
 
 // Received returns all bytes that the collector has received. Texts are in it as they are.
@@ -108,16 +115,16 @@ func (c *Collector) Received() string {
 }
 
 // Spans returns the received spans.
-func (c *Collector) Spans() []*traces.Span {
+func (c *Collector) Spans() []ptrace.Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]*traces.Span(nil), c.spans...)
+	return slices.Clone(c.spans)
 }
 
 // Names returns the names of the received spans.
 func (c *Collector) Names() (names []string) {
 	for _, s := range c.Spans() {
-		names = append(names, s.Name)
+		names = append(names, s.Name())
 	}
 	return names
 }
@@ -130,30 +137,39 @@ func (c *Collector) Sum(t testing.TB, name, attribute string) map[string]float64
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sums := map[string]float64{}
-	of := func(all []*common.KeyValue) string {
-		for _, a := range all {
-			if a.Key == attribute {
-				return a.Value.GetStringValue()
-			}
+	of := func(attributes pcommon.Map) string {
+		if v, has := attributes.Get(attribute); has {
+			return v.AsString()
 		}
 		return ""
 	}
 	for _, m := range c.metrics {
-		if m.Name != name {
+		if m.Name() != name {
 			continue
 		}
-		if strings.Contains(m.String(), "AGGREGATION_TEMPORALITY_CUMULATIVE") {
-			t.Errorf("the metric %s has cumulative temporality, want delta", name)
-		}
-		for _, p := range m.GetSum().GetDataPoints() {
-			sums[of(p.Attributes)] += float64(p.GetAsInt())
-		}
-		for _, p := range m.GetHistogram().GetDataPoints() {
-			sums[of(p.Attributes)] += float64(p.Count)
-		}
-		for _, p := range m.GetGauge().GetDataPoints() {
-			sums[of(p.Attributes)] = p.GetAsDouble()
+		switch m.Type() {
+		case pmetric.MetricTypeSum:
+			checkDelta(t, name, m.Sum().AggregationTemporality())
+			for _, p := range m.Sum().DataPoints().All() {
+				sums[of(p.Attributes())] += float64(p.IntValue())
+			}
+		case pmetric.MetricTypeHistogram:
+			checkDelta(t, name, m.Histogram().AggregationTemporality())
+			for _, p := range m.Histogram().DataPoints().All() {
+				sums[of(p.Attributes())] += float64(p.Count())
+			}
+		case pmetric.MetricTypeGauge:
+			for _, p := range m.Gauge().DataPoints().All() {
+				sums[of(p.Attributes())] = p.DoubleValue()
+			}
 		}
 	}
 	return sums
+}
+
+func checkDelta(t testing.TB, name string, got pmetric.AggregationTemporality) {
+	t.Helper()
+	if got != pmetric.AggregationTemporalityDelta {
+		t.Errorf("the metric %s has the temporality %s, want Delta", name, got)
+	}
 }

@@ -1,0 +1,141 @@
+package otlp_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"ticketing.com/auth/shared/config"
+	"ticketing.com/auth/shared/telemetry"
+	"ticketing.com/auth/shared/telemetry/otlp"
+)
+
+// A collector responds to each request with the next response of a list, and then with 200.
+type collector struct {
+	mu        sync.Mutex
+	responses []string // a status and a body
+	received  []*http.Request
+}
+
+func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.received = append(c.received, r)
+	if len(c.responses) == 0 {
+		io.WriteString(w, "{}")
+		return
+	}
+	status, body, _ := strings.Cut(c.responses[0], " ")
+	c.responses = c.responses[1:]
+	w.WriteHeader(map[string]int{"200": 200, "400": 400, "401": 401, "503": 503}[status])
+	io.WriteString(w, body)
+}
+
+// start returns a configuration with a started exporter, and its log.
+func start(t *testing.T, settings map[string]string) (*config.Config, *bytes.Buffer) {
+	t.Helper()
+	var log bytes.Buffer
+	cfg := config.New(func(name string) (string, bool) { s, set := settings[name]; return s, set },
+		func(o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(&log, o) }, time.Now)
+	otlp.Start(cfg, "test")
+	return cfg, &log
+}
+
+// Each case exports one span. The number of requests counts those with spans.
+func TestExport_Responses(t *testing.T) {
+	for name, c := range map[string]struct {
+		responses []string
+		requests  int
+		logged    string // part of the log; empty for no line
+	}{
+		"accepted":                   {nil, 1, ""},
+		"accepted without a body":    {[]string{"200 "}, 1, ""},
+		"unavailable, then accepted": {[]string{"503 "}, 2, ""},
+		"invalid":                    {[]string{"400 secret"}, 1, "the collector responded 400"},
+		"unauthorized":               {[]string{"401 "}, 1, "the collector responded 401"},
+		"rejected in part":           {[]string{`200 {"partialSuccess":{"rejectedSpans":"1","errorMessage":"secret"}}`}, 1, "the collector rejected 1 spans"},
+		"a warning":                  {[]string{`200 {"partialSuccess":{"errorMessage":"later"}}`}, 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := &collector{responses: c.responses}
+			server := httptest.NewServer(to)
+			defer server.Close()
+			cfg, log := start(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL + "/", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20x%2Cy, tenant = one ,"})
+			if err := cfg.Err(); err != nil {
+				t.Fatal(err)
+			}
+			telemetry.End(span(cfg), false)
+			cfg.Close(t.Context())
+			if len(to.received) != c.requests {
+				t.Fatalf("got %d requests, want %d", len(to.received), c.requests)
+			}
+			for _, r := range to.received {
+				if r.Method != http.MethodPost || r.URL.Path != "/v1/traces" || r.Header.Get("Content-Type") != "application/json" ||
+					r.Header.Get("Authorization") != "Bearer x,y" || r.Header.Get("Tenant") != "one" {
+					t.Errorf("got %s %s with the headers %v", r.Method, r.URL, r.Header)
+				}
+			}
+			if got := log.String(); strings.Contains(got, "secret") || c.logged == "" && got != "" || !strings.Contains(got, c.logged) {
+				t.Errorf("got the log %q, want %q", got, c.logged)
+			}
+		})
+	}
+}
+
+func span(cfg *config.Config) trace.Span {
+	_, s := telemetry.FromConfig(cfg).Serve(context.Background(), http.Header{})
+	return s
+}
+
+// The collector's certificate is trusted only with OTEL_EXPORTER_OTLP_CERTIFICATE.
+func TestExport_Certificate(t *testing.T) {
+	to := &collector{}
+	server := httptest.NewTLSServer(to)
+	defer server.Close()
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the handshake that fails
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		file, timeout string
+		want          int
+	}{"trusted": {file, "60000", 1}, "unknown": {"", "500", 0}} {
+		t.Run(name, func(t *testing.T) {
+			to.received = nil
+			cfg, _ := start(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL, "OTEL_EXPORTER_OTLP_TIMEOUT": c.timeout, "OTEL_EXPORTER_OTLP_CERTIFICATE": c.file})
+			telemetry.End(span(cfg), false)
+			cfg.Close(t.Context())
+			if len(to.received) != c.want {
+				t.Errorf("got %d requests, want %d", len(to.received), c.want)
+			}
+		})
+	}
+}
+
+func TestStart_InvalidSettings(t *testing.T) {
+	for setting, values := range map[string][]string{
+		"OTEL_EXPORTER_OTLP_HEADERS":     {"secret", "a b=secret", "a=%zz", "a=%0a"},
+		"OTEL_EXPORTER_OTLP_TIMEOUT":     {"0", "x", "60001"},
+		"OTEL_EXPORTER_OTLP_CERTIFICATE": {"missing.pem", "otlp_test.go"},
+	} {
+		for _, value := range values {
+			cfg, _ := start(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", setting: value})
+			if err := cfg.Err(); err == nil || !strings.Contains(err.Error(), setting) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s=%s: got the error %v, want one about the setting without its value", setting, value, err)
+			}
+		}
+	}
+}
