@@ -37,6 +37,7 @@ var (
 		"api":              "the gateway of the AWS template",
 		"architecture":     "a parameter of the AWS template",
 		"auth":             "the Service with all functions",
+		"collector":        "the Deployment of the telemetry collector",
 		"default":          "the default service account of a namespace",
 		"keyfile":          "the shared key of the database members",
 		"listener":         "the Service that receives events in the test cluster",

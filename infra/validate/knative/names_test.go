@@ -63,8 +63,8 @@ func pods(t *testing.T, overlay string) (found []map[string]string) {
 
 // A cluster accepts a selector that matches no resource. Its rule then has no effect.
 func TestOverlays_SelectorsMatch(t *testing.T) {
-	// the namespaces of the cluster: the ingress, Knative, DNS, RabbitMQ
-	namespaces := []string{"kourier-system", "knative-serving", "knative-eventing", "kube-system", "ticketing", "traefik", "rabbitmq"}
+	// the namespaces of the cluster: the ingress, Knative, DNS, RabbitMQ, Prometheus
+	namespaces := []string{"kourier-system", "knative-serving", "knative-eventing", "kube-system", "ticketing", "traefik", "rabbitmq", "observability"}
 	for _, overlay := range overlays {
 		candidates := pods(t, overlay)
 		match := func(where string, selector *meta.LabelSelector, among []map[string]string) {
