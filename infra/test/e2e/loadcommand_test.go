@@ -47,7 +47,7 @@ func startAllInOne(t *testing.T, settings ...string) *e2e.Process {
 func TestLoadCommand(t *testing.T) {
 	s := startAllInOne(t, "RATE_LIMIT=accounts")
 	for _, operation := range []string{"signin", "currentuser"} {
-		steps, out := runLoad(t, "-url", s.URL, "-operation", operation, "-accounts", "2", "-from", "3", "-to", "5", "-step", "1s")
+		steps, out := runLoad(t, "-url", s.URL, "-operation", operation, "-accounts", "2", "-from", "3", "-to", "5", "-step", "3s")
 		if len(steps) != 2 || steps[0][0]+steps[1][0] == 0 || !strings.Contains(out, "\nFirst refusal: none\n") {
 			t.Errorf("%s: got no two steps with 200s and without a refusal:\n%s", operation, out)
 		}

@@ -1,9 +1,10 @@
-// Command load sends requests to a deployment at a growing rate, until fewer than half of them succeed. It
-// prints the responses of each step, and what refused the first request. See infra/docs/capacity.md.
+// Command load sends requests to a deployment at a growing rate, until fewer than half of them succeed
+// during a step. It prints the responses of each step, and what refused the first request. See infra/docs/capacity.md.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -37,7 +38,7 @@ const (
   -to n               the requests per second of the last step, if no overload ends the run before (10000)
   -step duration      the duration of a step (10s)
 
-Each step sends half as many requests again. The accounts stay in the database.
+Each step sends half as many requests again, until fewer than half of them succeed. The accounts stay in the database.
 Set RATE_LIMIT=accounts at the functions: otherwise the limit of a client address ends the run.
 `
 )
@@ -98,27 +99,27 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%d accounts exist. Each line is a step of %v.\n\n", len(accounts), o.step)
 	fmt.Fprintln(out, "offered/s    200/s    429    503  other  unsent      p50      p99  longest refusal")
-	var first string
+	first, unsent := "", 0
 	for rate := o.from; rate <= o.to && ctx.Err() == nil; rate *= growth {
 		result := openloop.Send(func() (*http.Request, error) {
 			return o.request(ctx, accounts[mathrand.IntN(len(accounts))])
 		}, rate, o.step)
-		all, served := len(result.Responses)+result.Unsent, result.Count(http.StatusOK)
 		limited, busy := result.Count(http.StatusTooManyRequests), result.Count(http.StatusServiceUnavailable)
 		fmt.Fprintf(out, "%9.0f %8.1f %6d %6d %6d %7d %8s %8s %16s\n", rate, result.Rate(http.StatusOK), limited, busy,
-			len(result.Responses)-served-limited-busy, result.Unsent, ms(result.Quantile(0.5, http.StatusOK)), ms(result.Quantile(0.99, http.StatusOK)),
+			len(result.Responses)-result.Count(http.StatusOK)-limited-busy, result.Unsent, ms(result.Quantile(0.5, http.StatusOK)), ms(result.Quantile(0.99, http.StatusOK)),
 			ms(result.Quantile(1, http.StatusTooManyRequests, http.StatusServiceUnavailable)))
 		if r, refused := result.FirstRefusal(); refused && first == "" && ctx.Err() == nil {
 			first = fmt.Sprintf("at %.0f requests per second, %s into the step, %s after its request: %s", rate, seconds(r.At+r.Took), ms(r.Took), describe(r))
 		}
-		if 2*served < all {
+		unsent += result.Unsent
+		if result.Rate(http.StatusOK) < rate/2 {
 			break
 		}
 	}
-	if first == "" {
-		first = "none"
+	fmt.Fprintf(out, "\nFirst refusal: %s\n", cmp.Or(first, "none"))
+	if unsent > 0 {
+		fmt.Fprintf(out, "%d requests were not sent, because %d were in flight.\n", unsent, openloop.MaxInFlight)
 	}
-	fmt.Fprintf(out, "\nFirst refusal: %s\n", first)
 	return context.Cause(ctx)
 }
 

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// maxInFlight bounds the requests in flight, and so the connections.
-const maxInFlight = 1000
+// MaxInFlight bounds the requests in flight, and so the connections.
+const MaxInFlight = 4000
 
 // A Response is the result of one request.
 type Response struct {
@@ -28,17 +28,17 @@ type Response struct {
 type Result struct {
 	Duration  time.Duration // of sending
 	Responses []Response
-	Unsent    int // requests beyond maxInFlight
+	Unsent    int // requests beyond MaxInFlight
 }
 
 // Send sends a number of requests per second for a time, and waits for the responses.
 func Send(request func() (*http.Request, error), rate float64, duration time.Duration) Result {
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: maxInFlight, MaxConnsPerHost: maxInFlight}}
+	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: MaxInFlight, MaxConnsPerHost: MaxInFlight}}
 	defer client.CloseIdleConnections()
 	result := Result{Duration: duration}
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	slots := make(chan struct{}, maxInFlight)
+	slots := make(chan struct{}, MaxInFlight)
 	began := time.Now()
 	for n := 0; ; n++ {
 		at := time.Duration(float64(n) / rate * float64(time.Second))
