@@ -107,7 +107,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		limited, busy := result.Count(http.StatusTooManyRequests), result.Count(http.StatusServiceUnavailable)
 		fmt.Fprintf(out, "%9.0f %8.1f %6d %6d %6d %7d %8s %8s %16s\n", rate, result.Rate(http.StatusOK), limited, busy,
 			len(result.Responses)-result.Count(http.StatusOK)-limited-busy, result.Unsent, ms(result.Quantile(0.5, http.StatusOK)), ms(result.Quantile(0.99, http.StatusOK)),
-			ms(result.Quantile(1, http.StatusTooManyRequests, http.StatusServiceUnavailable)))
+			ms(result.LongestRefusal()))
 		if r, refused := result.FirstRefusal(); refused && first == "" && ctx.Err() == nil {
 			first = fmt.Sprintf("at %.0f requests per second, %s into the step, %s after its request: %s", rate, seconds(r.At+r.Took), ms(r.Took), describe(r))
 		}
@@ -149,13 +149,19 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds())
 // An account is a user of the load test.
 type account struct{ credentials, token string }
 
+// maxTries bounds the repetitions of a sign-up that receives 503.
+const maxTries = 20
+
 // signUp creates the accounts, one after another. It repeats a sign-up that receives 503.
 func signUp(ctx context.Context, o options) (all []account, err error) {
 	client := &http.Client{Timeout: time.Minute}
 	name := strings.ToLower(rand.Text())
 	for i := range o.accounts {
 		a := account{credentials: fmt.Sprintf(`{"email":"load-%s-%d@example.com","password":"correct horse battery staple"}`, name, i)}
-		for a.token == "" {
+		for try := 0; a.token == ""; try++ {
+			if try == maxTries {
+				return nil, fmt.Errorf("sign up account %d: got status 503 %d times", i+1, maxTries)
+			}
 			if a.token, err = o.signUp(ctx, client, a.credentials); err != nil {
 				return nil, fmt.Errorf("sign up account %d: %w", i+1, err)
 			}

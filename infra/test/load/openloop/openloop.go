@@ -134,3 +134,13 @@ func (r Result) FirstRefusal() (first Response, found bool) {
 	}
 	return first, found
 }
+
+// LongestRefusal returns the time of the slowest response that is no success, or 0 without one.
+func (r Result) LongestRefusal() (longest time.Duration) {
+	for _, response := range r.Responses {
+		if response.Status/100 != 2 {
+			longest = max(longest, response.Took)
+		}
+	}
+	return longest
+}
