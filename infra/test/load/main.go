@@ -1,5 +1,5 @@
 // Command load sends requests to a deployment at a growing rate, until fewer than half of them succeed
-// during a step. It prints the responses of each step, and what refused the first request. See infra/docs/capacity.md.
+// during a step. It prints the responses of each step and the first refusal. See infra/docs/capacity.md.
 package main
 
 import (
@@ -77,7 +77,7 @@ func main() {
 	}
 }
 
-// problem returns the problem of the options, or "".
+// problem returns the problem with the options, or "".
 func (o *options) problem() string {
 	u, err := url.Parse(o.url)
 	switch {
@@ -123,7 +123,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	return context.Cause(ctx)
 }
 
-// describe returns what a response that is no success says. Only a function answers with the message of
+// describe returns the text of a refusal. Only a function answers with the message of
 // an API error.
 func describe(r openloop.Response) string {
 	switch {
