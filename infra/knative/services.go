@@ -51,8 +51,8 @@ type workload struct {
 }
 
 var (
-	// hashing is CPU-bound. A pod with one core computes one hash of 25 ms at a time. More
-	// requests would queue in this pod, and no other pod could take them.
+	// hashing is CPU-bound: a hash takes about 30 ms of the CPU of a pod. More requests would
+	// queue in this pod, and no other pod could take them (see infra/docs/capacity.md).
 	//
 	// Its memory suffices for the largest hash that can be imported, of 128 MiB. Connections
 	// use up to a third of it (see package password).
@@ -60,7 +60,7 @@ var (
 	// reading waits for the database only.
 	reading = workload{Concurrency: 100, Target: 70, MaxScale: 20, CPU: "100m", CPULimit: "1", Memory: "64Mi", GoMemory: "57MiB", Timeout: 15}
 	// everything is the workload of one process that serves all routes. Most requests
-	// read, and it computes one hash at a time.
+	// read.
 	everything = workload{Concurrency: 50, Target: 10, MaxScale: 20, CPU: "500m", CPULimit: "1", Memory: "256Mi", GoMemory: "230MiB", Timeout: 15}
 	// relaying runs on a schedule, one run at a time. A concurrent run would send the same
 	// events again.

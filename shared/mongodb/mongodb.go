@@ -28,6 +28,10 @@ import (
 // of a request, so the client receives a 503 response and no timeout.
 const connectTimeout = 3 * time.Second
 
+// MaxPoolSize is the largest number of connections to a server that run commands. One more polls the
+// server. maxPoolSize in the connection string overrides it.
+const MaxPoolSize = 100
+
 // A Connection is a connection to one server or cluster. It is safe for concurrent use.
 type Connection struct {
 	uri       string
@@ -115,6 +119,7 @@ func clientOptions(uri string) *options.ClientOptions {
 		// The pool dials while the driver still selects the primary. A cold request then
 		// costs three round trips instead of five.
 		SetMinPoolSize(1).
+		SetMaxPoolSize(MaxPoolSize).
 		// The concurrent commands of one request share a connection instead of dialing
 		// one each. A cold sign-in opens two.
 		SetMaxConnecting(1).

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ticketing.com/auth/infra/test/e2e"
+	"ticketing.com/auth/infra/test/load/openloop"
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
@@ -28,23 +29,25 @@ func TestSignin_Overload(t *testing.T) {
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
 	g := parseTokens(t, body)
 	overloaded.post(t, "signup", "", credentials("ann@example.com"))
-	var signins, currentUsers measurement
+	var signins, currentUsers openloop.Result
 	var group sync.WaitGroup
 	group.Go(func() {
-		signins = sendAtRate(func() (*http.Request, error) { return signinRequest(overloaded.url("signin"), "ann@example.com") }, 100, 3*time.Second)
+		signins = openloop.Send(func() (*http.Request, error) { return signinRequest(overloaded.url("signin"), "ann@example.com") }, 100, 3*time.Second)
 	})
 	group.Go(func() {
-		currentUsers = sendAtRate(func() (*http.Request, error) { return currentUserRequest(s.url("currentuser"), g.Token) }, 20, 3*time.Second)
+		currentUsers = openloop.Send(func() (*http.Request, error) { return currentUserRequest(s.url("currentuser"), g.Token) }, 20, 3*time.Second)
 	})
 	group.Wait()
-	t.Logf("\n%-20s %s\n%-20s %s\n%-20s %s", "", header, "sign-ins", signins, "current users", currentUsers)
-	served, rejected := signins.statuses[http.StatusOK], signins.statuses[http.StatusServiceUnavailable]
-	if served == 0 || rejected == 0 || len(signins.statuses) > 2 || signins.unsent+signins.malformed > 0 {
-		t.Errorf("sign-ins: got the statuses %v, want 200 and 503; %d requests were not sent; %d rejections without Retry-After or message, want none",
-			signins.statuses, signins.unsent, signins.malformed)
+	t.Logf("\n%-20s %s\n%-20s %s\n%-20s %s", "", header, "sign-ins", line(signins), "current users", line(currentUsers))
+	served, rejected := signins.Count(http.StatusOK), signins.Count(http.StatusServiceUnavailable)
+	malformed := slices.ContainsFunc(signins.Responses, func(r openloop.Response) bool {
+		return r.Status != http.StatusOK && (r.Retry == "" || r.Error == "")
+	})
+	if served == 0 || rejected == 0 || served+rejected < len(signins.Responses) || signins.Unsent > 0 || malformed {
+		t.Errorf("sign-ins: want 200 and 503 only, each 503 with Retry-After and a message; %d requests were not sent", signins.Unsent)
 	}
-	if len(currentUsers.statuses) != 1 || currentUsers.statuses[http.StatusOK] == 0 {
-		t.Errorf("current users: got the statuses %v, want 200 only", currentUsers.statuses)
+	if n := currentUsers.Count(http.StatusOK); n == 0 || n < len(currentUsers.Responses) {
+		t.Errorf("current users: want 200 only")
 	}
 	if runtime.GOOS == "linux" {
 		for name, p := range map[string]*e2e.Process{"signin": overloaded.processes["signin"], "currentuser": s.processes["currentuser"]} {
@@ -85,39 +88,39 @@ func BenchmarkLoad(b *testing.B) {
 		}
 		table := &strings.Builder{}
 		fmt.Fprintf(table, "\n%-58s %s\n", "", header)
-		row := func(name string, m measurement) { fmt.Fprintf(table, "%-58s %s\n", name, m) }
+		row := func(name string, r openloop.Result) { fmt.Fprintf(table, "%-58s %s\n", name, line(r)) }
 
-		sendAtRate(signin, 4, time.Second) // warm
-		sendAtRate(current, 100, time.Second)
-		rate := sendAtRate(signin, 100, 3*time.Second)
-		capacity := float64(rate.statuses[http.StatusOK]) / 4 // 3 s, and a second for the requests that waited
+		openloop.Send(signin, 4, time.Second) // warm
+		openloop.Send(current, 100, time.Second)
+		rate := openloop.Send(signin, 100, 3*time.Second)
+		capacity := float64(rate.Count(http.StatusOK)) / 4 // 3 s, and a second for the requests that waited
 		row("sign-ins, more than signin can hash", rate)
 
-		alone := sendAtRate(current, 200, 6*time.Second)
+		alone := openloop.Send(current, 200, 6*time.Second)
 		row("currentuser, alone", alone)
 
-		var overload measurement
+		var overload openloop.Result
 		var group sync.WaitGroup
-		group.Go(func() { overload = sendAtRate(signin, 10*capacity, 8*time.Second) })
+		group.Go(func() { overload = openloop.Send(signin, 10*capacity, 8*time.Second) })
 		time.Sleep(time.Second)
-		meanwhile := sendAtRate(current, 200, 6*time.Second)
+		meanwhile := openloop.Send(current, 200, 6*time.Second)
 		group.Wait()
 		row("sign-ins, ten times as many", overload)
 		row("currentuser meanwhile", meanwhile)
 
-		group.Go(func() { overload = sendAtRate(forged, 1667, 8*time.Second) })
+		group.Go(func() { overload = openloop.Send(forged, 1667, 8*time.Second) })
 		time.Sleep(time.Second)
-		meanwhile = sendAtRate(current, 200, 6*time.Second)
+		meanwhile = openloop.Send(current, 200, 6*time.Second)
 		group.Wait()
 		row("100,000 forged tokens per minute", overload)
 		row("currentuser meanwhile", meanwhile)
 
-		row("100,000 valid tokens per minute", sendAtRate(current, 1667, 5*time.Second))
+		row("100,000 valid tokens per minute", openloop.Send(current, 1667, 5*time.Second))
 
 		closed := make(chan time.Duration)
 		go func() { closed <- trickle(b, overloaded.url("signin"), 1000) }()
 		time.Sleep(500 * time.Millisecond)
-		row("sign-ins beside 1,000 slow clients", sendAtRate(signin, capacity/2, 3*time.Second))
+		row("sign-ins beside 1,000 slow clients", openloop.Send(signin, capacity/2, 3*time.Second))
 		fmt.Fprintf(table, "the server closed the last slow connection after %.1f s\n", (<-closed).Seconds())
 		fmt.Fprintf(table, "peak memory: signin %d MB, currentuser %d MB\n", overloaded.processes["signin"].PeakMemory(b)>>20, s.processes["currentuser"].PeakMemory(b)>>20)
 		fmt.Println(table) // b.Log prints ten lines at most
@@ -129,85 +132,16 @@ const userCount = 20
 
 func emailOf(n int) string { return fmt.Sprintf("u%d@example.com", n) }
 
-// A measurement has the results of the requests that sendAtRate sent.
-type measurement struct {
-	statuses  map[int]int // 0: no response
-	served    []time.Duration
-	rejected  []time.Duration
-	malformed int // rejections without Retry-After or error message
-	unsent    int // at the limit of a thousand requests in flight
-}
-
 const header = "   sent    200    503   none      p50      p99  longest rejection"
 
-func (m measurement) String() string {
-	slices.Sort(m.served)
-	all := m.unsent
-	for _, n := range m.statuses {
-		all += n
-	}
-	at := func(q float64) string {
-		if len(m.served) == 0 {
-			return "-"
-		}
-		return ms(m.served[min(int(q*float64(len(m.served))), len(m.served)-1)])
-	}
-	longest := "-"
-	if len(m.rejected) > 0 {
-		longest = ms(slices.Max(m.rejected))
-	}
-	return fmt.Sprintf("%7d %6d %6d %6d %8s %8s %18s", all, m.statuses[200]+m.statuses[401], m.statuses[503]+m.statuses[429], m.statuses[0]+m.unsent, at(.5), at(.99), longest)
+// line returns the results of requests below the header. A forged token that receives 401 counts as served.
+func line(r openloop.Result) string {
+	served, rejected := []int{http.StatusOK, http.StatusUnauthorized}, []int{http.StatusServiceUnavailable, http.StatusTooManyRequests}
+	return fmt.Sprintf("%7d %6d %6d %6d %8s %8s %18s", len(r.Responses)+r.Unsent, r.Count(served...), r.Count(rejected...), r.Count(0)+r.Unsent,
+		ms(r.Quantile(.5, served...)), ms(r.Quantile(.99, served...)), ms(r.Quantile(1, rejected...)))
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
-
-// sendAtRate sends requests per second for a time, without waiting for earlier responses. It
-// uses at most a thousand connections.
-func sendAtRate(request func() (*http.Request, error), rate float64, duration time.Duration) measurement {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 1000, MaxConnsPerHost: 1000}}
-	defer client.CloseIdleConnections()
-	m := measurement{statuses: map[int]int{}}
-	var mu sync.Mutex
-	var group sync.WaitGroup
-	slots := make(chan struct{}, 1000)
-	for began, n := time.Now(), 0; time.Since(began) < duration; n++ {
-		time.Sleep(time.Until(began.Add(time.Duration(float64(n) / rate * float64(time.Second)))))
-		select {
-		case slots <- struct{}{}:
-		default:
-			m.unsent++
-			continue
-		}
-		group.Go(func() {
-			defer func() { <-slots }()
-			began := time.Now()
-			status, wellFormed := 0, false
-			if r, err := request(); err == nil {
-				if response, err := client.Do(r); err == nil {
-					body, _ := io.ReadAll(response.Body)
-					response.Body.Close()
-					status = response.StatusCode
-					wellFormed = response.Header.Get("Retry-After") != "" && strings.HasPrefix(string(body), `{"errors":[{"message":"`)
-				}
-			}
-			took := time.Since(began)
-			mu.Lock()
-			defer mu.Unlock()
-			m.statuses[status]++
-			switch status {
-			case http.StatusOK, http.StatusUnauthorized:
-				m.served = append(m.served, took)
-			case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-				m.rejected = append(m.rejected, took)
-				if !wellFormed {
-					m.malformed++
-				}
-			}
-		})
-	}
-	group.Wait()
-	return m
-}
 
 func currentUserRequest(url, token string) (*http.Request, error) {
 	r, err := http.NewRequest(http.MethodGet, url+"/api/users/currentuser", nil)

@@ -250,6 +250,20 @@ func (p *Process) PeakMemory(t testing.TB) int {
 	return kib << 10
 }
 
+// CPU returns the CPU time of the process, in steps of 10 ms.
+func (p *Process) CPU(t testing.TB) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	_, after, _ := strings.Cut(string(stat), ") ") // the name of the process precedes it
+	fields := strings.Fields(after)
+	if err != nil || len(fields) < 13 {
+		t.Fatalf("read the CPU time of a process (Linux only): %v", err)
+	}
+	user, _ := strconv.Atoi(fields[11]) // utime and stime of proc_pid_stat(5), in 1/100 s
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
 var peakResident = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
 // Call sends a request and returns status, headers and body. A response that takes more than
