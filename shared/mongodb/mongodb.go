@@ -30,7 +30,7 @@ const connectTimeout = 3 * time.Second
 
 // MaxPoolSize is the largest number of connections to a server that run commands. One more polls the
 // server. maxPoolSize in the connection string overrides it.
-const MaxPoolSize = 100
+const MaxPoolSize = 20
 
 // A Connection is a connection to one server or cluster. It is safe for concurrent use.
 type Connection struct {
