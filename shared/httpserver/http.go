@@ -21,7 +21,11 @@ import (
 // its functions publish to its receivers (see package inprocess), whatever EVENTS is. While cfg.Err returns an error, the handler must
 // not serve requests.
 func Handler(cfg *config.Config, functions ...endpoint.Function) http.Handler {
-	otlp.Start(cfg, names(functions))
+	process := "auth"
+	if len(functions) == 1 {
+		process = functions[0].Name
+	}
+	otlp.Start(cfg, process)
 	h := &handler{log: cfg.Log(), telemetry: telemetry.FromConfig(cfg), sink: inprocess.Prepare(cfg, functions)}
 	enabled := EventsEnabled(cfg)
 	byType := map[string][]*endpoint.Bound{}
@@ -108,7 +112,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w = recorded
 		defer func() { h.end(span, r, recorded.status) }()
 	}
-	defer h.telemetry.Answered(ctx)
+	defer h.telemetry.Answered(ctx, began)
 	if h.events != nil && r.Method == http.MethodPost && r.URL.EscapedPath() == eventPath {
 		h.events.ServeHTTP(w, r.WithContext(ctx))
 		return

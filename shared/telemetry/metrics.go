@@ -63,7 +63,7 @@ var (
 	RevocationsAge = &Metric{Name: "auth.revocations.age", Kind: Gauge, Unit: "s",
 		About: "The age of the cursor of the last request of the revocation feed: the interval at which the consumer polls."}
 	ColdStart = &Metric{Name: "faas.init_duration", Kind: Histogram, Unit: "s", bounds: long,
-		About: "The time from the start of the process to its first response."}
+		About: "The time from the start of the process to its first response, if a request caused the start."}
 )
 
 // Metrics returns all metrics.

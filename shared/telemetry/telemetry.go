@@ -34,6 +34,7 @@ type Telemetry struct {
 	instruments map[*Metric]instrument
 	flush       func(context.Context)
 	age         func() time.Duration
+	provided    time.Time
 	first       sync.Once
 }
 
@@ -54,7 +55,7 @@ func FromConfig(cfg *config.Config) *Telemetry {
 func Provide(cfg *config.Config, p Providers) error {
 	const scope = "ticketing.com/auth"
 	t := FromConfig(cfg)
-	t.tracer, t.flush, t.age = p.Traces.Tracer(scope), p.Flush, p.Age
+	t.tracer, t.flush, t.age, t.provided = p.Traces.Tracer(scope), p.Flush, p.Age, time.Now()
 	var err error
 	t.instruments, err = create(p.Metrics.Meter(scope))
 	return err
@@ -70,27 +71,32 @@ func (t *Telemetry) Flush(ctx context.Context) {
 	}
 }
 
-// Answered records the time from the start of the process, if the response is its first one.
-func (t *Telemetry) Answered(ctx context.Context) {
-	if t.On() {
-		t.first.Do(func() { t.Observe(ctx, ColdStart, t.age().Seconds(), "") })
+// Answered records the time from the start of the process, if the response is its first one. A process
+// whose first request began more than ten seconds after Provide was started before its request, for
+// example because of min-scale. Then the time would be that of the wait for a client, and is not recorded.
+func (t *Telemetry) Answered(ctx context.Context, began time.Time) {
+	if !t.On() {
+		return
 	}
+	t.first.Do(func() {
+		if began.Sub(t.provided) <= 10*time.Second {
+			t.Observe(ctx, ColdStart, t.age().Seconds(), "")
+		}
+	})
 }
 
 // Serve returns a context with the server span of an HTTP request. The span continues the trace in
 // the headers (W3C Trace Context, level 1). If they have none or a malformed one, it starts a trace.
+//
+// Serve ignores a tracestate: a client can write any text into it, and each span would repeat the text.
 func (t *Telemetry) Serve(ctx context.Context, header http.Header) (context.Context, trace.Span) {
-	return t.join(ctx, propagation.HeaderCarrier(header), "HTTP", trace.SpanKindServer)
+	return t.Continue(ctx, header.Get("Traceparent"), "HTTP", trace.SpanKindServer)
 }
 
 // Continue returns a context with a span that continues a traceparent. If that is malformed or empty,
 // the span starts a trace.
 func (t *Telemetry) Continue(ctx context.Context, traceparent, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
-	return t.join(ctx, propagation.MapCarrier{"traceparent": traceparent}, name, kind, attributes...)
-}
-
-func (t *Telemetry) join(ctx context.Context, carrier propagation.TextMapCarrier, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
-	ctx = propagation.TraceContext{}.Extract(trace.ContextWithSpanContext(ctx, trace.SpanContext{}), carrier)
+	ctx = propagation.TraceContext{}.Extract(trace.ContextWithSpanContext(ctx, trace.SpanContext{}), propagation.MapCarrier{"traceparent": traceparent})
 	if t.On() {
 		return t.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
 	}

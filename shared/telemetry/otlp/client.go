@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/sdk/metric"
@@ -72,14 +75,15 @@ func (c client) send(ctx context.Context, path string, request any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	for wait := time.Second; ; wait *= 2 {
-		again, err := c.try(ctx, path, body)
+		again, after, err := c.try(ctx, path, body)
 		if !again {
 			return err
 		}
+		jitter := rand.N(wait/2 + 1) // so that processes do not retry at the same time
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(wait):
+		case <-time.After(max(after, wait) + jitter):
 		}
 	}
 }
@@ -87,32 +91,47 @@ func (c client) send(ctx context.Context, path string, request any) error {
 // retryable are the statuses after which a client repeats a request (OTLP, "Retryable Response Codes").
 var retryable = []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
 
-func (c client) try(ctx context.Context, path string, body []byte) (again bool, err error) {
+// try sends a request once. It reports whether to repeat it, and the least time until then.
+func (c client) try(ctx context.Context, path string, body []byte) (again bool, after time.Duration, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint+path, bytes.NewReader(body))
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	r.Header = c.headers.Clone()
 	response, err := c.http.Do(r)
 	if err != nil {
-		return true, err
+		return true, 0, errors.Unwrap(err) // of a *url.Error, without the URL: its path can have a key
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	switch status := response.StatusCode; {
 	case status/100 != 2:
-		return slices.Contains(retryable, status), fmt.Errorf("the collector responded %d", status)
+		seconds, _ := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 16)
+		return slices.Contains(retryable, status), time.Duration(seconds) * time.Second, fmt.Errorf("the collector responded %d", status)
 	case err != nil:
-		return false, nil // the collector has accepted the request
+		return false, 0, nil // the collector has accepted the request
 	}
 	var partial struct {
 		PartialSuccess struct {
-			Spans  int `json:"rejectedSpans,string"`
-			Points int `json:"rejectedDataPoints,string"`
+			Spans  number `json:"rejectedSpans"`
+			Points number `json:"rejectedDataPoints"`
 		} `json:"partialSuccess"`
 	}
-	if rejected := &partial.PartialSuccess; json.Unmarshal(answer, &partial) == nil && rejected.Spans+rejected.Points > 0 {
-		return false, fmt.Errorf("the collector rejected %d spans and %d data points", rejected.Spans, rejected.Points)
+	if json.Unmarshal(answer, &partial) != nil {
+		return false, 0, nil
 	}
-	return false, nil
+	if rejected := partial.PartialSuccess; rejected.Spans+rejected.Points > 0 {
+		return false, 0, fmt.Errorf("the collector rejected %d spans and %d data points", rejected.Spans, rejected.Points)
+	}
+	return false, 0, nil
+}
+
+// A number is a 64-bit integer of OTLP. A receiver must accept both a JSON string and a JSON number.
+type number int64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *number) UnmarshalJSON(text []byte) (err error) {
+	i, err := strconv.ParseInt(string(bytes.Trim(text, `"`)), 10, 64)
+	*n = number(i)
+	return err
 }

@@ -28,7 +28,6 @@ type (
 		TraceID    string     `json:"traceId"`
 		SpanID     string     `json:"spanId"`
 		Parent     string     `json:"parentSpanId,omitempty"`
-		TraceState string     `json:"traceState,omitempty"`
 		Flags      uint32     `json:"flags"`
 		Name       string     `json:"name"`
 		Kind       int        `json:"kind"`
@@ -103,7 +102,7 @@ func encodeSpans(all []trace.ReadOnlySpan) (r traceRequest) {
 	for i, s := range all {
 		of := s.SpanContext()
 		encoded := span{
-			TraceID: of.TraceID().String(), SpanID: of.SpanID().String(), TraceState: of.TraceState().String(), Flags: uint32(of.TraceFlags()),
+			TraceID: of.TraceID().String(), SpanID: of.SpanID().String(), Flags: uint32(of.TraceFlags()),
 			Name: s.Name(), Kind: int(s.SpanKind()), // the numbers of OTLP
 			Start: s.StartTime().UnixNano(), End: s.EndTime().UnixNano(), Attributes: encodeAttributes(s.Attributes()),
 		}

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 	"golang.org/x/net/http/httpguts"
@@ -41,7 +42,11 @@ func Start(cfg *config.Config, process string) {
 		cfg.Problem("OTEL_EXPORTER_OTLP_ENDPOINT", "must be the URL of a collector without credentials, such as http://collector:4318")
 		return
 	}
-	c := client{endpoint, headers(cfg), timeout(cfg), &http.Client{Transport: transport(cfg), Timeout: timeout(cfg)}}
+	c := client{endpoint, headers(cfg), timeout(cfg), &http.Client{
+		Transport: transport(cfg), Timeout: timeout(cfg),
+		// a redirect would send the headers, which can have a key, to another host
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 	if err := start(cfg, c, process); err != nil {
 		cfg.Problem("OTEL_EXPORTER_OTLP_ENDPOINT", "is set, but the export cannot start: check the other OTEL_ variables")
 	}
@@ -99,9 +104,9 @@ func start(cfg *config.Config, c client, process string) error {
 	if err != nil {
 		return err
 	}
-	report(cfg.Log())
+	setErrorHandler(cfg.Log())
 	traces := trace.NewTracerProvider(trace.WithResource(of), trace.WithBatcher(c))
-	meters := metric.NewMeterProvider(metric.WithResource(of), metric.WithReader(metric.NewPeriodicReader(metricClient{c}, metric.WithInterval(interval))))
+	meters := metric.NewMeterProvider(metric.WithResource(of), metric.WithExemplarFilter(exemplar.AlwaysOffFilter), metric.WithReader(metric.NewPeriodicReader(metricClient{c}, metric.WithInterval(interval))))
 	cfg.OnClose(func(ctx context.Context) error {
 		both(ctx, traces.Shutdown, meters.Shutdown) // a collector that is down does not make the process fail
 		return nil
@@ -126,9 +131,9 @@ func both(ctx context.Context, a, b func(context.Context) error) {
 	group.Wait()
 }
 
-// report logs the errors of the SDK. The SDK has one handler of errors in a process, and the default
+// setErrorHandler logs the errors of the SDK. The SDK has one handler of errors in a process, and the default
 // one writes lines that are no JSON.
-func report(log *slog.Logger) {
+func setErrorHandler(log *slog.Logger) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		log.Warn("telemetry was not exported", "error", err)
 	}))

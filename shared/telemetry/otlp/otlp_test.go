@@ -39,7 +39,8 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	status, body, _ := strings.Cut(c.responses[0], " ")
 	c.responses = c.responses[1:]
-	w.WriteHeader(map[string]int{"200": 200, "400": 400, "401": 401, "503": 503}[status])
+	w.Header().Set("Location", "/other")
+	w.WriteHeader(map[string]int{"200": 200, "307": 307, "400": 400, "401": 401, "429": 429, "503": 503}[status])
 	io.WriteString(w, body)
 }
 
@@ -66,6 +67,9 @@ func TestExport_Responses(t *testing.T) {
 		"invalid":                    {[]string{"400 secret"}, 1, "the collector responded 400"},
 		"unauthorized":               {[]string{"401 "}, 1, "the collector responded 401"},
 		"rejected in part":           {[]string{`200 {"partialSuccess":{"rejectedSpans":"1","errorMessage":"secret"}}`}, 1, "the collector rejected 1 spans"},
+		"rejected in part, a number": {[]string{`200 {"partialSuccess":{"rejectedSpans":2}}`}, 1, "the collector rejected 2 spans"},
+		"too many requests":          {[]string{"429 "}, 2, ""},
+		"a redirect":                 {[]string{"307 ", "307 "}, 1, "the collector responded 307"},
 		"a warning":                  {[]string{`200 {"partialSuccess":{"errorMessage":"later"}}`}, 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
