@@ -44,7 +44,7 @@ type Response struct {
 func (b *Bound) Invoke(ctx context.Context, r *Request) Response {
 	r.Function = b.function
 	ctx = telemetry.InFunction(ctx, b.function)
-	ctx, span := b.telemetry.Start(ctx, b.function, b.kind(), semconv.FaaSInvokedName(b.function))
+	ctx, span := b.telemetry.Start(ctx, b.function, b.kind(), semconv.FaaSName(b.function))
 	response := Answer(ctx, b.log, Line{b.function, r.Method, b.Path}, func() (Response, error) {
 		out, err := b.call(ctx, r)
 		if err != nil {

@@ -51,11 +51,11 @@ var (
 		About: "The age of the oldest undelivered event after a run of the relay; 0 without one."}
 	EventsSent = &Metric{Name: "messaging.client.sent.messages", Kind: Counter, Unit: "{message}", Attribute: "messaging.destination.name",
 		About: "Events that the sink acknowledged, by type.",
-		fixed: []attribute.KeyValue{attribute.String("messaging.system", "cloudevents"), attribute.String("messaging.operation.name", "send")}}
+		fixed: messaging("send")}
 	Refreshes = &Metric{Name: "auth.refreshes", Kind: Counter, Unit: "{request}", Attribute: "auth.outcome",
-		About: "Exchanges of a refresh token: rotated, replayed (the same answer again), reused (a used token; the session ends) or rejected."}
+		About: "Exchanges of a refresh token: rotated, replayed (the same answer again), reused (a used token; the session ends), rejected or unavailable."}
 	Mails = &Metric{Name: "auth.mails", Kind: Counter, Unit: "{mail}", Attribute: "auth.outcome",
-		About: "Mails: sent, or the reason why a mail was not sent."}
+		About: "Attempts to send a mail: sent, failed (the broker tries again), refused, address, limited, outdated or excluded."}
 	SessionsEnded = &Metric{Name: "auth.sessions.ended", Kind: Counter, Unit: "{session}", Attribute: "auth.reason",
 		About: "Sessions that ended before their expiry."}
 	RevocationsSize = &Metric{Name: "auth.revocations.size", Kind: Gauge, Unit: "{entry}",

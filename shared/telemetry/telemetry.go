@@ -120,6 +120,16 @@ func (t *Telemetry) Start(ctx context.Context, name string, kind trace.SpanKind,
 	return t.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
 }
 
+// Messaging returns the attributes of a span that sends or processes an event. operation is send or
+// process.
+func Messaging(operation, eventType string) []attribute.KeyValue {
+	return append(messaging(operation), attribute.String("messaging.destination.name", eventType))
+}
+
+func messaging(operation string) []attribute.KeyValue {
+	return []attribute.KeyValue{attribute.String("messaging.system", "cloudevents"), attribute.String("messaging.operation.name", operation)}
+}
+
 // End ends a span. It marks the span of failed work, without the text of the error: that text can
 // contain user input.
 func End(span trace.Span, failed bool) {

@@ -167,7 +167,7 @@ func (s *Sink) Send(ctx context.Context, e event.Event) (err error) {
 	if hops >= maxHops {
 		return fmt.Errorf("send event %s: it is the last of %d events of which each caused the next one", e.ID, hops+1)
 	}
-	ctx, span := s.telemetry.Continue(inRequest(ctx), cmp.Or(telemetry.Traceparent(ctx), e.Trace), "process "+e.Type, trace.SpanKindConsumer)
+	ctx, span := s.telemetry.Continue(inRequest(ctx), cmp.Or(telemetry.Traceparent(ctx), e.Trace), "process "+e.Type, trace.SpanKindConsumer, telemetry.Messaging("process", e.Type)...)
 	defer func() { telemetry.End(span, err != nil) }()
 	ctx = context.WithValue(ctx, hopsKey{}, hops+1)
 	data, err := json.Marshal(e.Data)
@@ -221,7 +221,7 @@ func (s *Sink) AfterRequest(ctx context.Context, began time.Time) {
 		return
 	}
 	relay := func(ctx context.Context) {
-		ctx, span := s.telemetry.Continue(inRequest(ctx), "", "process "+event.Ping.Name, trace.SpanKindConsumer)
+		ctx, span := s.telemetry.Continue(inRequest(ctx), "", "process "+event.Ping.Name, trace.SpanKindConsumer, telemetry.Messaging("process", event.Ping.Name)...)
 		defer span.End()
 		endpoint.InvokeReceivers(ctx, s.receivers[event.Ping.Name], request(event.NewID(), nil), 0)
 	}

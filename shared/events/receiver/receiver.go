@@ -87,7 +87,7 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if parent := e.attributes["traceparent"]; parent != "" && r.Header.Get("Traceparent") == "" {
 		// the delivery has no trace, and the event has one (CloudEvents Distributed Tracing extension)
 		var span trace.Span
-		ctx, span = rc.telemetry.Continue(ctx, parent, "process "+e.attributes["type"], trace.SpanKindConsumer)
+		ctx, span = rc.telemetry.Continue(ctx, parent, "process "+e.attributes["type"], trace.SpanKindConsumer, telemetry.Messaging("process", e.attributes["type"])...)
 		defer span.End()
 	}
 	answer := endpoint.InvokeReceivers(ctx, all, func() *endpoint.Request { return e.request(r.Method) }, waited)
