@@ -97,6 +97,8 @@ type Config struct {
 type Outbox struct {
 	Config
 
+	orderTimeout time.Duration
+
 	mu   sync.Mutex
 	last map[string]chan struct{} // by the id of a document: closed after its last delivery
 }
@@ -109,7 +111,7 @@ func New(c Config) *Outbox {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Outbox{Config: c, last: map[string]chan struct{}{}}
+	return &Outbox{Config: c, orderTimeout: orderTimeout, last: map[string]chan struct{}{}}
 }
 
 // timeout returns the time limit for the delivery of one event. It also bounds the delivery of the
@@ -299,7 +301,7 @@ func (o *Outbox) deliverAfter(ctx context.Context, previous <-chan struct{}, e *
 	if previous != nil {
 		select {
 		case <-previous:
-		case <-time.After(orderTimeout):
+		case <-time.After(o.orderTimeout):
 		}
 	}
 	remaining := o.timeout() - o.Now().Sub(e.at)
@@ -363,7 +365,7 @@ func (o *Outbox) send(ctx context.Context, id string, all []entry, until time.Ti
 		if ctx.Err() != nil || !until.IsZero() && !o.Now().Before(until) {
 			return result
 		}
-		ctx, span := o.Telemetry.Continue(ctx, e.Trace, "send "+e.Type, trace.SpanKindProducer)
+		ctx, span := o.Telemetry.Continue(ctx, e.Trace, "send "+e.Type, trace.SpanKindProducer, telemetry.Messaging("send", e.Type)...)
 		data, err := decode(e.Data)
 		if err == nil {
 			one, cancel := context.WithTimeout(ctx, o.timeout())
