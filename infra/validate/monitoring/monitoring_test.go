@@ -432,8 +432,8 @@ func TestRules_Promtool(t *testing.T) {
 		"the series of the activator end":          {set(ending, activator), "AuthTelemetryMissing"},
 		"Knative has never sent requests":          {set(absent, both...), "AuthTelemetryMissing"},
 		"a new deployment without requests":        {with(set(absent, both...), map[string]string{pods: absent}), ""},
-		"the first request was 19 minutes ago":     {with(set("_x460 1x19", both...), map[string]string{pods: "_x460 1x19"}), ""},
-		"the only request was 40 minutes ago":      {with(set("_x440 1x39", both...), map[string]string{pods: "_x440 1x39"}), "AuthTelemetryMissing"},
+		"the first request was 19 minutes ago":     {with(set("_x461 1x18", both...), map[string]string{pods: "_x461 1x18"}), ""},
+		"the only request was 40 minutes ago":      {with(set("_x441 1x38", both...), map[string]string{pods: "_x441 1x38"}), "AuthTelemetryMissing"},
 	} {
 		var series []map[string]string
 		all := maps.Clone(normal)
