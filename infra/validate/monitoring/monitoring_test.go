@@ -216,8 +216,11 @@ func TestAlerts_Faults(t *testing.T) {
 			if at >= 30 {
 				m.refused = 3
 			}
+			if at >= 15 {
+				m.age = 400
+			}
 			if at >= 45 {
-				m.failedMails, m.age = 1, 400
+				m.failedMails = 2
 			}
 			if at >= minutes-3 {
 				m.slowSignins, m.failedRefreshes, m.reused = 40, 40, 20
@@ -234,7 +237,7 @@ func TestAlerts_Faults(t *testing.T) {
 				m.age = 90
 			}
 			return m
-		}, []string{"AuthOutboxBudgetSlow", "AuthRefreshBudgetSlow", "AuthSigninBudgetSlow"}},
+		}, []string{"AuthRefreshBudgetSlow", "AuthSigninBudgetSlow"}},
 		{"no pods", func(at int) minute {
 			m := normal(at)
 			m.relay = m.relay && at <= 40
@@ -345,9 +348,12 @@ func TestRules_Promtool(t *testing.T) {
 		fast    = bucket + `{function="signin", http_response_status_code="200", le="1"}`
 		failed  = activator + `{function="refresh", http_response_status_code="503"}`
 		relay   = queue + `{function="relay", http_response_status_code="200"}`
+		relayed = activator + `{function="relay", http_response_status_code="200"}`
+		pods    = `faas_init_duration_seconds_count{function="signin"}`
 		age     = `auth_outbox_age_seconds{function="relay"}`
 		refused = `auth_outbox_accounts{function="relay", auth_outbox_state="refused"}`
 		reused  = `auth_refreshes_total{function="refresh", auth_outcome="reused"}`
+		mailed  = `auth_mails_total{function="mail", auth_outcome="sent"}`
 		unsent  = `auth_mails_total{function="mail", auth_outcome="failed"}`
 	)
 	runs := ""
@@ -360,16 +366,30 @@ func TestRules_Promtool(t *testing.T) {
 		activator + `{function="signin", http_response_status_code="503"}`:  once,
 		activator + `{function="signin", http_response_status_code="429"}`:  "0+900x480",
 		activator + `{function="refresh", http_response_status_code="200"}`: requests, failed: once,
-		relay: runs, age: zero, refused: zero,
+		relay: runs, relayed: runs, pods: zero, age: zero, refused: zero,
 		`auth_refreshes_total{function="refresh", auth_outcome="rotated"}`: requests, reused: once,
-		`auth_mails_total{function="mail", auth_outcome="sent"}`: "0+2x480", unsent: once,
+		mailed: "0+2x480", unsent: once,
 	}
-	stopped := map[string]string{} // all series of the activator
-	for name := range normal {
-		if strings.HasPrefix(name, activator) {
-			stopped[name] = "0x450"
+	// set returns values for the series of requests with one of the prefixes. The series of rare failures stay as
+	// they are, except in a deployment that is new.
+	set := func(values string, prefixes ...string) map[string]string {
+		changed := map[string]string{}
+		for name, usual := range normal {
+			if (usual != once || strings.HasPrefix(values, "_")) && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
+				changed[name] = values
+			}
 		}
+		return changed
 	}
+	with := func(change, more map[string]string) map[string]string {
+		maps.Copy(change, more)
+		return change
+	}
+	// The collector repeats the last values of senders that have stopped.
+	const constant, ending, absent = "0+120x440 52800x39", "0+120x440", "_x480"
+	both := []string{queue, bucket, activator}
+	running := map[string]string{relay: runs, relayed: runs}
+	ended := map[string]string{relay: "0x4 1x4 2x470", relayed: "0x4 1x4 2x470"}
 	late := strings.Repeat("0x54 400x4 ", 8) + "400"
 	tests := []any{}
 	untested := map[string]bool{}
@@ -389,15 +409,31 @@ func TestRules_Promtool(t *testing.T) {
 		"3 % of the refreshes fail for an hour":    {map[string]string{failed: "0x477 80+80x2"}, "AuthRefreshBudgetFast AuthRefreshBudgetSlow"},
 		"0.75 % of the refreshes fail for 6 hours": {map[string]string{failed: "0+0.9x480"}, "AuthRefreshBudgetFast AuthRefreshBudgetSlow"},
 		"0.3 % of the refreshes fail":              {map[string]string{failed: "0+0.4x480"}, "AuthRefreshBudgetSlow"},
-		"the outbox is late for 15 minutes":        {map[string]string{age: "0x465 400x14"}, "AuthOutboxBudgetFast AuthOutboxBudgetSlow"},
-		"the outbox is late each hour":             {map[string]string{age: late}, "AuthOutboxBudgetFast AuthOutboxBudgetSlow"},
-		"the outbox was late once":                 {map[string]string{age: "0x199 400x5 0x274"}, "AuthOutboxBudgetSlow"},
+		"the outbox is late for 15 minutes":        {map[string]string{age: "0x465 400x14"}, "AuthOutboxBudgetFast"},
+		"the outbox is late each hour":             {map[string]string{age: late}, "AuthOutboxBudgetFast"},
+		"the outbox is late for an hour":           {map[string]string{age: "0x419 400x59"}, "AuthOutboxBudgetFast AuthOutboxBudgetSlow"},
+		"the outbox was late for 50 minutes":       {map[string]string{age: "0x199 400x49 0x229"}, "AuthOutboxBudgetSlow"},
+		"the first run of relay leaves an event":   {map[string]string{age: "_x10 90x4 0x464"}, ""},
 		"a failure in a quiet night":               {map[string]string{activator + `{function="refresh", http_response_status_code="200"}`: "0+0.05x480", failed: "0x470 1x9"}, ""},
-		"relay stops":                              {map[string]string{relay: "0x4 1x4 2x470"}, "AuthRelayStopped"},
+		"two failures in a quiet night":            {map[string]string{activator + `{function="refresh", http_response_status_code="200"}`: "0+0.05x480", failed: "0x460 1x15 2x3"}, "AuthRefreshBudgetFast"},
+		"relay stops":                              {ended, "AuthRelayStopped"},
+		"no request but those of relay":            {with(set(zero, both...), running), ""},
+		"relay stops, without other requests":      {with(set(zero, both...), ended), "AuthTelemetryMissing"},
+		"no pod of relay starts":                   {with(maps.Clone(ended), map[string]string{activator + `{function="relay", http_response_status_code="503"}`: runs}), "AuthRelayStopped"},
 		"the sink refuses events":                  {map[string]string{refused: "0x420 3x59"}, "AuthEventsRefused"},
 		"used tokens":                              {map[string]string{reused: "0x460 60x19"}, "AuthTokenReuse"},
 		"the mail server is down":                  {map[string]string{unsent: "0x460 30x19"}, "AuthMailsFailing"},
-		"the activator sends nothing":              {stopped, "AuthTelemetryMissing"},
+		"the attempts of one mail":                 {map[string]string{unsent: "0x460 6 7 8x1 9x3 10x8 11x2", mailed: zero}, ""},
+		"the attempts of two mails":                {map[string]string{unsent: "0x460 12 14 16x1 18x3 20x8 22x2", mailed: zero}, ""},
+		"Knative sends nothing":                    {set(constant, both...), "AuthTelemetryMissing"},
+		"the activator sends nothing":              {set(constant, activator), "AuthTelemetryMissing"},
+		"the queue-proxies send nothing":           {set(constant, queue, bucket), "AuthTelemetryMissing"},
+		"the collector is away":                    {with(set(ending, both...), map[string]string{pods: "0x440"}), "AuthTelemetryMissing"},
+		"the series of the activator end":          {set(ending, activator), "AuthTelemetryMissing"},
+		"Knative has never sent requests":          {set(absent, both...), "AuthTelemetryMissing"},
+		"a new deployment without requests":        {with(set(absent, both...), map[string]string{pods: absent}), ""},
+		"the first request was 19 minutes ago":     {with(set("_x461 1x18", both...), map[string]string{pods: "_x461 1x18"}), ""},
+		"the only request was 40 minutes ago":      {with(set("_x441 1x38", both...), map[string]string{pods: "_x441 1x38"}), "AuthTelemetryMissing"},
 	} {
 		var series []map[string]string
 		all := maps.Clone(normal)
