@@ -176,7 +176,7 @@ func encodeAttributes(all []attribute.KeyValue) []keyValue {
 			n := a.Value.AsInt64()
 			encoded[i].Value.Int = &n
 		} else {
-			s := a.Value.Emit()
+			s := a.Value.String()
 			encoded[i].Value.String = &s
 		}
 	}
