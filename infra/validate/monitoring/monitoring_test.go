@@ -98,7 +98,7 @@ func (p *platform) play(m minute) {
 		pod.Count(ctx, telemetry.PasswordChecks, "failed")
 		pod.Count(ctx, telemetry.RateLimited, "signin")
 		pod.Count(ctx, telemetry.HashRefusals, "")
-		pod.Answered(ctx)
+		pod.Answered(ctx, time.Now())
 	}
 	for range m.refreshes {
 		p.request("ticketing", "refresh", 200, 0)
