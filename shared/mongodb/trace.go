@@ -20,7 +20,8 @@ type commandID struct {
 	request    int64
 }
 
-// traceCommands returns a monitor that records a span for each command in a trace, and then calls next.
+// traceCommands returns a monitor that records a span for each command in a trace, and then calls
+// Succeeded or Failed of next. It does not call Started of next.
 // The span has the names of the operation, the database and the collection, and no value. The commands
 // of the driver itself, such as its heartbeat, are in no trace.
 func traceCommands(t *telemetry.Telemetry, next *event.CommandMonitor) *event.CommandMonitor {
