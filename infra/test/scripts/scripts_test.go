@@ -84,14 +84,25 @@ func TestOverlays_ServerDryRun(t *testing.T) {
 		overlays = append(overlays, examples...)
 	}
 	const fresh = knative.Namespace + "-dry-run"
-	makeNamespace(t, fresh)
+	var created []string
+	t.Cleanup(func() { run(t, "", append([]string{"delete", "namespace"}, created...)...) })
+	makeNamespace := func(name string) {
+		if exec.Command("kubectl", "get", "namespace", name).Run() == nil {
+			return
+		}
+		run(t, "", "create", "namespace", name)
+		created = append(created, name)
+	}
+	makeNamespace(fresh)
 	for _, overlay := range overlays {
 		t.Run(strings.TrimPrefix(overlay, "../../"), func(t *testing.T) {
 			manifests := run(t, "", "kustomize", overlay)
 			manifests = strings.ReplaceAll(manifests, "ko://", "dev.local/")
 			manifests = strings.ReplaceAll(manifests, "amespace: "+knative.Namespace+"\n", "amespace: "+fresh+"\n") // serviceNamespace too
 			for _, m := range regexp.MustCompile(`(?m)^  namespace: (\S+)$`).FindAllStringSubmatch(manifests, -1) {
-				makeNamespace(t, m[1])
+				if !slices.Contains(created, m[1]) {
+					makeNamespace(m[1])
+				}
 			}
 			var accounts, known []string
 			for document := range strings.SplitSeq(manifests, "\n---\n") {
@@ -108,16 +119,6 @@ func TestOverlays_ServerDryRun(t *testing.T) {
 			run(t, strings.Join(known, "\n---\n"), "apply", "--dry-run=server", "-f", "-")
 		})
 	}
-}
-
-// makeNamespace creates a namespace for the test, unless the cluster has it.
-func makeNamespace(t *testing.T, name string) {
-	t.Helper()
-	if exec.Command("kubectl", "get", "namespace", name).Run() == nil {
-		return
-	}
-	run(t, "", "create", "namespace", name)
-	t.Cleanup(func() { run(t, "", "delete", "namespace", name, "--wait=false") })
 }
 
 // run runs kubectl and returns its output, or fails the test.
