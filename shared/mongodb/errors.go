@@ -1,7 +1,6 @@
 package mongodb
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,8 +17,9 @@ import (
 const overloadRetryAfter = 2 * time.Second
 
 // Translate returns the error of a step. If a later attempt may succeed, it is an
-// apierror.Away, or an apierror.Busy for an overloaded database. A later attempt may succeed
-// if the database cannot be reached, or if its state caused the error and not the command.
+// apierror.Unreachable, or an apierror.Busy for an overloaded database. A later attempt may succeed
+// if the database cannot be reached, or if its state caused the error and not the command. This includes
+// context.Canceled: the driver cancels the connections that it is opening when it clears its pool.
 //
 // Translate only adds the step to all other errors. They become a 500 response and an error in
 // the log. Among them are wrong credentials (18) and missing rights (13) of the function: a
@@ -30,7 +30,7 @@ func Translate(step string, err error) error {
 	}
 	err = fmt.Errorf("%s: %w", step, err)
 	switch server, is := errors.AsType[mongo.ServerError](err); {
-	case errors.Is(err, context.Canceled) || isProgramError(err) || is && !isTransient(server):
+	case isProgramError(err) || is && !isTransient(server):
 		return err
 	case is && isOverloaded(server):
 		return apierror.Busy(overloadRetryAfter, err)

@@ -31,6 +31,7 @@ func TestTranslate(t *testing.T) {
 			"a write error with a label":            mongo.WriteException{WriteErrors: mongo.WriteErrors{{Code: 1}}, Labels: []string{"RetryableWriteError"}},
 			"a transient error of a bulk write":     mongo.BulkWriteException{WriteErrors: []mongo.BulkWriteError{{WriteError: mongo.WriteError{Code: 11601}}}},
 			"a write concern error of a bulk write": mongo.BulkWriteException{WriteConcernError: &mongo.WriteConcernError{Code: 189}},
+			"a canceled connection":                 fmt.Errorf("connection() error occurred during connection handshake: %w", context.Canceled),
 			"a network error and overload":          mongo.CommandError{Labels: []string{"SystemOverloadedError", "RetryableError", "NetworkError"}},
 		},
 		apierror.Internal: {
@@ -48,7 +49,6 @@ func TestTranslate(t *testing.T) {
 			"a nil document":                    mongo.ErrNilDocument,
 			"a value that is not a document":    mongo.MarshalError{Value: 1, Err: errors.New("not a document")},
 			"an unreadable document":            fmt.Errorf("%w: x", ErrUnreadable),
-			"a cancelled request":               fmt.Errorf("find: %w", context.Canceled),
 		},
 	}
 	for category, codes := range transientCodes {

@@ -320,8 +320,9 @@ type load struct {
 	problems  []string
 }
 
-// pause is the time that a client of a load waits before the next request.
-const pause = 20 * time.Millisecond
+// pause is the time that a client of a load waits before the next request. With a shorter one the
+// load takes the CPU that new pods need to start.
+const pause = 100 * time.Millisecond
 
 func startLoad(_ *testscript.TestScript, c *client, args []string) error {
 	if len(args) < 3 {
@@ -385,6 +386,8 @@ func (l *load) send(c *client, method string, args []string) {
 		l.succeeded = append(l.succeeded, n)
 	case (response.StatusCode == http.StatusServiceUnavailable || response.StatusCode == http.StatusTooManyRequests) && response.Header.Get("Retry-After") == "":
 		l.problems = append(l.problems, response.Status+" without Retry-After")
+	case response.StatusCode >= http.StatusInternalServerError:
+		l.problems = append(l.problems, response.Status+": "+body)
 	}
 }
 
@@ -461,7 +464,7 @@ func endLoad(ts *testscript.TestScript, c *client, statuses []string) error {
 		}
 	}
 	for _, problem := range c.load.problems {
-		if strings.Contains(problem, "Retry-After") {
+		if strings.HasSuffix(problem, "without Retry-After") {
 			return errors.New(problem)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"ticketing.com/auth/shared/config"
@@ -45,7 +46,7 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // start returns a configuration with a started exporter, and its log.
-func start(t *testing.T, settings map[string]string) (*config.Config, *bytes.Buffer) {
+func start(t testing.TB, settings map[string]string) (*config.Config, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
 	cfg := config.New(func(name string) (string, bool) { s, set := settings[name]; return s, set },
@@ -95,6 +96,23 @@ func TestExport_Responses(t *testing.T) {
 				t.Errorf("got the log %q, want %q", got, c.logged)
 			}
 		})
+	}
+}
+
+// BenchmarkSpan records the span of a database command, and exports it.
+func BenchmarkSpan(b *testing.B) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	defer server.Close()
+	cfg, _ := start(b, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL})
+	t := telemetry.FromConfig(cfg)
+	ctx, _ := t.Serve(context.Background(), http.Header{})
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		_, s := t.Start(ctx, "find users", trace.SpanKindClient, semconv.DBSystemNameMongoDB, semconv.DBNamespace("auth"), semconv.DBOperationName("find"), semconv.DBCollectionName("users"))
+		telemetry.End(s, false)
+		if n%512 == 511 { // the default size of a batch
+			t.Flush(ctx)
+		}
 	}
 }
 
