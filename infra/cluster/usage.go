@@ -14,8 +14,8 @@ const (
              -burst 50          instead sign in to 50 accounts at the same moment, with
                                 signin scaled to zero
              -with NAME=VALUE   also measure currentuser with another setting, resource
-                                request (cpu=500m) or number of layers (layers=12);
-                                can be repeated
+                                request (cpu=500m) or number of layers (layers=12), or another
+                                program (program=./infra/test/bench/consumer); can be repeated
   down     stop the cluster and remove everything but the build cache
 
   -dir DIR   where the cluster stores its files (/var/lib/ticketing-auth-cluster)

@@ -107,6 +107,7 @@ func Measure(ctx context.Context, n node.Node, times int, changes []string, prog
 		return fmt.Errorf("signup returned status %d (%v)", status, err)
 	}
 	for c := range variants {
+		c.token = signup.accessToken
 		if err := c.ready(ctx); err != nil {
 			return err
 		}
@@ -166,7 +167,8 @@ func importProgram(ctx context.Context, n node.Node, i image.Image, program stri
 }
 
 // parseChange parses a change of currentuser: another setting (NAME=VALUE), another CPU
-// request (cpu=500m), or an image with a number of layers (layers=12).
+// request (cpu=500m), an image with a number of layers (layers=12), or another program of the project
+// (program=./infra/test/bench/consumer).
 func parseChange(ctx context.Context, n node.Node, argument string) (func(container map[string]any), error) {
 	name, value, ok := strings.Cut(argument, "=")
 	switch {
@@ -182,6 +184,9 @@ func parseChange(ctx context.Context, n node.Node, argument string) (func(contai
 			}
 			requests[name] = value
 		}, nil
+	case name == "program":
+		reference, err := importProgram(ctx, n, image.Image{Name: "dev.local/" + filepath.Base(value)}, value)
+		return func(container map[string]any) { container["image"] = reference }, err
 	case name == "layers":
 		layers, err := strconv.Atoi(value)
 		if err != nil || layers < 1 || layers > 100 {
