@@ -74,6 +74,7 @@ func startAll(t testing.TB, uri string, more ...string) *system {
 // startFunctions is start for functions with these names.
 func startFunctions(t testing.TB, uri string, names []string, more ...string) *system {
 	t.Helper()
+	e2e.Build(t, append(names, "migrate")...)
 	keys := t.TempDir()
 	if err := keyring.Create(keys, "EdDSA", time.Now()); err != nil {
 		t.Fatal(err)

@@ -62,49 +62,67 @@ func Commands() (workspace, outside []string, err error) {
 
 var isMain = regexp.MustCompile(`(?m)^package main$`)
 
-// binaries builds every command of the workspace once for all tests. The binaries are static,
-// as in a deployment.
-var binaries = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "ticketing-e2e-")
-	if err != nil {
-		return "", err
+// built has the commands of the workspace that were built for the tests of this process.
+var built struct {
+	sync.Mutex
+	folder string // empty before the first build
+	paths  map[string]string
+}
+
+// Build builds commands of the workspace that the tests of this process have not built yet. One call
+// for several commands takes less time than a call for each. The binaries are static, as in a
+// deployment.
+func Build(t testing.TB, names ...string) {
+	t.Helper()
+	built.Lock()
+	defer built.Unlock()
+	if built.folder == "" {
+		commands, _, err := Commands()
+		if err != nil {
+			t.Fatal(err)
+		}
+		built.paths = map[string]string{}
+		for _, folder := range commands {
+			built.paths[filepath.Base(folder)] = "ticketing.com/auth/" + folder
+		}
+		if built.folder, err = os.MkdirTemp("", "ticketing-e2e-"); err != nil {
+			t.Fatal(err)
+		}
 	}
-	buildFolder = dir
-	commands, _, err := Commands()
-	if err != nil {
-		return "", err
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", built.folder + string(filepath.Separator)}
+	missing := len(args)
+	for _, name := range names {
+		if built.paths[name] == "" {
+			t.Fatalf("the workspace has no command %s", name)
+		}
+		if _, err := os.Stat(filepath.Join(built.folder, name)); err != nil {
+			args = append(args, built.paths[name])
+		}
 	}
-	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}
-	for _, folder := range commands {
-		args = append(args, "ticketing.com/auth/"+folder)
+	if len(args) == missing {
+		return
 	}
 	build := exec.Command("go", args...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
+		t.Fatalf("%v: %s", err, out)
 	}
-	return dir, nil
-})
-
-var buildFolder string // created by binaries; empty if it has not run
+}
 
 // Main runs the tests of a package and removes the binaries that were built for them.
 func Main(m *testing.M) {
 	code := m.Run()
-	if buildFolder != "" {
-		os.RemoveAll(buildFolder)
+	if built.folder != "" {
+		os.RemoveAll(built.folder)
 	}
 	os.Exit(code)
 }
 
-// Binary returns the path of a built command.
+// Binary returns the path of a command of the workspace, and builds it if necessary.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
-	dir, err := binaries()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(dir, name)
+	Build(t, name)
+	return filepath.Join(built.folder, name)
 }
 
 // A Process is a running function.

@@ -33,6 +33,11 @@ func TestCommands_HelpAndWrongArguments(t *testing.T) {
 	if err != nil || len(workspace) < 15 || len(outside) < 3 {
 		t.Fatalf("got the commands %v and %v, %v; want at least 15 and 3", workspace, outside, err)
 	}
+	var names []string
+	for _, folder := range workspace {
+		names = append(names, path.Base(folder))
+	}
+	e2e.Build(t, names...)
 	contains := map[string][]string{ // the usage, besides the name
 		"infra/generate": {"new NAME"},
 		"infra/local":    {"-watch"},

@@ -77,6 +77,7 @@ func (b *broker) Stream() string {
 // No token, code, key or password of the life of an account is in the database, in the stream of the
 // events, in a log or in the exported spans and metrics. These contain no identity either.
 func TestAccount_StoresNoSecrets(t *testing.T) {
+	t.Parallel()
 	uri, dir := mongotest.URI(t), t.TempDir()
 	if err := keyring.Create(dir, "EdDSA", time.Now()); err != nil {
 		t.Fatal(err)

@@ -103,7 +103,8 @@ func (m *mailers) deliver(ctx context.Context, i int, id, data string) error {
 // Each event is delivered three times, to three processes at the same time. They are killed at
 // random. Each mail is sent, and each kill repeats at most one.
 func TestMail_SIGKILL(t *testing.T) {
-	events, kills := 1000, 10
+	t.Parallel()
+	events, kills := 300, 10
 	if testing.Short() {
 		events, kills = 60, 3
 	}
@@ -179,6 +180,7 @@ func TestMail_SIGKILL(t *testing.T) {
 
 // While a mail server hangs, the events wait at the broker. All mails arrive when it answers again.
 func TestMail_ServerHangsAndReturns(t *testing.T) {
+	t.Parallel()
 	server := smtptest.Start(t, smtptest.Options{})
 	const events = 10
 	var mu sync.Mutex
