@@ -299,27 +299,35 @@ func jsonRequest(b *testing.B, url, body string) *http.Request {
 	return r
 }
 
-// BenchmarkTelemetry compares a system that exports spans and metrics with one that does not.
+// BenchmarkTelemetry compares a system that exports the spans of all requests, or of a tenth of them, with
+// one that exports nothing. The collector runs on the same cores.
 func BenchmarkTelemetry(b *testing.B) {
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
 	b.Cleanup(collector.Close)
-	pair := [2]system{start(b), start(b, "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL)}
+	endpoint := "OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL
+	none := start(b)
 	const users = 20
-	for _, s := range pair {
-		s.populate(b, users)
-	}
-	for name, request := range map[string]func(s system, n int) *http.Request{
-		"signin": func(s system, n int) *http.Request { return s.signin(b, n%users) },
-		"currentuser": func(s system, _ int) *http.Request {
-			r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, s.url+"/api/users/currentuser", nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			r.Header.Set("Authorization", "Bearer "+s.grant.Token)
-			return r
-		},
+	none.populate(b, users)
+	for with, exports := range map[string]system{
+		"exports":       start(b, endpoint),
+		"exports-tenth": start(b, endpoint, "OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=0.1"),
 	} {
-		b.Run(name, func(b *testing.B) { reportTimes(b, 50, alternate(b, pair, request), "exports") })
+		exports.populate(b, users)
+		for name, request := range map[string]func(s system, n int) *http.Request{
+			"signin": func(s system, n int) *http.Request { return s.signin(b, n%users) },
+			"currentuser": func(s system, _ int) *http.Request {
+				r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, s.url+"/api/users/currentuser", nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				r.Header.Set("Authorization", "Bearer "+s.grant.Token)
+				return r
+			},
+		} {
+			b.Run(name+"/"+with, func(b *testing.B) {
+				reportTimes(b, 50, alternate(b, [2]system{none, exports}, request), with)
+			})
+		}
 	}
 }
 

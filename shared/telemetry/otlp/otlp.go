@@ -131,10 +131,17 @@ func both(ctx context.Context, a, b func(context.Context) error) {
 	group.Wait()
 }
 
-// setErrorHandler logs the errors of the SDK. The SDK has one handler of errors in a process, and the default
-// one writes lines that are no JSON.
+// setErrorHandler logs the errors of the SDK, at most one in a minute: without a collector, each export
+// fails. The SDK has one handler of errors in a process, and the default one writes lines that are no JSON.
 func setErrorHandler(log *slog.Logger) {
+	var mu sync.Mutex
+	var last time.Time
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		log.Warn("telemetry was not exported", "error", err)
+		mu.Lock()
+		defer mu.Unlock()
+		if last.IsZero() || time.Since(last) > time.Minute {
+			last = time.Now()
+			log.Warn("telemetry was not exported", "error", err)
+		}
 	}))
 }
