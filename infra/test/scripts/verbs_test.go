@@ -108,7 +108,8 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 			if err = all[args[0]](ts, c, args[1:]); err == nil {
 				return nil
 			}
-			time.Sleep(max(200*time.Millisecond, 4*time.Since(began))) // the checks leave the CPU to what they wait for
+			// The checks leave the CPU to what they wait for.
+			time.Sleep(max(200*time.Millisecond, min(4*time.Since(began), 2*time.Second)))
 		}
 		return fmt.Errorf("after two minutes: %w", err)
 	}
