@@ -2,8 +2,10 @@ package recovery_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -55,7 +57,18 @@ func invalid(field string) endpointtest.Case {
 
 const many = "RATE_LIMIT_CONFIRMATION=1000/10m"
 
-func TestRecovery(t *testing.T) { endpointtest.EverySink(t, recovery.Function, play, many) }
+// TestMain runs more tests at the same time than there are cores, because they wait for the delays of
+// the responses.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "16")
+	os.Exit(m.Run())
+}
+
+func TestRecovery(t *testing.T) {
+	t.Parallel()
+	endpointtest.EverySink(t, recovery.Function, play, many)
+}
 
 func play(t *testing.T, b *endpointtest.Fixture, sink *endpointtest.Sink) {
 	g := b.Given(t, "ann.smith@example.com", secret)
@@ -137,6 +150,7 @@ func play(t *testing.T, b *endpointtest.Fixture, sink *endpointtest.Sink) {
 
 // Five codes an hour are compared for an email, with an account or without one.
 func TestRecovery_ByCode(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, recovery.Function, sink.Setting())
 	b.Given(t, "ann@example.com", secret)
@@ -159,6 +173,7 @@ func TestRecovery_ByCode(t *testing.T) {
 }
 
 func TestRecovery_UnusableAccount(t *testing.T) {
+	t.Parallel()
 	past := endpointtest.NewClock().Now().Add(-time.Second)
 	for name, change := range map[string]bson.D{
 		"disabled":                 {{Key: "disabledAt", Value: past}},
@@ -197,6 +212,7 @@ func TestRecovery_UnusableAccount(t *testing.T) {
 // The owner of an email that an attacker has signed up recovers the account. Whatever the attacker has
 // set before ends.
 func TestRecovery_AfterPreHijacking(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, recovery.Function, sink.Setting())
 	g := b.Given(t, "victim@example.com", secret)
@@ -217,6 +233,7 @@ func TestRecovery_AfterPreHijacking(t *testing.T) {
 
 // 50 concurrent confirmations have one result. Only clients with the password of the first one succeed.
 func TestRecovery_ParallelConfirms(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, recovery.Function, sink.Setting(), "RATE_LIMIT=off", "HASH_CONCURRENCY=50")
 	b.Given(t, "ann@example.com", secret)
@@ -246,6 +263,7 @@ func TestRecovery_ParallelConfirms(t *testing.T) {
 
 // The owner has proved control of the email, so earlier failures do not delay the next sign-in.
 func TestRecovery_ResetsAccountLimit(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	var checker *credentials.Checker
 	f := recovery.Function

@@ -23,13 +23,16 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// open returns a prepared store with its own database. Fifty concurrent writes take long on a
+// open returns a prepared store with an empty database of its own. Fifty concurrent writes take long on a
 // busy machine.
 func open(t *testing.T, sessions int) *user.Store {
 	t.Helper()
-	s := connect(t, mongotest.SlowURI(t), sessions)
-	if err := s.Prepare(t.Context()); err != nil {
-		t.Fatal(err)
+	uri, prepared := mongotest.Reused(t, "users")
+	s := connect(t, mongotest.Slow(t, uri), sessions)
+	if !prepared {
+		if err := s.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }

@@ -83,6 +83,11 @@ func New(t testing.TB, function endpoint.Function, settings ...string) *Fixture 
 	}
 	f := &Fixture{Clock: NewClock(), Keys: private, function: function, logs: &logs{}}
 	environment := f.environment(t, settings)
+	collections, schema := collections(function)
+	_, prepared := environment["MONGODB_URI"]
+	if !prepared {
+		environment["MONGODB_URI"], prepared = mongotest.Reused(t, schema)
+	}
 	f.cfg = config.New(func(name string) (string, bool) {
 		v, ok := environment[name]
 		return v, ok
@@ -101,13 +106,7 @@ func New(t testing.TB, function endpoint.Function, settings ...string) *Fixture 
 		server.Close()
 		f.cfg.Close(context.Background())
 	})
-	if !slices.ContainsFunc(settings, isDatabase) {
-		collections := []*endpoint.Collection{user.Collection}
-		for _, need := range function.Needs {
-			if need.Grant != nil && need.Grant.Collection != user.Collection {
-				collections = append(collections, need.Grant.Collection)
-			}
-		}
+	if !prepared {
 		if err := mongodb.Prepare(t.Context(), mongodb.FromConfig(f.cfg), f.Clock.Now(), f.cfg.Log(), collections...); err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +121,16 @@ func WithBudget(f endpoint.Function, budget time.Duration) endpoint.Function {
 	return f
 }
 
-func isDatabase(setting string) bool { return strings.HasPrefix(setting, "MONGODB_URI=") }
+// collections returns the collections of a function and that of the users, and their names.
+func collections(f endpoint.Function) (all []*endpoint.Collection, names string) {
+	all, names = []*endpoint.Collection{user.Collection}, user.Collection.Name
+	for _, need := range f.Needs {
+		if need.Grant != nil && need.Grant.Collection != user.Collection {
+			all, names = append(all, need.Grant.Collection), names+" "+need.Grant.Collection.Name
+		}
+	}
+	return all, names
+}
 
 func (f *Fixture) environment(t testing.TB, settings []string) map[string]string {
 	environment := map[string]string{
@@ -139,9 +147,6 @@ func (f *Fixture) environment(t testing.TB, settings []string) map[string]string
 	for _, s := range settings {
 		name, value, _ := strings.Cut(s, "=")
 		environment[name] = value
-	}
-	if _, given := environment["MONGODB_URI"]; !given {
-		environment["MONGODB_URI"] = mongotest.URI(t)
 	}
 	return environment
 }

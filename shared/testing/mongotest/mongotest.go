@@ -32,8 +32,8 @@ const (
 	// startTimeout bounds the first start, which may compile the server.
 	startTimeout = 10 * time.Minute
 
-	// dropTimeout bounds the command that drops a database.
-	dropTimeout = 30 * time.Second
+	// cleanTimeout bounds the commands that drop or empty a database.
+	cleanTimeout = 30 * time.Second
 )
 
 // URI returns a MongoDB URI with a new database in its path. The end of the test drops the
@@ -48,9 +48,12 @@ func URI(t testing.TB) string {
 }
 
 // SlowURI is like URI, with timeouts for many concurrent commands on a busy machine.
-func SlowURI(t testing.TB) string {
+func SlowURI(t testing.TB) string { return Slow(t, URI(t)) }
+
+// Slow returns a URI with the timeouts of SlowURI.
+func Slow(t testing.TB, text string) string {
 	t.Helper()
-	uri, err := url.Parse(URI(t))
+	uri, err := url.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,30 +95,104 @@ func database(t testing.TB, server string) string {
 		t.Fatalf("mongotest: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := drop(uri, name); err != nil {
+		// On the embedded server, a database is a file with open handles, so a thousand tests
+		// would leave a thousand files.
+		if err := each(name, func(ctx context.Context, d *mongo.Database) error { return d.Drop(ctx) }); err != nil {
 			t.Errorf("mongotest: drop %s: %v", name, err)
 		}
 	})
 	return uri
 }
 
-// drop drops a database. On the embedded server, a database is a file with open handles, so a
-// thousand tests would leave a thousand files.
-func drop(uri, name string) error {
-	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+// Reused is like URI, but the database can be that of an earlier test of this process with the same
+// schema, without its documents. Reused reports whether it is: then it has the indexes. A new
+// database with indexes takes longer than most tests.
+func Reused(t testing.TB, schema string) (uri string, prepared bool) {
+	t.Helper()
+	if os.Getenv("MONGODB_URI") != "" {
+		return URI(t), false // no process would drop a database that is kept for the next test
+	}
+	server, err := shared()
+	if err != nil {
+		t.Fatalf("mongotest: %v", err)
+	}
+	name, prepared := free.take(schema)
+	uri, err = withDatabase(server, name)
+	if err != nil {
+		t.Fatalf("mongotest: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := each(name, empty); err != nil {
+			t.Errorf("mongotest: empty %s: %v", name, err)
+		} else if !t.Failed() {
+			free.add(schema, name)
+		}
+	})
+	return uri, prepared
+}
+
+// free has the databases that no test uses now, by schema.
+var free = databases{names: map[string][]string{}}
+
+type databases struct {
+	mu    sync.Mutex
+	names map[string][]string
+}
+
+func (d *databases) add(schema, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.names[schema] = append(d.names[schema], name)
+}
+
+// take returns the name of a free database, or else a new name.
+func (d *databases) take(schema string) (name string, found bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := len(d.names[schema]) - 1
+	if last < 0 {
+		return databaseName("reused"), false
+	}
+	name = d.names[schema][last]
+	d.names[schema] = d.names[schema][:last]
+	return name, true
+}
+
+// empty deletes all documents of a database.
+func empty(ctx context.Context, d *mongo.Database) error {
+	collections, err := d.ListCollectionNames(ctx, bson.D{})
+	for _, c := range collections {
+		_, failed := d.Collection(c).DeleteMany(ctx, bson.D{})
+		err = cmp.Or(err, failed)
+	}
+	return err
+}
+
+// client returns the client that cleans the server of this test process.
+var client = sync.OnceValues(func() (*mongo.Client, error) {
+	server, err := shared()
+	if err != nil {
+		return nil, err
+	}
+	return mongo.Connect(options.Client().ApplyURI(server))
+})
+
+// each calls a function for the databases of a test: the one with the name, and those of
+// mongodb.Connection.Collection.
+func each(name string, do func(context.Context, *mongo.Database) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+	defer cancel()
+	client, err := client()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
-	defer cancel()
-	defer client.Disconnect(ctx)
 	all, err := client.ListDatabaseNames(ctx, bson.D{})
 	if err != nil {
 		return err
 	}
 	for _, other := range all {
-		if other == name || strings.HasPrefix(other, name+"_") { // see mongodb.Connection.Collection
-			err = cmp.Or(err, client.Database(other).Drop(ctx))
+		if other == name || strings.HasPrefix(other, name+"_") {
+			err = cmp.Or(err, do(ctx, client.Database(other)))
 		}
 	}
 	return err

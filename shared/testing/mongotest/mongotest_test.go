@@ -2,6 +2,7 @@ package mongotest
 
 import (
 	"context"
+	"crypto/rand"
 	"os"
 	"regexp"
 	"strings"
@@ -56,6 +57,44 @@ func TestURI_SeparateDatabases(t *testing.T) {
 	if count(t, one) != 1 || count(t, other) != 0 {
 		t.Errorf("counted %d and %d, want 1 and 0", count(t, one), count(t, other))
 	}
+}
+
+func TestReused(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("MONGODB_URI") != "" {
+		t.Skip("only databases of the embedded server are reused")
+	}
+	one, other := rand.Text(), rand.Text()
+	use := func(schema string, test func(t *testing.T, uri string, prepared bool)) {
+		t.Run(schema, func(t *testing.T) {
+			uri, prepared := Reused(t, schema)
+			test(t, uri, prepared)
+		})
+	}
+	var first string
+	use(one, func(t *testing.T, uri string, prepared bool) {
+		if prepared {
+			t.Error("the first database is prepared")
+		}
+		first = uri
+		insert(t, connect(t, uri))
+		if second, _ := Reused(t, one); second == first {
+			t.Error("two tests have the same database at the same time")
+		}
+	})
+	use(other, func(t *testing.T, uri string, prepared bool) {
+		if prepared || uri == first {
+			t.Error("the database of another schema is reused")
+		}
+	})
+	use(one, func(t *testing.T, uri string, prepared bool) {
+		if !prepared || uri != first {
+			t.Error("no database is reused")
+		}
+		if n := count(t, connect(t, uri)); n != 0 {
+			t.Errorf("the reused database has %d documents, want 0", n)
+		}
+	})
 }
 
 func TestURI_DropsDatabase(t *testing.T) {
