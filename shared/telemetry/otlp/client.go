@@ -35,7 +35,11 @@ func (c client) ExportSpans(ctx context.Context, spans []trace.ReadOnlySpan) err
 	if len(spans) == 0 {
 		return nil
 	}
-	return c.send(ctx, "/v1/traces", encodeSpans(spans))
+	body, err := encodeSpans(spans)
+	if err != nil {
+		return err
+	}
+	return c.send(ctx, "/v1/traces", body)
 }
 
 // Shutdown implements trace.SpanExporter and metric.Exporter.
@@ -48,7 +52,11 @@ func (c metricClient) Export(ctx context.Context, all *metricdata.ResourceMetric
 	if len(all.ScopeMetrics) == 0 {
 		return nil
 	}
-	return c.send(ctx, "/v1/metrics", encodeMetrics(all))
+	body, err := json.Marshal(encodeMetrics(all))
+	if err != nil {
+		return err
+	}
+	return c.send(ctx, "/v1/metrics", body)
 }
 
 // Temporality implements metric.Exporter. A process can end after a minute. Sums since its start would
@@ -67,11 +75,7 @@ func (metricClient) ForceFlush(context.Context) error { return nil }
 
 // send sends a request until the collector accepts or refuses it, or the time is up. It repeats a
 // request that failed on the way or with a status that the specification of OTLP calls retryable.
-func (c client) send(ctx context.Context, path string, request any) error {
-	body, err := json.Marshal(request)
-	if err != nil {
-		return err
-	}
+func (c client) send(ctx context.Context, path string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	for wait := time.Second; ; wait *= 2 {

@@ -1,6 +1,12 @@
 package otlp
 
 import (
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -8,38 +14,11 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 )
 
-// The types below are the JSON form of OTLP (opentelemetry.io/docs/specs/otlp, "JSON Protobuf
-// Encoding"): identifiers are hexadecimal, 64-bit integers are strings, and enumerations are numbers.
-// They have no links and no events of spans, no exemplars and no exponential histograms, because
-// nothing in this project records these.
+// The requests have the JSON form of OTLP (opentelemetry.io/docs/specs/otlp, "JSON Protobuf Encoding"):
+// identifiers are hexadecimal, 64-bit integers are strings, and enumerations are numbers. They have no
+// links and no events of spans, no exemplars and no exponential histograms, because nothing in this
+// project records these.
 type (
-	traceRequest struct {
-		ResourceSpans [1]resourceSpans `json:"resourceSpans"`
-	}
-	resourceSpans struct {
-		Resource   attributes    `json:"resource"`
-		ScopeSpans [1]scopeSpans `json:"scopeSpans"`
-	}
-	scopeSpans struct {
-		Scope scope  `json:"scope"`
-		Spans []span `json:"spans"`
-	}
-	span struct {
-		TraceID    string     `json:"traceId"`
-		SpanID     string     `json:"spanId"`
-		Parent     string     `json:"parentSpanId,omitempty"`
-		Flags      uint32     `json:"flags"`
-		Name       string     `json:"name"`
-		Kind       int        `json:"kind"`
-		Start      int64      `json:"startTimeUnixNano,string"`
-		End        int64      `json:"endTimeUnixNano,string"`
-		Attributes []keyValue `json:"attributes,omitempty"`
-		Status     status     `json:"status"`
-	}
-	status struct {
-		Code int `json:"code,omitempty"`
-	}
-
 	metricsRequest struct {
 		ResourceMetrics [1]resourceMetrics `json:"resourceMetrics"`
 	}
@@ -94,31 +73,67 @@ type (
 )
 
 // encodeSpans returns the request that exports spans. All spans of a process have one resource and
-// one scope.
-func encodeSpans(all []trace.ReadOnlySpan) (r traceRequest) {
-	to := &r.ResourceSpans[0]
-	to.Resource = encodeResource(all[0].Resource())
-	to.ScopeSpans[0] = scopeSpans{scope{all[0].InstrumentationScope().Name}, make([]span, len(all))}
-	for i, s := range all {
-		of := s.SpanContext()
-		encoded := span{
-			TraceID: of.TraceID().String(), SpanID: of.SpanID().String(), Flags: uint32(of.TraceFlags()),
-			Name: s.Name(), Kind: int(s.SpanKind()), // the numbers of OTLP
-			Start: s.StartTime().UnixNano(), End: s.EndTime().UnixNano(), Attributes: encodeAttributes(s.Attributes()),
-		}
-		if parent := s.Parent(); parent.SpanID().IsValid() {
-			encoded.Parent = parent.SpanID().String()
-			encoded.Flags |= isRemoteKnown
-			if parent.IsRemote() {
-				encoded.Flags |= isRemote
-			}
-		}
-		if s.Status().Code == codes.Error {
-			encoded.Status.Code = statusError
-		}
-		to.ScopeSpans[0].Spans[i] = encoded
+// one scope. A request has several spans, so encodeSpans appends bytes: with encoding/json a span costs
+// half as much CPU time again, from its start to its export.
+func encodeSpans(all []trace.ReadOnlySpan) ([]byte, error) {
+	of, err := json.Marshal(encodeResource(all[0].Resource()))
+	if err != nil {
+		return nil, err
 	}
-	return r
+	b := make([]byte, 0, len(of)+512*len(all))
+	b = append(append(b, `{"resourceSpans":[{"resource":`...), of...)
+	b = appendText(append(b, `,"scopeSpans":[{"scope":{"name":`...), all[0].InstrumentationScope().Name)
+	b = append(b, `},"spans":[`...)
+	for i, s := range all {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendSpan(b, s)
+	}
+	return append(b, "]}]}]}"...), nil
+}
+
+func appendSpan(b []byte, s trace.ReadOnlySpan) []byte {
+	of, parent := s.SpanContext(), s.Parent()
+	traceID, spanID, parentID := of.TraceID(), of.SpanID(), parent.SpanID()
+	flags := uint64(of.TraceFlags())
+	b = hex.AppendEncode(append(b, `{"traceId":"`...), traceID[:])
+	b = hex.AppendEncode(append(b, `","spanId":"`...), spanID[:])
+	if parentID.IsValid() {
+		b = hex.AppendEncode(append(b, `","parentSpanId":"`...), parentID[:])
+		flags |= isRemoteKnown
+		if parent.IsRemote() {
+			flags |= isRemote
+		}
+	}
+	b = strconv.AppendUint(append(b, `","flags":`...), flags, 10)
+	b = appendText(append(b, `,"name":`...), s.Name())
+	b = strconv.AppendInt(append(b, `,"kind":`...), int64(s.SpanKind()), 10) // the numbers of OTLP
+	b = strconv.AppendInt(append(b, `,"startTimeUnixNano":"`...), s.StartTime().UnixNano(), 10)
+	b = strconv.AppendInt(append(b, `","endTimeUnixNano":"`...), s.EndTime().UnixNano(), 10)
+	b = append(b, `","attributes":[`...)
+	for i, a := range s.Attributes() {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(append(b, `{"key":`...), string(a.Key))
+		if a.Value.Type() == attribute.INT64 {
+			b = append(strconv.AppendInt(append(b, `,"value":{"intValue":"`...), a.Value.AsInt64(), 10), `"}}`...)
+		} else {
+			b = append(appendText(append(b, `,"value":{"stringValue":`...), a.Value.String()), "}}"...)
+		}
+	}
+	b = append(b, `],"status":{`...)
+	if s.Status().Code == codes.Error {
+		b = strconv.AppendInt(append(b, `"code":`...), statusError, 10)
+	}
+	return append(b, "}}"...)
+}
+
+// appendText appends a JSON string. Invalid UTF-8 becomes U+FFFD.
+func appendText(b []byte, text string) []byte {
+	b, _ = jsontext.AppendQuote(b, strings.ToValidUTF8(text, "\uFFFD"))
+	return b
 }
 
 // Numbers of OTLP that differ from those of the SDK.

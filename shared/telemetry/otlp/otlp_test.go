@@ -6,21 +6,26 @@ import (
 	"encoding/pem"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/collector/pdata/ptrace"
+	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/telemetry/otlp"
+	"ticketing.com/auth/shared/testing/otlptest"
 )
 
 // A collector responds to each request with the next response of a list, and then with 200.
@@ -119,6 +124,46 @@ func BenchmarkSpan(b *testing.B) {
 func span(cfg *config.Config) trace.Span {
 	_, s := telemetry.FromConfig(cfg).Serve(context.Background(), http.Header{})
 	return s
+}
+
+// The decoder of the collector reads each member of each span.
+func TestExport_Spans(t *testing.T) {
+	to := otlptest.New(t)
+	of := to.Telemetry(t)
+	ctx, server := of.Serve(t.Context(), http.Header{"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}})
+	_, inner := of.Start(ctx, "a \"b\"\n\x00\xff", trace.SpanKindClient, attribute.String("text", `\ü"`+"\u2028"), attribute.Int64("least", math.MinInt64), attribute.String("empty", ""))
+	telemetry.End(inner, true)
+	telemetry.End(server, false)
+	_, root := of.Serve(t.Context(), http.Header{})
+	telemetry.End(root, false)
+	of.Flush(t.Context())
+
+	spans := to.Spans()
+	if len(spans) != 3 {
+		t.Fatalf("got %d spans, want 3", len(spans))
+	}
+	type read struct {
+		traceID, parent, name string
+		kind                  ptrace.SpanKind
+		flags                 uint32
+		code                  ptrace.StatusCode
+		attributes            map[string]any
+	}
+	for i, want := range []read{
+		{"0af7651916cd43dd8448eb211c80319c", spans[1].SpanID().String(), "a \"b\"\n\x00\uFFFD", ptrace.SpanKindClient, 0x101, ptrace.StatusCodeError,
+			map[string]any{"text": `\ü"` + "\u2028", "least": int64(math.MinInt64), "empty": ""}},
+		{"0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "HTTP", ptrace.SpanKindServer, 0x301, ptrace.StatusCodeUnset, map[string]any{}},
+		{root.SpanContext().TraceID().String(), "", "HTTP", ptrace.SpanKindServer, 1, ptrace.StatusCodeUnset, map[string]any{}},
+	} {
+		s := spans[i]
+		got := read{s.TraceID().String(), s.ParentSpanID().String(), s.Name(), s.Kind(), s.Flags(), s.Status().Code(), s.Attributes().AsRaw()}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("span %d: got %+v, want %+v", i, got, want)
+		}
+		if s.SpanID().IsEmpty() || s.StartTimestamp() == 0 || s.EndTimestamp() < s.StartTimestamp() {
+			t.Errorf("span %d: got the ID %s and the time from %d to %d", i, s.SpanID(), s.StartTimestamp(), s.EndTimestamp())
+		}
+	}
 }
 
 // The collector's certificate is trusted only with OTEL_EXPORTER_OTLP_CERTIFICATE.
