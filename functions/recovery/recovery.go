@@ -156,7 +156,8 @@ func (r recovery) request(ctx context.Context, in Input) (Output, error) {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		err := r.users.RequestRecovery(ctx, string(address), r.now())
-		if err != nil && !errors.Is(err, user.ErrNotFound) && !errors.Is(err, user.ErrTooManyMails) {
+		_, limited := errors.AsType[user.TooManyMails](err)
+		if err != nil && !limited && !errors.Is(err, user.ErrNotFound) {
 			r.log.ErrorContext(ctx, "a recovery was not requested", "error", err)
 		}
 	}

@@ -211,19 +211,20 @@ func TestVerification_MailLimit(t *testing.T) {
 	b := endpointtest.New(t, verification.Function, sink.Setting())
 	b.Given(t, "ann@example.com", secret)
 	bearer := func() http.Header { return endpointtest.Bearer(b.OpenSession(t, "ann@example.com").Token) }
-	refused := func(after string) endpointtest.Case {
+	refused := func(after, policy string) endpointtest.Case {
 		return endpointtest.Case{Status: http.StatusTooManyRequests, JSON: endpointtest.Errors("Too many requests. Try again later."),
-			Want: http.Header{"Retry-After": {after}, "Ratelimit": {`"mail";r=0;t=` + after}, "Ratelimit-Policy": {`"mail";q=3;w=3600`}}}
+			Want: http.Header{"Retry-After": {after}, "Ratelimit": {`"mail";r=0;t=` + after}, "Ratelimit-Policy": {`"mail";` + policy}}}
 	}
 	for range 3 { // three an hour
 		for range 3 {
 			endpointtest.Check(t, ok(http.StatusAccepted, requested), b.Do(t, endpointtest.Call{Header: bearer()}))
+			b.Clock.Advance(time.Minute)
 		}
-		endpointtest.Check(t, refused("3600"), b.Do(t, endpointtest.Call{Header: bearer()}))
-		b.Clock.Advance(time.Hour)
+		endpointtest.Check(t, refused("3420", "q=3;w=3600"), b.Do(t, endpointtest.Call{Header: bearer()}))
+		b.Clock.Advance(57 * time.Minute)
 	}
 	endpointtest.Check(t, ok(http.StatusAccepted, requested), b.Do(t, endpointtest.Call{Header: bearer()}))
-	endpointtest.Check(t, refused("3600"), b.Do(t, endpointtest.Call{Header: bearer()})) // ten a day
+	endpointtest.Check(t, refused("75600", "q=10;w=86400"), b.Do(t, endpointtest.Call{Header: bearer()})) // ten a day
 	b.Clock.Advance(21 * time.Hour)
 	endpointtest.Check(t, ok(http.StatusAccepted, requested), b.Do(t, endpointtest.Call{Header: bearer()}))
 	if n := len(b.Mails(t, sink, event.Verification)); n != 11 {

@@ -76,11 +76,12 @@ func (k *Keys) claimByCode(ctx context.Context, users *user.Store, limiter *rate
 // Limited returns the error for a client that has requested too many mails, or any mail of a system that
 // sends none. It returns other errors unchanged.
 func Limited(err error) error {
+	mails, limited := errors.AsType[user.TooManyMails](err)
 	switch {
+	case limited:
+		return apierror.Limited("mail", mails.Quota, mails.Window, mails.Wait)
 	case errors.Is(err, user.ErrNoMails):
 		return apierror.Retry(apierror.Unavailable, time.Hour, "This system sends no mails.", err)
-	case errors.Is(err, user.ErrTooManyMails):
-		return apierror.Limited("mail", user.MailsPerHour, time.Hour, time.Hour)
 	case errors.Is(err, user.ErrTooManyChanges):
 		return apierror.Limited("emailchange", user.UndoLimit, user.UndoTTL, 24*time.Hour)
 	}

@@ -35,7 +35,7 @@ const LockedPassword = "locked"
 
 // RequestEmailChange requests the mail that confirms a new email, after the current password was
 // checked. It returns ErrSame if the account has that email, ErrChanged, ErrSessionEnded,
-// ErrTooManyMails or ErrTooManyChanges.
+// TooManyMails or ErrTooManyChanges.
 //
 // It does not check whether another account has the new email. Only the reader of that mailbox learns
 // this, by ConfirmEmail.
@@ -85,7 +85,7 @@ func (s *Store) ConfirmEmail(ctx context.Context, claim Claim, from Origin, now 
 		p := newPending(a.Email, now, UndoTTL)
 		c.set = append(c.set, bson.E{Key: "undo." + p.Nonce, Value: Undo{a.Email, a.VerifiedAt, now, p.ExpiresAt}})
 		err := c.mail(a, event.RequestedMail{To: a.Email, Purpose: event.EmailUndo, Nonce: p.Nonce, ExpiresAt: p.ExpiresAt, Agent: from.Agent, Place: from.Place})
-		if errors.Is(err, ErrTooManyMails) {
+		if _, limited := errors.AsType[TooManyMails](err); limited {
 			err = ErrTooManyChanges // without the undo, the change must not happen
 		}
 		return err

@@ -45,7 +45,7 @@ func (a Account) checked(before Account, sid string, now time.Time) error {
 }
 
 // RequestRecovery requests the mail with which the owner of an email resets the password. It returns
-// ErrNotFound or ErrTooManyMails.
+// ErrNotFound or TooManyMails.
 func (s *Store) RequestRecovery(ctx context.Context, email string, now time.Time) error {
 	found, err := s.Account(ctx, email)
 	if err != nil {

@@ -1,6 +1,7 @@
 package user
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -38,7 +39,7 @@ const (
 
 // The limits of the mails of an account, for each purpose. Function mail has the same limits for each
 // recipient, which also count other accounts.
-const MailsPerHour, mailsPerDay = 3, 10
+const mailsPerHour, mailsPerDay = 3, 10
 
 var (
 	// ErrNotPending reports that a token or a code is wrong, expired, or used.
@@ -47,11 +48,30 @@ var (
 	errConfirmed = errors.New("the token or code was just used")
 	// ErrNoMails reports that nothing takes the requests for mails.
 	ErrNoMails = errors.New("the system sends no mails: K_SINK is not set, and the process has no function mail")
-	// ErrTooManyMails reports that the account has requested too many mails.
-	ErrTooManyMails = errors.New("too many mails were requested for this account")
 )
 
-// mail returns the request for a mail, and records it in the change. It returns ErrTooManyMails at the
+// A TooManyMails error reports that the account has requested Quota mails in a Window. The first of
+// these leaves the window after Wait.
+type TooManyMails struct {
+	Quota        int
+	Window, Wait time.Duration
+}
+
+// Error implements error.
+func (e TooManyMails) Error() string { return "too many mails were requested for this account" }
+
+// full returns an error if the times, the oldest first, reach a quota in the window before now.
+func full(times []time.Time, quota int, window time.Duration, now time.Time) error {
+	if len(times) < quota {
+		return nil
+	}
+	if wait := times[len(times)-quota].Add(window).Sub(now); wait > 0 {
+		return TooManyMails{quota, window, wait}
+	}
+	return nil
+}
+
+// mail returns the request for a mail, and records it in the change. It returns TooManyMails at the
 // limit of mails with this purpose.
 func (c *change) mail(a Account, m event.RequestedMail) error {
 	var recent []time.Time
@@ -60,8 +80,8 @@ func (c *change) mail(a Account, m event.RequestedMail) error {
 			recent = append(recent, at)
 		}
 	}
-	if len(recent) >= mailsPerDay || len(recent) >= MailsPerHour && c.now.Sub(recent[len(recent)-MailsPerHour]) < time.Hour {
-		return ErrTooManyMails
+	if err := cmp.Or(full(recent, mailsPerDay, 24*time.Hour, c.now), full(recent, mailsPerHour, time.Hour, c.now)); err != nil {
+		return err
 	}
 	c.set = append(c.set, bson.E{Key: "mailed." + string(m.Purpose), Value: append(recent, c.now)})
 	c.publish(event.MailRequested, a.mail(m, c.now))

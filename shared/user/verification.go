@@ -15,7 +15,7 @@ import (
 var ErrVerified = errors.New("the email is already verified")
 
 // RequestVerification requests the mail that verifies the email of an account. It returns
-// ErrSessionEnded, ErrVerified or ErrTooManyMails.
+// ErrSessionEnded, ErrVerified or TooManyMails.
 func (s *Store) RequestVerification(ctx context.Context, id, sid string, now time.Time) error {
 	err := s.change(ctx, id, func(a Account) (*change, error) {
 		if err := a.signedIn(sid, now); err != nil {

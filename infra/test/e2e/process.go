@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	_ "ticketing.com/auth/infra/catalog" // a changed function invalidates the test cache
+	"ticketing.com/auth/shared/telemetry"
 	"ticketing.com/auth/shared/testing/gobuild"
 )
 
@@ -182,11 +184,14 @@ func Launch(t testing.TB, name string, settings ...string) *Process {
 	return p
 }
 
-// checkLog compares each log line with the schema in infra/docs/telemetry.md.
+// checkLog compares each log line with the schema in infra/docs/telemetry.md. A process that cannot
+// start prints a message before its first log line.
 func checkLog(t testing.TB, name, log string) {
+	started := false
 	for line := range strings.Lines(log) {
-		if !strings.HasPrefix(line, "{") {
-			continue // the message of a process that cannot start, or of the Go runtime
+		started = started || strings.HasPrefix(line, "{")
+		if !started {
+			continue
 		}
 		if err := CheckLogLine(line); err != nil {
 			t.Errorf("%s: %v: %s", name, err, line)
@@ -194,7 +199,8 @@ func checkLog(t testing.TB, name, log string) {
 	}
 }
 
-// documented returns the attributes in the table of infra/docs/telemetry.md.
+// documented returns the attributes in the tables of infra/docs/telemetry.md, and for outcome and
+// security their values.
 var documented = sync.OnceValues(func() (map[string]bool, error) {
 	page, err := os.ReadFile("../../../infra/docs/telemetry.md") // from the folder of each test that starts processes
 	if err != nil {
@@ -203,8 +209,18 @@ var documented = sync.OnceValues(func() (map[string]bool, error) {
 	_, section, _ := strings.Cut(string(page), "## Log schema")
 	all := map[string]bool{}
 	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]+`) \\|").FindAllStringSubmatch(section, -1) {
-		for _, attribute := range regexp.MustCompile("`([a-zA-Z]+)`").FindAllStringSubmatch(row[1], -1) {
+		for _, attribute := range quoted.FindAllStringSubmatch(row[1], -1) {
 			all[attribute[1]] = true
+		}
+	}
+	for _, name := range []string{"level", "outcome"} {
+		_, values, found := strings.Cut(section, "| `"+name+"` | ")
+		values, _, _ = strings.Cut(values, "\n")
+		if !found {
+			return nil, fmt.Errorf("infra/docs/telemetry.md has no row for %s", name)
+		}
+		for _, value := range quoted.FindAllStringSubmatch(values, -1) {
+			all[name+"="+value[1]] = true
 		}
 	}
 	return all, nil
@@ -236,6 +252,14 @@ func CheckLogLine(line string) error {
 		if !attributes[name] {
 			return fmt.Errorf("the attribute %s is not in infra/docs/telemetry.md", name)
 		}
+	}
+	for _, name := range []string{"level", "outcome"} {
+		if pair := fmt.Sprint(name, "=", got[name]); !attributes[pair] {
+			return fmt.Errorf("%s is not in infra/docs/telemetry.md", pair)
+		}
+	}
+	if event := got["security"]; event != nil && !slices.Contains(telemetry.SecurityEvents(), telemetry.SecurityEvent(fmt.Sprint(event))) {
+		return fmt.Errorf("%v is no security event", event)
 	}
 	return nil
 }
@@ -281,6 +305,8 @@ func (p *Process) CPU(t testing.TB) time.Duration {
 	system, _ := strconv.Atoi(fields[12])
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
+
+var quoted = regexp.MustCompile("`([a-zA-Z]+)`")
 
 var peakResident = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
