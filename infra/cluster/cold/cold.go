@@ -43,6 +43,7 @@ type call struct {
 	began                               time.Time
 	listenDelays, latencies             []time.Duration // from the start of the request
 	handlerTimes                        []time.Duration // the durations in the log of the function
+	startTimes                          []time.Duration // the ages of the process when it listened, in the log
 }
 
 // orders returns the order of n calls in each round. Over all rounds, each call is at
@@ -301,6 +302,7 @@ func (c *call) readLog(ctx context.Context, n node.Node) error {
 		var entry struct {
 			Msg string
 			Ms  float64
+			Age *int64 // ms
 		}
 		if err != nil || json.Unmarshal([]byte(text), &entry) != nil || at.Before(c.began) {
 			continue
@@ -309,6 +311,9 @@ func (c *call) readLog(ctx context.Context, n node.Node) error {
 		case entry.Msg == "listening" && !listening:
 			listening = true
 			c.listenDelays = append(c.listenDelays, at.Sub(c.began))
+			if entry.Age != nil {
+				c.startTimes = append(c.startTimes, time.Duration(*entry.Age)*time.Millisecond)
+			}
 		case entry.Msg == "request":
 			c.handlerTimes = append(c.handlerTimes, time.Duration(entry.Ms*float64(time.Millisecond)))
 			return nil
@@ -349,11 +354,12 @@ func (c *call) send(ctx context.Context) (status int, err error) {
 }
 
 // print prints a table with quartiles and mean of the latency, and its ratio to that of
-// hello. It adds two means from the logs: the delay until the function listens, and the
-// duration of the request. The first call must be hello.
+// hello. It adds three means from the logs: the delay until the function listens, the part of it from
+// the start of the process, which only the programs of infra/test/bench log, and the duration of the
+// request. The first call must be hello.
 func print(table io.Writer, calls []*call) error {
 	out := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "function\trequests\tmin\tp25\tmedian\tp75\tmax\tlistens after\tlogged duration\tmean\tratio to hello\t")
+	fmt.Fprintln(out, "function\trequests\tmin\tp25\tmedian\tp75\tmax\tlistens after\tof which start\tlogged duration\tmean\tratio to hello\t")
 	floor, _ := mean(calls[0].latencies)
 	for _, c := range calls {
 		fmt.Fprintf(out, "%s\t%d\t", c.function, len(c.latencies))
@@ -361,14 +367,19 @@ func print(table io.Writer, calls []*call) error {
 			fmt.Fprintf(out, "%.2f s\t", quantile(c.latencies, q).Seconds())
 		}
 		listens, _ := mean(c.listenDelays)
-		logged := ""
-		if ms, _ := mean(c.handlerTimes); len(c.handlerTimes) > 0 { // hello logs no requests
-			logged = fmt.Sprintf("%.0f ms", ms*1000)
-		}
 		latency, stderr := mean(c.latencies)
-		fmt.Fprintf(out, "%.2f s\t%s\t%.2f ± %.2f s\t%.2f×\t\n", listens, logged, latency, stderr, latency/floor)
+		fmt.Fprintf(out, "%.2f s\t%s\t%s\t%.2f ± %.2f s\t%.2f×\t\n", listens, milliseconds(c.startTimes), milliseconds(c.handlerTimes), latency, stderr, latency/floor)
 	}
 	return out.Flush()
+}
+
+// milliseconds returns the mean and its standard error, or an empty text.
+func milliseconds(of []time.Duration) string {
+	if len(of) == 0 {
+		return ""
+	}
+	m, stderr := mean(of)
+	return fmt.Sprintf("%.1f ± %.1f ms", m*1000, stderr*1000)
 }
 
 // mean returns the mean and its standard error, in seconds.

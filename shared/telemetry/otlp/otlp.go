@@ -23,17 +23,18 @@ import (
 
 	"ticketing.com/auth/shared/config"
 	"ticketing.com/auth/shared/telemetry"
+	"ticketing.com/auth/shared/telemetry/process"
 	"ticketing.com/auth/shared/tlsconfig"
 )
 
 // interval is the time between two exports of the metrics.
 const interval = 10 * time.Second
 
-// Start starts the export if OTEL_EXPORTER_OTLP_ENDPOINT is set. Otherwise it does nothing. process is
+// Start starts the export if OTEL_EXPORTER_OTLP_ENDPOINT is set. Otherwise it does nothing. name is
 // the name of the service, unless OTEL_SERVICE_NAME is set. cfg.Close exports what is left.
 //
 // The SDK itself reads the other OTEL_ variables that the specification of OpenTelemetry defines.
-func Start(cfg *config.Config, process string) {
+func Start(cfg *config.Config, name string) {
 	endpoint := strings.TrimSuffix(cfg.Text("OTEL_EXPORTER_OTLP_ENDPOINT", ""), "/")
 	if endpoint == "" {
 		return
@@ -47,7 +48,7 @@ func Start(cfg *config.Config, process string) {
 		// a redirect would send the headers, which can have a key, to another host
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	if err := start(cfg, c, process); err != nil {
+	if err := start(cfg, c, name); err != nil {
 		cfg.Problem("OTEL_EXPORTER_OTLP_ENDPOINT", "is set, but the export cannot start: check the other OTEL_ variables")
 	}
 }
@@ -96,10 +97,10 @@ func transport(cfg *config.Config) http.RoundTripper {
 	return t
 }
 
-func start(cfg *config.Config, c client, process string) error {
+func start(cfg *config.Config, c client, name string) error {
 	began := time.Now()
 	of, err := resource.New(context.Background(), resource.WithTelemetrySDK(),
-		resource.WithAttributes(attribute.String("service.name", process), attribute.String("service.instance.id", rand.Text())),
+		resource.WithAttributes(attribute.String("service.name", name), attribute.String("service.instance.id", rand.Text())),
 		resource.WithFromEnv())
 	if err != nil {
 		return err
@@ -114,7 +115,7 @@ func start(cfg *config.Config, c client, process string) error {
 	return telemetry.Provide(cfg, telemetry.Providers{
 		Traces: traces, Metrics: meters,
 		Flush: func(ctx context.Context) { both(ctx, traces.ForceFlush, meters.ForceFlush) },
-		Age:   func() time.Duration { return age(began) },
+		Age:   func() time.Duration { return process.Age(began) },
 	})
 }
 

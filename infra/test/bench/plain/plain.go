@@ -9,8 +9,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 
+	"ticketing.com/auth/shared/telemetry/process"
 	"ticketing.com/auth/shared/usage"
 )
 
@@ -41,8 +44,22 @@ func serve(handler http.Handler) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, `{"msg":"listening","port":%d}`+"\n", listener.Addr().(*net.TCPAddr).Port)
-	return http.Serve(listener, handler)
+	fmt.Fprintf(os.Stderr, `{"msg":"listening","port":%d,"age":%d}`+"\n", listener.Addr().(*net.TCPAddr).Port, process.Age(began).Milliseconds())
+	return http.Serve(listener, logFirst(handler))
+}
+
+var began = time.Now()
+
+// logFirst logs the duration of the first request.
+func logFirst(handler http.Handler) http.Handler {
+	var first sync.Once
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		handler.ServeHTTP(w, r)
+		first.Do(func() {
+			fmt.Fprintf(os.Stderr, `{"msg":"request","ms":%.3f}`+"\n", time.Since(began).Seconds()*1000)
+		})
+	})
 }
 
 // OK responds with 200.

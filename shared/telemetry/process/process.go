@@ -1,4 +1,5 @@
-package otlp
+// Package process describes the process itself.
+package process
 
 import (
 	"bytes"
@@ -7,9 +8,9 @@ import (
 	"time"
 )
 
-// age returns the time since the start of the process. Linux reports it in steps of 10 ms. On other
+// Age returns the time since the start of the process. Linux reports it in steps of 10 ms. On other
 // systems it is the time since began.
-func age(began time.Time) time.Duration {
+func Age(began time.Time) time.Duration {
 	since := time.Since(began)
 	stat, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
