@@ -168,7 +168,7 @@ func (s *sender) handle(ctx context.Context, in Request) (*event.FailedMail, err
 	result, err = s.send(ctx, claim, in)
 	if result == "" {
 		s.telemetry.Count(ctx, telemetry.Mails, "failed")
-		s.finish(ctx, log, claim.Release)
+		s.finish(ctx, log, func(ctx context.Context) error { return claim.Release(ctx, isUnanswered(err)) })
 		return nil, s.retry(ctx, log, err)
 	}
 	s.telemetry.Count(ctx, telemetry.Mails, string(result))
@@ -240,11 +240,15 @@ func (s *sender) send(ctx context.Context, claim *journal.Claim, in Request) (re
 	case <-sending.Done():
 		return "", apierror.Busy(time.Second, errors.New("the transfers of other mails take too long"))
 	}
-	if err := connection.Send(message); err != nil {
+	log := s.log.With("user", in.UserID, "purpose", in.Purpose)
+	switch err := connection.Send(message); {
+	case err == nil:
+		log.InfoContext(ctx, "mail sent", "language", message.Language)
+	case isUnanswered(err) && claim.Unanswered+1 >= maxTransfers:
+		log.WarnContext(ctx, "the mail counts as sent: the mail server has answered none of its transfers", "error", err)
+	default:
 		return outcome(err)
 	}
-	log := s.log.With("user", in.UserID, "purpose", in.Purpose)
-	log.InfoContext(ctx, "mail sent", "language", message.Language)
 	s.finish(ctx, log, func(ctx context.Context) error { return claim.Finish(ctx, journal.Sent) })
 	return journal.Sent, nil
 }
@@ -277,6 +281,15 @@ func outcome(err error) (journal.Result, error) {
 		}
 	}
 	return "", err
+}
+
+// maxTransfers bounds the transfers of a mail that the mail server does not answer. It may have accepted
+// each of them, for example if it takes longer than the time limit.
+const maxTransfers = 5
+
+func isUnanswered(err error) bool {
+	failed, is := errors.AsType[*smtp.Error](err)
+	return is && failed.Kind == smtp.Unanswered
 }
 
 // retry returns the error with which the broker delivers the event again. It logs a failure that an

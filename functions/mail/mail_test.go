@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -437,6 +438,33 @@ func TestMail_HangingServer(t *testing.T) {
 	f.server.Behave(smtptest.Behavior{})
 	b.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data)).Expect(t, http.StatusOK, "", "")
 	b.expect(t, 1)
+}
+
+// A mail server that takes each mail and never answers gets a mail five times at most.
+func TestMail_UnansweredTransfers(t *testing.T) {
+	f := setup(t)
+	var transfers atomic.Int32
+	f.server.Behave(smtptest.Behavior{Data: func(c *gosmtp.Conn, _ smtptest.Mail) error {
+		transfers.Add(1)
+		c.Conn().Close()
+		return io.EOF
+	}})
+	data := f.data(nil)
+	deliver := func() endpointtest.Reply {
+		return f.Deliver(t, endpointtest.Binary, endpointtest.Event("one", requested, data))
+	}
+	for range 4 {
+		deliver().Expect(t, http.StatusServiceUnavailable, "", unavailable)
+	}
+	for range 2 {
+		deliver().Expect(t, http.StatusOK, "", "")
+	}
+	if n := transfers.Load(); n != 5 {
+		t.Errorf("the mail was transferred %d times, want 5", n)
+	}
+	if n := strings.Count(f.Logs(), "the mail counts as sent"); n != 1 {
+		t.Errorf("%d log lines say that the mail counts as sent, want 1:\n%s", n, f.Logs())
+	}
 }
 
 func TestMail_BadAddress(t *testing.T) {

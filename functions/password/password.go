@@ -108,7 +108,7 @@ func (c changer) handle(ctx context.Context, in Input) (out Output, err error) {
 		if err != nil {
 			return err
 		}
-		out.Ended, err = c.users.ChangePassword(ctx, a, in.Identity.Session, hash, in.From, c.now())
+		out.Ended, err = c.users.ChangePassword(ctx, a, in.Identity.Session, credentials.Digest(in.Client.Device), hash, in.From, c.now())
 		return err
 	})
 	return out, err

@@ -139,9 +139,10 @@ const (
 	requestTimeout = 4 * time.Second
 	// maxDelay bounds the random delay of the work, and slotTime is the time for which it occupies a slot.
 	maxDelay, slotTime = time.Second, 2 * time.Second
-	// frozenTime is the time of a response where all work must precede it. It covers a read, a write
-	// and the delivery of the event, so the time does not depend on the account.
-	frozenTime = time.Second
+	// frozenTime is the time of a response where all work must precede it. The work has frozenWork, for a
+	// read, a write and the delivery of the event. The rest is for the end of an interrupted delivery. So
+	// the time does not depend on the account.
+	frozenTime, frozenWork = 2 * time.Second, time.Second
 )
 
 // request does its work after the response. So the response and its time are the same for every email,
@@ -175,7 +176,7 @@ func (r recovery) request(ctx context.Context, in Input) (Output, error) {
 		return accepted, nil
 	}
 	end := time.After(frozenTime)
-	work(ctx, frozenTime)
+	work(ctx, frozenWork)
 	<-end
 	return accepted, nil
 }
@@ -218,6 +219,9 @@ func (r recovery) reset(ctx context.Context, in Confirmation) error {
 	}
 	if err := r.policy.Check(in.NewPassword, claim.Account.Email); err != nil {
 		return apierror.Field("newPassword", err.Error())
+	}
+	if claim.Done && claim.Account.Password == user.LockedPassword { // by an undo, after the confirmation
+		return user.ErrNotPending
 	}
 	if claim.Done {
 		same, _, err := r.passwords.Verify(ctx, claim.Account.Password, in.NewPassword)

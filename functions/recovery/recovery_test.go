@@ -231,6 +231,23 @@ func TestRecovery_AfterPreHijacking(t *testing.T) {
 	}
 }
 
+// An undo of a change of the email locks the password. A repeated confirmation has lost its effect.
+func TestRecovery_RepeatedAfterUndo(t *testing.T) {
+	t.Parallel()
+	sink := endpointtest.NewSink(t)
+	b := endpointtest.New(t, recovery.Function, sink.Setting())
+	b.Given(t, "ann@example.com", secret)
+	b.Do(t, request("ann@example.com"))
+	token := b.Mail(t, sink, event.Recovery).Token
+	for range 2 {
+		endpointtest.Check(t, ok(http.StatusOK, changed), b.Do(t, byToken(token, next)))
+	}
+	if _, err := b.Collection(t).UpdateOne(t.Context(), bson.D{}, bson.D{{Key: "$set", Value: bson.D{{Key: "password", Value: user.LockedPassword}}}}); err != nil {
+		t.Fatal(err)
+	}
+	endpointtest.Check(t, invalid("token"), b.Do(t, byToken(token, next)))
+}
+
 // 50 concurrent confirmations have one result. Only clients with the password of the first one succeed.
 func TestRecovery_ParallelConfirms(t *testing.T) {
 	t.Parallel()

@@ -206,6 +206,22 @@ func TestVerification_EndedSession(t *testing.T) {
 	endpointtest.Check(t, endpointtest.InvalidToken(endpointtest.Case{}), b.Do(t, endpointtest.Call{Header: endpointtest.Bearer(g.Token)}))
 }
 
+// Users without a pending confirmation do not use up each other's codes.
+func TestVerification_CodesOfOthers(t *testing.T) {
+	sink := endpointtest.NewSink(t)
+	b := endpointtest.New(t, verification.Function, sink.Setting())
+	ann := endpointtest.Bearer(b.Given(t, "ann@example.com", secret).Token)
+	b.Do(t, endpointtest.Call{Header: ann})
+	code := b.Mail(t, sink, event.Verification).Code
+	other := endpointtest.Bearer(b.Given(t, "bob@example.com", secret).Token)
+	for range 5 {
+		endpointtest.Check(t, invalid("code"), b.Do(t, byCode("000000", other)))
+	}
+	for range 2 { // the second one gets the same answer
+		endpointtest.Check(t, ok(http.StatusOK, verified), b.Do(t, byCode(code, ann)))
+	}
+}
+
 func TestVerification_MailLimit(t *testing.T) {
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, verification.Function, sink.Setting())

@@ -65,7 +65,11 @@ func (k *Keys) claimByCode(ctx context.Context, users *user.Store, limiter *rate
 		return user.Claim{}, err
 	}
 	// also per recipient: with many accounts, an attacker could guess the code of one mailbox
-	for _, subject := range []string{id, account.Pending[purpose].Email} {
+	subjects := []string{id}
+	if p, pending := account.Pending[purpose]; pending {
+		subjects = append(subjects, p.Email)
+	}
+	for _, subject := range subjects {
 		if err := limiter.AllowCode(ctx, string(purpose), subject); err != nil {
 			return user.Claim{}, err
 		}

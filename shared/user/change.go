@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"ticketing.com/auth/shared/apierror"
 	"ticketing.com/auth/shared/events/event"
@@ -76,7 +77,7 @@ func (s *Store) change(ctx context.Context, id string, decide func(Account) (*ch
 		filter, update, events := s.compile(ctx, a, c)
 		result, err := users.UpdateOne(ctx, filter, update)
 		if err != nil {
-			if c.email != "" && s.isTaken(ctx, c.email, id) {
+			if c.email != "" && (mongo.IsDuplicateKeyError(err) || s.isTaken(ctx, c.email, id)) {
 				return ErrDuplicate // without the driver's text: it quotes the email
 			}
 			return mongodb.Translate("change an account", err)
@@ -153,7 +154,7 @@ func (s *Store) compile(ctx context.Context, a Account, c *change) (filter, upda
 	for _, e := range c.events {
 		events.Add(e.Type, e.payload)
 	}
-	unset = append(unset, s.outbox.Displace(ctx, a.Document, events)...)
+	unset = append(unset, s.outbox.Displace(a.Document, events)...)
 	return filter, events.Update(set, unset, more), events
 }
 

@@ -158,7 +158,7 @@ func (s *Store) undoEmail(ctx context.Context, id, nonce string, proof Proof, fr
 			},
 			entry: Entry{Type: EntryEmailUndone, At: now}.from(from),
 		}
-		c.clear("pending", "devices", "deletesAt")
+		c.clear("pending", "devices", "deletesAt", "mailed."+string(event.Recovery)) // of the attacker
 		if u.VerifiedAt != nil {
 			c.set = append(c.set, bson.E{Key: "verifiedAt", Value: *u.VerifiedAt})
 		} else { // the token proves control of the email

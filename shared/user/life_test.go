@@ -40,7 +40,7 @@ func TestChangePassword_ConcurrentWithSignIn(t *testing.T) {
 		a := create(t, s, fmt.Sprint("ann", i))
 		late := record("late", noon)
 		_, err := both(func() error { return s.Open(t.Context(), a, late, "", "") }, func() error {
-			_, err := s.ChangePassword(t.Context(), a, a.ID+"0", "new hash", user.Origin{}, noon)
+			_, err := s.ChangePassword(t.Context(), a, a.ID+"0", "", "new hash", user.Origin{}, noon)
 			return err
 		})
 		after := stored(t, s, a.ID)
@@ -56,10 +56,27 @@ func TestChangePassword_Concurrent(t *testing.T) {
 	s := open(t, 20)
 	a := create(t, s, "ann")
 	if n := inParallel(t, 20, user.ErrChanged, func(i int) error {
-		_, err := s.ChangePassword(t.Context(), a, "ann0", fmt.Sprint("hash ", i), user.Origin{}, noon)
+		_, err := s.ChangePassword(t.Context(), a, "ann0", "", fmt.Sprint("hash ", i), user.Origin{}, noon)
 		return err
 	}); n != 1 {
 		t.Errorf("%d changes succeeded, want 1", n)
+	}
+}
+
+// A client that knew the earlier password could have registered a device, which has a rate limit of its own.
+func TestChangePassword_ForgetsOtherDevices(t *testing.T) {
+	s := open(t, 20)
+	create(t, s, "ann")
+	for _, device := range []string{"owner", "attacker"} {
+		if err := s.Open(t.Context(), stored(t, s, "ann"), record("session"+device, noon), device, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.ChangePassword(t.Context(), stored(t, s, "ann"), "ann0", "owner", "new hash", user.Origin{}, noon); err != nil {
+		t.Fatal(err)
+	}
+	if a := stored(t, s, "ann"); !a.HasDevice("owner", noon) || a.HasDevice("attacker", noon) {
+		t.Errorf("got the devices %v, want that of the client alone", a.Devices)
 	}
 }
 
@@ -72,7 +89,7 @@ func TestChangePassword_EndsSessionsOfConcurrentSignOut(t *testing.T) {
 		}
 		ended := 0
 		_, err := both(func() error { return s.End(t.Context(), a.ID, "other") }, func() (err error) {
-			ended, err = s.ChangePassword(t.Context(), a, a.ID+"0", "new hash", user.Origin{}, noon)
+			ended, err = s.ChangePassword(t.Context(), a, a.ID+"0", "", "new hash", user.Origin{}, noon)
 			return err
 		})
 		if after := stored(t, s, a.ID); err != nil || len(after.Sessions) != 1 || after.Ended["other"].IsZero() || ended > 1 {
@@ -140,6 +157,28 @@ func requestDeletion(t *testing.T, s *user.Store, a user.Account, grace time.Dur
 }
 
 // A sign-in that began before the deletion has no session after it.
+// An attacker has changed the email and used up the mails of a recovery. The owner gets one after the undo.
+func TestUndoEmail_AllowsRecovery(t *testing.T) {
+	s := openWithMails(t)
+	a := create(t, s, "ann")
+	if err := s.RequestEmailChange(t.Context(), a, "ann0", "attacker@example.com", user.Origin{}, noon); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ConfirmEmail(t.Context(), claim(t, s, "ann", event.EmailChange), user.Origin{}, noon); err != nil {
+		t.Fatal(err)
+	}
+	for s.RequestRecovery(t.Context(), "attacker@example.com", noon) == nil {
+	}
+	for nonce := range stored(t, s, "ann").Undo {
+		if err := s.UndoEmail(t.Context(), "ann", nonce, func(user.Pending) bool { return true }, user.Origin{}, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RequestRecovery(t.Context(), a.Email, noon); err != nil {
+		t.Errorf("got %v, want nil", err)
+	}
+}
+
 func TestRequestDeletion_ConcurrentWithSignIn(t *testing.T) {
 	s := open(t, 20)
 	for i := range rounds {

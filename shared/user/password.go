@@ -12,9 +12,9 @@ import (
 
 // ChangePassword replaces the hash of the password of an account, after the current password was
 // checked. It ends all sessions but one, and returns their number. It also ends a pending recovery
-// and a pending change of the email. It returns ErrChanged if the
-// password has changed since the check, or ErrSessionEnded.
-func (s *Store) ChangePassword(ctx context.Context, checked Account, sid, hash string, from Origin, now time.Time) (ended int, err error) {
+// and a pending change of the email, and forgets all devices but the one with the digest. It returns
+// ErrChanged if the password has changed since the check, or ErrSessionEnded.
+func (s *Store) ChangePassword(ctx context.Context, checked Account, sid, device, hash string, from Origin, now time.Time) (ended int, err error) {
 	err = s.change(ctx, checked.ID, func(a Account) (*change, error) {
 		if err := a.checked(checked, sid, now); err != nil {
 			return nil, err
@@ -23,8 +23,13 @@ func (s *Store) ChangePassword(ctx context.Context, checked Account, sid, hash s
 			set:   bson.D{{Key: "password", Value: hash}},
 			entry: Entry{Type: EntryPasswordChanged, At: now, Session: sid}.from(from)}
 		ended = len(c.end)
-		// a client that knew the earlier password may have requested them
+		// a client that knew the earlier password may have requested or registered them
 		c.clear("pending."+string(event.Recovery), "pending."+string(event.EmailChange))
+		for d := range a.Devices {
+			if d != device {
+				c.clear("devices." + d)
+			}
+		}
 		c.publish(event.PasswordChanged, event.UserPasswordChanged{UserID: a.ID, By: event.ByChange})
 		c.notice(a, event.PasswordNotice, from)
 		return c, nil

@@ -134,6 +134,8 @@ type Events struct {
 	trace string // traceparent of the request, or ""
 	takes func(*event.Type) bool
 	all   []entry
+
+	displaced []entry // the stored events that the change removes
 }
 
 // An entry is a stored event with its id.
@@ -254,6 +256,7 @@ func (w *Window) limit(ctx context.Context, timeout time.Duration) (context.Cont
 // The process sends the events of a document in the order of the calls, unless the sink takes
 // longer than orderTimeout to answer.
 func (o *Outbox) Deliver(ctx context.Context, w *Window, e *Events) (sent []string) {
+	o.logDropped(ctx, e.displaced)
 	if len(e.all) == 0 {
 		return nil
 	}
@@ -435,7 +438,8 @@ func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, sent []
 	if len(pending) <= limit {
 		return
 	}
-	dropped := o.surplus(pending, limit)
+	ranked := o.ranked(pending)
+	dropped := ranked[:len(ranked)-limit]
 	collection, err := o.Collection(ctx)
 	if err == nil {
 		err = remove(ctx, collection, id, ids(dropped))
@@ -447,11 +451,12 @@ func (o *Outbox) Trim(ctx context.Context, id string, document bson.Raw, sent []
 	o.logDropped(ctx, dropped)
 }
 
-// surplus returns the events to drop: the oldest over the limit, those of the Expendable types first.
-func (o *Outbox) surplus(pending map[string]Event, limit int) []entry {
+// ranked returns events in the order in which they are dropped: those of the Expendable types first, and
+// the oldest first.
+func (o *Outbox) ranked(pending map[string]Event) []entry {
 	all := inOrder(pending)
 	slices.SortStableFunc(all, func(x, y entry) int { return cmp.Compare(o.keeps(x.Type), o.keeps(y.Type)) })
-	return all[:max(0, len(all)-limit)]
+	return all
 }
 
 // keeps returns 0 for an expendable type and 1 for others.
@@ -469,13 +474,21 @@ func (o *Outbox) logDropped(ctx context.Context, dropped []entry) {
 }
 
 // Displace returns the paths of the stored events that a change with these events must remove, so that the
-// document keeps to the limit. It logs them. A change that has read the document uses it in place of Trim.
-func (o *Outbox) Displace(ctx context.Context, stored Document, e *Events) (unset bson.D) {
-	dropped := o.surplus(stored.Events, max(0, limit-len(e.all)))
-	for _, d := range dropped {
-		unset = append(unset, bson.E{Key: "events." + d.id, Value: ""})
+// document keeps to the limit. An expendable event displaces no other one. Deliver logs the removed
+// events. A change that has read the document uses Displace in place of Trim.
+func (o *Outbox) Displace(stored Document, e *Events) (unset bson.D) {
+	room, important := limit-len(e.all), limit // for events of any type, and for those that are not expendable
+	for _, v := range e.all {
+		important -= o.keeps(v.Type)
 	}
-	o.logDropped(ctx, dropped)
+	for _, v := range slices.Backward(o.ranked(stored.Events)) {
+		if room > 0 || important > 0 && o.keeps(v.Type) > 0 {
+			room, important = room-1, important-1
+			continue
+		}
+		e.displaced = append(e.displaced, v)
+		unset = append(unset, bson.E{Key: "events." + v.id, Value: ""})
+	}
 	return unset
 }
 

@@ -47,7 +47,7 @@ type Refused struct {
 // refuse returns a refused event with the time of its next retry.
 func refuse(e Event, tries int, now time.Time) Refused {
 	e.Tries = tries
-	delay := min(minRetryDelay<<min(tries-1, 30), maxRetryDelay)
+	delay := min(minRetryDelay<<min(tries-1, 11), maxRetryDelay)
 	return Refused{Event: e, RetryAt: now.Add(delay).UTC().Truncate(time.Millisecond)}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -253,5 +254,46 @@ func TestEvents_PayloadOfAnotherType(t *testing.T) {
 			}()
 		}
 		o.Events(t.Context(), "ann", event.SignedUp, event.UserSignedUp{})
+	}
+}
+
+func TestRefuse_Delay(t *testing.T) {
+	previous := time.Duration(0)
+	for tries := 1; tries < 100; tries++ {
+		delay := refuse(Event{}, tries, noon).RetryAt.Sub(noon)
+		if delay < max(minRetryDelay, previous) || delay > maxRetryDelay {
+			t.Errorf("the delay after %d tries is %s, after %s before", tries, delay, previous)
+		}
+		previous = delay
+	}
+}
+
+// An event of an expendable type displaces only others of these types.
+func TestDisplace_ExpendableEvents(t *testing.T) {
+	ended := event.Define[payload]("com.example.ended.v1", "/things", "A thing ended.")
+	o := New(Config{Types: []*event.Type{changed, ended}, Expendable: []*event.Type{ended}, Sink: &sink{fail}})
+	stored := Document{Events: map[string]Event{
+		"important":  {Type: changed.Name, Time: noon},
+		"expendable": {Type: ended.Name, Time: noon.Add(time.Minute)},
+	}}
+	for _, c := range []struct {
+		of   *event.Type
+		n    int
+		want []string
+	}{
+		{ended, limit - 2, nil},
+		{ended, limit - 1, []string{"events.expendable"}},
+		{ended, 2 * limit, []string{"events.expendable"}},
+		{changed, limit - 1, []string{"events.expendable"}},
+		{changed, limit, []string{"events.important", "events.expendable"}},
+	} {
+		e := o.Events(t.Context(), "ann", c.of, slices.Repeat([]any{payload{}}, c.n)...)
+		var got []string
+		for _, member := range o.Displace(stored, e) {
+			got = append(got, member.Key)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%d events of %s displace %v, want %v", c.n, c.of.Name, got, c.want)
+		}
 	}
 }

@@ -91,6 +91,9 @@ func FromConfig(cfg *config.Config) *Journal {
 
 // A Claim is the exclusive right to send the mail of an event, until its lease ends.
 type Claim struct {
+	// Unanswered is the number of earlier transfers that the mail server may have accepted.
+	Unanswered int
+
 	journal *Journal
 	key     string
 	owner   string
@@ -111,7 +114,7 @@ func (j *Journal) Claim(ctx context.Context, key string) (*Claim, Result, error)
 		return nil, "", err
 	}
 	now := j.now()
-	claim := &Claim{j, key, rand.Text()}
+	claim := &Claim{journal: j, key: key, owner: rand.Text()}
 	set := bson.D{{Key: "owner", Value: claim.owner}, {Key: "until", Value: now.Add(Lease)}}
 	_, err = c.InsertOne(ctx, append(bson.D{{Key: "_id", Value: key}, {Key: "result", Value: ""},
 		{Key: "expiresAt", Value: now.Add(Retention + expiryMargin)}}, set...))
@@ -122,8 +125,9 @@ func (j *Journal) Claim(ctx context.Context, key string) (*Claim, Result, error)
 		return nil, "", mongodb.Translate("claim a mail", err)
 	}
 	var stored struct {
-		Result Result    `bson:"result"`
-		Until  time.Time `bson:"until"`
+		Result     Result    `bson:"result"`
+		Until      time.Time `bson:"until"`
+		Unanswered int       `bson:"unanswered"`
 	}
 	err = mongodb.Read(c.FindOne(ctx, bson.D{{Key: "_id", Value: key}}), &stored)
 	switch {
@@ -144,6 +148,7 @@ func (j *Journal) Claim(ctx context.Context, key string) (*Claim, Result, error)
 	if taken.MatchedCount == 0 { // another process was first
 		return nil, "", &Held{}
 	}
+	claim.Unanswered = stored.Unanswered
 	return claim, "", nil
 }
 
@@ -156,21 +161,25 @@ func (c *Claim) Finish(ctx context.Context, r Result) error {
 	} else {
 		filter = append(filter, bson.E{Key: "owner", Value: c.owner})
 	}
-	return c.update(ctx, "record a mail", filter, set)
+	return c.update(ctx, "record a mail", filter, bson.D{{Key: "$set", Value: set}})
 }
 
-// Release ends the lease, so that another delivery of the event can send the mail at once.
-func (c *Claim) Release(ctx context.Context) error {
-	return c.update(ctx, "release a mail", bson.D{{Key: "_id", Value: c.key}, {Key: "owner", Value: c.owner}, {Key: "result", Value: ""}},
-		bson.D{{Key: "until", Value: c.journal.now()}})
+// Release ends the lease, so that another delivery of the event can send the mail at once. It counts a
+// transfer that the mail server has not answered.
+func (c *Claim) Release(ctx context.Context, unanswered bool) error {
+	update := bson.D{{Key: "$set", Value: bson.D{{Key: "until", Value: c.journal.now()}}}}
+	if unanswered {
+		update = append(update, bson.E{Key: "$inc", Value: bson.D{{Key: "unanswered", Value: 1}}})
+	}
+	return c.update(ctx, "release a mail", bson.D{{Key: "_id", Value: c.key}, {Key: "owner", Value: c.owner}, {Key: "result", Value: ""}}, update)
 }
 
-func (c *Claim) update(ctx context.Context, step string, filter, set bson.D) error {
+func (c *Claim) update(ctx context.Context, step string, filter, update bson.D) error {
 	collection, err := c.journal.database.Collection(ctx, Collection)
 	if err != nil {
 		return err
 	}
-	_, err = collection.UpdateOne(ctx, filter, bson.D{{Key: "$set", Value: set}})
+	_, err = collection.UpdateOne(ctx, filter, update)
 	return mongodb.Translate(step, err)
 }
 

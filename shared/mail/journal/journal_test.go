@@ -84,12 +84,12 @@ func TestClaim_Lease(t *testing.T) {
 	}
 	c.set(noon.Add(journal.Lease))
 	second := claim(t, j, "a") // the first process was killed
-	must(t, first.Release(t.Context()))
+	must(t, first.Release(t.Context(), false))
 	must(t, first.Finish(t.Context(), journal.Refused))
 	if _, held := isHeld(j, t, "a"); !held {
 		t.Error("the first owner has changed the claim of the second one")
 	}
-	must(t, second.Release(t.Context()))
+	must(t, second.Release(t.Context(), false))
 	claim(t, j, "a")
 	must(t, first.Finish(t.Context(), journal.Sent)) // the mail was sent, although the lease had ended
 	if got, result, err := j.Claim(t.Context(), "a"); got != nil || result != journal.Sent || err != nil {
@@ -183,14 +183,14 @@ func TestAllow_CountsEachEventOnce(t *testing.T) {
 				t.Fatalf("a repeated attempt: got %t and %v, want true", ok, err)
 			}
 		}
-		must(t, c.Release(t.Context()))
+		must(t, c.Release(t.Context(), false))
 	}
 	for i, want := range []bool{true, true, false} {
 		if got := allow(t, j, fmt.Sprintf("b%d", i), event.Recovery, "ann@example.com"); got != want {
 			t.Errorf("event %d: got %t, want %t", i, got, want)
 		}
 	}
-	must(t, claim(t, j, "c1").Release(t.Context()))
+	must(t, claim(t, j, "c1").Release(t.Context(), false))
 	if ok, err := claim(t, j, "a1").Allow(t.Context(), event.Recovery, "ann@example.com"); !ok || err != nil {
 		t.Errorf("an attempt at the limit of an event that was counted before it: got %t and %v, want true", ok, err)
 	}

@@ -56,6 +56,9 @@ const (
 	Address
 	// Refused is another final rejection of the mail.
 	Refused
+	// Unanswered is a lost connection or a timeout after the transfer. The server may have accepted the
+	// mail, so another attempt can send it twice.
+	Unanswered
 )
 
 // An Error is a failure. Its text has the step and the reply code.
@@ -81,6 +84,7 @@ type Connection struct {
 	net     net.Conn
 	mail    *gomail.Client
 	smtp    *client.Client
+	sent    bool        // the server has accepted the mail
 	release func() bool // from the context, which closes the connection at its end
 }
 
@@ -170,8 +174,7 @@ func connecting(err error) *Error {
 	return &Error{Misconfigured, fmt.Sprintf("the mail server does not speak SMTP as expected (%T)", err)}
 }
 
-// Send sends a mail. A failure is an *Error. If the connection is lost after the mail was
-// transferred, the server may have accepted it.
+// Send sends a mail. A failure is an *Error.
 func (c *Connection) Send(m Message) error {
 	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
 	_, domain, _ := strings.Cut(c.from.Address, "@")
@@ -191,6 +194,7 @@ func (c *Connection) Send(m Message) error {
 	}
 	err := c.mail.SendWithSMTPClient(c.smtp, msg)
 	if err == nil || msg.IsDelivered() { // the server has accepted it, and did not answer the next command
+		c.sent = true
 		return nil
 	}
 	failed, is := errors.AsType[*gomail.SendError](err)
@@ -207,6 +211,8 @@ func classify(step gomail.SendErrReason, code int, enhanced string) *Error {
 	switch {
 	case code == 0 && (step == gomail.ErrGetRcpts):
 		return &Error{Address, "the address is not valid"}
+	case code == 0 && step == gomail.ErrSMTPDataClose:
+		kind = Unanswered
 	case code < 500:
 		kind = Temporary
 	case step == gomail.ErrSMTPMailFrom, code == 530, code == 534, code == 535, code == 538, enhanced == "5.1.7", enhanced == "5.1.8":
@@ -226,7 +232,7 @@ const quitTimeout = 500 * time.Millisecond
 // Close ends the connection.
 func (c *Connection) Close() {
 	c.release()
-	if c.smtp != nil && c.smtp.UpdateDeadline(quitTimeout) == nil {
+	if c.sent && c.smtp.UpdateDeadline(quitTimeout) == nil {
 		c.smtp.Quit() // a courtesy: the server may be gone
 	}
 	if c.net != nil {

@@ -142,17 +142,17 @@ func TestSend_Failures(t *testing.T) {
 		}, smtp.Refused, "554 5.7.1"},
 		"a connection closed after DATA": {smtptest.Options{}, func(s *smtptest.Server) {
 			s.Behave(smtptest.Behavior{Data: func(c *gosmtp.Conn, _ smtptest.Mail) error { c.Conn().Close(); return reply(554) }})
-		}, smtp.Temporary, "lost"},
+		}, smtp.Unanswered, "lost"},
 		"a connection closed inside DATA": {smtptest.Options{}, func(s *smtptest.Server) {
 			s.Behave(smtptest.Behavior{InData: func(c *gosmtp.Conn, r io.Reader) bool {
 				r.Read(make([]byte, 10))
 				c.Conn().Close()
 				return true
 			}})
-		}, smtp.Temporary, "lost"},
+		}, smtp.Unanswered, "lost"},
 		"a server that hangs after DATA": {smtptest.Options{}, func(s *smtptest.Server) {
 			s.Behave(smtptest.Behavior{Data: func(*gosmtp.Conn, smtptest.Mail) error { s.Hang(); return nil }})
-		}, smtp.Temporary, "lost"},
+		}, smtp.Unanswered, "lost"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
