@@ -138,7 +138,7 @@ const freshness = 15 * time.Minute
 // fresh returns an API error unless the user has signed in recently. Otherwise a stolen token could end the
 // sessions of the owner (OWASP ASVS 5.0.0 requirement 7.5.2).
 func (s sessions) fresh(c token.Claims) error {
-	if s.now().Sub(c.AuthTime) > freshness {
+	if !c.Fresh(freshness, s.now()) {
 		return apierror.Reauthenticate("", freshness)
 	}
 	return nil

@@ -62,7 +62,7 @@ func evaluate(checks []Check, claims Claims, now time.Time) error {
 			level = c.level
 		}
 	}
-	stale := maxAge > 0 && (claims.AuthTime.IsZero() || now.Sub(claims.AuthTime) > maxAge)
+	stale := maxAge > 0 && !claims.Fresh(maxAge, now)
 	if stale || rank(claims.ACR) < rank(level) {
 		return reauthenticate(level, maxAge)
 	}

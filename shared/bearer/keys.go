@@ -71,14 +71,16 @@ func (s *keySet) Key(ctx context.Context, id string) (*token.Key, error) {
 	if s.usable(now) == nil {
 		gap = retryDelay
 	}
-	if s.flight == nil && (key == nil || now.Sub(s.loaded) >= keysMaxAge) && (s.tried.IsZero() || now.Sub(s.tried) >= gap) {
+	begins := s.flight == nil && (key == nil || now.Sub(s.loaded) >= keysMaxAge) && (s.tried.IsZero() || now.Sub(s.tried) >= gap)
+	if begins {
 		s.tried = now
 		s.flight = fly(ctx, s.reload)
 	}
 	running, err := s.flight, s.err
-	stale := err == nil && now.Sub(s.loaded) >= 2*keysMaxAge
+	// after a failed load, only the request that begins the next one waits
+	waits := now.Sub(s.loaded) >= 2*keysMaxAge && (begins || err == nil)
 	s.mu.Unlock()
-	if key != nil && (running == nil || !stale) {
+	if key != nil && (running == nil || !waits) {
 		return key, nil
 	}
 	if running == nil {

@@ -211,7 +211,7 @@ func TestKeys_MountedAndURL(t *testing.T) {
 	})
 }
 
-// A key that was withdrawn while the service had no requests is refused.
+// A key that was withdrawn while the service had no requests is refused, also after a load that failed.
 func TestKeysURL_WithdrawnWhileIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, bearer.Config{KeysURL: keysURL})
@@ -221,5 +221,13 @@ func TestKeysURL_WithdrawnWhileIdle(t *testing.T) {
 		time.Sleep(10 * time.Hour)
 		f.want(t, issue(t, 1), 401)
 		f.want(t, issue(t, 2), 200)
+
+		f.set(status(refused))
+		time.Sleep(5 * time.Minute)
+		f.want(t, issue(t, 2), 200) // its load fails in the background
+		synctest.Wait()
+		f.set(answer(jwks(t, 3)))
+		time.Sleep(10 * time.Hour)
+		f.want(t, issue(t, 2), 401)
 	})
 }

@@ -58,6 +58,13 @@ type Claims struct {
 	Roles         []string
 }
 
+// Fresh reports whether the user has authenticated within a time. A time that is further ahead than Leeway
+// is that of a wrong clock, and the next tokens of the session have it too.
+func (c Claims) Fresh(within time.Duration, now time.Time) bool {
+	age := now.Sub(c.AuthTime)
+	return !c.AuthTime.IsZero() && -Leeway <= age && age <= within
+}
+
 // ErrInvalid is the error of Verify for a token that is not valid. The error that wraps it gives
 // the reason for the log. It never contains a part of the token.
 var ErrInvalid = errors.New("the token is not valid")
