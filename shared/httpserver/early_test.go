@@ -172,6 +172,7 @@ func TestEarlyResponse_LargeBody(t *testing.T) {
 
 // Every response before the end of the body, on a route and to an event.
 func TestEarlyResponse_EveryStatus(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("sends 240 MB")
 	}
@@ -238,6 +239,7 @@ func TestEarlyResponse_MalformedChunks(t *testing.T) {
 // A client that sends an endless body receives the response. Then the server closes the
 // connection.
 func TestEarlyResponse_EndlessBody(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits until the server closes the connection")
 	}
@@ -284,6 +286,7 @@ func TestEarlyResponse_EndlessBody(t *testing.T) {
 
 // A client that waits for 100 (Continue) receives a final response at once.
 func TestEarlyResponse_ExpectContinue(t *testing.T) {
+	t.Parallel()
 	direct, _ := startServers(t, nil)
 	var fastest time.Duration
 	for range 10 { // on a busy machine one can be slow
@@ -307,6 +310,7 @@ func TestEarlyResponse_ExpectContinue(t *testing.T) {
 // Behind a proxy two requests may share a connection. The unread rest of the first must not
 // become the start of the second.
 func TestEarlyResponse_ClosesTheConnection(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(httpserver.Handler(newConfig(io.Discard, nil), echo(nil)))
 	t.Cleanup(server.Close)
 	for request, status := range map[string]string{
@@ -335,6 +339,7 @@ func TestEarlyResponse_ClosesTheConnection(t *testing.T) {
 // A client may send the rest of the body after it has received the response, with or without
 // Connection: close.
 func TestEarlyResponse_ClientContinues(t *testing.T) {
+	t.Parallel()
 	address := listen(t)
 	for _, connection := range []string{"close", "keep-alive"} {
 		for _, framing := range []string{"Content-Length: 20000", "Transfer-Encoding: chunked"} {

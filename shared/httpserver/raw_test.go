@@ -56,6 +56,7 @@ func exchange(t *testing.T, address, raw string) string {
 // The server accepts bare LF, a folded line and two equal lengths, as the RFC allows (§2.2,
 // §5.2, §6.3). The errors of net/http itself are in plain text.
 func TestServer_RequestSmuggling(t *testing.T) {
+	t.Parallel()
 	address := listen(t)
 	const (
 		body     = `{"name":"ann"}` // 14 bytes
@@ -171,6 +172,7 @@ func TestServer_RequestSmuggling(t *testing.T) {
 
 // net/http sends these responses without a call of the handler. infra/docs/api.md lists them.
 func TestServer_ErrorsBeforeTheHandler(t *testing.T) {
+	t.Parallel()
 	address := listen(t)
 	const plain, none = "text/plain; charset=utf-8", ""
 	for _, c := range []struct {

@@ -107,6 +107,7 @@ func timed(t *testing.T, c *mongo.Collection, command func(context.Context, *mon
 const slow = 1200 * time.Millisecond
 
 func TestDroppedConnections_OneSlowCommand(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for lost replies")
 	}
@@ -128,6 +129,7 @@ func TestDroppedConnections_OneSlowCommand(t *testing.T) {
 }
 
 func TestDroppedConnections_ConcurrentCommands(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for lost replies")
 	}
@@ -147,6 +149,7 @@ func TestDroppedConnections_ConcurrentCommands(t *testing.T) {
 // The database executes a write, but its reply is lost. The driver sends the same write again,
 // and the database must not execute it twice.
 func TestDroppedConnections_WriteIsExecutedOnce(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for lost replies")
 	}
@@ -184,6 +187,7 @@ func TestSlowReplies_NoReconnect(t *testing.T) {
 
 // The database always replies with a retryable error. The driver retries until the deadline.
 func TestRetries_AreDelayed(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for retries")
 	}
@@ -213,6 +217,7 @@ func TestRetries_AreDelayed(t *testing.T) {
 
 // The database does not reply, and a command is in flight.
 func TestClose_EndsWithoutReply(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for lost replies")
 	}
