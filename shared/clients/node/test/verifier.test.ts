@@ -71,6 +71,11 @@ test('the Authorization header', async (t) => {
     ['a second, empty header', ['Bearer ' + token, ''], 'invalid'],
     ['a token over 8 KiB', ['Bearer ' + 'a'.repeat(8193)], 'invalid'],
     ['words', ['Bearer of good news'], 'invalid'],
+    ['spaces and tabs around the value', [` \tBearer \t ${token}\t `], 'ann'],
+    ['spaces and tabs alone', [' \t '], null],
+    ['a no-break space before the scheme', ['\u00a0Bearer ' + token], null],
+    ['a no-break space after the scheme', ['Bearer\u00a0' + token], null],
+    ['a no-break space after the token', [`Bearer ${token}\u00a0`], 'invalid'],
   ]
   const verdict = (promise: Promise<Identity | null>) => promise.then((identity) => identity?.id ?? null, (err) => { assert.ok(err instanceof InvalidTokenError); return 'invalid' })
   const url = await serve(t, async (req, res) => { res.end(JSON.stringify(await verdict(verifier.verify(req)))) })
@@ -84,6 +89,21 @@ test('the Authorization header', async (t) => {
       assert.equal(await verdict(verifier.verify({ headers: { authorization: values.length > 1 ? values : values[0] } })), want, 'plain headers')
     })
   }
+})
+
+// In quadratic time, this test takes more than ten minutes.
+test('a run of a million spaces in the Authorization header', async () => {
+  const run = ' '.repeat(1 << 20)
+  const token = await issuer.token()
+  for (const [value, want] of [
+    [run + token + run, null],
+    [`${run}Bearer${run}${token}${run}`, 'ann'],
+    [`Basic x${run}y`, null],
+    [`Basic x,${run}y`, null],
+  ] as const) {
+    for (const headers of [{ authorization: value }, new Headers({ authorization: value })]) assert.equal((await verifier.verify({ headers }))?.id ?? null, want)
+  }
+  await invalid(verifier.verify({ headers: { authorization: `Bearer ${token}${run}x` } })) // longer than 8 KiB
 })
 
 test('a repeated token is checked again', async () => {
