@@ -1,5 +1,5 @@
 import { ForbiddenError, StepUpRequiredError } from './errors.js'
-import type { Identity } from './verifier.js'
+import { leeway, type Identity } from './verifier.js'
 
 const levels = ['aal1', 'aal2', 'phr'] as const
 
@@ -20,11 +20,12 @@ export function hasRole(...roles: string[]): Check {
   }
 }
 
-/** Returns a check that a user has signed in within a duration (RFC 9470). */
+/** Returns a check that a user has signed in within a duration (RFC 9470). A sign-in more than 30 s in the future is not fresh. */
 export function isFresh(maxAge: Duration): Check {
   const limit = milliseconds(maxAge)
   return (identity, now) => {
-    if (!identity.authTime || now - identity.authTime.getTime() > limit) throw new StepUpRequiredError({ maxAge: Math.floor(limit / 1000) })
+    const age = identity.authTime ? now - identity.authTime.getTime() : Infinity
+    if (age > limit || age < -leeway * 1000) throw new StepUpRequiredError({ maxAge: Math.floor(limit / 1000) })
   }
 }
 

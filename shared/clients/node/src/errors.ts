@@ -29,7 +29,7 @@ export abstract class CustomError extends Error {
   getResponse(): Response {
     return new Response(JSON.stringify({ errors: this.serializeErrors() }), {
       status: this.statusCode,
-      headers: { 'Content-Type': 'application/json', 'Cache-Control': 'no-store', ...this.headers },
+      headers: { 'Content-Type': 'application/json', 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff', ...this.headers },
     })
   }
 }

@@ -84,7 +84,7 @@ export const errorHandler: ErrorRequestHandler = (err, _req, res, next) => {
     next(err) // Express closes the connection
     return
   }
-  res.status(error.statusCode).set({ 'Cache-Control': 'no-store', ...error.headers })
+  res.status(error.statusCode).set({ 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff', ...error.headers })
   res.setHeader('Content-Type', 'application/json') // res.set would add a charset
   res.end(JSON.stringify({ errors: error.serializeErrors() }))
 }

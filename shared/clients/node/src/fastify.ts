@@ -68,6 +68,6 @@ export default auth
 export function errorHandler(err: unknown, _request: FastifyRequest, reply: FastifyReply): void {
   const error = toCustomError(err)
   logError(error)
-  reply.code(error.statusCode).headers({ 'Cache-Control': 'no-store', ...error.headers }).type('application/json')
-    .serializer((body: string) => body).send(JSON.stringify({ errors: error.serializeErrors() }))
+  reply.code(error.statusCode).headers({ 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff', ...error.headers })
+    .type('application/json').serializer((body: string) => body).send(JSON.stringify({ errors: error.serializeErrors() }))
 }

@@ -43,7 +43,7 @@ export interface Verifier {
 }
 
 const maxToken = 8 << 10
-const leeway = 30 // seconds
+export const leeway = 30 // seconds by which the clock of the issuer may be ahead
 const lastDate = 253402300799 // the end of the year 9999, as a NumericDate
 
 /** Returns a verifier. It throws a SettingsError that lists every problem of the settings. */
@@ -82,13 +82,15 @@ export function createVerifier(options: VerifierOptions = {}): Verifier {
     if (claims.iss !== settings.issuer) throw new InvalidTokenError('it has another issuer')
     if (!claims.aud.includes(settings.audience)) throw new InvalidTokenError('it has another audience')
     if (seconds >= claims.exp) throw new InvalidTokenError('it has expired')
-    for (const start of [claims.iat, claims.nbf, claims.authTime]) {
+    for (const start of [claims.iat, claims.nbf]) {
       if (start !== undefined && start > seconds + leeway) throw new InvalidTokenError('it is not valid yet')
     }
     const { identity } = claims
     const session = { sessionId: identity.sessionId, userId: identity.id, issuedAt: claims.iat }
     if (await revocations?.revoked(session, token, digest)) throw new InvalidTokenError('it is revoked')
-    return { ...identity }
+    // A Date can be changed, so each request has its own.
+    const { authTime, issuedAt, expiresAt } = identity
+    return { ...identity, authTime: authTime && new Date(authTime), issuedAt: new Date(issuedAt), expiresAt: new Date(expiresAt) }
   }
 
   return {
@@ -168,7 +170,6 @@ interface Claims {
   iat: number
   exp: number
   nbf: number | undefined
-  authTime: number | undefined
   identity: Identity
 }
 
@@ -185,7 +186,7 @@ function parseClaims(payload: Buffer): Claims {
     const amr = Object.freeze(optional(c.amr, strings) ?? [])
     const emailVerified = optional(c.email_verified, boolean) ?? false
     return {
-      iss: string(c.iss), aud: typeof c.aud === 'string' ? [c.aud] : strings(c.aud), iat, exp, nbf: optional(c.nbf, number), authTime,
+      iss: string(c.iss), aud: typeof c.aud === 'string' ? [c.aud] : strings(c.aud), iat, exp, nbf: optional(c.nbf, number),
       identity: {
         id: string(c.sub), email: string(c.email), emailVerified, sessionId, tokenId: string(c.jti),
         clientId: optional(c.client_id || undefined, string), roles, amr, acr: optional(c.acr || undefined, string),

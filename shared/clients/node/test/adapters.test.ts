@@ -127,6 +127,9 @@ const rows: [string, TestClaims | string | null, number, string, Record<string, 
   ['/role', { roles: ['Admin', 'administrator'] }, 403, forbidden, { 'www-authenticate': 'Bearer error="insufficient_scope"' }],
   ['/role', { roles: ['support'] }, 200, 'ann'],
   ['/fresh', { auth_time: now - 300 }, 200, 'ann'],
+  ['/fresh', { auth_time: now + 30 }, 200, 'ann'],
+  ['/fresh', { auth_time: now + 31 }, 401, again, { 'www-authenticate': stepUp + ', max_age="300"' }],
+  ['/alone', { auth_time: now + 31 }, 200, 'ann'],
   ['/fresh', old, 401, again, { 'www-authenticate': stepUp + ', max_age="300"' }],
   ['/fresh', { auth_time: undefined }, 401, again, { 'www-authenticate': stepUp + ', max_age="300"' }],
   ['/fresh', null, 401, needed, { 'www-authenticate': 'Bearer' }],
@@ -163,7 +166,7 @@ for (const [framework, start] of [['express 5', expressApp(express5)], ['express
           return
         }
         assert.deepEqual(got, { errors: [{ message: text }] })
-        for (const [name, value] of Object.entries({ 'content-type': 'application/json', 'cache-control': 'no-store', ...headers })) assert.equal(response.headers.get(name), value, name)
+        for (const [name, value] of Object.entries({ 'content-type': 'application/json', 'cache-control': 'no-store', 'x-content-type-options': 'nosniff', ...headers })) assert.equal(response.headers.get(name), value, name)
       })
     }
     if (framework !== 'hono') {
