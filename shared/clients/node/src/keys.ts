@@ -18,9 +18,10 @@ export interface JSONWebKeySet { keys: readonly object[] }
 
 /**
  * Parses a public JWK Set, and throws an error that never contains the data. A key of another
- * kind, such as RSA, is ignored.
+ * kind, such as RSA, is ignored. Any other unusable key is reported and ignored (RFC 7517
+ * section 5), so that it does not stop the other keys.
  */
-export function parseKeys(data: Uint8Array): KeySet {
+export function parseKeys(data: Uint8Array, report: (problem: string) => void): KeySet {
   let keys: unknown
   try {
     keys = parseObject(data).keys
@@ -29,25 +30,35 @@ export function parseKeys(data: Uint8Array): KeySet {
   }
   if (!Array.isArray(keys)) throw new Error('is not a JWK Set')
   const set = new Map<string, Key>()
+  const problems: string[] = []
   for (const [i, jwk] of keys.entries()) {
-    if (!isObject(jwk)) throw new Error(`has a key ${i + 1} that is not a JWK`)
-    if ('d' in jwk || 'k' in jwk) throw new Error(`has a private key ${i + 1}: use the public set`)
-    const { kty, crv, x, y, kid, use = 'sig', key_ops: operations = ['verify'] } = jwk
-    const alg = kty === 'OKP' && crv === 'Ed25519' ? 'EdDSA' : kty === 'EC' && crv === 'P-256' ? 'ES256' : undefined
-    if (!alg || (jwk.alg ?? alg) !== alg || use !== 'sig' || !Array.isArray(operations) || !operations.includes('verify')) continue
-    if (typeof kid !== 'string' || kid === '') throw new Error(`has a key ${i + 1} without a kid`)
-    if (set.has(kid)) throw new Error(`has the kid of key ${i + 1} twice`)
-    try {
-      for (const coordinate of alg === 'EdDSA' ? [x] : [x, y]) {
-        if (typeof coordinate !== 'string' || decodeBase64url(coordinate).length !== 32) throw new Error()
-      }
-      set.set(kid, { alg, key: createPublicKey({ format: 'jwk', key: { kty, crv, x, y } as JsonWebKey }) })
-    } catch {
-      throw new Error(`has a key ${i + 1} that is not valid`)
-    }
+    const parsed = parseKey(jwk, i + 1)
+    if (typeof parsed === 'string') problems.push(parsed)
+    if (!Array.isArray(parsed)) continue
+    if (set.has(parsed[0])) throw new Error(`has the kid of key ${i + 1} twice`)
+    set.set(...parsed)
   }
-  if (set.size === 0) throw new Error('has no key for EdDSA or ES256')
+  if (set.size === 0) throw new Error(problems[0] ?? 'has no key for EdDSA or ES256')
+  for (const problem of problems) report(problem)
   return set
+}
+
+/** Returns the kid and the key of a JWK, the problem of an unusable one, or null for a key of another kind. */
+function parseKey(jwk: unknown, number: number): [string, Key] | string | null {
+  if (!isObject(jwk)) return `has a key ${number} that is not a JWK`
+  if ('d' in jwk || 'k' in jwk) return `has a private key ${number}: use the public set`
+  const { kty, crv, x, y, kid, use = 'sig', key_ops: operations = ['verify'] } = jwk
+  const alg = kty === 'OKP' && crv === 'Ed25519' ? 'EdDSA' : kty === 'EC' && crv === 'P-256' ? 'ES256' : undefined
+  if (!alg || (jwk.alg ?? alg) !== alg || use !== 'sig' || !Array.isArray(operations) || !operations.includes('verify')) return null
+  if (typeof kid !== 'string' || kid === '') return `has a key ${number} without a kid`
+  try {
+    for (const coordinate of alg === 'EdDSA' ? [x] : [x, y]) {
+      if (typeof coordinate !== 'string' || decodeBase64url(coordinate).length !== 32) throw new Error()
+    }
+    return [kid, { alg, key: createPublicKey({ format: 'jwk', key: { kty, crv, x, y } as JsonWebKey }) }]
+  } catch {
+    return `has a key ${number} that is not valid`
+  }
 }
 
 const interval = 30_000 // between two looks for a changed key set
@@ -79,7 +90,7 @@ export class Keys {
   #fetched: KeySet | null = null
   #fetchedAt = -Infinity
   #tried = -Infinity
-  #failed = false
+  #failed = -Infinity // the time of a failed fetch, after which none has succeeded
   #running: Promise<void> | null = null
   #looked = -Infinity // the last look at the file
   #lookedForKid = -Infinity
@@ -103,7 +114,7 @@ export class Keys {
     if (this.sources.url) {
       await this.#fetch()
       key = this.#known(kid)
-      if (!key && this.#failed) throw this.#unavailable()
+      if (!key && this.#failed !== -Infinity) throw this.#unavailable()
     }
     if (!key && !this.#mounted && !this.#fetched) throw this.#unavailable()
     return key
@@ -113,12 +124,14 @@ export class Keys {
   async refresh(): Promise<void> {
     const now = this.sources.now()
     if (this.sources.file && elapsed(now, this.#looked, interval)) this.#look()
-    if (this.#fetched && !this.#running && elapsed(now, this.#fetchedAt, freshness)) {
-      await this.#fetch()
-      if (elapsed(this.sources.now(), this.#fetchedAt, outage)) {
-        this.#fetched = null
-        this.version++
-      }
+    if (!this.#fetched || !elapsed(now, this.#fetchedAt, freshness)) return
+    // A request beside a running fetch waits only after a time without requests, in which its key
+    // may have been withdrawn. It does not wait if a fetch has failed in the last five minutes.
+    const idle = elapsed(now, this.#fetchedAt, 2 * freshness) && elapsed(now, this.#failed, freshness)
+    if (!this.#running || idle) await this.#fetch()
+    if (this.#fetched && elapsed(this.sources.now(), this.#fetchedAt, outage)) {
+      this.#fetched = null
+      this.version++
     }
   }
 
@@ -142,7 +155,7 @@ export class Keys {
       const { mtimeMs, size, ino } = statSync(file)
       const stamp = `${mtimeMs} ${size} ${ino}`
       if (stamp === this.#stamp) return
-      this.#mounted = parseKeys(readFileSync(file))
+      this.#mounted = parseKeys(readFileSync(file), (problem) => this.sources.outages.unusedKey('keysFile', `the file of the keys ${problem}`))
       this.#stamp = stamp
       this.version++
       this.sources.outages.end('keysFile')
@@ -153,7 +166,7 @@ export class Keys {
 
   /** Fetches the set. At most one request runs, and all callers wait for it. */
   #fetch(): Promise<void> {
-    const pause = this.#failed && !this.#fetched && !this.#mounted ? retryWithoutKeys : interval
+    const pause = this.#failed !== -Infinity && !this.#fetched && !this.#mounted ? retryWithoutKeys : interval
     if (!this.#running && elapsed(this.sources.now(), this.#tried, pause)) {
       this.#tried = this.sources.now()
       this.#running = this.#download().finally(() => { this.#running = null })
@@ -165,18 +178,17 @@ export class Keys {
     const { url, fetch, now, outages } = this.sources
     try {
       const { body } = await get(fetch, url!, { maxBytes, headers: { Accept: 'application/json' } })
-      const set = parseKeys(body)
       const text = Buffer.from(body).toString('latin1')
       if (!this.#fetched || text !== this.#text) {
-        this.#fetched = set
+        this.#fetched = parseKeys(body, (problem) => outages.unusedKey('keys', `the fetched key set ${problem}`))
         this.#text = text
         this.version++
       }
       this.#fetchedAt = now()
-      this.#failed = false
+      this.#failed = -Infinity
       outages.end('keys')
     } catch (err) {
-      this.#failed = true
+      this.#failed = now()
       outages.report('keys', 'the keys cannot be fetched', err)
     }
   }

@@ -15,8 +15,17 @@ export class Outages {
   report(subject: Problem['subject'], message: string, cause?: unknown): void {
     if (this.#open.has(subject)) return
     this.#open.add(subject)
+    this.#call({ subject, message, cause })
+  }
+
+  /** Reports an unusable key. This is no outage. */
+  unusedKey(subject: Problem['subject'], problem: string): void {
+    this.#call({ subject, message: `${problem}: the key is not used` })
+  }
+
+  #call(problem: Problem): void {
     try {
-      this.onProblem({ subject, message, cause })
+      this.onProblem(problem)
     } catch {} // a failing callback must not reject a valid token
   }
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { Fetch } from './http.js'
 import { parseKeys, type JSONWebKeySet, type KeySet } from './keys.js'
-import type { Problem } from './outages.js'
+import type { Outages, Problem } from './outages.js'
 
 /** Each option has precedence over its setting in the environment. */
 export interface VerifierOptions {
@@ -25,7 +25,7 @@ export interface VerifierOptions {
   introspectionSecret?: string
   /** The maximum number of verified tokens in the cache. Default: 4096. 0 disables the cache. */
   cacheSize?: number
-  /** Receives each outage once. Default: one line of JSON to console.warn. */
+  /** Receives each outage once, and the unusable keys of each changed set. Default: one line of JSON to console.warn. */
   onProblem?: (problem: Problem) => void
   /** The settings. Default: process.env. */
   environment?: Readonly<Record<string, string | undefined>>
@@ -58,7 +58,7 @@ export class SettingsError extends Error {
   }
 }
 
-export function readSettings(options: VerifierOptions): Settings {
+export function readSettings(options: VerifierOptions, outages: Outages): Settings {
   const environment = options.environment ?? process.env
   const problems: string[] = []
   const text = (option: string | undefined, name: string): string | undefined => (option ?? environment[name])?.trim() || undefined
@@ -70,9 +70,9 @@ export function readSettings(options: VerifierOptions): Settings {
   }
 
   let mounted: KeySet | null = null
-  const parse = (name: string, data: Uint8Array): void => {
+  const parse = (name: string, data: Uint8Array, report: (problem: string) => void): void => {
     try {
-      mounted = parseKeys(data)
+      mounted = parseKeys(data, report)
     } catch (err) {
       problems.push(`${name} ${(err as Error).message}`)
     }
@@ -83,7 +83,7 @@ export function readSettings(options: VerifierOptions): Settings {
   const keysUrl = own && !options.keysUrl ? undefined : url(options.keysUrl, 'VERIFYING_KEYS_URL')
   const noUrl = own ? !options.keysUrl : !text(undefined, 'VERIFYING_KEYS_URL')
   if (keys && keysFile) problems.push('VERIFYING_KEYS and VERIFYING_KEYS_FILE are both set')
-  else if (keys) parse('VERIFYING_KEYS', Buffer.from(keys))
+  else if (keys) parse('VERIFYING_KEYS', Buffer.from(keys), (problem) => outages.unusedKey('keys', `VERIFYING_KEYS ${problem}`))
   else if (keysFile) {
     let data: Uint8Array | undefined
     try {
@@ -91,7 +91,7 @@ export function readSettings(options: VerifierOptions): Settings {
     } catch {
       if (noUrl) problems.push('VERIFYING_KEYS_FILE names a file that cannot be read')
     }
-    if (data) parse('VERIFYING_KEYS_FILE', data)
+    if (data) parse('VERIFYING_KEYS_FILE', data, () => {}) // the first request reads the file again, and reports
   } else if (noUrl) problems.push('VERIFYING_KEYS, VERIFYING_KEYS_FILE or VERIFYING_KEYS_URL is not set')
 
   const revocationsUrl = url(options.revocationsUrl, 'REVOCATIONS_URL')

@@ -48,10 +48,10 @@ const lastDate = 253402300799 // the end of the year 9999, as a NumericDate
 
 /** Returns a verifier. It throws a SettingsError that lists every problem of the settings. */
 export function createVerifier(options: VerifierOptions = {}): Verifier {
-  const settings = readSettings(options)
+  const outages = new Outages(options.onProblem)
+  const settings = readSettings(options, outages)
   const now = options.now ?? Date.now
   const fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init))
-  const outages = new Outages(options.onProblem)
   const keys = new Keys({ mounted: settings.mounted, file: settings.keysFile, url: settings.keysUrl, now, fetch, outages })
   const revocations = settings.revocationsUrl === undefined ? null : new Revocations({
     url: settings.revocationsUrl, strict: settings.strict, introspectionUrl: settings.introspectionUrl,

@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { createVerifier, InvalidTokenError, SettingsError, UnavailableError, type Identity, type VerifierOptions } from '@ticketing/auth'
+import { createVerifier, InvalidTokenError, SettingsError, UnavailableError, type Identity, type Verifier, type VerifierOptions } from '@ticketing/auth'
 import { createTestIssuer } from '@ticketing/auth/testing'
 import { Clock, deferred, errorOf, Remote, serve } from './fixture.js'
 
@@ -172,6 +172,28 @@ test('settings', async (t) => {
   createVerifier({ ...base, keys: issuer.keys, environment: { VERIFYING_KEYS_FILE: missing } })
 })
 
+test('an unusable key is reported, and the other keys are used', async (t) => {
+  const key = issuer.keys.keys[0] as Record<string, unknown>
+  const unusable = [null, { ...key, d: 'hunter2' }, { ...key, kid: '' }, { ...key, kid: 'bad', x: 'AAAA' }]
+  const keys = { keys: [...unusable, { kty: 'RSA', n: 'x', e: 'AQAB', kid: '1' }, key] }
+  const want = ['a key 1 that is not a JWK', 'a private key 2: use the public set', 'a key 3 without a kid', 'a key 4 that is not valid']
+  const folder = mkdtempSync(join(tmpdir(), 'auth-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const keysFile = join(folder, 'verifying.jwks')
+  writeFileSync(keysFile, JSON.stringify(keys))
+  for (const [name, source] of [['VERIFYING_KEYS', { keys: JSON.stringify(keys) }], ['the file of the keys', { keysFile }], ['the fetched key set', { keysUrl: 'http://auth/jwks' }]] as const) {
+    const clock = new Clock()
+    const remote = new Remote().answer(keys)
+    problems.length = 0
+    const verifier = createVerifier({ ...base, ...source, fetch: remote.fetch, now: clock.now })
+    for (const seconds of [0, 600]) { // a second look at the same set reports nothing
+      clock.advance(seconds)
+      await verifier.verifyToken(await issuer.token())
+    }
+    assert.deepEqual(problems, want.map((problem) => `${name} has ${problem}: the key is not used`))
+  }
+})
+
 test('keys of a file: a rotation needs no restart', async (t) => {
   const clock = new Clock()
   const folder = mkdtempSync(join(tmpdir(), 'auth-'))
@@ -272,6 +294,59 @@ test('keys of a URL', async (t) => {
     remote.answer(second.keys)
     clock.advance(300)
     await invalid(verifier.verifyToken(token))
+  })
+
+  // Starts a request that fetches the keys, and two concurrent ones. Returns whether these end before the fetch.
+  async function beside(verifier: Verifier, remote: Remote, token: string, answer: () => Response): Promise<{ waits: boolean, verdicts: string[] }> {
+    const [gate, asked] = [deferred(), deferred()]
+    remote.answer(async () => { asked.resolve(); await gate.promise; return answer() })
+    const verify = () => verifier.verifyToken(token).then(() => 'accepted', (err: Error) => err.name)
+    const first = verify()
+    await asked.promise
+    let waits = true
+    const others = [verify(), verify()].map((other) => other.finally(() => { waits = false }))
+    await new Promise(setImmediate) // a request that does not wait has ended
+    const result = waits
+    gate.resolve()
+    return { waits: result, verdicts: await Promise.all([first, ...others]) }
+  }
+
+  for (const failures of [0, 1]) {
+    await t.test(`a key that is withdrawn in a time without requests is refused, after ${failures} failures`, async () => {
+      const clock = new Clock()
+      const remote = new Remote().answer(issuer.keys)
+      const verifier = createVerifier({ ...base, keysUrl: 'http://auth/jwks', fetch: remote.fetch, now: clock.now })
+      const token = await issuer.token({ exp: clock.ms / 1000 + 48 * 3600 })
+      await verifier.verifyToken(token)
+      remote.answer(new Error('away'))
+      clock.advance(300)
+      if (failures) await verifier.verifyToken(token)
+      clock.advance(300)
+      assert.deepEqual(await beside(verifier, remote, token, () => Response.json(second.keys)), { waits: true, verdicts: Array(3).fill('InvalidTokenError') })
+    })
+  }
+
+  await t.test('requests beside a fetch do not wait for ten minutes, and in an outage for 24 h', async () => {
+    const clock = new Clock()
+    const remote = new Remote().answer(issuer.keys)
+    const verifier = createVerifier({ ...base, keysUrl: 'http://auth/jwks', fetch: remote.fetch, now: clock.now })
+    const token = await issuer.token({ exp: clock.ms / 1000 + 48 * 3600 })
+    await verifier.verifyToken(token)
+    const away = () => new Response('', { status: 503 })
+    clock.advance(599)
+    assert.deepEqual(await beside(verifier, remote, token, away), { waits: false, verdicts: Array(3).fill('accepted') })
+    for (let i = 0; i < 4; i++) {
+      clock.advance(299)
+      assert.deepEqual(await beside(verifier, remote, token, away), { waits: false, verdicts: Array(3).fill('accepted') })
+    }
+    const calls = remote.calls.length
+    clock.advance(29)
+    await verifier.verifyToken(token)
+    assert.equal(remote.calls.length, calls)
+    clock.advance(24 * 3600 - 599 - 4 * 299 - 29 - 60)
+    await verifier.verifyToken(token)
+    clock.advance(60)
+    assert.deepEqual(await beside(verifier, remote, token, away), { waits: true, verdicts: Array(3).fill('UnavailableError') })
   })
 
   for (const [name, answer] of [
