@@ -9,7 +9,7 @@ import { decodeBase64url, isObject, parseObject } from './strict.js'
 const refreshAge = 5_000 // a request refreshes an older copy
 const waitAge = 7_000 // a request does not use an older copy while a refresh runs
 const strictAge = 30_000 // strict mode rejects requests with an older copy
-const retryPause = 5_000 // after a failed refresh
+const retryPause = 5_000 // after a failed refresh or introspection
 const positiveAge = 5_000 // of a positive answer of the introspection
 const maxBytes = 16 << 20
 const maxEntries = 1_000_000 // above it, the next request asks for the full answer
@@ -58,6 +58,7 @@ export class Revocations {
   #running: Promise<void> | null = null
 
   #introspections = new Map<string, Promise<boolean>>()
+  #failure: { at: number, cause: unknown } | null = null // of an introspection, after which none has succeeded
   readonly #negative = new Generations<string, true>(4096)
   readonly #positive = new Generations<string, number>(4096) // the time of the answer
 
@@ -82,7 +83,9 @@ export class Revocations {
     const now = this.options.now()
     if (!elapsed(now, this.#copied, refreshAge)) return
     if (this.#running) {
-      if (elapsed(now, this.#copied, waitAge)) await this.#running
+      // During an outage, only the request that tries the feed waits, unless strict mode needs the result.
+      const outage = this.#failed !== -Infinity
+      if (outage ? this.options.strict && elapsed(now, this.#copied, strictAge) : elapsed(now, this.#copied, waitAge)) await this.#running
       return
     }
     if (!elapsed(now, this.#failed, retryPause)) return
@@ -155,7 +158,10 @@ export class Revocations {
     this.#filters = this.#filters.filter((f) => f.at >= oldest)
   }
 
-  /** Asks the introspection endpoint (RFC 7662). A filter contains few sessions that have not ended. */
+  /**
+   * Asks the introspection endpoint (RFC 7662). A filter contains few sessions that have not ended.
+   * While the endpoint is unavailable, one request in five seconds tries it.
+   */
   async #active(token: string, digest: string): Promise<boolean> {
     const { introspectionUrl, strict, now, outages } = this.options
     if (this.#negative.get(digest)) return false
@@ -163,9 +169,14 @@ export class Revocations {
     if (answered !== undefined && !elapsed(now(), answered, positiveAge)) return true
     try {
       if (!introspectionUrl) throw new Error('INTROSPECTION_URL is not set')
+      const failure = this.#failure
+      if (failure && (!elapsed(now(), failure.at, retryPause) || this.#introspections.size > 0)) throw failure.cause
       let running = this.#introspections.get(digest)
       if (!running) {
-        running = this.#introspect(introspectionUrl, token, digest).finally(() => this.#introspections.delete(digest))
+        running = this.#introspect(introspectionUrl, token, digest).catch((cause) => {
+          this.#failure = { at: now(), cause }
+          throw cause
+        }).finally(() => this.#introspections.delete(digest))
         this.#introspections.set(digest, running)
       }
       return await running
@@ -173,7 +184,7 @@ export class Revocations {
       outages.report('introspection', strict
         ? 'a session of the revocation filter cannot be checked: its requests are rejected'
         : 'a session of the revocation filter cannot be checked: its token is accepted', err)
-      if (strict) throw new UnavailableError({ cause: err })
+      if (strict) throw new UnavailableError({ retryAfter: retryPause / 1000, cause: err })
       return true
     }
   }
@@ -188,6 +199,7 @@ export class Revocations {
     })
     const { active } = parseObject(body)
     if (typeof active !== 'boolean') throw new Error('the answer of the introspection has no member active')
+    this.#failure = null
     outages.end('introspection')
     if (active) this.#positive.set(digest, asked)
     else this.#negative.set(digest, true)

@@ -186,6 +186,35 @@ test('the feed is away at the first request', async () => {
   }
 })
 
+test('while the feed hangs, only the request that tries it waits', async () => {
+  for (const strict of [false, true]) {
+    const { clock, feed, verifier } = setup({ revocationsStrict: strict })
+    const a = await token('0a')
+    feed.answer(answer('1'), new TypeError('fetch failed'))
+    for (const seconds of [0, 5]) { // from then on, the outage is known
+      clock.advance(seconds)
+      await verifier.verifyToken(a)
+    }
+    const gate = deferred()
+    feed.answer(async () => { await gate.promise; throw new TypeError('fetch failed') })
+    clock.advance(5)
+    let waits = true
+    const first = verifier.verifyToken(a).finally(() => { waits = false })
+    await Promise.all(Array.from({ length: 100 }, () => verifier.verifyToken(a)))
+    assert.ok(waits)
+    gate.resolve()
+    await first
+    if (!strict) continue
+    // A request that strict mode would reject waits too.
+    const end = deferred()
+    feed.answer(async () => { await end.promise; return Response.json(answer('2')) })
+    clock.advance(20)
+    const all = Promise.all(Array.from({ length: 100 }, () => verifier.verifyToken(a)))
+    end.resolve()
+    await all
+  }
+})
+
 test('a cursor that the feed does not know', async () => {
   const { clock, feed, verifier } = setup()
   const [a, b] = [await token('0a'), await token('0b')]
@@ -250,14 +279,34 @@ test('an introspection that fails', async (t) => {
   ] as [string, VerifierOptions, object][]) {
     for (const strict of [false, true]) {
       await t.test(`${name}, ${strict ? 'strict' : 'not strict'}`, async () => {
-        const { feed, introspection, verifier, problems } = setup({ ...options, revocationsStrict: strict })
+        const { clock, feed, introspection, verifier, problems } = setup({ ...options, revocationsStrict: strict })
         feed.answer(filtered('1'))
         introspection.answer(failure)
-        const a = await token('5e551000')
-        for (let i = 0; i < 2; i++) {
-          if (strict) assert.ok(await errorOf(verifier.verifyToken(a)) instanceof UnavailableError)
-          else await verifier.verifyToken(a)
+        const [a, b] = [await token('5e551000'), await token('5e551001')]
+        const unsure = async (hit: string) => {
+          if (!strict) return await verifier.verifyToken(hit)
+          const err = await errorOf(verifier.verifyToken(hit))
+          assert.ok(err instanceof UnavailableError)
+          assert.equal(err.headers['Retry-After'], '5')
         }
+        for (const seconds of [0, 4.9]) { // in the pause after a failure, no request asks
+          clock.advance(seconds)
+          for (const hit of [a, a, b]) await unsure(hit)
+        }
+        assert.equal(problems.length, 1)
+        if (!options.introspectionUrl) return
+        assert.equal(introspection.calls.length, 1)
+        // After the pause one request asks, and the others do not wait for it.
+        const [gate, asked] = [deferred(), deferred()]
+        introspection.answer(async () => { asked.resolve(); await gate.promise; return Response.json({ active: false }) })
+        clock.advance(0.1)
+        const first = verifier.verifyToken(a)
+        await asked.promise
+        for (const hit of [a, b]) await unsure(hit)
+        assert.equal(introspection.calls.length, 2)
+        gate.resolve()
+        await revoked(first)
+        await revoked(verifier.verifyToken(b))
         assert.equal(problems.length, 1)
       })
     }
