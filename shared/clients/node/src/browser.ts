@@ -179,12 +179,21 @@ class TokenClient implements Client {
 
   async signOut(): Promise<void> {
     await this.#lock(async () => {
-      const stored = await this.#read()
       try {
-        // The platform accepts an expired access token here.
-        const token = this.#access?.token ?? (stored && (await this.#refresh(stored))?.token)
+        const stored = await this.#newest()
+        const end = (token: string) => this.#post('/api/users/signout', { headers: { Authorization: `Bearer ${token}` }, keepalive: true })
+        const refreshed = async () => stored && (await this.#refresh(stored))?.token
+        // The platform accepts an expired access token here, unless its key was withdrawn. The token
+        // of a page that missed a sign-in belongs to another session.
+        const held = !stored || stored.refreshToken === this.#held ? this.#access?.token : undefined
+        let token = held ?? await refreshed()
         if (!token) return
-        const response = await this.#post('/api/users/signout', { headers: { Authorization: `Bearer ${token}` }, keepalive: true })
+        let response = await end(token)
+        if (response.status === 401 && held) {
+          token = await refreshed()
+          if (!token) return
+          response = await end(token)
+        }
         if (!response.ok && response.status !== 401) throw await failure(response)
       } finally {
         await this.#clear()
@@ -240,18 +249,12 @@ class TokenClient implements Client {
     const usable = (): boolean => this.#access !== null && this.#access.token !== rejected && this.#now() < this.#access.refreshAt
     if (usable()) return Promise.resolve(this.#access)
     this.#refreshing ??= this.#lock(async () => {
-      const stored = await this.#read()
+      const stored = await this.#newest()
       if (!stored) {
         this.#become(null, null, undefined)
         return null
       }
-      if (usable()) return this.#access
-      if (stored.refreshToken !== this.#held) {
-        await this.#ask(stored.refreshToken) // another tab may have an access token
-        if (usable()) return this.#access
-      }
-      const newest = await this.#read()
-      return newest && await this.#refresh(newest)
+      return usable() ? this.#access : await this.#refresh(stored)
     }).finally(() => { this.#refreshing = null })
     return this.#refreshing
   }
@@ -299,6 +302,14 @@ class TokenClient implements Client {
     this.#become(grant.user, access, grant.refreshToken)
     this.#tell({ type: 'grant', previous, stored, access })
     return access
+  }
+
+  /** Returns the session of the storage. If it is not the one of #access, the other tabs may have a newer grant. */
+  async #newest(): Promise<Stored | null> {
+    const stored = await this.#read()
+    if (!stored || stored.refreshToken === this.#held) return stored
+    await this.#ask(stored.refreshToken)
+    return await this.#read()
   }
 
   async #clear(): Promise<void> {
