@@ -126,6 +126,7 @@ const requestTimeout = 10_000
 const lockTimeout = 15_000 // of a tab that the browser has suspended while it held the lock
 const askTimeout = 50 // for the access token of another tab
 const refreshPause = 5_000 // after a failed refresh, while the access token is valid
+const maxUsed = 100 // refresh tokens: a day, for a tab in use
 
 /** Returns a client. An application has one. */
 export function createClient(options: ClientOptions): Client {
@@ -146,6 +147,7 @@ class TokenClient implements Client {
 
   #access: Access | null = null
   #held: string | undefined // the refresh token that belongs to #access
+  readonly #used = new Set<string>() // the last refresh tokens of the session before #held
   #user: User | null = null
   #refreshing: Promise<Access | null> | null = null
   #queue: Promise<unknown> = Promise.resolve() // the lock without Web Locks
@@ -299,7 +301,7 @@ class TokenClient implements Client {
     const access = { token: grant.token, expiresAt, refreshAt: expiresAt - Math.min(60_000, life / 4) }
     const stored = { refreshToken: grant.refreshToken, user: grant.user }
     await this.#storage.setItem(this.#name, JSON.stringify(stored))
-    this.#become(grant.user, access, grant.refreshToken)
+    this.#become(grant.user, access, grant.refreshToken, previous)
     this.#tell({ type: 'grant', previous, stored, access })
     return access
   }
@@ -335,12 +337,23 @@ class TokenClient implements Client {
     else if (stored.refreshToken !== this.#held && stored.user.id !== this.#user?.id) this.#become(stored.user, null, undefined)
   }
 
-  #become(user: User | null, access: Access | null, held: string | undefined): void {
+  /** Previous is a used refresh token of the same session. Without it, the session is another one. */
+  #become(user: User | null, access: Access | null, held: string | undefined, previous?: string): void {
     const changed = this.#user?.id !== user?.id
+    if (changed || previous === undefined) this.#used.clear()
+    if (previous !== undefined && previous !== held) this.#used.add(previous)
+    if (this.#used.size > maxUsed) this.#used.delete(this.#used.values().next().value!)
     this.#user = user
     this.#access = access
     this.#held = held
-    if (changed) for (const listener of [...this.#listeners]) listener(user)
+    if (!changed) return
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(user)
+      } catch (err) {
+        (globalThis.reportError ?? console.error)(err) // as an EventTarget does
+      }
+    }
   }
 
   #tell(message: Message): void { this.#channel?.postMessage(message) }
@@ -349,17 +362,18 @@ class TokenClient implements Client {
     const stored = await this.#read()
     switch (message.type) {
       case 'want':
-        if (this.#access && this.#user && this.#held === message.refreshToken && this.#now() < this.#access.refreshAt) {
-          this.#tell({ type: 'grant', previous: undefined, stored: { refreshToken: this.#held, user: this.#user }, access: this.#access })
+        // A tab with a used refresh token needs the newest one, also if the access token has expired.
+        if (this.#access && this.#user && this.#held && (this.#held === message.refreshToken || this.#used.has(message.refreshToken))) {
+          this.#tell({ type: 'grant', previous: message.refreshToken, stored: { refreshToken: this.#held, user: this.#user }, access: this.#access })
         }
         break
       case 'grant': {
-        // A tab that was duplicated has a copy of sessionStorage with the previous refresh token.
+        // A tab that was duplicated has a copy of sessionStorage with a previous refresh token.
         const { previous, access } = message
         const newest = message.stored.refreshToken
         if (!stored || (stored.refreshToken !== newest && stored.refreshToken !== previous)) break
         if (stored.refreshToken !== newest) await this.#storage.setItem(this.#name, JSON.stringify(message.stored))
-        this.#become(message.stored.user, access, newest)
+        this.#become(message.stored.user, access, newest, previous)
         this.#adopted?.()
         break
       }

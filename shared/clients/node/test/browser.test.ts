@@ -399,6 +399,48 @@ test('a refresh token that another tab has used ends no session', async (t) => {
     assert.deepEqual([...copy.items], [...browser.items])
     assert.equal(platform.sessions.size, 1)
   })
+  await t.test('a duplicated tab that was closed opens again', async () => {
+    for (const idle of [300, 900]) { // the access token of the first tab is valid, or expired
+      const { clock, platform, browser, tab } = setup()
+      const a = tab()
+      await a.signIn(ann)
+      const copy = new Browser()
+      copy.items = new Map(browser.items)
+      for (let i = 0; i < 3; i++) {
+        clock.advance(900)
+        await a.currentUser()
+      }
+      clock.advance(idle)
+      assert.deepEqual(await tab({ storage: copy.storage }).currentUser(), user)
+      assert.deepEqual(await a.currentUser(), user)
+      assert.deepEqual([...copy.items], [...browser.items])
+      assert.equal(platform.count('/api/users/refresh'), idle === 300 ? 3 : 4)
+    }
+  })
+  await t.test('a tab remembers the last 100 tokens of its session', async () => {
+    const { clock, platform, browser, tab } = setup()
+    const a = tab()
+    const copies: Browser[] = []
+    const refresh = async () => {
+      const copy = new Browser()
+      copy.items = new Map(browser.items)
+      copies.push(copy)
+      clock.advance(900)
+      await a.currentUser()
+    }
+    const open = async (copy: Browser) => {
+      const before = platform.count('/api/users/refresh')
+      const client = tab({ storage: copy.storage })
+      return [await client.currentUser(), platform.count('/api/users/refresh') - before]
+    }
+    const bob = await a.signIn({ ...ann, email: 'bob@example.com' })
+    await refresh()
+    await a.signIn(ann)
+    assert.deepEqual(await open(copies.pop()!), [bob, 1]) // not the session of ann
+    for (let i = 0; i < 101; i++) await refresh()
+    assert.deepEqual(await open(copies[1]!), [user, 0])
+    assert.deepEqual(await open(copies[0]!), [null, 1])
+  })
 })
 
 test('sign-out', async (t) => {
@@ -493,6 +535,25 @@ test('sign-out', async (t) => {
     await tab().signOut()
     assert.equal(platform.requests.length, 0)
   })
+})
+
+test('a listener that throws stops neither the sign-out nor the other listeners and tabs', async (t) => {
+  const reported = t.mock.method(console, 'error', () => {})
+  const { platform, browser, tab } = setup()
+  const [a, b] = [tab(), tab()]
+  await a.signIn(ann)
+  await b.currentUser()
+  const told: unknown[] = []
+  const signedOut = deferred<User | null>()
+  a.onChange(() => { throw new Error('render') })
+  a.onChange((u) => told.push(u))
+  b.onChange(signedOut.resolve)
+  await a.signOut()
+  assert.equal(platform.sessions.size, 0)
+  assert.equal(browser.items.size, 0)
+  assert.deepEqual(told, [null])
+  assert.equal(await signedOut.promise, null)
+  assert.deepEqual(reported.mock.calls.map((call) => (call.arguments as unknown[]).map(String)), [['Error: render']])
 })
 
 test('a value in the storage that is not valid is no session', async () => {
