@@ -106,7 +106,7 @@ func start(cfg *config.Config, c client, name string) error {
 		return err
 	}
 	setErrorHandler(cfg.Log())
-	traces := trace.NewTracerProvider(trace.WithResource(of), trace.WithBatcher(c))
+	traces := trace.NewTracerProvider(trace.WithResource(of), trace.WithSpanProcessor(newBatcher(c.ExportSpans)))
 	meters := metric.NewMeterProvider(metric.WithResource(of), metric.WithExemplarFilter(exemplar.AlwaysOffFilter), metric.WithReader(metric.NewPeriodicReader(metricClient{c}, metric.WithInterval(interval))))
 	cfg.OnClose(func(ctx context.Context) error {
 		both(ctx, traces.Shutdown, meters.Shutdown) // a collector that is down does not make the process fail
