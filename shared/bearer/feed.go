@@ -76,7 +76,7 @@ func (f *feed) refresh(ctx context.Context) error {
 	f.mu.Lock()
 	now := f.now()
 	age := f.age(now)
-	wait := age >= maxDelay && !f.outage.failing || f.strict && age > strictMaxAge
+	wait := age >= maxDelay && !f.outage.lasts(now) || f.strict && age > strictMaxAge
 	if f.flight == nil && !now.Before(f.next) {
 		wait = true
 		cursor := f.cursor
@@ -118,7 +118,7 @@ func (f *feed) poll(ctx context.Context, cursor string, start time.Time) error {
 		f.next = f.now().Add(retryDelay)
 	}
 	f.flight = nil
-	f.outage.record(err)
+	f.outage.record(err, f.now())
 	return err
 }
 

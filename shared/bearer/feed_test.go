@@ -220,7 +220,7 @@ func TestFeed_HangsForOneRequest(t *testing.T) {
 		f.set(status(hung))
 		raw := issue(t, 1)
 		f.want(t, raw, 200) // waits for the timeout
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Second)
 		tries := make(chan time.Duration, 1)
 		go func() {
 			start := time.Now()
@@ -235,6 +235,23 @@ func TestFeed_HangsForOneRequest(t *testing.T) {
 		}
 		if waited := <-tries; waited != 3*time.Second {
 			t.Errorf("the request that tries the feed waited %v, want 3 s", waited)
+		}
+	})
+}
+
+// After a failure and a time without requests, each request waits for the feed: it may answer again.
+func TestFeed_IdleAfterFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := withFeed(t, nil)
+		raw := issue(t, 1)
+		f.want(t, raw, 200)
+		f.set(status(refused))
+		time.Sleep(5 * time.Second)
+		f.want(t, raw, 200)
+		f.set(answer(entries("c2", "5e55")))
+		time.Sleep(time.Hour)
+		if got := f.count(t, 10, raw); got[401] != 10 {
+			t.Errorf("ten concurrent requests: got %v, want ten times 401", got)
 		}
 	})
 }

@@ -29,8 +29,7 @@ type introspection struct {
 	mu       sync.Mutex
 	verdicts map[[sha256.Size]byte]verdict
 	flights  map[[sha256.Size]byte]*inquiry
-	failed   time.Time // the end of the last failed request
-	err      error     // of that request
+	err      error // of that request
 	outage   outage
 }
 
@@ -55,7 +54,7 @@ func (i *introspection) active(ctx context.Context, raw string, expiry time.Time
 		i.mu.Unlock()
 		return v.active, nil
 	}
-	if i.outage.failing && (now.Sub(i.failed) < retryDelay || len(i.flights) > 0) {
+	if i.outage.lasts(now) && (now.Sub(i.outage.failed) < retryDelay || len(i.flights) > 0) {
 		defer i.mu.Unlock()
 		return false, i.err
 	}
@@ -67,9 +66,9 @@ func (i *introspection) active(ctx context.Context, raw string, expiry time.Time
 			i.mu.Lock()
 			defer i.mu.Unlock()
 			delete(i.flights, digest)
-			i.outage.record(err)
+			i.outage.record(err, i.now())
 			if err != nil {
-				i.failed, i.err = i.now(), err
+				i.err = err
 				return err
 			}
 			until := expiry

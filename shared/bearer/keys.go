@@ -77,8 +77,8 @@ func (s *keySet) Key(ctx context.Context, id string) (*token.Key, error) {
 		s.flight = fly(ctx, s.reload)
 	}
 	running, err := s.flight, s.err
-	// after a failed load, only the request that begins the next one waits
-	waits := now.Sub(s.loaded) >= 2*keysMaxAge && (begins || err == nil)
+	// in an outage, only the request that begins a load waits
+	waits := now.Sub(s.loaded) >= 2*keysMaxAge && (begins || !s.outage.lasts(now))
 	s.mu.Unlock()
 	if key != nil && (running == nil || !waits) {
 		return key, nil
@@ -123,7 +123,7 @@ func (s *keySet) reload(ctx context.Context) error {
 		err = s.set(document)
 	}
 	s.err, s.flight = err, nil
-	s.outage.record(err)
+	s.outage.record(err, s.now())
 	return err
 }
 

@@ -92,14 +92,24 @@ type outage struct {
 	log        *slog.Logger
 	start, end string
 	failing    bool
+	failed     time.Time // the last failure
 }
 
-func (o *outage) record(err error) {
+// lasts reports whether the last attempt has failed a short time ago. An earlier failure says nothing about
+// now.
+func (o *outage) lasts(now time.Time) bool { return o.failing && now.Sub(o.failed) < outageAge }
+
+// outageAge exceeds the pauses between two attempts.
+const outageAge = time.Minute
+
+func (o *outage) record(err error, now time.Time) {
 	switch {
 	case err != nil && !o.failing:
 		o.log.Warn(o.start, "error", err.Error())
 	case err == nil && o.failing:
 		o.log.Info(o.end)
 	}
-	o.failing = err != nil
+	if o.failing = err != nil; o.failing {
+		o.failed = now
+	}
 }

@@ -98,7 +98,7 @@ func (t *Telemetry) Serve(ctx context.Context, header http.Header) (context.Cont
 func (t *Telemetry) Continue(ctx context.Context, traceparent, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
 	ctx = propagation.TraceContext{}.Extract(trace.ContextWithSpanContext(ctx, trace.SpanContext{}), propagation.MapCarrier{"traceparent": traceparent})
 	if t.On() {
-		return t.start(ctx, name, kind, attributes)
+		return t.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
 	}
 	of := trace.SpanContextFromContext(ctx)
 	var span trace.SpanID
@@ -117,14 +117,7 @@ func (t *Telemetry) Start(ctx context.Context, name string, kind trace.SpanKind,
 	if !t.On() || !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx, noop.Span{}
 	}
-	return t.start(ctx, name, kind, attributes)
-}
-
-// start sets the attributes after the start: as an option, the SDK copies them twice.
-func (t *Telemetry) start(ctx context.Context, name string, kind trace.SpanKind, attributes []attribute.KeyValue) (context.Context, trace.Span) {
-	ctx, span := t.tracer.Start(ctx, name, trace.WithSpanKind(kind))
-	span.SetAttributes(attributes...)
-	return ctx, span
+	return t.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
 }
 
 // Messaging returns the attributes of a span that sends or processes an event. operation is send or

@@ -156,7 +156,6 @@ func requestDeletion(t *testing.T, s *user.Store, a user.Account, grace time.Dur
 	}
 }
 
-// A sign-in that began before the deletion has no session after it.
 // An attacker has changed the email and used up the mails of a recovery. The owner gets one after the undo.
 func TestUndoEmail_AllowsRecovery(t *testing.T) {
 	s := openWithMails(t)
@@ -179,6 +178,7 @@ func TestUndoEmail_AllowsRecovery(t *testing.T) {
 	}
 }
 
+// A sign-in that began before the deletion has no session after it.
 func TestRequestDeletion_ConcurrentWithSignIn(t *testing.T) {
 	s := open(t, 20)
 	for i := range rounds {

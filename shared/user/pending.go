@@ -1,7 +1,6 @@
 package user
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -60,15 +59,21 @@ type TooManyMails struct {
 // Error implements error.
 func (e TooManyMails) Error() string { return "too many mails were requested for this account" }
 
-// full returns an error if the times, the oldest first, reach a quota in the window before now.
-func full(times []time.Time, quota int, window time.Duration, now time.Time) error {
-	if len(times) < quota {
+// wait returns the limit that the times, the oldest first, have reached for the longest time, or nil.
+func wait(times []time.Time, now time.Time) error {
+	var longest TooManyMails
+	for _, l := range []TooManyMails{{Quota: mailsPerHour, Window: time.Hour}, {Quota: mailsPerDay, Window: 24 * time.Hour}} {
+		if first := len(times) - l.Quota; first >= 0 {
+			l.Wait = times[first].Add(l.Window).Sub(now)
+			if l.Wait > longest.Wait {
+				longest = l
+			}
+		}
+	}
+	if longest.Wait == 0 {
 		return nil
 	}
-	if wait := times[len(times)-quota].Add(window).Sub(now); wait > 0 {
-		return TooManyMails{quota, window, wait}
-	}
-	return nil
+	return longest
 }
 
 // mail returns the request for a mail, and records it in the change. It returns TooManyMails at the
@@ -80,7 +85,7 @@ func (c *change) mail(a Account, m event.RequestedMail) error {
 			recent = append(recent, at)
 		}
 	}
-	if err := cmp.Or(full(recent, mailsPerDay, 24*time.Hour, c.now), full(recent, mailsPerHour, time.Hour, c.now)); err != nil {
+	if err := wait(recent, c.now); err != nil {
 		return err
 	}
 	c.set = append(c.set, bson.E{Key: "mailed." + string(m.Purpose), Value: append(recent, c.now)})

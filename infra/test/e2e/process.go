@@ -199,8 +199,8 @@ func checkLog(t testing.TB, name, log string) {
 	}
 }
 
-// documented returns the attributes in the tables of infra/docs/telemetry.md, and for outcome and
-// security their values.
+// documented returns the attributes in the tables of infra/docs/telemetry.md, and for level and
+// outcome their values.
 var documented = sync.OnceValues(func() (map[string]bool, error) {
 	page, err := os.ReadFile("../../../infra/docs/telemetry.md") // from the folder of each test that starts processes
 	if err != nil {

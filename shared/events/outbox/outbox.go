@@ -474,7 +474,8 @@ func (o *Outbox) logDropped(ctx context.Context, dropped []entry) {
 }
 
 // Displace returns the paths of the stored events that a change with these events must remove, so that the
-// document keeps to the limit. An expendable event displaces no other one. Deliver logs the removed
+// document keeps to the limit. An expendable event displaces only expendable ones, so the document can
+// exceed the limit by the expendable events of one change. Deliver logs the removed
 // events. A change that has read the document uses Displace in place of Trim.
 func (o *Outbox) Displace(stored Document, e *Events) (unset bson.D) {
 	room, important := limit-len(e.all), limit // for events of any type, and for those that are not expendable

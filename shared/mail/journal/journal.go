@@ -161,25 +161,25 @@ func (c *Claim) Finish(ctx context.Context, r Result) error {
 	} else {
 		filter = append(filter, bson.E{Key: "owner", Value: c.owner})
 	}
-	return c.update(ctx, "record a mail", filter, bson.D{{Key: "$set", Value: set}})
+	return c.update(ctx, "record a mail", filter, set)
 }
 
 // Release ends the lease, so that another delivery of the event can send the mail at once. It counts a
 // transfer that the mail server has not answered.
 func (c *Claim) Release(ctx context.Context, unanswered bool) error {
-	update := bson.D{{Key: "$set", Value: bson.D{{Key: "until", Value: c.journal.now()}}}}
+	set := bson.D{{Key: "until", Value: c.journal.now()}}
 	if unanswered {
-		update = append(update, bson.E{Key: "$inc", Value: bson.D{{Key: "unanswered", Value: 1}}})
+		set = append(set, bson.E{Key: "unanswered", Value: c.Unanswered + 1}) // not $inc: the caller can repeat it
 	}
-	return c.update(ctx, "release a mail", bson.D{{Key: "_id", Value: c.key}, {Key: "owner", Value: c.owner}, {Key: "result", Value: ""}}, update)
+	return c.update(ctx, "release a mail", bson.D{{Key: "_id", Value: c.key}, {Key: "owner", Value: c.owner}, {Key: "result", Value: ""}}, set)
 }
 
-func (c *Claim) update(ctx context.Context, step string, filter, update bson.D) error {
+func (c *Claim) update(ctx context.Context, step string, filter, set bson.D) error {
 	collection, err := c.journal.database.Collection(ctx, Collection)
 	if err != nil {
 		return err
 	}
-	_, err = collection.UpdateOne(ctx, filter, update)
+	_, err = collection.UpdateOne(ctx, filter, bson.D{{Key: "$set", Value: set}})
 	return mongodb.Translate(step, err)
 }
 

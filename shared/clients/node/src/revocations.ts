@@ -84,7 +84,7 @@ export class Revocations {
     if (!elapsed(now, this.#copied, refreshAge)) return
     if (this.#running) {
       // During an outage, only the request that tries the feed waits, unless strict mode needs the result.
-      const outage = this.#failed !== -Infinity
+      const outage = !elapsed(now, this.#failed, strictAge) // an earlier failure says nothing about now
       if (outage ? this.options.strict && elapsed(now, this.#copied, strictAge) : elapsed(now, this.#copied, waitAge)) await this.#running
       return
     }
@@ -170,7 +170,7 @@ export class Revocations {
     try {
       if (!introspectionUrl) throw new Error('INTROSPECTION_URL is not set')
       const failure = this.#failure
-      if (failure && (!elapsed(now(), failure.at, retryPause) || this.#introspections.size > 0)) throw failure.cause
+      if (failure && !elapsed(now(), failure.at, strictAge) && (!elapsed(now(), failure.at, retryPause) || this.#introspections.size > 0)) throw failure.cause
       let running = this.#introspections.get(digest)
       if (!running) {
         running = this.#introspect(introspectionUrl, token, digest).catch((cause) => {
