@@ -186,6 +186,22 @@ test('the feed is away at the first request', async () => {
   }
 })
 
+test('after a failure and a time without requests, each request waits for the feed', async () => {
+  const { clock, feed, verifier } = setup()
+  const a = await token('0a')
+  feed.answer(answer('1'), new TypeError('fetch failed'))
+  for (const seconds of [0, 5]) {
+    clock.advance(seconds)
+    await verifier.verifyToken(a)
+  }
+  clock.advance(300)
+  const gate = deferred()
+  feed.answer(async () => { await gate.promise; return Response.json(answer('2', ['0a'])) })
+  const all = Array.from({ length: 10 }, () => verifier.verifyToken(a))
+  gate.resolve()
+  for (const one of await Promise.allSettled(all)) assert.equal(one.status, 'rejected')
+})
+
 test('while the feed hangs, only the request that tries it waits', async () => {
   for (const strict of [false, true]) {
     const { clock, feed, verifier } = setup({ revocationsStrict: strict })
