@@ -29,7 +29,7 @@ type introspection struct {
 	mu       sync.Mutex
 	verdicts map[[sha256.Size]byte]verdict
 	flights  map[[sha256.Size]byte]*inquiry
-	err      error // of that request
+	err      error // of the last failed request
 	outage   outage
 }
 
