@@ -297,20 +297,25 @@ func TestServer_KillLosesNoAcknowledgedInsert(t *testing.T) {
 			t.Fatalf("got %d documents (%v), want at least the %d acknowledged ones", n, err, acknowledged)
 		}
 		enough := make(chan struct{})
+		running, exited := context.WithCancel(t.Context())
 		go func() { // it kills the server between inserts
 			<-enough
 			server.Process.Kill()
+			server.Wait()
+			exited()
 		}()
 		for i := 0; ; i++ {
 			if i == 50 {
 				close(enough)
 			}
-			if _, err := c.InsertOne(t.Context(), bson.M{"_id": fmt.Sprint(round, " ", i)}); err != nil {
+			if _, err := c.InsertOne(running, bson.M{"_id": fmt.Sprint(round, " ", i)}); err != nil && i < 50 {
+				t.Fatal(err)
+			} else if err != nil {
 				break
 			}
 			acknowledged++
 		}
-		server.Wait()
+		<-running.Done()
 	}
 	server := start(t, "-data", folder, "-addr", "127.0.0.1:0")
 	c := server.connect().Database("test").Collection("inserts")

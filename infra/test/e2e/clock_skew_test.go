@@ -114,6 +114,7 @@ func (c clockFixture) call(t *testing.T, function, address, bearer, body string,
 // other way. Acknowledged changes must hold after the clock is correct again. The access tokens
 // that it signed must expire after at most one hour plus their lifetime.
 func TestClockSkew_OneFunctionByAnHour(t *testing.T) {
+	t.Parallel()
 	for _, skewed := range []string{"signup", "signin", "refresh", "signout", "currentuser"} {
 		for name, skew := range map[string]time.Duration{"fast": time.Hour, "slow": -time.Hour} {
 			t.Run(skewed+" "+name, func(t *testing.T) {
@@ -161,6 +162,7 @@ func TestClockSkew_OneFunctionByAnHour(t *testing.T) {
 // an account gets ten attempts and then one after each wait, and an address has one limit for both
 // functions. The owner can sign in after the wait that other clients caused.
 func TestClockSkew_RateLimitsUseDatabaseClock(t *testing.T) {
+	t.Parallel()
 	for name, skew := range map[string]time.Duration{"an hour fast": time.Hour, "an hour slow": -time.Hour, "16 minutes fast": 16 * time.Minute, "16 minutes slow": -16 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,6 +16,7 @@ import (
 // they do without a database, and reads must succeed. When the disk has free space again, writes
 // must succeed without a restart.
 func TestFaults_DiskFull(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=24m"); err != nil {
 		t.Skipf("cannot mount a small disk: %v; run the test as root", err)

@@ -21,6 +21,7 @@ import (
 // ellipsis in the page stands for any text.
 
 func TestDocuments_LocalRunnerCommands(t *testing.T) {
+	t.Parallel()
 	// Each page has a runner of its own, because they sign up the same users and read the same feed.
 	for _, page := range []string{"README.md", "infra/docs/api.md", "infra/docs/account.md", "infra/docs/events.md", "infra/docs/rate-limits.md"} {
 		t.Run(page, func(t *testing.T) {
@@ -62,6 +63,7 @@ func TestDocuments_AddService(t *testing.T) {
 
 // The page has the source of a service. Its commands run against this service.
 func TestDocuments_VerifyTokensGo(t *testing.T) {
+	t.Parallel()
 	const page, address = "infra/docs/verify-tokens-go.md", "http://127.0.0.1:"
 	text, err := os.ReadFile(filepath.Join(repository, page))
 	if err != nil {

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
 	"ticketing.com/auth/infra/catalog"
 	"ticketing.com/auth/infra/keys/keyring"
 	"ticketing.com/auth/infra/lambda/lambdatest"
@@ -144,6 +146,7 @@ func (s *system) runAccountLifecycle(t *testing.T, email string) (changes []chan
 // While the sink is not available, events are pending. When it accepts deliveries again, it
 // receives one event for each change, and no other event.
 func TestEvents_SinkUnavailable(t *testing.T) {
+	t.Parallel()
 	uri, sink := mongotest.URI(t), newSink(t)
 	s := startWithEvents(t, uri, sink)
 	var changes []change
@@ -207,6 +210,7 @@ func TestEvents_SinkUnavailable(t *testing.T) {
 // The response does not wait for the sink. On SIGTERM the function waits for the delivery in flight,
 // and the relay does not send its event again.
 func TestEvents_SIGTERMDuringDelivery(t *testing.T) {
+	t.Parallel()
 	uri, sink := mongotest.URI(t), newSink(t)
 	s := startWithEvents(t, uri, sink)
 	answered := make(chan struct{})
@@ -241,6 +245,7 @@ func TestEvents_SIGTERMDuringDelivery(t *testing.T) {
 
 // A sink that never answers does not prevent the exit after SIGTERM. The relay delivers the event.
 func TestEvents_SIGTERMWithHangingSink(t *testing.T) {
+	t.Parallel()
 	uri, sink := mongotest.URI(t), newSink(t)
 	s := startWithEvents(t, uri, sink)
 	sink.respondWith(hang)
@@ -264,6 +269,7 @@ func TestEvents_SIGTERMWithHangingSink(t *testing.T) {
 // SIGKILL may stop a function before its write, between the write and the delivery, and between
 // the delivery and the removal from the outbox. Events must report every change that was stored.
 func TestEvents_SIGKILL(t *testing.T) {
+	t.Parallel()
 	uri, sink := mongotest.URI(t), newSink(t)
 	// Few sessions per user, so that evicted sessions have events too.
 	s := startWithEvents(t, uri, sink, "SESSION_LIMIT=2")
@@ -362,74 +368,54 @@ func (s *system) runUntilKilled(t *testing.T, email string, acknowledge func(eve
 // not change, so this covers every state. After SIGTERM at the same points, the function responds
 // before it exits.
 func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
-	parent, sink := t, newSink(t)
-	uri := mongotest.Server(t).URI()
-	proxy, users, before := newCommandProxy(t, uri), usersCollection(t, uri), 0
-	s := startWithEvents(t, proxy.uri, sink, "SESSION_LIMIT=1")
-	post := func(function, bearer, body string) error {
-		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
-		if status >= http.StatusInternalServerError {
-			err = fmt.Errorf("%s: %d %s", function, status, answer)
-		}
-		return err
-	}
-	signup := func(t *testing.T, email string) tokenPair {
-		t.Helper()
-		_, _, body := s.post(t, "signup", "", credentials(email))
-		awaitDeliveries(t, users, before, nil)
-		return parseTokens(t, body)
-	}
-	for i, c := range []struct {
-		name, function string
-		prepare        func(t *testing.T, email string) (act func() error)
+	t.Parallel()
+	for name, c := range map[string]struct {
+		function string
+		prepare  func(t *testing.T, s *interruptedSystem, email string) (act func() error)
 	}{
-		{"a sign-up", "signup", func(_ *testing.T, email string) func() error {
-			return func() error { return post("signup", "", credentials(email)) }
+		"a sign-up": {"signup", func(t *testing.T, s *interruptedSystem, email string) func() error {
+			return s.request(t, "signup", "", credentials(email))
 		}},
-		{"a sign-in that evicts another session", "signin", func(t *testing.T, email string) func() error {
-			signup(t, email)
-			return func() error { return post("signin", "", credentials(email)) }
+		"a sign-in that evicts another session": {"signin", func(t *testing.T, s *interruptedSystem, email string) func() error {
+			s.signup(t, email)
+			return s.request(t, "signin", "", credentials(email))
 		}},
-		{"a sign-out", "signout", func(t *testing.T, email string) func() error {
-			tokens := signup(t, email)
-			return func() error { return post("signout", tokens.Token, "") }
+		"a sign-out": {"signout", func(t *testing.T, s *interruptedSystem, email string) func() error {
+			return s.request(t, "signout", s.signup(t, email).Token, "")
 		}},
-		{"a refresh", "refresh", func(t *testing.T, email string) func() error {
-			tokens := signup(t, email)
-			return func() error { return post("refresh", "", `{"refreshToken":"`+tokens.RefreshToken+`"}`) }
+		"a refresh": {"refresh", func(t *testing.T, s *interruptedSystem, email string) func() error {
+			return s.request(t, "refresh", "", `{"refreshToken":"`+s.signup(t, email).RefreshToken+`"}`)
 		}},
-		{"a refresh with a stolen token", "refresh", func(t *testing.T, email string) func() error {
-			first := signup(t, email)
+		"a refresh with a stolen token": {"refresh", func(t *testing.T, s *interruptedSystem, email string) func() error {
+			first := s.signup(t, email)
 			s.refreshRepeatedly(t, first, refreshesToDropFirst)
-			return func() error { return post("refresh", "", `{"refreshToken":"`+first.RefreshToken+`"}`) }
+			return s.request(t, "refresh", "", `{"refreshToken":"`+first.RefreshToken+`"}`)
 		}},
-		{"a sign-up by an event", "signup", func(_ *testing.T, email string) func() error {
-			return func() error {
-				_, _, _, err := deliver(t.Context(), s.processes["signup"].URL+"/", email, "com.ticketing.user.signup.requested.v1", credentials(email))
-				return err
-			}
+		"a sign-up by an event": {"signup", func(t *testing.T, s *interruptedSystem, email string) func() error {
+			return s.event(t, "signup", email, credentials(email))
 		}},
-		{"a sign-out by an event", "signout", func(t *testing.T, email string) func() error {
-			userID := sessionOf(t, signup(t, email).Token).userID
-			return func() error {
-				_, _, _, err := deliver(t.Context(), s.processes["signout"].URL+"/", email, "com.ticketing.user.signout.requested.v1", `{"userId":"`+userID+`"}`)
-				return err
-			}
+		"a sign-out by an event": {"signout", func(t *testing.T, s *interruptedSystem, email string) func() error {
+			return s.event(t, "signout", email, `{"userId":"`+sessionOf(t, s.signup(t, email).Token).userID+`"}`)
 		}},
-		{"a run of the relay", "relay", func(t *testing.T, email string) func() error {
-			storeEvent(t, uri, email)
-			storeEvent(t, uri, "x"+email)
+		"a run of the relay": {"relay", func(t *testing.T, s *interruptedSystem, email string) func() error {
+			storeEvent(t, s.uri, email)
+			storeEvent(t, s.uri, "x"+email)
 			return func() error { return triggerRelay(t.Context(), s.processes["relay"]) }
 		}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sink, uri := newSink(t), mongotest.Server(t).URI()
+			proxy := newCommandProxy(t, uri)
+			s := &interruptedSystem{startWithEvents(t, proxy.uri, sink, "SESSION_LIMIT=1"), uri, usersCollection(t, uri), 0}
+			process := func() *e2e.Process { return s.processes[c.function] }
 			kills := 0
 			for {
-				before = pendingUsers(t, users) // of killed processes
-				act := c.prepare(t, fmt.Sprintf("u%d-%d@example.com", i, kills))
-				killed := proxy.dropReplyAfter(kills+1, func() { s.processes[c.function].Signal(os.Kill) })
+				s.pending = pendingUsers(t, s.users)
+				act := c.prepare(t, s, fmt.Sprintf("u%d@example.com", kills))
+				killed := proxy.dropReplyAfter(kills+1, func() { process().Signal(os.Kill) })
 				err := act()
-				awaitDeliveries(t, users, before, s.processes[c.function].Done())
+				awaitDeliveries(t, s.users, s.pending, process().Done())
 				if !killed() {
 					if err != nil {
 						t.Fatal(err)
@@ -437,7 +423,7 @@ func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 					break
 				}
 				kills++
-				s.restart(parent, c.function) // the parent test, because the next case uses the process too
+				s.restart(t, c.function)
 				// A client without a response retries.
 				if err := act(); err != nil {
 					t.Fatal(err)
@@ -449,11 +435,11 @@ func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 			// After SIGTERM at the same points, the function finishes the request. The number of
 			// commands varies, because one command can remove several delivered events.
 			for n := 0; ; n++ {
-				before = pendingUsers(t, users)
-				act := c.prepare(t, fmt.Sprintf("t%d-%d@example.com", i, n))
-				terminated := proxy.interruptAfter(n+1, func() { s.processes[c.function].Send(syscall.SIGTERM) })
+				s.pending = pendingUsers(t, s.users)
+				act := c.prepare(t, s, fmt.Sprintf("t%d@example.com", n))
+				terminated := proxy.interruptAfter(n+1, func() { process().Send(syscall.SIGTERM) })
 				err := act()
-				awaitDeliveries(t, users, before, s.processes[c.function].Done())
+				awaitDeliveries(t, s.users, s.pending, process().Done())
 				if err != nil {
 					t.Fatalf("SIGTERM after command %d: got error %v, want a response", n+1, err)
 				}
@@ -463,16 +449,51 @@ func TestEvents_SIGKILLAfterEachCommand(t *testing.T) {
 					}
 					break
 				}
-				<-s.processes[c.function].Done()
-				if code := s.processes[c.function].Signal(os.Kill); code != 0 {
+				<-process().Done()
+				if code := process().Signal(os.Kill); code != 0 {
 					t.Errorf("SIGTERM after command %d: got exit code %d, want 0", n+1, code)
 				}
-				s.restart(parent, c.function)
+				s.restart(t, c.function)
 			}
 			s.drainOutbox(t, uri)
 			sink.checkDelivered(t, uri)
 			t.Logf("killed after each of %d commands", kills)
 		})
+	}
+}
+
+// An interruptedSystem is a system with a function that the test interrupts.
+type interruptedSystem struct {
+	*system
+	uri     string
+	users   *mongo.Collection
+	pending int // users with events of killed processes
+}
+
+// signup signs a user up and waits until the events of the sign-up are delivered.
+func (s *interruptedSystem) signup(t *testing.T, email string) tokenPair {
+	t.Helper()
+	_, _, body := s.post(t, "signup", "", credentials(email))
+	awaitDeliveries(t, s.users, s.pending, nil)
+	return parseTokens(t, body)
+}
+
+// request returns a function that sends a request to a function.
+func (s *interruptedSystem) request(t *testing.T, function, bearer, body string) func() error {
+	return func() error {
+		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
+		if status >= http.StatusInternalServerError {
+			err = fmt.Errorf("%s: %d %s", function, status, answer)
+		}
+		return err
+	}
+}
+
+// event returns a function that delivers an event to a function.
+func (s *interruptedSystem) event(t *testing.T, function, id, data string) func() error {
+	return func() error {
+		_, _, _, err := deliver(t.Context(), s.processes[function].URL+"/", id, "com.ticketing.user."+function+".requested.v1", data)
+		return err
 	}
 }
 
@@ -515,6 +536,7 @@ func (s *system) refreshRepeatedly(t *testing.T, tokens tokenPair, times int) (a
 }
 
 func TestRelay_TwoAtOnce(t *testing.T) {
+	t.Parallel()
 	uri, sink := mongotest.URI(t), newSink(t)
 	s := startWithEvents(t, uri, sink)
 	relays := []*e2e.Process{s.processes["relay"], e2e.Start(t, "relay", s.env["relay"]...)}
@@ -564,6 +586,7 @@ func TestRelay_TwoAtOnce(t *testing.T) {
 const refreshesToDropFirst = 65
 
 func TestEvents_RefreshTokenTheft(t *testing.T) {
+	t.Parallel()
 	uri, sink := mongotest.URI(t), newSink(t)
 	s := startWithEvents(t, uri, sink)
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
@@ -592,6 +615,7 @@ func TestEvents_RefreshTokenTheft(t *testing.T) {
 }
 
 func TestEventReceiver_OnlyAtRootWithEVENTSOn(t *testing.T) {
+	t.Parallel()
 	const (
 		request  = "com.ticketing.user.signup.requested.v1"
 		accepted = "com.ticketing.user.signup.accepted.v1"
@@ -637,6 +661,7 @@ func TestEventReceiver_OnlyAtRootWithEVENTSOn(t *testing.T) {
 // If public clients can reach the event path, EVENTS=on without OIDC is a configuration error.
 // The error lists every other problem too.
 func TestEVENTS_OnWithoutOIDC(t *testing.T) {
+	t.Parallel()
 	uri, keys := mongotest.URI(t), t.TempDir()
 	if err := keyring.Create(keys, "EdDSA", time.Now()); err != nil {
 		t.Fatal(err)

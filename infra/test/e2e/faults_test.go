@@ -29,6 +29,7 @@ var rateLimitsOn = []string{"RATE_LIMIT=on", "TRUSTED_PROXIES=1"}
 // the usual one or a 429 or 503 with Retry-After, and must arrive in time. No acknowledged change
 // may be lost.
 func TestFaults_Database(t *testing.T) {
+	t.Parallel()
 	type fault struct {
 		name     string
 		duration time.Duration // for slow and stalled: longer than the time limit of a request
@@ -101,6 +102,7 @@ func runConcurrently(n int, do func(i int)) {
 // TestFaults_EventSink runs a workload during each fault of the sink. A fault must not change a
 // response.
 func TestFaults_EventSink(t *testing.T) {
+	t.Parallel()
 	uri, sink := mongotest.URI(t), newSink(t)
 	proxy := newFaultProxy(t, strings.TrimPrefix(sink.URL, "http://"))
 	sink.URL = "http://" + proxy.addr
@@ -129,6 +131,7 @@ func TestFaults_EventSink(t *testing.T) {
 // TestFaults_Functions stops and kills each function that writes, again and again under a
 // workload. Each stop follows a different number of database commands.
 func TestFaults_Functions(t *testing.T) {
+	t.Parallel()
 	sink := newSink(t)
 	proxy := newCommandProxy(t, mongotest.Server(t).URI())
 	s := startWithEvents(t, proxy.uri, sink, rateLimitsOn...)

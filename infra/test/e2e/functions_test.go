@@ -26,6 +26,7 @@ func TestMain(m *testing.M) { e2e.Main(m) }
 // A function without its settings lists all that it needs. TestOf_Required has the design of these
 // needs.
 func TestFunctions_RequiredSettings(t *testing.T) {
+	t.Parallel()
 	for _, f := range catalog.Functions() {
 		want := needs.Of(f).Required()
 		if len(want) == 0 {
@@ -152,6 +153,7 @@ func credentials(email string) string {
 }
 
 func TestSignout_EveryFunctionRejectsSession(t *testing.T) {
+	t.Parallel()
 	s := start(t, mongotest.URI(t))
 	status, _, body := s.post(t, "signup", "", credentials("ann@example.com"))
 	if status != http.StatusCreated {
@@ -179,6 +181,7 @@ func TestSignout_EveryFunctionRejectsSession(t *testing.T) {
 }
 
 func TestSIGTERM_FinishesRequestInFlight(t *testing.T) {
+	t.Parallel()
 	s := start(t, mongotest.URI(t), "HASH_MEMORY_KIB=65536", "HASH_TIME=8") // the hash takes long enough to be in progress at the signal
 	signup := s.processes["signup"]
 	response := make(chan string, 1)
@@ -198,6 +201,7 @@ func TestSIGTERM_FinishesRequestInFlight(t *testing.T) {
 // SIGKILL stops sign-up during requests. Afterwards each acknowledged user exists. Any other user
 // either exists completely or does not exist.
 func TestSIGKILL_NoPartialUser(t *testing.T) {
+	t.Parallel()
 	s := start(t, mongotest.URI(t))
 	acknowledged := map[string]bool{}
 	var mu sync.Mutex
@@ -236,6 +240,7 @@ func TestSIGKILL_NoPartialUser(t *testing.T) {
 }
 
 func TestDatabase_UnavailableAndBack(t *testing.T) {
+	t.Parallel()
 	server := mongotest.Server(t)
 	s := start(t, server.URI())
 	_, _, body := s.post(t, "signup", "", credentials("ann@example.com"))

@@ -174,6 +174,7 @@ func request(t *testing.T, method, path string, header http.Header, body string)
 // The tests of the functions check the HTTP response itself. Here the status shows that the
 // case tests the condition in its name.
 func TestLambda_MatchesHTTP(t *testing.T) {
+	t.Parallel()
 	s := start(t, mongotest.URI(t), "CORS_ALLOWED_ORIGINS=https://tickets.example")
 	transports := transportsOf(s, startLambdas(t, s))
 	users := map[string]testUser{}
@@ -411,6 +412,7 @@ func TestLambda_SIGTERM(t *testing.T) {
 // Lambda freezes a process after its response. When the process resumes minutes later, its
 // connections have been closed, and it has not noticed.
 func TestLambda_ResumeAfterFreeze(t *testing.T) {
+	t.Parallel()
 	server := mongotest.Server(t)
 	s := start(t, server.URI())
 	l := startLambda(t, "signin", s.env["signin"]...)

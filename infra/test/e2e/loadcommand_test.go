@@ -45,6 +45,7 @@ func startAllInOne(t *testing.T, settings ...string) *e2e.Process {
 }
 
 func TestLoadCommand(t *testing.T) {
+	t.Parallel()
 	s := startAllInOne(t, "RATE_LIMIT=accounts")
 	for _, operation := range []string{"signin", "currentuser"} {
 		steps, out := runLoad(t, "-url", s.URL, "-operation", operation, "-accounts", "2", "-from", "3", "-to", "5", "-step", "3s")
@@ -66,6 +67,7 @@ func TestLoadCommand_Overload(t *testing.T) {
 
 // A rate limit ends the run before it measures anything.
 func TestLoadCommand_RateLimit(t *testing.T) {
+	t.Parallel()
 	s := startAllInOne(t, "RATE_LIMIT=on", "RATE_LIMIT_SIGNUP=1/24h")
 	steps, out := runLoad(t, "-url", s.URL, "-accounts", "3")
 	if len(steps) > 0 || !regexp.MustCompile(`^load: sign up account [23]: got status 429: a rate limit applies; set RATE_LIMIT=accounts`).MatchString(out) {

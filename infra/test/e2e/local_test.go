@@ -318,6 +318,7 @@ func terminal(t *testing.T) (screen, programs *os.File) {
 
 // SIGKILL of the runner also ends its database, so a later start finds the folder unused.
 func TestLocalRunner_SIGKILLStopsDatabase(t *testing.T) {
+	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	cmd := e2e.LocalCommand(t, data)
 	stdout, err := cmd.StdoutPipe()

@@ -122,9 +122,9 @@ func TestMemory_ImportedHashes(t *testing.T) {
 		}
 	}
 	group.Wait()
-	peak := shipped.PeakMemory(t) >> 20
-	if t.Logf("peak memory %d MiB", peak); peak > 230 {
-		t.Errorf("peak memory %d MiB, want at most 230", peak)
+	peak := shipped.PeakMemory(t) >> 20 // also of the pages of the binary, which GOMEMLIMIT does not count
+	if t.Logf("peak memory %d MiB", peak); peak > 256 {
+		t.Errorf("peak memory %d MiB, want at most the 256 of the container", peak)
 	}
 }
 

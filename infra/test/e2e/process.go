@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,7 +93,7 @@ func Build(t testing.TB, names ...string) {
 			t.Fatal(err)
 		}
 	}
-	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", built.folder + string(filepath.Separator)}
+	args := []string{"build", "-buildvcs=false", "-ldflags=-s -w", "-o", built.folder + string(filepath.Separator)}
 	missing := len(args)
 	for _, name := range names {
 		if built.paths[name] == "" {
@@ -111,8 +113,10 @@ func Build(t testing.TB, names ...string) {
 	}
 }
 
-// Main runs the tests of a package and removes the binaries that were built for them.
+// Main runs the tests of a package and removes the binaries that were built for them. Parallel
+// tests mostly wait for processes, so more of them run at the same time than there are cores.
 func Main(m *testing.M) {
+	flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	code := m.Run()
 	if built.folder != "" {
 		os.RemoveAll(built.folder)

@@ -10,13 +10,10 @@ import (
 	"testing"
 )
 
-// CopyRepository copies the files of the next commit to a folder of the test and returns the
-// folder. During the test, the results of a build do not contain the folder of the source. So the go
-// command can use those of Build and of earlier copies.
+// CopyRepository copies the files of the next commit to a folder of the test, and returns the
+// folder.
 func CopyRepository(t testing.TB) string {
 	t.Helper()
-	t.Setenv("GOFLAGS", "-trimpath")
-	t.Setenv("CGO_ENABLED", "0")
 	from, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
 	if err != nil {
 		t.Fatalf("git rev-parse --show-toplevel: %v", err)

@@ -121,6 +121,7 @@ func (d delivery) header(t testing.TB) http.Header {
 // Every event that the system sends, and every reply, matches the schema that the local runner
 // serves for its type.
 func TestEvents_MatchServedSchemas(t *testing.T) {
+	t.Parallel()
 	sink := newSink(t)
 	url, interrupt := e2e.StartLocal(t, t.TempDir(), "MONGODB_URI="+mongotest.URI(t), "K_SINK="+sink.URL,
 		"SESSION_LIMIT=2", "RATE_LIMIT=off")

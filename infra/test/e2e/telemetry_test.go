@@ -31,6 +31,7 @@ func TestTelemetry_LambdaExportsBeforeResponse(t *testing.T) {
 
 // A collector that is down or hangs delays neither the response nor the shutdown, and the log says so.
 func TestTelemetry_CollectorUnavailable(t *testing.T) {
+	t.Parallel()
 	hang := make(chan struct{})
 	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hang }))
 	defer hanging.Close()

@@ -29,6 +29,7 @@ func containsAll(text string, parts []string) bool {
 }
 
 func TestCommands_HelpAndWrongArguments(t *testing.T) {
+	t.Parallel()
 	workspace, outside, err := e2e.Commands()
 	if err != nil || len(workspace) < 15 || len(outside) < 3 {
 		t.Fatalf("got the commands %v and %v, %v; want at least 15 and 3", workspace, outside, err)

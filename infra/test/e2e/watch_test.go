@@ -21,6 +21,7 @@ import (
 // meanwhile. It reports a change that does not compile or start, and the old version continues
 // to serve. It reports a process that exits, and restarts it.
 func TestLocalRunner_WatchRestartsAfterChange(t *testing.T) {
+	t.Parallel()
 	root := e2e.CopyRepository(t)
 	cmd := exec.Command(e2e.Binary(t, "local"), "-watch", "-addr", "127.0.0.1:0", "-data", filepath.Join(t.TempDir(), "data"))
 	cmd.Dir = root
