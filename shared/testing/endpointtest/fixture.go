@@ -61,14 +61,27 @@ type Fixture struct {
 // the test over HTTP only.
 func EveryTransport(t *testing.T, function endpoint.Function, play func(*testing.T, *Fixture), settings ...string) {
 	t.Helper()
-	t.Run("over HTTP", func(t *testing.T) { play(t, New(t, function, settings...)) })
+	everyTransport(t, func(t *testing.T, send func(*Fixture)) {
+		f := New(t, function, settings...)
+		send(f)
+		play(t, f)
+	})
+}
+
+// everyTransport calls play for each transport, with a function that selects the transport of a
+// fixture.
+func everyTransport(t *testing.T, play func(t *testing.T, send func(*Fixture))) {
+	t.Helper()
+	t.Run("over HTTP", func(t *testing.T) {
+		t.Parallel()
+		play(t, func(*Fixture) {})
+	})
 	t.Run("over Lambda", func(t *testing.T) {
+		t.Parallel()
 		if testing.Short() {
 			t.Skip("the function behaves as over HTTP")
 		}
-		f := New(t, function, settings...)
-		f.send = overLambda(f.handler)
-		play(t, f)
+		play(t, func(f *Fixture) { f.send = overLambda(f.handler) })
 	})
 }
 

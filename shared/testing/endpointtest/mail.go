@@ -2,6 +2,7 @@ package endpointtest
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"ticketing.com/auth/shared/confirmation"
@@ -12,17 +13,10 @@ import (
 // EverySink runs a test as EveryTransport does, each time with a new sink for the events.
 func EverySink(t *testing.T, function endpoint.Function, play func(*testing.T, *Fixture, *Sink), settings ...string) {
 	t.Helper()
-	t.Run("over HTTP", func(t *testing.T) {
+	everyTransport(t, func(t *testing.T, send func(*Fixture)) {
 		s := NewSink(t)
-		play(t, New(t, function, append(settings, s.Setting())...), s)
-	})
-	t.Run("over Lambda", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("the function behaves as over HTTP")
-		}
-		s := NewSink(t)
-		f := New(t, function, append(settings, s.Setting())...)
-		f.send = overLambda(f.handler)
+		f := New(t, function, slices.Concat(settings, []string{s.Setting()})...)
+		send(f)
 		play(t, f, s)
 	})
 }
