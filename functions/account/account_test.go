@@ -160,6 +160,7 @@ func deletes(t *testing.T, b *endpointtest.Fixture, sink *endpointtest.Sink) {
 }
 
 func TestAccount_NoGrace(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, account.Function, sink.Setting(), "DELETE_GRACE=0")
 	g := b.Given(t, "ann@example.com", secret)
@@ -175,6 +176,7 @@ func TestAccount_NoGrace(t *testing.T) {
 
 // The deletion and the restoration count wrong passwords of the account together.
 func TestAccount_AccountLimit(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, account.Function)
 	g := b.Given(t, "ann@example.com", secret)
 	for i := range 5 {

@@ -38,6 +38,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 }
 
 func TestCurrentuser_EndedSession(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*testing.T, *endpointtest.Fixture, session.Grant){
 		"signed out": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
 			if err := b.Users.End(t.Context(), g.User.ID, b.Claims(t, g.Token).Session); err != nil {
@@ -79,6 +80,7 @@ func TestCurrentuser_EndedSession(t *testing.T) {
 }
 
 func TestCurrentuser_NoSigningKey(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, currentuser.Function, "SIGNING_KEYS=")
 	endpointtest.Check(t, endpointtest.Case{Status: 200, JSON: `{"currentUser":null}`}, b.Do(t, endpointtest.Call{}))
 }

@@ -15,6 +15,7 @@ import (
 // TestCurrentuser_DatabaseErrors has the database answer the read with errors. An error of
 // its state is 503: a later request can succeed. All others are 500.
 func TestCurrentuser_DatabaseErrors(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for retries")
 	}

@@ -150,6 +150,7 @@ func play(t *testing.T, b *endpointtest.Fixture, sink *endpointtest.Sink) {
 }
 
 func TestEmail_ByCode(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, email.Function, sink.Setting())
 	g, bob := b.Given(t, "ann@example.com", secret), b.Given(t, "bob@example.com", secret)
@@ -170,6 +171,7 @@ func TestEmail_ByCode(t *testing.T) {
 
 // Neither the request nor its mail reveals that another account has the email. The confirmation does.
 func TestEmail_OfAnotherAccount(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, email.Function, sink.Setting())
 	g := b.Given(t, "ann@example.com", secret)
@@ -186,6 +188,7 @@ func TestEmail_OfAnotherAccount(t *testing.T) {
 
 // The unique index decides the race of a sign-up and a change to the same email.
 func TestEmail_ConcurrentSignup(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, email.Function, sink.Setting(), "RATE_LIMIT=off")
 	for round := range 5 {
@@ -208,6 +211,7 @@ func TestEmail_ConcurrentSignup(t *testing.T) {
 // An attacker that has taken over an account changes the email twice. The owner undoes the first change,
 // also after the attacker has reset the password.
 func TestEmail_UndoOfFirstChange(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, email.Function, sink.Setting(), many)
 	g := b.Given(t, "victim@example.com", secret)
@@ -241,6 +245,7 @@ func TestEmail_UndoOfFirstChange(t *testing.T) {
 
 // Five undos are stored. None is dropped for a sixth change: otherwise an attacker could remove the first.
 func TestEmail_ChangeLimit(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, email.Function, sink.Setting(), many)
 	b.Given(t, "ann@example.com", secret)
@@ -271,6 +276,7 @@ func TestEmail_ChangeLimit(t *testing.T) {
 }
 
 func TestEmail_UnusableUndo(t *testing.T) {
+	t.Parallel()
 	past := endpointtest.NewClock().Now().Add(-time.Second)
 	for name, c := range map[string]struct {
 		change bson.D
@@ -301,6 +307,7 @@ func TestEmail_UnusableUndo(t *testing.T) {
 
 // Another account has taken the earlier email.
 func TestEmail_UndoOfTakenEmail(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, email.Function, sink.Setting())
 	g := b.Given(t, "ann@example.com", secret)
@@ -332,6 +339,7 @@ func TestEmail_UndoOfTakenEmail(t *testing.T) {
 }
 
 func TestEmail_ParallelConfirms(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, email.Function, sink.Setting(), "RATE_LIMIT=off")
 	g := b.Given(t, "ann@example.com", secret)

@@ -110,6 +110,7 @@ func (f *filler) fill(v reflect.Value, path string) {
 
 // A new member of the stored document must be exported, or listed in omitted.
 func TestDescribe_EveryMember(t *testing.T) {
+	t.Parallel()
 	var a user.Account
 	f := filler{values: map[string]string{}}
 	f.fill(reflect.ValueOf(&a).Elem(), "")

@@ -44,6 +44,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 
 // An imported account and one of an earlier version have no history.
 func TestHistory_None(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, history.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]any{}, map[string]any{"$unset": map[string]any{"history": "", "changes": ""}}); err != nil {
@@ -54,6 +55,7 @@ func TestHistory_None(t *testing.T) {
 
 // The history has the newest 50 events, and the document not many more.
 func TestHistory_Bounded(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("signs in 100 times")
 	}

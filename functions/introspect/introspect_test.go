@@ -17,6 +17,7 @@ import (
 )
 
 func TestIntrospect(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, introspect.Function, play)
 }
 
@@ -100,6 +101,7 @@ func with(h http.Header, name, value string) http.Header {
 
 // The answer is exact: it has the state of the database.
 func TestIntrospect_EndedSession(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*testing.T, *endpointtest.Fixture, session.Grant){
 		"signed out": func(t *testing.T, b *endpointtest.Fixture, g session.Grant) {
 			if err := b.Users.End(t.Context(), g.User.ID, b.Claims(t, g.Token).Session); err != nil {
@@ -128,6 +130,7 @@ func TestIntrospect_EndedSession(t *testing.T) {
 }
 
 func TestIntrospect_Open(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, introspect.Function, "INTROSPECTION_CLIENTS=open")
 	endpointtest.Check(t, endpointtest.Case{Status: http.StatusOK, JSON: `{"active":false}`}, b.Do(t, endpointtest.Call{Body: form("x")}))
 }

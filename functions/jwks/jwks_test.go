@@ -13,6 +13,7 @@ import (
 
 // The function must start without a database and without a private key.
 func TestJWKS(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, jwks.Function, play, "SIGNING_KEYS=", "MONGODB_URI=")
 }
 
@@ -31,6 +32,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 
 // Libraries find the keys by the issuer. Without an https URL as the issuer there are no documents.
 func TestDiscovery(t *testing.T) {
+	t.Parallel()
 	const issuer = "https://api.ticketing.example"
 	oauth := `{"issuer":"` + issuer + `","jwks_uri":"` + issuer + `/.well-known/jwks.json","response_types_supported":[],"grant_types_supported":[]`
 	documents := map[string]string{

@@ -97,6 +97,7 @@ func (f fixture) subject(purpose event.Purpose, to string) confirmation.Subject 
 }
 
 func TestMail_TokenAndCode(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []endpointtest.Mode{endpointtest.Binary, endpointtest.Structured} {
 		for _, purpose := range []event.Purpose{event.Verification, event.Recovery, event.EmailChange, event.EmailUndo} {
 			t.Run(fmt.Sprintf("%s %s", mode, purpose), func(t *testing.T) {
@@ -132,6 +133,7 @@ func TestMail_TokenAndCode(t *testing.T) {
 }
 
 func TestMail_Notices(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	deletion := notice("deletion")
 	deletion["deletesAt"] = "2026-02-01T00:00:00Z"
@@ -147,6 +149,7 @@ func TestMail_Notices(t *testing.T) {
 }
 
 func TestMail_RepeatedDelivery(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	for range 3 {
 		f.deliver(t, "one", nil).Expect(t, http.StatusOK, "", "")
@@ -168,6 +171,7 @@ func TestMail_RepeatedDelivery(t *testing.T) {
 
 // The id of a mail depends on the event alone, so a mail program can drop a repeated mail.
 func TestMail_MessageIDIsStable(t *testing.T) {
+	t.Parallel()
 	var ids []string
 	for range 2 {
 		f := setup(t)
@@ -180,6 +184,7 @@ func TestMail_MessageIDIsStable(t *testing.T) {
 }
 
 func TestMail_ParallelDeliveries(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	release := make(chan struct{})
 	var entered sync.Once
@@ -201,6 +206,7 @@ func TestMail_ParallelDeliveries(t *testing.T) {
 
 // A broker that does not wait for the answer does not interrupt the transfer.
 func TestMail_DisconnectedBroker(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	waiting, release := make(chan struct{}), make(chan struct{})
 	received := make(chan struct{})
@@ -232,6 +238,7 @@ func TestMail_DisconnectedBroker(t *testing.T) {
 
 // Another process takes over the mail of a process that was killed, but not before its lease ends.
 func TestMail_LeaseOfKilledProcess(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	var key string
 	f.server.Behave(smtptest.Behavior{Rcpt: func(string) error { return &gosmtp.SMTPError{Code: 450} }})
@@ -262,6 +269,7 @@ func TestMail_LeaseOfKilledProcess(t *testing.T) {
 }
 
 func TestMail_LeaseExceedsBudget(t *testing.T) {
+	t.Parallel()
 	const skew = 30 * time.Second // between the clocks of two processes
 	for _, r := range mail.Function.Receivers {
 		if r.Limit()+skew >= journal.Lease {
@@ -271,6 +279,7 @@ func TestMail_LeaseExceedsBudget(t *testing.T) {
 }
 
 func TestMail_OutOfDate(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	for id, changes := range map[string]map[string]any{
 		"an expired token":  {"expiresAt": f.Clock.Now()},
@@ -286,6 +295,7 @@ func TestMail_OutOfDate(t *testing.T) {
 }
 
 func TestMail_Switch(t *testing.T) {
+	t.Parallel()
 	for setting, want := range map[string]int{"all": 5, "none": 2, "newdevice, deletion": 4} {
 		f := setup(t, "MAIL_NOTICES="+setting)
 		for _, name := range []string{"newdevice", "passwordchanged", "deletion"} {
@@ -299,6 +309,7 @@ func TestMail_Switch(t *testing.T) {
 
 // The limit per recipient and purpose. A flood of one kind of mail does not affect another kind.
 func TestMail_Limit(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	for i := range 10 {
 		f.deliver(t, fmt.Sprint(i), nil).Expect(t, http.StatusOK, "", "")
@@ -322,6 +333,7 @@ func TestMail_Limit(t *testing.T) {
 
 // An attempt that fails counts once, however often the broker repeats it.
 func TestMail_LimitCountsNoRetries(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	f.server.Behave(smtptest.Behavior{Rcpt: func(string) error { return &gosmtp.SMTPError{Code: 450} }})
 	data := f.data(nil)
@@ -342,6 +354,7 @@ func smtpError(code int, enhanced gosmtp.EnhancedCode) func(string) error {
 // What the broker receives for each failure of the mail server, and whether a later delivery
 // succeeds when the server is repaired.
 func TestMail_ServerFailures(t *testing.T) {
+	t.Parallel()
 	final := func(reason string) string {
 		return `{"userId":"` + userID + `","purpose":"recovery","reason":"` + reason + `"}`
 	}
@@ -423,6 +436,7 @@ func TestMail_ServerFailures(t *testing.T) {
 
 // A server that hangs costs the broker no more than the time limit of the function.
 func TestMail_HangingServer(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	short := mail.Function
 	short.Receivers = slices.Clone(short.Receivers)
@@ -442,6 +456,7 @@ func TestMail_HangingServer(t *testing.T) {
 
 // A mail server that takes each mail and never answers gets a mail five times at most.
 func TestMail_UnansweredTransfers(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	var transfers atomic.Int32
 	f.server.Behave(smtptest.Behavior{Data: func(c *gosmtp.Conn, _ smtptest.Mail) error {
@@ -468,6 +483,7 @@ func TestMail_UnansweredTransfers(t *testing.T) {
 }
 
 func TestMail_BadAddress(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	for i, to := range []string{"", "ann", "ann@localhost", "ann@example.com\r\nBcc: bob@example.com", "ann@example.com, bob@example.com", "Ann <ann@example.com>", "<ann@example.com>", `"ann"@example.com`, strings.Repeat("a", 300) + "@example.com"} {
 		f.deliver(t, fmt.Sprint(i), map[string]any{"to": to}).Expect(t, http.StatusOK, failed, `{"userId":"user-1","purpose":"recovery","reason":"address"}`)
@@ -479,6 +495,7 @@ func TestMail_BadAddress(t *testing.T) {
 }
 
 func TestMail_InvalidEvent(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	field := endpointtest.FieldError
 	for name, c := range map[string]struct {
@@ -506,6 +523,7 @@ func TestMail_InvalidEvent(t *testing.T) {
 
 // The function can be the sink of other functions: it ignores events that it does not know.
 func TestMail_AsSink(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	f.Deliver(t, endpointtest.Binary, endpointtest.Event("one", "com.ticketing.user.signedup.v1", `{}`)).Expect(t, http.StatusOK, "", "")
 	f.expect(t, 0)
@@ -513,6 +531,7 @@ func TestMail_AsSink(t *testing.T) {
 
 // Texts from a client add no header and no link to a mail.
 func TestMail_HeaderInjection(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	hostile := "x\r\nBcc: bob@example.com\r\n\r\n<a href=\"https://evil.example\">"
 	f.deliver(t, "one", map[string]any{"agent": hostile, "place": hostile, "locale": hostile}).Expect(t, http.StatusOK, "", "")
@@ -525,6 +544,7 @@ func TestMail_HeaderInjection(t *testing.T) {
 
 // No token, code, key, password or address is in a log line, in the database or in a reply.
 func TestMail_NoSecrets(t *testing.T) {
+	t.Parallel()
 	server := smtptest.Start(t, smtptest.Options{})
 	server.Require("sender", "smtp-password")
 	f := withServer(t, server)
@@ -600,6 +620,7 @@ func dump(t *testing.T, f fixture) string {
 
 // The database fails when the result of a mail is recorded. The mail must not be sent again.
 func TestMail_RecordIsRetried(t *testing.T) {
+	t.Parallel()
 	tap := mongotest.NewTap(t)
 	f := setup(t, "MONGODB_URI="+tap.URI)
 	f.server.Behave(smtptest.Behavior{Data: func(*gosmtp.Conn, smtptest.Mail) error {
@@ -630,6 +651,7 @@ func TestMail_RecordIsRetried(t *testing.T) {
 // A process transfers one mail at a time, so that a kill repeats at most one. It opens the
 // connections for the next mails meanwhile.
 func TestMail_OneTransferAtATime(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	const events = 4
 	var mu sync.Mutex

@@ -111,6 +111,7 @@ func play(t *testing.T, b *endpointtest.Fixture, sink *endpointtest.Sink) {
 // Wrong passwords count toward the limit of the account, which sign-ins share. A client with the device
 // token of an earlier sign-in has its own.
 func TestPassword_AccountLimit(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, password.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		bearer := endpointtest.Bearer(b.Given(t, "ann@example.com", secret).Token)
 		device := credentials.NewDevice()
@@ -130,6 +131,7 @@ func TestPassword_AccountLimit(t *testing.T) {
 }
 
 func TestPassword_UnusableAccount(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change bson.D
 		want   endpointtest.Case
@@ -157,6 +159,7 @@ func TestPassword_UnusableAccount(t *testing.T) {
 
 // A client that knew the earlier password may have requested a recovery or a change of the email.
 func TestPassword_EndsPendingConfirmations(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, password.Function, endpointtest.NewSink(t).Setting())
 	g := b.Given(t, "ann@example.com", secret)
 	a := b.Stored(t, "ann@example.com")
@@ -180,6 +183,7 @@ func TestPassword_EndsPendingConfirmations(t *testing.T) {
 
 // Of concurrent changes, one is first. The others have a wrong current password.
 func TestPassword_ParallelChanges(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, password.Function, "HASH_CONCURRENCY=8", "RATE_LIMIT=off")
 	g := b.Given(t, "ann@example.com", secret)
 	changed := 0

@@ -40,6 +40,7 @@ func reachLimit(t *testing.T, b *endpointtest.Fixture, token string) {
 }
 
 func TestRefresh_AddressLimit(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, refresh.Function, addressLimit, lowLimits...)
 }
 
@@ -69,6 +70,7 @@ func addressLimit(t *testing.T, b *endpointtest.Fixture) {
 
 // Forged tokens from the same address end no session.
 func TestRefresh_SessionOfAnAddressAtItsLimit(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function, lowLimits...)
 	g := b.Given(t, "ann@example.com", "a password")
 	other := b.Given(t, "bob@example.com", "a password")
@@ -88,6 +90,7 @@ func TestRefresh_SessionOfAnAddressAtItsLimit(t *testing.T) {
 
 // Many forged tokens cost the database few reads at the same time.
 func TestRefresh_LookupsAreBounded(t *testing.T) {
+	t.Parallel()
 	tap := mongotest.NewTap(t)
 	slow := endpointtest.WithBudget(refresh.Function, 2*time.Minute) // no lookup ends before Release
 	b := endpointtest.New(t, slow, append(lowLimits, "MONGODB_URI="+tap.URI)...)
@@ -113,6 +116,7 @@ func TestRefresh_LookupsAreBounded(t *testing.T) {
 }
 
 func TestRefresh_Commands(t *testing.T) {
+	t.Parallel()
 	for setting, want := range map[string]string{
 		"RATE_LIMIT=on":  "find users, update ratelimits, update users",
 		"RATE_LIMIT=off": "find users, update users",
@@ -130,6 +134,7 @@ func TestRefresh_Commands(t *testing.T) {
 
 // The limit guards the database, not a secret: if it cannot count, the request proceeds.
 func TestRefresh_RateLimitUnavailable(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for the database")
 	}
@@ -141,6 +146,7 @@ func TestRefresh_RateLimitUnavailable(t *testing.T) {
 }
 
 func TestRefresh_InvalidInputCounts(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function, "RATE_LIMIT_REFRESH=3/1m")
 	for i, call := range []endpointtest.Call{{Body: `{}`}, exchange("malformed"), {Body: `[]`}} {
 		if a := b.Do(t, call); a.Status != http.StatusBadRequest && a.Status != http.StatusUnauthorized {

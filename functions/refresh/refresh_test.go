@@ -59,6 +59,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 }
 
 func TestRefresh_ExtendsSession(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	seen := map[string]bool{g.Token: true, g.RefreshToken: true, b.Claims(t, g.Token).ID: true}
@@ -84,6 +85,7 @@ func TestRefresh_ExtendsSession(t *testing.T) {
 // A database that stalls may store the write and lose its answer. The client then retries for
 // longer than ReplayWindow. It cannot present the successor, because it never received it.
 func TestRefresh_LostAnswerIsRepeatedForTwoMinutes(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	b.Clock.Advance(time.Hour)
@@ -102,6 +104,7 @@ func TestRefresh_LostAnswerIsRepeatedForTwoMinutes(t *testing.T) {
 
 // expiresIn counts from the time of the answer, and a token in an answer is never expired.
 func TestRefresh_RepeatedAnswerNeverHoldsExpiredToken(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function, "ACCESS_TOKEN_TTL=20s")
 	g := b.Given(t, "ann@example.com", "a password")
 	b.Clock.Advance(time.Hour)
@@ -128,6 +131,7 @@ func TestRefresh_RepeatedAnswerNeverHoldsExpiredToken(t *testing.T) {
 }
 
 func TestRefresh_SessionEndsAtMaximumLife(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function, "SESSION_TTL=1h", "SESSION_MAX_TTL=90m")
 	g := b.Given(t, "ann@example.com", "a password")
 	for range 2 {
@@ -139,6 +143,7 @@ func TestRefresh_SessionEndsAtMaximumLife(t *testing.T) {
 }
 
 func TestRefresh_LifetimeSettings(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ access, session, most, want string }{
 		"a token that outlives its session":      {"2h", "1h", "", "ACCESS_TOKEN_TTL must not be longer than SESSION_TTL"},
 		"a session that outlives its limit":      {"", "2h", "1h", "SESSION_TTL must not be longer than SESSION_MAX_TTL"},
@@ -163,6 +168,7 @@ func TestRefresh_LifetimeSettings(t *testing.T) {
 // Two browser tabs may hold the same token. Each gets the answer again, even after further
 // refreshes of the session.
 func TestRefresh_RepeatedWithinTenSeconds(t *testing.T) {
+	t.Parallel()
 	for _, algorithm := range []string{token.EdDSA, token.ES256} {
 		t.Run(algorithm, func(t *testing.T) {
 			signing, verifying := keySets(t, algorithm)
@@ -207,6 +213,7 @@ func keySets(t *testing.T, algorithm string) (signing, verifying string) {
 // The claims of a token are those of the account at the refresh. A repeated answer after a change
 // of the account has the new claims and another jti (RFC 7519 section 4.1.7).
 func TestRefresh_Claims(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	signedIn := b.Clock.Now().Truncate(time.Second)
@@ -240,6 +247,7 @@ func TestRefresh_Claims(t *testing.T) {
 }
 
 func TestRefresh_ReusedTokenEndsSession(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		refreshes int
 		wait      time.Duration
@@ -283,6 +291,7 @@ func TestRefresh_ReusedTokenEndsSession(t *testing.T) {
 }
 
 func TestRefresh_ForgedTokenEndsNothing(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	// the right family with another secret is theft: see TestRefresh_ReusedTokenEndsSession
@@ -293,6 +302,7 @@ func TestRefresh_ForgedTokenEndsNothing(t *testing.T) {
 }
 
 func TestRefresh_ParallelRequestsGetOneAnswer(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	answers := b.Race(t, 50, func(int) endpointtest.Call { return exchange(g.RefreshToken) })
@@ -305,6 +315,7 @@ func TestRefresh_ParallelRequestsGetOneAnswer(t *testing.T) {
 }
 
 func TestRefresh_ParallelSignout(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function)
 	for range 10 {
 		g := b.Given(t, session.NewID()+"@example.com", "a password")
@@ -323,6 +334,7 @@ func TestRefresh_ParallelSignout(t *testing.T) {
 }
 
 func TestRefresh_DisabledUser(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	if _, err := b.Collection(t).UpdateOne(t.Context(), map[string]string{"_id": g.User.ID},
@@ -343,6 +355,7 @@ func flip(token string, at int) string {
 
 // An operator writes the roles. A wrong value gives no role and does not lock the user out.
 func TestRefresh_UnusualRoles(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	many := slices.Repeat([]string{strings.Repeat("r", 64)}, 900)
@@ -368,6 +381,7 @@ func TestRefresh_UnusualRoles(t *testing.T) {
 
 // A service that reads no database must not accept a token after the end of the session.
 func TestRefresh_TokenEndsWithSession(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, refresh.Function, "SESSION_TTL=1h", "SESSION_MAX_TTL=90m")
 	g := b.Given(t, "ann@example.com", "a password")
 	for range 2 {

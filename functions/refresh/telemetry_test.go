@@ -15,6 +15,7 @@ import (
 
 // Replays, a reuse and a rate limit are in the metrics. The last two are security events in the log.
 func TestRefresh_Telemetry(t *testing.T) {
+	t.Parallel()
 	collector := otlptest.New(t)
 	f := endpointtest.New(t, refresh.Function, "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL, "RATE_LIMIT_REFRESH=5/1h")
 	g := f.Given(t, "ann@example.com", "a password")

@@ -44,6 +44,7 @@ func newRelay(t *testing.T, users int, settings ...string) (*endpointtest.Fixtur
 func email(i int) string { return fmt.Sprintf("u%d@example.com", i) }
 
 func TestRelay_DeliversOldestFirst(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 45)
 	missed := sink.Received()
 	sink.Answer(nil)
@@ -68,6 +69,7 @@ func TestRelay_DeliversOldestFirst(t *testing.T) {
 }
 
 func TestRelay_PingSource(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 1)
 	sink.Answer(nil)
 	b.Clock.Advance(5 * time.Second) // no delivery is in flight
@@ -81,6 +83,7 @@ func TestRelay_PingSource(t *testing.T) {
 }
 
 func TestRelay_SinkDown(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 30)
 	before := len(sink.Received())
 	runRelay(t, b)
@@ -115,6 +118,7 @@ func subjects(t *testing.T, b *endpointtest.Fixture, n int) map[string]bool {
 }
 
 func TestRelay_RejectedEventsDelayNoOthers(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("stores many events")
 	}
@@ -139,6 +143,7 @@ func TestRelay_RejectedEventsDelayNoOthers(t *testing.T) {
 
 // Accounts have the same time in the queue if their events occur in the same millisecond.
 func TestRelay_EventsInSameMillisecond(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 0)
 	for i := range 45 {
 		b.Given(t, email(i), "a password")
@@ -151,6 +156,7 @@ func TestRelay_EventsInSameMillisecond(t *testing.T) {
 }
 
 func TestRelay_RetryBackoff(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 1)
 	rejectEvents(sink, http.StatusBadRequest, subjects(t, b, 1))
 	run := func() int {
@@ -187,6 +193,7 @@ func TestRelay_RetryBackoff(t *testing.T) {
 
 // A sink may fail on the events of some accounts and accept all others.
 func TestRelay_FailingEventsDelayNoOthers(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("stores many events")
 	}
@@ -228,6 +235,7 @@ func TestRelay_FailingEventsDelayNoOthers(t *testing.T) {
 
 // Events that the sink fails on do not delay a rejected event that it now accepts.
 func TestRelay_FailingEventsDelayNoRetry(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 10)
 	rejectEvents(sink, http.StatusBadRequest, map[string]bool{b.Stored(t, email(9)).ID: true})
 	runRelay(t, b)
@@ -245,6 +253,7 @@ func TestRelay_FailingEventsDelayNoRetry(t *testing.T) {
 
 // Events that fail at both ends of the queue are eventually moved out of it.
 func TestRelay_FailingEventsAtBothEnds(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 5)
 	failing := subjects(t, b, 5)
 	delete(failing, b.Stored(t, email(2)).ID)
@@ -256,6 +265,7 @@ func TestRelay_FailingEventsAtBothEnds(t *testing.T) {
 }
 
 func TestRelay_RejectedEventsAreBounded(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("stores many events")
 	}
@@ -277,6 +287,7 @@ func TestRelay_RejectedEventsAreBounded(t *testing.T) {
 }
 
 func TestRelay_TwoAtTheSameTime(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 25)
 	missed := map[string]bool{}
 	for _, e := range sink.Received() {
@@ -301,6 +312,7 @@ func TestRelay_TwoAtTheSameTime(t *testing.T) {
 }
 
 func TestRelay_OrderOfOneUser(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 1)
 	for range 3 {
 		b.Clock.Advance(time.Second)
@@ -315,6 +327,7 @@ func TestRelay_OrderOfOneUser(t *testing.T) {
 }
 
 func TestRelay_OutboxIsBounded(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("stores many events")
 	}
@@ -336,6 +349,7 @@ func TestRelay_OutboxIsBounded(t *testing.T) {
 
 // A delivered event does not count toward the limit of the outbox.
 func TestRelay_DeliveredEventDropsNone(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("stores many events")
 	}
@@ -355,6 +369,7 @@ func TestRelay_DeliveredEventDropsNone(t *testing.T) {
 
 // The limit of a run also applies within an account. The next run sends the remaining events.
 func TestRelay_SlowSink(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 1)
 	for range 19 {
 		b.Clock.Advance(time.Second)
@@ -386,6 +401,7 @@ func TestRelay_SlowSink(t *testing.T) {
 }
 
 func TestRelay_SlowRetries(t *testing.T) {
+	t.Parallel()
 	b, sink := newRelay(t, 1)
 	for range 19 {
 		b.Clock.Advance(time.Second)

@@ -16,6 +16,7 @@ import (
 )
 
 func TestRevocations(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, revocations.Function, play)
 }
 
@@ -62,6 +63,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 
 // An entry leaves the answer when no token of its session can be valid, and not before.
 func TestRevocations_Window(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, revocations.Function, "ACCESS_TOKEN_TTL=5m")
 	g := b.Given(t, "ann@example.com", "a password")
 	sid := b.Claims(t, g.Token).Session
@@ -92,6 +94,7 @@ func read(t *testing.T, b *endpointtest.Fixture, query string) *revocation.Answe
 
 // A document that cannot be read, such as an imported one, does not stop the feed.
 func TestRevocations_UnreadableDocument(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, revocations.Function)
 	now := b.Clock.Now()
 	for name, document := range map[string]bson.M{
@@ -115,6 +118,7 @@ func TestRevocations_UnreadableDocument(t *testing.T) {
 
 // Above a bound the answer is a filter. It contains every ended session.
 func TestRevocations_Filter(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, revocations.Function)
 	now := b.Clock.Now()
 	sid := func(user, n int) string { return fmt.Sprintf("%08x%08x", user, n) }
@@ -156,6 +160,7 @@ func TestRevocations_Filter(t *testing.T) {
 
 // The function holds no key.
 func TestRevocations_NoKeys(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, revocations.Function, "SIGNING_KEYS=", "VERIFYING_KEYS=", "INTROSPECTION_CLIENTS=")
 	if a := read(t, b, ""); len(a.Sessions) != 0 {
 		t.Errorf("got %+v, want no session", a)

@@ -12,6 +12,7 @@ import (
 
 // The size of the feed and the age of the cursor are in the metrics.
 func TestRevocations_Telemetry(t *testing.T) {
+	t.Parallel()
 	c := otlptest.New(t)
 	f := endpointtest.New(t, revocations.Function, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.URL)
 	g := f.Given(t, "ann@example.com", "a password")

@@ -137,6 +137,7 @@ func play(t *testing.T, b *endpointtest.Fixture, sink *endpointtest.Sink) {
 
 // A user signs in again before the session of another device ends. The own session always ends.
 func TestSessions_Reauthentication(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, sessions.Function)
 	old := b.Given(t, "ann@example.com", "a password")
 	other := b.OpenSession(t, "ann@example.com")
@@ -165,6 +166,7 @@ func TestSessions_Reauthentication(t *testing.T) {
 
 // Of concurrent requests that end all other sessions, one is first.
 func TestSessions_EndEachOther(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, sessions.Function, sink.Setting())
 	grants := []session.Grant{b.Given(t, "ann@example.com", "a password")}

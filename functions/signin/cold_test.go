@@ -14,6 +14,7 @@ import (
 // its first sign-in. One is for the driver's heartbeat. Two are for commands, because a
 // sign-in has at most two commands in flight.
 func TestSignin_ColdStartConnections(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for slow round trips")
 	}

@@ -41,6 +41,7 @@ func limited(seconds int) endpointtest.Case {
 }
 
 func TestSignin_AccountLimit(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, signin.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		fail(t, b, 10, attackerAddress, "ann")
@@ -61,6 +62,7 @@ func TestSignin_AccountLimit(t *testing.T) {
 }
 
 func TestSignin_NineFailures(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function)
 	b.Given(t, "ann@example.com", secret)
 	fail(t, b, 9, attackerAddress, "ann")
@@ -74,6 +76,7 @@ func TestSignin_NineFailures(t *testing.T) {
 // An attacker cannot lock out a client that has a device token. The client sends the token in
 // a header or in a cookie, from any address, also from one with failed attempts.
 func TestSignin_DeviceToken(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, signin.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		b.Given(t, "bob@example.com", secret)
@@ -112,6 +115,7 @@ func TestSignin_DeviceToken(t *testing.T) {
 }
 
 func TestSignin_DeviceTokensExpire(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("signs in 70 times")
 	}
@@ -155,6 +159,7 @@ func TestSignin_DeviceTokensExpire(t *testing.T) {
 // Two accounts share a browser and its cookie. A sign-in to one must not make the other forget
 // the browser.
 func TestSignin_AccountsShareDeviceToken(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function)
 	device := ""
 	for _, email := range []string{"ann", "bob"} {
@@ -176,6 +181,7 @@ func TestSignin_AccountsShareDeviceToken(t *testing.T) {
 // answers some requests with 503 and does not check their passwords. Package ratelimit tests
 // 200 requests at the same time.
 func TestSignin_ParallelGuesses(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("signs in many times at the same time")
 	}
@@ -216,6 +222,7 @@ func repeat(race func() bool) bool {
 
 // At the limit, the right password opens no session.
 func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("signs in many times at the same time")
 	}
@@ -244,6 +251,7 @@ func TestSignin_ParallelRightPasswordsAtTheLimit(t *testing.T) {
 
 // Parallel sign-ins with the right password never get the response of a wrong password.
 func TestSignin_ParallelRightPasswords(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("signs in many times at the same time")
 	}
@@ -273,6 +281,7 @@ func TestSignin_ParallelRightPasswords(t *testing.T) {
 // A failed sign-in takes the same commands, hashes and response for each reason, and so does a
 // rejected one. They determine the response time; a test cannot compare times reliably.
 func TestSignin_SameWorkForEachReason(t *testing.T) {
+	// Not parallel: countHashes counts the allocations of the process.
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, signin.Function, "MONGODB_URI="+tap.URI, "HASH_MEMORY_KIB=8192")
 	if err := b.Users.Prepare(t.Context()); err != nil {
@@ -322,6 +331,7 @@ func TestSignin_SameWorkForEachReason(t *testing.T) {
 // A successful sign-in costs two commands besides those that read the account and open the
 // session.
 func TestSignin_Commands(t *testing.T) {
+	t.Parallel()
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, signin.Function, "MONGODB_URI="+tap.URI)
 	b.Given(t, "ann@example.com", secret)
@@ -343,6 +353,7 @@ func TestSignin_Commands(t *testing.T) {
 const tenFailures = "RATE_LIMIT_SIGNIN=100/5m"
 
 func TestSignin_AddressLimit(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, signin.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		b.Given(t, "ann@example.com", secret)
 		for i := range 10 { // passwords for several accounts
@@ -374,6 +385,7 @@ func TestSignin_AddressLimit(t *testing.T) {
 
 // Rejected requests send no commands to the database.
 func TestSignin_RejectionsCostNoCommands(t *testing.T) {
+	t.Parallel()
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, signin.Function, "MONGODB_URI="+tap.URI, tenFailures)
 	for i := range 10 {
@@ -390,6 +402,7 @@ func TestSignin_RejectionsCostNoCommands(t *testing.T) {
 }
 
 func TestSignin_IPv6Network(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function, tenFailures)
 	for i := range 10 {
 		fail(t, b, 1, fmt.Sprintf("2001:db8::%x", i), fmt.Sprint("u", i/5))
@@ -399,6 +412,7 @@ func TestSignin_IPv6Network(t *testing.T) {
 }
 
 func TestSignin_NoTrustedProxy(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function, "TRUSTED_PROXIES=0", tenFailures)
 	for i := range 10 {
 		fail(t, b, 1, fmt.Sprint("198.51.100.", i), fmt.Sprint("u", i/5))
@@ -407,6 +421,7 @@ func TestSignin_NoTrustedProxy(t *testing.T) {
 }
 
 func TestSignin_RateLimitOff(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function, "RATE_LIMIT=off", tenFailures)
 	b.Given(t, "ann@example.com", secret)
 	fail(t, b, 11, attackerAddress, "ann")
@@ -415,6 +430,7 @@ func TestSignin_RateLimitOff(t *testing.T) {
 
 // The limit guards a secret: if it cannot count, no password is checked.
 func TestSignin_RateLimitUnavailable(t *testing.T) {
+	t.Parallel()
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, endpointtest.WithBudget(signin.Function, 500*time.Millisecond), "MONGODB_URI="+tap.URI)
 	b.Given(t, "ann@example.com", secret)
@@ -430,6 +446,7 @@ func TestSignin_RateLimitUnavailable(t *testing.T) {
 
 // A request with invalid input counts toward the limit.
 func TestSignin_InvalidInputCounts(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function, "RATE_LIMIT_SIGNIN=10/5m")
 	call := endpointtest.Call{From: attackerAddress, Body: `{"email":"ann"}`}
 	for range 10 {

@@ -76,6 +76,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 }
 
 func TestSignin_SameResponseForEachReason(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function)
 	b.Given(t, "ann@example.com", secret)
 	b.Given(t, "locked@example.com", secret)
@@ -104,6 +105,7 @@ func TestSignin_SameResponseForEachReason(t *testing.T) {
 // The hash is most of the work of a sign-in. The bytes that the process allocates show the
 // number of hashes; the response time is not reliable.
 func TestSignin_FailureCostsOneHash(t *testing.T) {
+	// Not parallel: countHashes counts the allocations of the process.
 	b := endpointtest.New(t, signin.Function, "HASH_MEMORY_KIB=8192")
 	b.Given(t, "ann@example.com", secret)
 	b.Given(t, "locked@example.com", secret)
@@ -129,6 +131,7 @@ func countHashes(size uint64, call func()) uint64 {
 }
 
 func TestSignin_ReplacesImportedHash(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("computes strong hashes")
 	}
@@ -162,6 +165,7 @@ var minimumHash = []string{"HASH_MEMORY_KIB=7168", "HASH_TIME=5", "HASH_TESTING=
 
 // A sign-in does not replace a stored hash that is stronger than a new one.
 func TestSignin_StrongerStoredHash(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function)
 	strong, err := password.New(password.Config{MemoryKiB: 65, Time: 1}).Hash(t.Context(), secret)
 	if err != nil {
@@ -180,6 +184,7 @@ func TestSignin_StrongerStoredHash(t *testing.T) {
 // bcrypt compares only 72 bytes of a password. A sign-in with other bytes beyond them must not
 // replace the hash, and the user can still sign in.
 func TestSignin_BcryptBeyond72Bytes(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function, minimumHash...)
 	long := strings.Repeat("correct horse battery staple ", 4)
 	imported, err := blowfish.GenerateFromPassword([]byte(long[:72]), blowfish.MinCost)
@@ -198,6 +203,7 @@ func TestSignin_BcryptBeyond72Bytes(t *testing.T) {
 // Earlier versions and other systems hash the bytes as typed. Both Unicode forms of the password
 // match such a hash, and the hash that replaces it.
 func TestSignin_PasswordInEitherUnicodeForm(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("computes strong hashes")
 	}
@@ -239,6 +245,7 @@ func scryptOf(t *testing.T, plain string) string {
 
 // A hash that does not fit into the memory is an outage. It does not count as a wrong password.
 func TestSignin_HashLargerThanMemory(t *testing.T) {
+	t.Parallel()
 	// not parallel: the memory limit applies to the whole process
 	limit := debug.SetMemoryLimit(64 << 20)
 	b := endpointtest.New(t, signin.Function)
@@ -266,6 +273,7 @@ func TestSignin_HashLargerThanMemory(t *testing.T) {
 }
 
 func TestSignin_ParallelWithImportedHash(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function, "HASH_CONCURRENCY=8")
 	insert(t, b, bson.D{{Key: "_id", Value: "1"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt}, {Key: "disabledAt", Value: nil}, {Key: "opened", Value: 0}})
 	for _, a := range b.Race(t, 8, func(int) endpointtest.Call { return endpointtest.Call{Body: good} }) {
@@ -277,6 +285,7 @@ func TestSignin_ParallelWithImportedHash(t *testing.T) {
 }
 
 func TestSignin_EvictsOldestSession(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function, "SESSION_LIMIT=3")
 	b.Given(t, "ann@example.com", secret)
 	var sids []string
@@ -294,6 +303,7 @@ func TestSignin_EvictsOldestSession(t *testing.T) {
 }
 
 func TestSignin_SessionLimitInParallel(t *testing.T) {
+	t.Parallel()
 	for range 5 { // on a busy machine a request may exceed its budget; then the next sign-in ends the surplus
 		b := endpointtest.New(t, signin.Function, "SESSION_LIMIT=5", "HASH_CONCURRENCY=12", "RATE_LIMIT=off")
 		b.Given(t, "ann@example.com", secret)
@@ -310,6 +320,7 @@ func TestSignin_SessionLimitInParallel(t *testing.T) {
 }
 
 func TestSignin_RemovesExpiredSessions(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function)
 	b.Given(t, "ann@example.com", secret)
 	b.Clock.Advance(721 * time.Hour)
@@ -321,6 +332,7 @@ func TestSignin_RemovesExpiredSessions(t *testing.T) {
 
 // A response that differs from that to a wrong password would show that the account exists.
 func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
+	t.Parallel()
 	for name, member := range map[string]bson.E{
 		"id":         {Key: "_id", Value: bson.NewObjectID()},
 		"id of 129":  {Key: "_id", Value: strings.Repeat("x", 129)}, // bytes: too long for a refresh token
@@ -368,6 +380,7 @@ func TestSignin_UnreadableAccountIsLikeWrongPassword(t *testing.T) {
 // An unreadable session must not prevent a sign-in, and must not let an account exceed the
 // limit of sessions.
 func TestSignin_UnreadableSessionIsRemoved(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signin.Function, "SESSION_LIMIT=3")
 	insert(t, b, bson.D{{Key: "_id", Value: "the-user-id"}, {Key: "email", Value: "ann@example.com"}, {Key: "password", Value: bcrypt},
 		{Key: "sessions", Value: bson.D{{Key: "broken", Value: 7}, {Key: "odd", Value: bson.D{{Key: "expiresAt", Value: "never"}}}}}})

@@ -15,6 +15,7 @@ import (
 // TestSignout_DatabaseErrors has the database answer the write with each form of error: a
 // command error, a write error and a write concern error.
 func TestSignout_DatabaseErrors(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for retries")
 	}

@@ -17,6 +17,7 @@ const (
 )
 
 func TestSignout_EventEndsSessions(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []endpointtest.Mode{endpointtest.Binary, endpointtest.Structured} {
 		t.Run(string(mode), func(t *testing.T) {
 			sink := endpointtest.NewSink(t)
@@ -66,6 +67,7 @@ func TestSignout_EventEndsSessions(t *testing.T) {
 }
 
 func TestSignout_InvalidEvent(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signout.Function, "EVENTS=on")
 	g := b.Given(t, "ann@example.com", "a password")
 	id := `"userId":"` + g.User.ID + `"`
@@ -86,6 +88,7 @@ func TestSignout_InvalidEvent(t *testing.T) {
 }
 
 func TestSignout_PublishedOnce(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, signout.Function, sink.Setting())
 	g := b.Given(t, "ann@example.com", "a password")
@@ -96,6 +99,7 @@ func TestSignout_PublishedOnce(t *testing.T) {
 }
 
 func TestSignout_HandledEventsAreBounded(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signout.Function, "EVENTS=on")
 	g := b.Given(t, "ann@example.com", "a password")
 	for i := range 30 {

@@ -48,6 +48,7 @@ func play(t *testing.T, b *endpointtest.Fixture) {
 
 // The refresh token of a session is valid for much longer than its access token.
 func TestSignout_ExpiredTokenEndsSession(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, signout.Function, expired)
 }
 
@@ -64,6 +65,7 @@ func expired(t *testing.T, b *endpointtest.Fixture) {
 }
 
 func TestSignout_OtherSessionsStayOpen(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signout.Function)
 	phone := b.Given(t, "ann@example.com", "a password")
 	a := b.Stored(t, "ann@example.com")
@@ -81,6 +83,7 @@ func TestSignout_OtherSessionsStayOpen(t *testing.T) {
 }
 
 func TestSignout_Parallel(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signout.Function)
 	g := b.Given(t, "ann@example.com", "a password")
 	for _, a := range b.Race(t, 20, func(int) endpointtest.Call { return endpointtest.Call{Header: endpointtest.Bearer(g.Token)} }) {

@@ -26,6 +26,7 @@ const (
 // An event gets the account if the same data on the route gets 201, and the same errors if that
 // gets 400.
 func TestSignup_Event(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []endpointtest.Mode{endpointtest.Binary, endpointtest.Structured} {
 		t.Run(string(mode), func(t *testing.T) {
 			b := endpointtest.New(t, signup.Function, "EVENTS=on")
@@ -53,6 +54,7 @@ func TestSignup_Event(t *testing.T) {
 }
 
 func TestSignup_RepeatedDelivery(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, signup.Function, "EVENTS=on", sink.Setting(), "HASH_CONCURRENCY=20")
 	var replies sync.Map
@@ -82,6 +84,7 @@ func TestSignup_RepeatedDelivery(t *testing.T) {
 }
 
 func TestSignup_PublishesEvent(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, signup.Function, sink.Setting(), `K_CE_OVERRIDES={"extensions":{"tenant":"blue"}}`)
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -115,6 +118,7 @@ func TestSignup_PublishesEvent(t *testing.T) {
 }
 
 func TestSignup_SinkFails(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string]func(http.ResponseWriter){
 		"answers 500":           func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
 		"answers 302":           func(w http.ResponseWriter) { w.Header().Set("Location", "/"); w.WriteHeader(http.StatusFound) },
@@ -136,6 +140,7 @@ func TestSignup_SinkFails(t *testing.T) {
 }
 
 func TestSignup_NoSink(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signup.Function)
 	b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	b.OutboxIs(t, "ann@example.com", 0)
@@ -146,6 +151,7 @@ func keyed(key, body string) endpointtest.Call {
 }
 
 func TestSignup_RetryWithKey(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, signup.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		const key = `"8e03978e-40d5-43e8-bc93-6894a57f9324"`
 		first := b.Do(t, keyed(key, good)).Grant(t)
@@ -183,6 +189,7 @@ func TestSignup_RetryWithKey(t *testing.T) {
 }
 
 func TestSignup_ParallelRetries(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signup.Function, "HASH_CONCURRENCY=30")
 	ids := map[string]bool{}
 	for _, a := range b.Race(t, 15, func(int) endpointtest.Call { return keyed("k", good) }) {

@@ -13,6 +13,7 @@ import (
 )
 
 func TestSignup_AddressLimit(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, signup.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		call := func(i int, from string) endpointtest.Call {
 			return endpointtest.Call{From: from, Body: fmt.Sprintf(`{"email":"u%d@example.com","password":%q}`, i, secret)}
@@ -38,6 +39,7 @@ func TestSignup_AddressLimit(t *testing.T) {
 
 // A request with a rejected password counts. At the limit, the policy checks no password.
 func TestSignup_InvalidInputCounts(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signup.Function, "RATE_LIMIT_SIGNUP=5/10m")
 	for _, body := range []string{strings.Replace(good, secret, "password", 1), `{}`, `[]`, "", strings.Replace(good, secret, "password", 1)} {
 		if a := b.Do(t, endpointtest.Call{Body: body}); a.Status != http.StatusBadRequest && a.Status != http.StatusUnsupportedMediaType {
@@ -51,6 +53,7 @@ func TestSignup_InvalidInputCounts(t *testing.T) {
 }
 
 func TestSignup_DeviceToken(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signup.Function)
 	call := endpointtest.Call{Body: good, Header: http.Header{"Idempotency-Key": {"once"}}}
 	first := b.Do(t, call)
@@ -73,6 +76,7 @@ func TestSignup_DeviceToken(t *testing.T) {
 // The password of the account distinguishes a retry from another request. A client that knows
 // the key could guess passwords this way, so the limits of a sign-in apply.
 func TestSignup_RepeatedKeyHasLimitsOfSignin(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, signup.Function, func(t *testing.T, b *endpointtest.Fixture) {
 		const ownerAddress, attackerAddress, otherAddress = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 		call := func(from, device, body string) endpointtest.Call {
@@ -95,6 +99,7 @@ func TestSignup_RepeatedKeyHasLimitsOfSignin(t *testing.T) {
 }
 
 func TestSignup_Commands(t *testing.T) {
+	t.Parallel()
 	tap := mongotest.NewTap(t)
 	b := endpointtest.New(t, signup.Function, "MONGODB_URI="+tap.URI)
 	for _, want := range []string{
@@ -111,6 +116,7 @@ func TestSignup_Commands(t *testing.T) {
 
 // The limit guards capacity, not a secret: if it cannot count, the request proceeds.
 func TestSignup_RateLimitUnavailable(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for the database")
 	}

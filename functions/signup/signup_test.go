@@ -27,6 +27,7 @@ func created(address string) string {
 }
 
 func TestSignup(t *testing.T) {
+	t.Parallel()
 	endpointtest.EveryTransport(t, signup.Function, play, "RATE_LIMIT_SIGNUP=1000/10m")
 }
 
@@ -90,6 +91,7 @@ func cases() []endpointtest.Case {
 }
 
 func TestSignup_Grant(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signup.Function, "ACCESS_TOKEN_TTL=10m")
 	g := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	claims := b.Claims(t, g.Token)
@@ -103,6 +105,7 @@ func TestSignup_Grant(t *testing.T) {
 }
 
 func TestSignup_ParallelWithOneEmail(t *testing.T) {
+	t.Parallel()
 	inTime := endpointtest.WithBudget(signup.Function, 2*time.Minute) // also on a busy machine
 	b := endpointtest.New(t, inTime, "HASH_CONCURRENCY=30", "RATE_LIMIT=off")
 	accounts := 0
@@ -122,6 +125,7 @@ func TestSignup_ParallelWithOneEmail(t *testing.T) {
 }
 
 func TestSignup_LogsNoSecrets(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signup.Function)
 	g := b.Do(t, endpointtest.Call{Body: good}).Grant(t)
 	b.Do(t, endpointtest.Call{Body: good})                                                       // the email is in use
@@ -140,6 +144,7 @@ func TestSignup_LogsNoSecrets(t *testing.T) {
 }
 
 func TestInput_Validate(t *testing.T) {
+	t.Parallel()
 	in := signup.Input{Email: "not an email", Password: secret}
 	var bad apierror.Fields
 	in.Validate(&bad)
@@ -151,6 +156,7 @@ func TestInput_Validate(t *testing.T) {
 // The settings of the policy apply to the route and to the event. Errors of the email and of the
 // password are listed together.
 func TestSignup_PolicySettings(t *testing.T) {
+	t.Parallel()
 	list := filepath.Join(t.TempDir(), "list.txt")
 	if err := os.WriteFile(list, []byte("a zebra finch of my own\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -169,6 +175,7 @@ func TestSignup_PolicySettings(t *testing.T) {
 }
 
 func TestSignup_PasswordIsNormalised(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, signup.Function)
 	b.Do(t, endpointtest.Call{Body: `{"email":"ann@example.com","password":"Schlu\u0308sselbund\u00a027"}`}).Grant(t)
 	a, err := b.Users.Account(t.Context(), "ann@example.com")

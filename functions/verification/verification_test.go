@@ -43,6 +43,7 @@ func noToken() endpointtest.Case {
 }
 
 func TestVerification(t *testing.T) {
+	t.Parallel()
 	endpointtest.EverySink(t, verification.Function, play, "RATE_LIMIT_CONFIRMATION=1000/10m")
 }
 
@@ -148,6 +149,7 @@ func atoi(s string) (n int) {
 
 // A token is valid for one user, one purpose, one email and one time, and for an account that can be used.
 func TestVerification_TokenOfAnother(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, verification.Function, sink.Setting())
 	keys, err := confirmation.ParseKeys(confirmation.Confirming.Secret.Sample())
@@ -198,6 +200,7 @@ func TestVerification_TokenOfAnother(t *testing.T) {
 }
 
 func TestVerification_EndedSession(t *testing.T) {
+	t.Parallel()
 	b := endpointtest.New(t, verification.Function)
 	g := b.Given(t, "ann@example.com", secret)
 	if err := b.Users.End(t.Context(), g.User.ID, b.Session(t, g.RefreshToken)); err != nil {
@@ -208,6 +211,7 @@ func TestVerification_EndedSession(t *testing.T) {
 
 // Users without a pending confirmation do not use up each other's codes.
 func TestVerification_CodesOfOthers(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, verification.Function, sink.Setting())
 	ann := endpointtest.Bearer(b.Given(t, "ann@example.com", secret).Token)
@@ -223,6 +227,7 @@ func TestVerification_CodesOfOthers(t *testing.T) {
 }
 
 func TestVerification_MailLimit(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, verification.Function, sink.Setting())
 	b.Given(t, "ann@example.com", secret)
@@ -257,6 +262,7 @@ func TestVerification_MailLimit(t *testing.T) {
 }
 
 func TestVerification_ParallelConfirms(t *testing.T) {
+	t.Parallel()
 	sink := endpointtest.NewSink(t)
 	b := endpointtest.New(t, verification.Function, sink.Setting(), "RATE_LIMIT=off")
 	g := b.Given(t, "ann@example.com", secret)

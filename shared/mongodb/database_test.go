@@ -7,6 +7,7 @@ import (
 )
 
 func TestDatabaseOf(t *testing.T) {
+	t.Parallel()
 	for uri, want := range map[string][2]string{
 		"mongodb://h":            {"users", "tickets"},
 		"mongodb://h/users":      {"users", "tickets"},

@@ -9,6 +9,7 @@ import (
 )
 
 func TestClient_TrustedProxies(t *testing.T) {
+	t.Parallel()
 	const peer = "192.0.2.1:40000"
 	long := strings.Repeat("1.1.1.1, ", 3000)
 	for _, c := range []struct {
@@ -63,6 +64,7 @@ func TestClient_TrustedProxies(t *testing.T) {
 
 // A pod inside the cluster bypasses the first proxies and forges their entries.
 func TestClient_ProxyNetworks(t *testing.T) {
+	t.Parallel()
 	const gateway, activator, pod = "10.1.0.1", "10.1.0.2", "10.2.0.9"
 	for _, c := range []struct {
 		name, networks, peer, forwarded, want string

@@ -159,6 +159,7 @@ func stored(t *testing.T, l *Limiter) map[string][2]int {
 }
 
 func TestLimits_Settings(t *testing.T) {
+	t.Parallel()
 	for name, limit := range map[string]func(*config.Config) Limit{"signup": Signup, "signin": Signin, "refresh": Refresh, "session": Session} {
 		if want, is := Default(name); !is || limit(newConfig(t, time.Now)) != want {
 			t.Errorf("%s: got %v, want %v", name, limit(newConfig(t, time.Now)), want)
@@ -203,6 +204,7 @@ func TestLimits_Settings(t *testing.T) {
 }
 
 func TestAccount_Waits(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		s     state
@@ -236,6 +238,7 @@ func TestAccount_Waits(t *testing.T) {
 
 // Two processes race for an account. Their attempts are in flight, then fail.
 func TestAccount_ParallelAttempts(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("makes many attempts at the same time")
 	}
@@ -278,6 +281,7 @@ func TestAccount_ParallelAttempts(t *testing.T) {
 }
 
 func TestAccount_InFlight(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon))
 	var begun []*Attempt
 	for range freeFailures {
@@ -304,6 +308,7 @@ func TestAccount_InFlight(t *testing.T) {
 }
 
 func TestAttempt_Settled(t *testing.T) {
+	t.Parallel()
 	device := endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}
 	for _, c := range []struct {
 		name   string
@@ -334,6 +339,7 @@ func TestAttempt_Settled(t *testing.T) {
 }
 
 func TestAttempt_ClientDisconnects(t *testing.T) {
+	t.Parallel()
 	unknown := endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}
 	for name, early := range map[string]bool{"before the reservation": true, "after the reservation": false} {
 		t.Run(name, func(t *testing.T) {
@@ -359,6 +365,7 @@ func TestAttempt_ClientDisconnects(t *testing.T) {
 
 // The database counts an attempt, and its reply is lost. The process cannot settle the attempt.
 func TestAttempt_LostReply(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*testing.T, *mongotest.Tap, *Limiter){
 		"of the reservation": func(t *testing.T, tap *mongotest.Tap, l *Limiter) {
 			l.Allow(t.Context(), signin, from("192.0.2.1:1")) // opens the connection and reads the clock
@@ -405,6 +412,7 @@ func TestAttempt_LostReply(t *testing.T) {
 // Ten attempts of a killed process are no longer in flight after maxInFlight. A client then
 // receives the wait of the account.
 func TestAttempt_KilledProcess(t *testing.T) {
+	t.Parallel()
 	moment := noon
 	l := limiter(t, mongotest.URI(t), func() time.Time { return moment })
 	for range freeFailures {
@@ -430,6 +438,7 @@ func TestAttempt_KilledProcess(t *testing.T) {
 
 // Each round of the reservation admits one counter after its wait.
 func TestReserve_LastRoundPasses(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon))
 	c := collection(t, l)
 	var all []counter
@@ -451,6 +460,7 @@ func TestReserve_LastRoundPasses(t *testing.T) {
 // The database fails at one of the updates of a reservation: of the address, of the expired
 // attempts of the account, or of the account.
 func TestReserve_ReturnsCountersBeforeAnError(t *testing.T) {
+	t.Parallel()
 	for index, want := range []int{0, 1, 1} {
 		tap := mongotest.NewTap(t)
 		l := limiter(t, tap.URI, at(noon))
@@ -467,6 +477,7 @@ func TestReserve_ReturnsCountersBeforeAnError(t *testing.T) {
 
 // An attacker makes up a device token for each attempt.
 func TestAttempt_CounterOfUnknownDeviceExpires(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		known  bool
 		settle func(*Attempt, context.Context)
@@ -497,6 +508,7 @@ func TestAttempt_CounterOfUnknownDeviceExpires(t *testing.T) {
 
 // A success resets the failures before it, but not attempts in flight.
 func TestAttempt_SuccessResetsFailures(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon))
 	fail := func(n int) {
 		for range n {
@@ -528,6 +540,7 @@ func TestAttempt_SuccessResetsFailures(t *testing.T) {
 
 // An attacker at the limit of the account cannot lock out a device, nor one device another.
 func TestAttempt_DeviceHasItsOwnCounter(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon))
 	device := func(token string) endpoint.Client { return endpoint.Client{Peer: "192.0.2.1:1", Device: token} }
 	for range 2 * freeFailures {
@@ -549,6 +562,7 @@ func TestAttempt_DeviceHasItsOwnCounter(t *testing.T) {
 }
 
 func TestAllow_ParallelRequests(t *testing.T) {
+	t.Parallel()
 	uri := mongotest.URI(t)
 	limiters := []*Limiter{limiter(t, uri, at(noon)), limiter(t, uri, at(noon))}
 	limit := Limit{"test", 20, time.Minute}
@@ -578,6 +592,7 @@ func TestAllow_ParallelRequests(t *testing.T) {
 }
 
 func TestAllow_RetryAfterIsTheEndOfTheWindow(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon.Add(30500*time.Millisecond)))
 	limit := Limit{"test", 1, time.Minute}
 	l.Allow(t.Context(), limit, from("192.0.2.1:1"))
@@ -594,6 +609,7 @@ var lowSignin = Limit{signin.Name, signin.Quota / 10, signin.Window}
 
 // Fifteen right passwords at the same time from one address: none waits for the window.
 func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
+	t.Parallel()
 	moment := noon
 	l := limiter(t, mongotest.URI(t), func() time.Time { return moment })
 	var begun []*Attempt
@@ -631,6 +647,7 @@ func TestAttempt_AddressFullOfAttemptsInFlight(t *testing.T) {
 }
 
 func TestAttempt_AddressFullOfFailures(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon))
 	for i := range 11 {
 		a, err := begin(t.Context(), l, lowSignin, from("192.0.2.1:1"), fmt.Sprint("user", i), false)
@@ -648,6 +665,7 @@ func TestAttempt_AddressFullOfFailures(t *testing.T) {
 }
 
 func TestAllow_IPv6Networks(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon))
 	limit := Limit{"test", 2, time.Minute}
 	allow := func(address string) error { return l.Allow(t.Context(), limit, from(address)) }
@@ -672,6 +690,7 @@ func TestAllow_IPv6Networks(t *testing.T) {
 }
 
 func TestAllow_RejectionsCostNoCommands(t *testing.T) {
+	t.Parallel()
 	tap := mongotest.NewTap(t)
 	l := limiter(t, tap.URI, at(noon))
 	limit := Limit{"test", 1, time.Minute}
@@ -690,6 +709,7 @@ func TestAllow_RejectionsCostNoCommands(t *testing.T) {
 }
 
 func TestClock_WrongClockGivesNoMoreAttempts(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("makes many attempts")
 	}
@@ -725,6 +745,7 @@ func TestClock_WrongClockGivesNoMoreAttempts(t *testing.T) {
 }
 
 func TestClock_DatabaseTime(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), func() time.Time { return time.Now().Add(-time.Hour) })
 	l.SetClock(nil)
 	if err := l.Allow(t.Context(), signin, from("192.0.2.1:1")); err != nil {
@@ -736,6 +757,7 @@ func TestClock_DatabaseTime(t *testing.T) {
 }
 
 func TestClock_SlowReply(t *testing.T) {
+	t.Parallel()
 	own := noon
 	c := clock{own: func() time.Time { return own }}
 	for _, s := range []struct {
@@ -756,6 +778,7 @@ func TestClock_SlowReply(t *testing.T) {
 }
 
 func TestLimiter_StoresOnlyDigests(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon))
 	try(t, l, endpoint.Client{Peer: "192.0.2.1:1", Device: "AAAAAAAAAAAAAAAAAAAAAA"}, true, (*Attempt).Fail)
 	var all []bson.Raw
@@ -775,6 +798,7 @@ func TestLimiter_StoresOnlyDigests(t *testing.T) {
 // Without the database, the account limit rejects requests because it protects a secret. The
 // address limit admits them because it protects capacity.
 func TestLimiter_DatabaseDown(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for the database")
 	}
@@ -802,6 +826,7 @@ func TestLimiter_DatabaseDown(t *testing.T) {
 }
 
 func TestLimiter_Off(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, "mongodb://127.0.0.1:1/", at(noon), "RATE_LIMIT=off")
 	for range 3 * freeFailures {
 		err := try(t, l, endpoint.Client{Device: "unknown"}, false, (*Attempt).Fail)
@@ -812,6 +837,7 @@ func TestLimiter_Off(t *testing.T) {
 }
 
 func TestLimiter_AccountsOnly(t *testing.T) {
+	t.Parallel()
 	l := limiter(t, mongotest.URI(t), at(noon), "RATE_LIMIT=accounts")
 	for range 3 {
 		if err := l.Allow(t.Context(), Limit{"test", 1, time.Minute}, from("192.0.2.1:1")); err != nil {
@@ -826,6 +852,7 @@ func TestLimiter_AccountsOnly(t *testing.T) {
 }
 
 func TestStart_Panic(t *testing.T) {
+	t.Parallel()
 	wait := start(func() error { panic("a secret") })
 	if err := errors.Join(wait(), wait()); err == nil || strings.Contains(err.Error(), "a secret") {
 		t.Errorf("got %v, want an error without the panic's value", err)
@@ -833,6 +860,7 @@ func TestStart_Panic(t *testing.T) {
 }
 
 func TestPrepare_DeletesExpiredCounters(t *testing.T) {
+	t.Parallel()
 	uri := mongotest.URI(t)
 	l := limiter(t, uri, at(noon))
 	for range 2 {

@@ -34,6 +34,7 @@ func stored(t *testing.T, s *user.Store, id string) user.Account {
 
 // A sign-in with the earlier password never has a session after the change.
 func TestChangePassword_ConcurrentWithSignIn(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	opened := 0
 	for i := range rounds {
@@ -53,6 +54,7 @@ func TestChangePassword_ConcurrentWithSignIn(t *testing.T) {
 }
 
 func TestChangePassword_Concurrent(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	a := create(t, s, "ann")
 	if n := inParallel(t, 20, user.ErrChanged, func(i int) error {
@@ -65,6 +67,7 @@ func TestChangePassword_Concurrent(t *testing.T) {
 
 // A client that knew the earlier password could have registered a device, which has a rate limit of its own.
 func TestChangePassword_ForgetsOtherDevices(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	create(t, s, "ann")
 	for _, device := range []string{"owner", "attacker"} {
@@ -81,6 +84,7 @@ func TestChangePassword_ForgetsOtherDevices(t *testing.T) {
 }
 
 func TestChangePassword_EndsSessionsOfConcurrentSignOut(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	for i := range rounds {
 		a := create(t, s, fmt.Sprint("ann", i))
@@ -109,6 +113,7 @@ func claim(t *testing.T, s *user.Store, id string, purpose event.Purpose) user.C
 
 // One of two recoveries with one token changes the password. The other one learns that it did not.
 func TestConfirmRecovery_Concurrent(t *testing.T) {
+	t.Parallel()
 	s := openWithMails(t)
 	a := create(t, s, "ann")
 	if err := s.RequestRecovery(t.Context(), a.Email, noon); err != nil {
@@ -128,6 +133,7 @@ func TestConfirmRecovery_Concurrent(t *testing.T) {
 // A change of the email and a recovery exclude each other: each ends the pending confirmation of the
 // other.
 func TestConfirm_EmailConcurrentWithRecovery(t *testing.T) {
+	t.Parallel()
 	s := openWithMails(t)
 	for i := range rounds {
 		a := create(t, s, fmt.Sprint("ann", i))
@@ -158,6 +164,7 @@ func requestDeletion(t *testing.T, s *user.Store, a user.Account, grace time.Dur
 
 // An attacker has changed the email and used up the mails of a recovery. The owner gets one after the undo.
 func TestUndoEmail_AllowsRecovery(t *testing.T) {
+	t.Parallel()
 	s := openWithMails(t)
 	a := create(t, s, "ann")
 	if err := s.RequestEmailChange(t.Context(), a, "ann0", "attacker@example.com", user.Origin{}, noon); err != nil {
@@ -180,6 +187,7 @@ func TestUndoEmail_AllowsRecovery(t *testing.T) {
 
 // A sign-in that began before the deletion has no session after it.
 func TestRequestDeletion_ConcurrentWithSignIn(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	for i := range rounds {
 		a := create(t, s, fmt.Sprint("ann", i))
@@ -194,6 +202,7 @@ func TestRequestDeletion_ConcurrentWithSignIn(t *testing.T) {
 }
 
 func TestRestore_ConcurrentWithDeletion(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	for i := range rounds {
 		a := create(t, s, fmt.Sprint("ann", i))
@@ -213,6 +222,7 @@ func TestRestore_ConcurrentWithDeletion(t *testing.T) {
 // The clock of the restoration is before the end of the grace period, that of the erasure after it. An
 // account is restored with everything, or erased.
 func TestErase_ConcurrentWithRestore(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	erased := 0
 	for i := range rounds {
@@ -233,6 +243,7 @@ func TestErase_ConcurrentWithRestore(t *testing.T) {
 }
 
 func TestErase_Concurrent(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	a := create(t, s, "ann")
 	requestDeletion(t, s, a, 0)
@@ -246,6 +257,7 @@ func TestErase_Concurrent(t *testing.T) {
 
 // A run erases the accounts that are due, and no others.
 func TestEraseDue(t *testing.T) {
+	t.Parallel()
 	s := open(t, 20)
 	for i := range 3 {
 		requestDeletion(t, s, create(t, s, fmt.Sprint("due", i)), time.Hour)

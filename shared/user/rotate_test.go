@@ -57,6 +57,7 @@ func (f *family) expect(n int, at time.Time) error {
 // Clients lose responses and repeat requests, also concurrently. Attackers present tokens of any
 // age. For each random history, every result must be that of the contract.
 func TestRotate_RandomHistories(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	histories := 60
 	if testing.Short() {
@@ -118,6 +119,7 @@ func checkUsed(t *testing.T, s *user.Store, id string, now time.Time) {
 // The owner and an attacker with a stolen token refresh concurrently. In either order of the
 // writes, the session ends and none of its tokens remains valid.
 func TestRotate_TheftConcurrentWithRefresh(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	for i := range 20 {
 		f := newFamily(t, s, fmt.Sprint("u", i))
@@ -142,6 +144,7 @@ func TestRotate_TheftConcurrentWithRefresh(t *testing.T) {
 }
 
 func TestAccount_ReadsNoSessions(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	create(t, s, "ann")
 	a, err := s.Account(t.Context(), "ann@example.com")
@@ -151,6 +154,7 @@ func TestAccount_ReadsNoSessions(t *testing.T) {
 }
 
 func TestStore_InvalidIDs(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	create(t, s, "ann")
 	for _, sid := range []string{"", ".", "ann0.expiresAt", "$where", "ann0\x00", "ann0 ", "é"} {

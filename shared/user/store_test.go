@@ -104,6 +104,7 @@ func inParallel(t *testing.T, n int, expected error, f func(i int) error) int {
 }
 
 func TestPrepare_ConcurrentAndRepeated(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	create(t, s, "ann")
 	inParallel(t, 5, nil, func(int) error { return s.Prepare(t.Context()) })
@@ -111,6 +112,7 @@ func TestPrepare_ConcurrentAndRepeated(t *testing.T) {
 }
 
 func TestPrepare_DropsFormerIndex(t *testing.T) {
+	t.Parallel()
 	uri := mongotest.URI(t)
 	db, err := mongodb.New(uri)
 	if err != nil {
@@ -145,6 +147,7 @@ func TestPrepare_DropsFormerIndex(t *testing.T) {
 }
 
 func TestCreate_ConcurrentDuplicateEmail(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	created := inParallel(t, 100, user.ErrDuplicate, func(i int) error {
 		return s.Create(t.Context(), user.Registration{User: user.User{ID: fmt.Sprint(i), Email: "ann@example.com"}, Password: "hash", First: first("a")})
@@ -155,6 +158,7 @@ func TestCreate_ConcurrentDuplicateEmail(t *testing.T) {
 }
 
 func TestAccount_UnknownEmail(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	for _, email := range []string{"", "unknown@example.com", `{"$gt":""}`, "$where"} {
 		if _, err := s.Account(t.Context(), email); !errors.Is(err, user.ErrNotFound) {
@@ -164,6 +168,7 @@ func TestAccount_UnknownEmail(t *testing.T) {
 }
 
 func TestSession_Expiry(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	create(t, s, "ann")
 	for after, want := range map[time.Duration]error{0: nil, time.Hour - time.Millisecond: nil, time.Hour: user.ErrSessionEnded} {
@@ -179,6 +184,7 @@ func TestSession_Expiry(t *testing.T) {
 }
 
 func TestOpen_PasswordChanged(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	a := create(t, s, "ann")
 	if err := s.Open(t.Context(), a, record("b", noon), "", "another hash"); err != nil {
@@ -194,6 +200,7 @@ func TestOpen_PasswordChanged(t *testing.T) {
 }
 
 func TestOpen_ConcurrentSignInsAtSessionLimit(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("opens many sessions at the same time")
 	}
@@ -209,6 +216,7 @@ func TestOpen_ConcurrentSignInsAtSessionLimit(t *testing.T) {
 }
 
 func TestOpen_EndsSessionWithOldestRefreshAtLimit(t *testing.T) {
+	t.Parallel()
 	s := open(t, 3)
 	a := create(t, s, "ann")
 	for i, id := range []string{"b", "c"} {
@@ -235,6 +243,7 @@ func rotation(id, sid, used, next string) user.Rotation {
 }
 
 func TestIssued(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	create(t, s, "ann")
 	newest := rotation("ann", "ann0", "1", "2")
@@ -264,6 +273,7 @@ func TestIssued(t *testing.T) {
 }
 
 func TestRotate_ConcurrentExchangesReturnOneResult(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	create(t, s, "ann")
 	var salts sync.Map
@@ -281,6 +291,7 @@ func TestRotate_ConcurrentExchangesReturnOneResult(t *testing.T) {
 }
 
 func TestEnd_ConcurrentWithRotate(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	for i := range 20 {
 		id := fmt.Sprint("u", i)
@@ -296,6 +307,7 @@ func TestEnd_ConcurrentWithRotate(t *testing.T) {
 }
 
 func TestRotate_WrongFamilyChangesNothing(t *testing.T) {
+	t.Parallel()
 	s := open(t, 5)
 	create(t, s, "ann")
 	r := rotation("ann", "ann0", "0", "2")

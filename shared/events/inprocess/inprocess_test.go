@@ -284,6 +284,7 @@ func busy(context.Context, *outbox.Outbox, payload) error {
 }
 
 func TestSink_ReceiverAcceptsEvent(t *testing.T) {
+	t.Parallel()
 	eachTransport(t, func(t *testing.T, onLambda bool) {
 		k := &taker{}
 		p := start(t, onLambda, nil, publisher("changes", changed), k.taking(changed), relay)
@@ -297,6 +298,7 @@ func TestSink_ReceiverAcceptsEvent(t *testing.T) {
 
 // A receiver gets an event with the key and the trace that it gets from a broker.
 func TestSink_SameKeyAsFromBroker(t *testing.T) {
+	t.Parallel()
 	eachTransport(t, func(t *testing.T, onLambda bool) {
 		k := &taker{answer: busy}
 		p := start(t, onLambda, map[string]string{"EVENTS": "insecure"}, publisher("changes", changed), k.taking(changed), relay)
@@ -317,6 +319,7 @@ func TestSink_SameKeyAsFromBroker(t *testing.T) {
 
 // The relay delivers what the receiver has not accepted. A request triggers it.
 func TestSink_ReceiverUnavailable(t *testing.T) {
+	t.Parallel()
 	eachTransport(t, func(t *testing.T, onLambda bool) {
 		k := &taker{answer: busy}
 		p := start(t, onLambda, nil, publisher("changes", changed), k.taking(changed), relay)
@@ -342,6 +345,7 @@ func TestSink_ReceiverUnavailable(t *testing.T) {
 
 // A schedule of EventBridge triggers the relay with the input that infra/docs/events.md states.
 func TestSink_RelayOnSchedule(t *testing.T) {
+	t.Parallel()
 	k := &taker{answer: busy}
 	p := start(t, true, nil, publisher("changes", changed), k.taking(changed), relay)
 	p.change(t, "changes", "ann")
@@ -358,6 +362,7 @@ func TestSink_RelayOnSchedule(t *testing.T) {
 
 // An event that its receiver rejects counts as delivered: a broker would not deliver it again.
 func TestSink_ReceiverRejectsEvent(t *testing.T) {
+	t.Parallel()
 	eachTransport(t, func(t *testing.T, onLambda bool) {
 		k := &taker{answer: func(context.Context, *outbox.Outbox, payload) error {
 			return apierror.Field("text", "Not this text.")
@@ -372,6 +377,7 @@ func TestSink_ReceiverRejectsEvent(t *testing.T) {
 }
 
 func TestSink_Reply(t *testing.T) {
+	t.Parallel()
 	eachTransport(t, func(t *testing.T, onLambda bool) {
 		k, second := &taker{}, &taker{answer: busy}
 		replying := k.function(endpoint.Receiver{Types: []*event.Type{changed}, Reply: greeted, Refusal: refused})
@@ -401,6 +407,7 @@ func TestSink_Reply(t *testing.T) {
 
 // Only the types with a receiver in the process are stored.
 func TestSink_TypesWithoutReceiver(t *testing.T) {
+	t.Parallel()
 	k := &taker{answer: busy}
 	p := start(t, true, nil, publisher("changes", changed), publisher("others", other), k.taking(changed), relay)
 	p.change(t, "changes", "ann")
@@ -415,6 +422,7 @@ func TestSink_TypesWithoutReceiver(t *testing.T) {
 
 // With K_SINK the broker alone delivers.
 func TestSink_Broker(t *testing.T) {
+	t.Parallel()
 	var received sync.Map
 	broker := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { received.Store(r.Header.Get("Ce-Type"), true) }))
 	defer broker.Close()
@@ -437,6 +445,7 @@ func TestSink_Broker(t *testing.T) {
 
 // The receivers in the process take the events of the process, and those of no client.
 func TestSink_EventsOff(t *testing.T) {
+	t.Parallel()
 	k := &taker{}
 	p := start(t, true, nil, publisher("changes", changed), k.taking(changed), relay)
 	header := map[string]string{"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/things", "ce-type": changed.Name, "content-type": "application/json"}
@@ -453,6 +462,7 @@ func TestSink_EventsOff(t *testing.T) {
 // A receiver that publishes the type that it takes does not recurse without end. The last event
 // remains for the relay.
 func TestSink_EventsThatCauseEachOther(t *testing.T) {
+	t.Parallel()
 	eachTransport(t, func(t *testing.T, onLambda bool) {
 		k := &taker{answer: func(ctx context.Context, o *outbox.Outbox, in payload) error {
 			return write(ctx, o, in.Text+"x", changed)
@@ -486,6 +496,7 @@ func TestSink_ReceiverHangs(t *testing.T) {
 
 // A receiver in the process has its own time limit, which can be longer than that of a broker.
 func TestSink_SlowReceiver(t *testing.T) {
+	t.Parallel()
 	k, remaining := &taker{}, make(chan time.Duration, 1)
 	k.answer = func(ctx context.Context, _ *outbox.Outbox, _ payload) error {
 		end, _ := ctx.Deadline()
@@ -500,6 +511,7 @@ func TestSink_SlowReceiver(t *testing.T) {
 }
 
 func TestTypes(t *testing.T) {
+	t.Parallel()
 	k := &taker{}
 	replying := k.function(endpoint.Receiver{Types: []*event.Type{changed}, Reply: greeted, Refusal: refused})
 	for _, c := range []struct {

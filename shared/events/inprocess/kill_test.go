@@ -85,6 +85,7 @@ func post(t *testing.T, url string) {
 // The event of a process that was killed during its delivery reaches the receiver of the next
 // process.
 func TestSink_ProcessKilled(t *testing.T) {
+	t.Parallel()
 	p := start(t, true, nil) // prepares the collection
 	url, lines := startChild(t, p.uri, killed+"=1")
 	post(t, url+"/changes/ann")

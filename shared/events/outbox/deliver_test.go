@@ -70,6 +70,7 @@ func change(t *testing.T, ctx context.Context, o *Outbox) (sent []string) {
 // Deliver returns before the sink has answered, and the end of the request does not end the
 // delivery.
 func TestDeliver_SlowSink(t *testing.T) {
+	t.Parallel()
 	ctx, o, to, _, p := openLater(t, 1)
 	ctx, end := context.WithCancel(ctx)
 	answered := make(chan struct{})
@@ -88,6 +89,7 @@ func TestDeliver_SlowSink(t *testing.T) {
 
 // A sink receives the events of a document in the order of the changes.
 func TestDeliver_OrderOfChanges(t *testing.T) {
+	t.Parallel()
 	ctx, o, to, _, p := openLater(t, 10)
 	o.orderTimeout = time.Hour // a busy machine can need longer than usual
 	hung := make(chan struct{})
@@ -116,6 +118,7 @@ func TestDeliver_OrderOfChanges(t *testing.T) {
 
 // A delivery that hangs does not prevent the next one.
 func TestDeliver_EarlierDeliveryHangs(t *testing.T) {
+	t.Parallel()
 	ctx, o, to, _, p := openLater(t, 2)
 	first, second := make(chan struct{}), make(chan struct{})
 	var earlier []string
@@ -144,6 +147,7 @@ func TestDeliver_EarlierDeliveryHangs(t *testing.T) {
 
 // Over the limit of the process, the relay delivers the events.
 func TestDeliver_TooManyInFlight(t *testing.T) {
+	t.Parallel()
 	ctx, o, to, now, p := openLater(t, 1)
 	calls := 0
 	to.send = func(event.Event) error { calls++; return nil }
@@ -163,6 +167,7 @@ func TestDeliver_TooManyInFlight(t *testing.T) {
 
 // Without a Later, the events are sent before Deliver returns, within the window of the request.
 func TestDeliver_FrozenAfterResponse(t *testing.T) {
+	t.Parallel()
 	o, to, _ := open(t)
 	calls := 0
 	to.send = func(event.Event) error { calls++; return nil }
@@ -173,6 +178,7 @@ func TestDeliver_FrozenAfterResponse(t *testing.T) {
 
 // The relay does not send an event that a function sends at the same time, but waits for it.
 func TestRelay_EventInFlight(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		result error
 		calls  int

@@ -98,6 +98,7 @@ func due(t *testing.T, o *Outbox, now time.Time) pending {
 
 // An event arrives as JSON of its payload, whatever the sink had to wait for.
 func TestRelay_SendsPayload(t *testing.T) {
+	t.Parallel()
 	o, to, now := open(t)
 	want := payload{Text: "\u00e9<&>\u2028 \"", Count: 1 << 40, Price: 0.1, Sold: true, Rows: []int{1, 2}, Parent: &payload{Rows: []int{}}}
 	events := o.Events(t.Context(), "ann", changed, want)
@@ -130,6 +131,7 @@ func TestRelay_SendsPayload(t *testing.T) {
 
 // relay removes the delivered events and counts no failure of the sink.
 func TestDeliver_ContextEnds(t *testing.T) {
+	t.Parallel()
 	for name, result := range map[string]error{"after an event": nil, "during an event": context.Canceled} {
 		t.Run(name, func(t *testing.T) {
 			o, to, now := open(t)
@@ -167,6 +169,7 @@ func TestDeliver_ContextEnds(t *testing.T) {
 
 // retry removes the delivered events.
 func TestRetry_ContextEnds(t *testing.T) {
+	t.Parallel()
 	o, to, now := open(t)
 	change(t, t.Context(), o)
 	to.send = reject
@@ -186,6 +189,7 @@ func TestRetry_ContextEnds(t *testing.T) {
 
 // Another relay moves an event to the retry queue while retry sends one whose delay is long.
 func TestRetry_ConcurrentRefusal(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string]func(event.Event) error{
 		"the sink accepts the event": func(event.Event) error { return nil },
 		"the sink rejects the event": reject,
@@ -241,6 +245,7 @@ func TestRetry_ConcurrentRefusal(t *testing.T) {
 
 // The data of an event has the payload of its type, also where no sink is set.
 func TestEvents_PayloadOfAnotherType(t *testing.T) {
+	t.Parallel()
 	for _, sink := range []event.Sink{nil, &sink{}} {
 		o := New(Config{Sink: sink})
 		for _, payload := range []any{event.UserSignedIn{}, &event.UserSignedUp{}, nil, "ann"} {
@@ -258,6 +263,7 @@ func TestEvents_PayloadOfAnotherType(t *testing.T) {
 }
 
 func TestRefuse_Delay(t *testing.T) {
+	t.Parallel()
 	previous := time.Duration(0)
 	for tries := 1; tries < 100; tries++ {
 		delay := refuse(Event{}, tries, noon).RetryAt.Sub(noon)
@@ -270,6 +276,7 @@ func TestRefuse_Delay(t *testing.T) {
 
 // An event of an expendable type displaces only others of these types.
 func TestDisplace_ExpendableEvents(t *testing.T) {
+	t.Parallel()
 	ended := event.Define[payload]("com.example.ended.v1", "/things", "A thing ended.")
 	o := New(Config{Types: []*event.Type{changed, ended}, Expendable: []*event.Type{ended}, Sink: &sink{fail}})
 	stored := Document{Events: map[string]Event{

@@ -11,6 +11,7 @@ import (
 
 // The relay reports what it could not deliver, and nothing after the delivery.
 func TestRelay_Telemetry(t *testing.T) {
+	t.Parallel()
 	o, to, now := open(t)
 	c := otlptest.New(t)
 	o.Telemetry = c.Telemetry(t)

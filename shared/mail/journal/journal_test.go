@@ -73,6 +73,7 @@ func isHeld(j *journal.Journal, t *testing.T, key string) (time.Duration, bool) 
 }
 
 func TestClaim_Lease(t *testing.T) {
+	t.Parallel()
 	j, c, _ := setup(t)
 	first := claim(t, j, "a")
 	if left, held := isHeld(j, t, "a"); !held || left != journal.Lease {
@@ -102,6 +103,7 @@ func TestClaim_Lease(t *testing.T) {
 }
 
 func TestClaim_Race(t *testing.T) {
+	t.Parallel()
 	_, c, uri := setup(t)
 	const processes, events = 8, 20
 	var journals []*journal.Journal
@@ -146,6 +148,7 @@ func allow(t *testing.T, j *journal.Journal, key string, purpose event.Purpose, 
 }
 
 func TestAllow_Windows(t *testing.T) {
+	t.Parallel()
 	j, c, _ := setup(t)
 	sent := 0
 	for hour := range 24 {
@@ -175,6 +178,7 @@ func TestAllow_Windows(t *testing.T) {
 
 // A mail that is sent after several attempts counts once.
 func TestAllow_CountsEachEventOnce(t *testing.T) {
+	t.Parallel()
 	j, _, _ := setup(t)
 	for range 5 {
 		c := claim(t, j, "a1")
@@ -198,6 +202,7 @@ func TestAllow_CountsEachEventOnce(t *testing.T) {
 
 // 1,000 events for one recipient, counted by four processes at the same time.
 func TestAllow_Race(t *testing.T) {
+	t.Parallel()
 	_, c, uri := setup(t)
 	const events, processes = 1000, 4
 	var allowed atomic.Int32
