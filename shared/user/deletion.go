@@ -116,28 +116,31 @@ func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 }
 
 // EraseDue erases accounts whose grace period has ended, at most 100, so its time is bounded. It skips
-// accounts that cannot be read; the log has them. It returns the first error of the others.
+// accounts that cannot be read and does not count them; the log has them. It returns the first error of
+// the others.
 func (s *Store) EraseDue(ctx context.Context, now time.Time) error {
 	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
-	found, err := users.Find(ctx, bson.D{{Key: "deletesAt", Value: bson.D{{Key: "$lte", Value: now}}}},
-		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}).SetLimit(eraseLimit))
+	due, err := users.Find(ctx, bson.D{{Key: "deletesAt", Value: bson.D{{Key: "$lte", Value: now}}}},
+		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
 	if err != nil {
 		return mongodb.Translate("find accounts to erase", err)
 	}
-	var due []struct {
-		ID string `bson:"_id"`
-	}
-	if err := found.All(ctx, &due); err != nil {
-		return mongodb.Translate("find accounts to erase", err)
-	}
+	defer due.Close(ctx)
 	var first error
-	for _, d := range due {
-		if err := s.Erase(ctx, d.ID, now); err != nil && !errors.Is(err, ErrUnreadable) {
+	for erased := 0; erased < eraseLimit && due.Next(ctx); {
+		id, is := due.Current.Lookup("_id").StringValueOK()
+		if !is {
+			continue
+		}
+		err := s.Erase(ctx, id, now)
+		if !errors.Is(err, ErrUnreadable) {
 			first = cmp.Or(first, err)
+			erased++
 		}
 	}
+	first = cmp.Or(first, mongodb.Translate("find accounts to erase", due.Err()))
 	return first
 }

@@ -7,7 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
 	"ticketing.com/auth/shared/events/event"
+	"ticketing.com/auth/shared/testing/mongotest"
 	"ticketing.com/auth/shared/user"
 )
 
@@ -271,5 +274,26 @@ func TestEraseDue(t *testing.T) {
 		if got := stored(t, s, id).ErasedAt != nil; got != want {
 			t.Errorf("%s: erased: %v, want %v", id, got, want)
 		}
+	}
+}
+
+// More accounts than one call erases cannot be read. They do not delay the others.
+func TestEraseDue_SkipsUnreadableAccounts(t *testing.T) {
+	t.Parallel()
+	uri := mongotest.URI(t)
+	users, s := collection(t, uri), connect(t, uri, 20)
+	var unreadable []any
+	for i := range 101 {
+		unreadable = append(unreadable, bson.D{{Key: "_id", Value: fmt.Sprint("a", i)}, {Key: "email", Value: i}, {Key: "deletesAt", Value: noon}})
+	}
+	if _, err := users.InsertMany(t.Context(), unreadable); err != nil {
+		t.Fatal(err)
+	}
+	requestDeletion(t, s, create(t, s, "due"), 0)
+	if err := s.EraseDue(t.Context(), noon); err != nil {
+		t.Fatal(err)
+	}
+	if stored(t, s, "due").ErasedAt == nil {
+		t.Error("the account is not erased, want it erased")
 	}
 }

@@ -103,6 +103,21 @@ func inParallel(t *testing.T, n int, expected error, f func(i int) error) int {
 	return int(succeeded.Load())
 }
 
+// collection returns the collection of the users, for documents that no store writes.
+func collection(t *testing.T, uri string) *mongo.Collection {
+	t.Helper()
+	db, err := mongodb.New(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close(context.Background()) })
+	users, err := db.Collection(t.Context(), user.Collection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return users
+}
+
 func TestPrepare_ConcurrentAndRepeated(t *testing.T) {
 	t.Parallel()
 	s := open(t, 5)
@@ -114,15 +129,7 @@ func TestPrepare_ConcurrentAndRepeated(t *testing.T) {
 func TestPrepare_DropsFormerIndex(t *testing.T) {
 	t.Parallel()
 	uri := mongotest.URI(t)
-	db, err := mongodb.New(uri)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close(context.Background()) })
-	users, err := db.Collection(t.Context(), user.Collection)
-	if err != nil {
-		t.Fatal(err)
-	}
+	users := collection(t, uri)
 	if _, err := users.Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.D{{Key: "undelivered", Value: 1}}}); err != nil {
 		t.Fatal(err)
 	}
