@@ -245,9 +245,9 @@ func scryptOf(t *testing.T, plain string) string {
 
 // A hash that does not fit into the memory is an outage. It does not count as a wrong password.
 func TestSignin_HashLargerThanMemory(t *testing.T) {
-	t.Parallel()
-	// not parallel: the memory limit applies to the whole process
+	// Not parallel: the memory limit applies to the whole process.
 	limit := debug.SetMemoryLimit(64 << 20)
+	t.Cleanup(func() { debug.SetMemoryLimit(limit) })
 	b := endpointtest.New(t, signin.Function)
 	grant := b.GivenHash(t, "ann@example.com", "$argon2id$v=19$m=102400,t=2,p=8$MDEyMzQ1Njc4OWFiY2RlZg$gy5SuVm5Z7Vw7keB9se9p87QGcomaseB/S2U1OhTsM0")
 	for range 12 {

@@ -65,8 +65,9 @@ const (
 	// tombstoneTTL is the time for which the id of an erased account stays stored. A repeated
 	// request with the key of its sign-up cannot create the account again in this time.
 	tombstoneTTL = 90 * 24 * time.Hour
-	// eraseLimit bounds the accounts that one call of EraseDue erases.
-	eraseLimit = 100
+	// eraseLimit bounds the accounts that one call of EraseDue tries to erase, and dueLimit the accounts
+	// that it looks at.
+	eraseLimit, dueLimit = 100, 1000
 )
 
 // erasedEmail returns the value of the member email of a tombstone. It is unique, and no address.
@@ -115,32 +116,39 @@ func (s *Store) Erase(ctx context.Context, id string, now time.Time) error {
 	return apierror.Busy(time.Second, errors.New("erase an account: each attempt met a concurrent change"))
 }
 
-// EraseDue erases accounts whose grace period has ended, at most 100, so its time is bounded. It skips
-// accounts that cannot be read and does not count them; the log has them. It returns the first error of
-// the others.
+// EraseDue erases accounts whose grace period has ended. It tries 100 at most, so its time is bounded. It
+// logs and skips accounts that cannot be read, among the first 1,000. It returns the first error of the
+// others.
 func (s *Store) EraseDue(ctx context.Context, now time.Time) error {
 	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
-	due, err := users.Find(ctx, bson.D{{Key: "deletesAt", Value: bson.D{{Key: "$lte", Value: now}}}},
-		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
+	found, err := users.Find(ctx, bson.D{{Key: "deletesAt", Value: bson.D{{Key: "$lte", Value: now}}}},
+		options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}).SetLimit(dueLimit))
 	if err != nil {
 		return mongodb.Translate("find accounts to erase", err)
 	}
-	defer due.Close(ctx)
+	var due []bson.Raw
+	if err := found.All(ctx, &due); err != nil {
+		return mongodb.Translate("find accounts to erase", err)
+	}
 	var first error
-	for erased := 0; erased < eraseLimit && due.Next(ctx); {
-		id, is := due.Current.Lookup("_id").StringValueOK()
+	tried := 0
+	for _, d := range due {
+		id, is := d.Lookup("_id").StringValueOK()
 		if !is {
+			s.outbox.Log.ErrorContext(ctx, "an account was not erased: its id is not a string", "user", idText(d))
 			continue
 		}
 		err := s.Erase(ctx, id, now)
-		if !errors.Is(err, ErrUnreadable) {
-			first = cmp.Or(first, err)
-			erased++
+		if errors.Is(err, ErrUnreadable) {
+			continue
+		}
+		first = cmp.Or(first, err)
+		if tried++; tried == eraseLimit {
+			break
 		}
 	}
-	first = cmp.Or(first, mongodb.Translate("find accounts to erase", due.Err()))
 	return first
 }

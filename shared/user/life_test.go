@@ -277,7 +277,8 @@ func TestEraseDue(t *testing.T) {
 	}
 }
 
-// More accounts than one call erases cannot be read. They do not delay the others.
+// One call erases at most 100 accounts. More accounts than that are unreadable; they do not delay the
+// others.
 func TestEraseDue_SkipsUnreadableAccounts(t *testing.T) {
 	t.Parallel()
 	uri := mongotest.URI(t)
@@ -286,6 +287,7 @@ func TestEraseDue_SkipsUnreadableAccounts(t *testing.T) {
 	for i := range 101 {
 		unreadable = append(unreadable, bson.D{{Key: "_id", Value: fmt.Sprint("a", i)}, {Key: "email", Value: i}, {Key: "deletesAt", Value: noon}})
 	}
+	unreadable = append(unreadable, bson.D{{Key: "_id", Value: 5}, {Key: "email", Value: "five"}, {Key: "deletesAt", Value: noon}})
 	if _, err := users.InsertMany(t.Context(), unreadable); err != nil {
 		t.Fatal(err)
 	}

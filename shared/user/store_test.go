@@ -103,7 +103,7 @@ func inParallel(t *testing.T, n int, expected error, f func(i int) error) int {
 	return int(succeeded.Load())
 }
 
-// collection returns the collection of the users, for documents that no store writes.
+// collection returns the collection of the users, for documents and indexes that no Store creates.
 func collection(t *testing.T, uri string) *mongo.Collection {
 	t.Helper()
 	db, err := mongodb.New(uri)

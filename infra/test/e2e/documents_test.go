@@ -63,7 +63,7 @@ func TestDocuments_AddService(t *testing.T) {
 
 // The page has the source of a service. Its commands run against this service.
 func TestDocuments_VerifyTokensGo(t *testing.T) {
-	t.Parallel()
+	// Not parallel: freePort returns a port that another process could take.
 	const page, address = "infra/docs/verify-tokens-go.md", "http://127.0.0.1:"
 	text, err := os.ReadFile(filepath.Join(repository, page))
 	if err != nil {

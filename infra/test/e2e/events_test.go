@@ -478,7 +478,7 @@ func (s *interruptedSystem) signup(t *testing.T, email string) tokenPair {
 	return parseTokens(t, body)
 }
 
-// request returns a function that sends a request to a function.
+// request returns a closure that sends a request to a function of the system.
 func (s *interruptedSystem) request(t *testing.T, function, bearer, body string) func() error {
 	return func() error {
 		status, _, answer, err := e2e.Call(t.Context(), http.MethodPost, s.processes[function].URL+"/api/users/"+function, bearer, body)
@@ -489,7 +489,7 @@ func (s *interruptedSystem) request(t *testing.T, function, bearer, body string)
 	}
 }
 
-// event returns a function that delivers an event to a function.
+// event returns a closure that delivers an event to a function of the system.
 func (s *interruptedSystem) event(t *testing.T, function, id, data string) func() error {
 	return func() error {
 		_, _, _, err := deliver(t.Context(), s.processes[function].URL+"/", id, "com.ticketing.user."+function+".requested.v1", data)

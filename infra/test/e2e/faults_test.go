@@ -29,7 +29,7 @@ var rateLimitsOn = []string{"RATE_LIMIT=on", "TRUSTED_PROXIES=1"}
 // the usual one or a 429 or 503 with Retry-After, and must arrive in time. No acknowledged change
 // may be lost.
 func TestFaults_Database(t *testing.T) {
-	t.Parallel()
+	// Not parallel: no request may exceed its time limit but for the fault.
 	type fault struct {
 		name     string
 		duration time.Duration // for slow and stalled: longer than the time limit of a request
@@ -102,7 +102,7 @@ func runConcurrently(n int, do func(i int)) {
 // TestFaults_EventSink runs a workload during each fault of the sink. A fault must not change a
 // response.
 func TestFaults_EventSink(t *testing.T) {
-	t.Parallel()
+	// Not parallel: no request may exceed its time limit.
 	uri, sink := mongotest.URI(t), newSink(t)
 	proxy := newFaultProxy(t, strings.TrimPrefix(sink.URL, "http://"))
 	sink.URL = "http://" + proxy.addr

@@ -3,11 +3,14 @@ package e2e_test
 import (
 	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,7 +24,11 @@ import (
 	"ticketing.com/auth/shared/testing/mongotest"
 )
 
-func TestMain(m *testing.M) { e2e.Main(m) }
+func TestMain(m *testing.M) {
+	// Parallel tests mostly wait for processes, so more of them run at the same time than there are cores.
+	flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	e2e.Main(m)
+}
 
 // A function without its settings lists all that it needs. TestOf_Required has the design of these
 // needs.
@@ -181,7 +188,6 @@ func TestSignout_EveryFunctionRejectsSession(t *testing.T) {
 }
 
 func TestSIGTERM_FinishesRequestInFlight(t *testing.T) {
-	t.Parallel()
 	s := start(t, mongotest.URI(t), "HASH_MEMORY_KIB=65536", "HASH_TIME=8") // the hash takes long enough to be in progress at the signal
 	signup := s.processes["signup"]
 	response := make(chan string, 1)

@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -17,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,10 +111,8 @@ func Build(t testing.TB, names ...string) {
 	}
 }
 
-// Main runs the tests of a package and removes the binaries that were built for them. Parallel
-// tests mostly wait for processes, so more of them run at the same time than there are cores.
+// Main runs the tests of a package and removes the binaries that were built for them.
 func Main(m *testing.M) {
-	flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	code := m.Run()
 	if built.folder != "" {
 		os.RemoveAll(built.folder)

@@ -57,20 +57,20 @@ type Fixture struct {
 	logs     *logs
 }
 
-// EveryTransport runs a test once per transport, each time with a new fixture. With -short, it runs
-// the test over HTTP only.
+// EveryTransport runs a test once per transport, each time with a new fixture. The subtests are
+// parallel, so they run after the code that follows the call. With -short, EveryTransport runs the test
+// over HTTP only.
 func EveryTransport(t *testing.T, function endpoint.Function, play func(*testing.T, *Fixture), settings ...string) {
 	t.Helper()
-	everyTransport(t, func(t *testing.T, send func(*Fixture)) {
+	everyTransport(t, func(t *testing.T, use func(*Fixture)) {
 		f := New(t, function, settings...)
-		send(f)
+		use(f)
 		play(t, f)
 	})
 }
 
-// everyTransport calls play for each transport, with a function that selects the transport of a
-// fixture.
-func everyTransport(t *testing.T, play func(t *testing.T, send func(*Fixture))) {
+// everyTransport calls play for each transport. The function use selects the transport of a fixture.
+func everyTransport(t *testing.T, play func(t *testing.T, use func(*Fixture))) {
 	t.Helper()
 	t.Run("over HTTP", func(t *testing.T) {
 		t.Parallel()

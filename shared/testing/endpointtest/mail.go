@@ -13,10 +13,10 @@ import (
 // EverySink runs a test as EveryTransport does, each time with a new sink for the events.
 func EverySink(t *testing.T, function endpoint.Function, play func(*testing.T, *Fixture, *Sink), settings ...string) {
 	t.Helper()
-	everyTransport(t, func(t *testing.T, send func(*Fixture)) {
+	everyTransport(t, func(t *testing.T, use func(*Fixture)) {
 		s := NewSink(t)
 		f := New(t, function, slices.Concat(settings, []string{s.Setting()})...)
-		send(f)
+		use(f)
 		play(t, f, s)
 	})
 }
