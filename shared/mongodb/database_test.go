@@ -7,7 +7,6 @@ import (
 )
 
 func TestDatabaseOf(t *testing.T) {
-	t.Parallel()
 	for uri, want := range map[string][2]string{
 		"mongodb://h":            {"users", "tickets"},
 		"mongodb://h/users":      {"users", "tickets"},

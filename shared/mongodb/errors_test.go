@@ -15,7 +15,6 @@ import (
 )
 
 func TestTranslate(t *testing.T) {
-	t.Parallel()
 	type errs = map[string]error
 	cases := map[apierror.Kind]errs{
 		apierror.Unavailable: {
@@ -80,7 +79,6 @@ func TestTranslate(t *testing.T) {
 
 // Clients wait longer for an overloaded database than for an unreachable one.
 func TestTranslate_Overload(t *testing.T) {
-	t.Parallel()
 	for want, all := range map[string][]error{
 		"2": {mongo.CommandError{Code: 433}, mongo.CommandError{Code: 987654, Labels: []string{"SystemOverloadedError", "RetryableError"}}},
 		"1": {mongo.CommandError{Code: 91}, mongo.CommandError{Labels: []string{"SystemOverloadedError", "RetryableError", "NetworkError"}}},

@@ -7,7 +7,6 @@ import (
 
 // A slow database does not count as lost once its latency is known.
 func TestReplyTimeout_FollowsLatency(t *testing.T) {
-	t.Parallel()
 	d := newDialer()
 	for _, c := range []struct{ took, left, want time.Duration }{
 		{10 * time.Millisecond, 4500 * time.Millisecond, minReplyTimeout},

@@ -8,7 +8,6 @@ import (
 )
 
 func TestNew_ConnectionStrings(t *testing.T) {
-	t.Parallel()
 	for _, c := range []struct{ uri, want string }{
 		{"mongodb://127.0.0.1", ""},
 		{"mongodb://a:27017,b:27018,c/tickets?replicaSet=rs0", ""},
